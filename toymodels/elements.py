@@ -1,0 +1,305 @@
+"""A traced program evaluated element by element, each element a vector over a batch.
+
+The jaxpr of ONE example is walked with every array taken apart. Elementwise primitives come
+from a list; primitives that only move or add elements are read off their action on unit
+vectors; sums and small products are spelled out. Anything else raises `NotFusableError`
+with the primitive's name: a guess could be silently wrong.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend import core
+
+# A value of the traced program is a NumPy array. One of numbers is known while tracing. One
+# of objects holds, for each element, a NumPy scalar, a JAX scalar (the same for all examples)
+# or a JAX vector over the batch.
+Value: TypeAlias = np.ndarray[Any, Any]
+Scalar: TypeAlias = Any
+
+MAX_ELEMENTS = 4096
+"""Largest array that is taken apart."""
+MAX_OPERATIONS = 4096
+"""Longest program, in operations on elements."""
+
+_ELEMENTWISE = frozenset(
+    """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type
+    copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow
+    is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or pow rem
+    round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor
+    """.split()
+)
+# Primitives that call another program, and the parameter that holds it.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+# Linear with coefficients 0 and 1; the number of leading operands that carry elements (the
+# others are indices), None for all.
+_LINEAR = {
+    "cumsum": None,
+    "dynamic_slice": 1,
+    "dynamic_update_slice": 2,
+    "gather": 1,
+    "pad": None,
+    "split": None,
+    "stack": None,
+    "tile": None,
+    "unstack": None,
+}
+_FOLDS = {
+    "reduce_and": lax.and_p,
+    "reduce_max": lax.max_p,
+    "reduce_min": lax.min_p,
+    "reduce_or": lax.or_p,
+    "reduce_prod": lax.mul_p,
+    "reduce_sum": lax.add_p,
+}
+_NUMBERS = frozenset(
+    map(np.dtype, ("bool", "int32", "int64", "uint32", "uint64", "float32", "float64"))
+)
+
+
+class NotFusableError(Exception):
+    """The traced program holds something that is not evaluated element by element."""
+
+
+class Interpreter:
+    """Evaluates the jaxpr of one example on values taken apart."""
+
+    def __init__(self, batch: int):
+        self._batch = batch
+        self._operations = 0
+
+    def run(self, program: core.ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
+        """The outputs of `program` for all examples of the batch at once."""
+        return self._jaxpr(program.jaxpr, [known(const) for const in program.consts], arguments)
+
+    def _jaxpr(
+        self, jaxpr: core.Jaxpr, consts: Sequence[Value], arguments: Sequence[Value]
+    ) -> list[Value]:
+        variables = [*jaxpr.constvars, *jaxpr.invars]
+        values = dict(zip(variables, [*consts, *arguments], strict=True))
+
+        def read(atom: core.Var | core.Literal) -> Value:
+            return np.asarray(atom.val) if isinstance(atom, core.Literal) else values[atom]
+
+        for equation in jaxpr.eqns:
+            outputs = self._equation(equation, [read(atom) for atom in equation.invars])
+            for variable, output in zip(equation.outvars, outputs, strict=True):
+                assert output.shape == variable.aval.shape, equation
+                values[variable] = output
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, equation: core.JaxprEqn, inputs: list[Value]) -> Sequence[Value]:
+        name, params = equation.primitive.name, equation.params
+        _check(equation)
+        if name in _CALLS:
+            inner = params[_CALLS[name]]
+            return (
+                self.run(inner, inputs)
+                if isinstance(inner, core.ClosedJaxpr)
+                else self._jaxpr(inner, [], inputs)
+            )
+        if all(value.dtype != object for value in inputs):
+            return _bind_known(equation, inputs)
+        if name in _ELEMENTWISE:
+            return [self._elementwise(equation, inputs)]
+        if name in _LINEAR:
+            return self._linear(equation, inputs, _LINEAR[name] or len(inputs))
+        if name in _FOLDS:
+            return [self._fold(_FOLDS[name], inputs[0], params["axes"])]
+        match name:
+            case "dot_general":
+                return [self._dot_general(equation, inputs[0], inputs[1])]
+            case "scatter-add" if equation.invars[0].aval.size:
+                return self._linear(equation, inputs, [0, 2])
+            case "broadcast_in_dim":
+                return [_broadcast(inputs[0], params["shape"], params["broadcast_dimensions"])]
+            case "concatenate":
+                return [np.concatenate([objects(value) for value in inputs], params["dimension"])]
+            case "reshape" if params["dimensions"] is None:
+                return [inputs[0].reshape(params["new_sizes"])]
+            case "rev":
+                return [np.flip(inputs[0], params["dimensions"])]
+            case "slice":
+                strides = params["strides"] or [1] * inputs[0].ndim
+                bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+                return [inputs[0][tuple(slice(*bound) for bound in bounds)]]
+            case "squeeze":
+                return [inputs[0].reshape(equation.outvars[0].aval.shape)]
+            case "transpose":
+                return [inputs[0].transpose(params["permutation"])]
+            case _:
+                raise NotFusableError(f"primitive '{name}' is not known to the fused loop")
+
+    def _bind(self, primitive: core.Primitive, *operands: Scalar, **params: Any) -> Scalar:
+        """One operation on elements; on vectors over the batch where any operand is one."""
+        self._operations += 1
+        if self._operations > MAX_OPERATIONS:
+            raise NotFusableError(f"more than {MAX_OPERATIONS} operations per example")
+        if len({np.shape(operand) for operand in operands}) > 1:
+            operands = tuple(
+                operand if np.shape(operand) else lax.broadcast(operand, (self._batch,))
+                for operand in operands
+            )
+        return primitive.bind(*operands, **params)
+
+    def _chain(self, primitive: core.Primitive, elements: Sequence[Scalar]) -> Scalar:
+        return functools.reduce(functools.partial(self._bind, primitive), elements)
+
+    def _elementwise(self, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
+        shape = equation.outvars[0].aval.shape
+        operands = [np.broadcast_to(objects(value), shape) for value in inputs]
+        output = np.empty(shape, object)
+        for index in np.ndindex(*shape):
+            elements = [operand[index] for operand in operands]
+            output[index] = self._bind(equation.primitive, *elements, **equation.params)
+        return output
+
+    def _linear(
+        self, equation: core.JaxprEqn, inputs: list[Value], carriers: int | list[int]
+    ) -> list[Value]:
+        """A primitive that moves or adds elements, read off its action on unit vectors."""
+        name = equation.primitive.name
+        moved = list(range(carriers)) if isinstance(carriers, int) else carriers
+        if any(value.dtype == object for i, value in enumerate(inputs) if i not in moved):
+            raise NotFusableError(f"primitive '{name}' has indices that are not known when tracing")
+        elements = np.concatenate([objects(inputs[i]).ravel() for i in moved])
+        ends = np.cumsum([inputs[i].size for i in moved])[:-1]
+        units = np.split(np.eye(len(elements), dtype=np.float32), ends, axis=1)
+
+        def act(*rows: jax.Array) -> Any:
+            operands: list[Any] = list(inputs)
+            for i, row in zip(moved, rows, strict=True):
+                operands[i] = row.reshape(inputs[i].shape)
+            return equation.primitive.bind(*operands, **equation.params)
+
+        with jax.ensure_compile_time_eval():
+            images = jax.vmap(act)(*units)
+        outputs: list[Value] = []
+        images = images if equation.primitive.multiple_results else [images]
+        for variable, image in zip(equation.outvars, images, strict=True):
+            matrix = np.asarray(image).reshape(len(elements), -1).T
+            if not np.isin(matrix, (0, 1)).all():  # an index out of bounds, say: NaN
+                raise NotFusableError(f"primitive '{name}' does more than move and add elements")
+            output = np.empty(len(matrix), object)
+            for position, row in enumerate(matrix):
+                chosen = elements[row == 1]
+                zero = np.zeros((), variable.aval.dtype)[()]
+                output[position] = self._chain(lax.add_p, chosen) if len(chosen) else zero
+            outputs.append(output.reshape(variable.aval.shape))
+        return outputs
+
+    def _fold(self, primitive: core.Primitive, value: Value, axes: Sequence[int]) -> Value:
+        kept = [axis for axis in range(value.ndim) if axis not in axes]
+        rows = value.transpose([*kept, *axes])
+        output = np.empty(rows.shape[: len(kept)], object)
+        for index in np.ndindex(*output.shape):
+            output[index] = self._chain(primitive, np.ravel(rows[index]))
+        return output
+
+    def _dot_general(self, equation: core.JaxprEqn, left: Value, right: Value) -> Value:
+        (left_summed, right_summed), (left_batch, right_batch) = equation.params[
+            "dimension_numbers"
+        ]
+        atoms = (*equation.invars, *equation.outvars)
+        if len({atom.aval.dtype for atom in atoms}) > 1:
+            raise NotFusableError("primitive 'dot_general' changes the number type")
+        lefts = _rows(objects(left), left_batch, left_summed)
+        rights = _rows(objects(right), right_batch, right_summed)
+        shared = len(left_batch)
+        free = lefts.ndim - 1  # axes of the output that come from the left
+        output = np.empty((*lefts.shape[:-1], *rights.shape[shared:-1]), object)
+        for index in np.ndindex(*output.shape):
+            row, column = lefts[index[:free]], rights[(*index[:shared], *index[free:])]
+            products = [self._bind(lax.mul_p, a, b) for a, b in zip(row, column, strict=True)]
+            output[index] = self._chain(lax.add_p, products)
+        return output
+
+
+def is_known(value: Any) -> bool:
+    """Whether the numbers of `value` are available while tracing."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def known(value: Any) -> Value:
+    """A captured array as a value: its numbers if they are available, else taken apart."""
+    if not is_known(value):
+        return apart(value)
+    if value.dtype not in _NUMBERS:
+        raise NotFusableError(f"the loss captures an array of {value.dtype} numbers")
+    return np.asarray(value)
+
+
+def apart(value: jax.Array, *, batched: bool = False) -> Value:
+    """An array as an object array of its elements: scalars, or vectors over a leading axis."""
+    if value.dtype not in _NUMBERS:
+        raise NotFusableError(f"an argument holds {value.dtype} numbers")
+    shape = value.shape[1:] if batched else value.shape
+    size = math.prod(shape)
+    if size > MAX_ELEMENTS:
+        raise NotFusableError(f"an array of shape {shape} has more than {MAX_ELEMENTS} elements")
+    flat = jnp.reshape(value, (value.shape[0], size) if batched else (size,))
+    output = np.empty(size, object)
+    for position in range(size):
+        output[position] = lax.index_in_dim(flat, position, axis=-1, keepdims=False)
+    return output.reshape(shape)
+
+
+def objects(value: Value) -> Value:
+    """A value as an object array; the elements of a known one are NumPy scalars."""
+    if value.dtype == object:
+        return value
+    output = np.empty(value.shape, object)
+    for index in np.ndindex(*value.shape):
+        output[index] = value[index]
+    return output
+
+
+def _check(equation: core.JaxprEqn) -> None:
+    name = equation.primitive.name
+    if equation.effects:
+        raise NotFusableError(f"primitive '{name}' has side effects")
+    for atom in (*equation.invars, *equation.outvars):
+        if not 0 < math.prod(atom.aval.shape) <= MAX_ELEMENTS:
+            raise NotFusableError(
+                f"primitive '{name}' works on an array of shape {atom.aval.shape}: "
+                f"not between 1 and {MAX_ELEMENTS} elements"
+            )
+        if atom.aval.dtype not in _NUMBERS:
+            raise NotFusableError(f"primitive '{name}' works on {atom.aval.dtype} numbers")
+
+
+def _bind_known(equation: core.JaxprEqn, inputs: list[Value]) -> list[Value]:
+    with jax.ensure_compile_time_eval():
+        outputs = equation.primitive.bind(*map(jnp.asarray, inputs), **equation.params)
+    outputs = outputs if equation.primitive.multiple_results else [outputs]
+    return [np.asarray(output) for output in outputs]
+
+
+def _broadcast(value: Value, shape: Sequence[int], dimensions: Sequence[int]) -> Value:
+    expanded = [1] * len(shape)
+    for size, dimension in zip(value.shape, dimensions, strict=True):
+        expanded[dimension] = size
+    return np.broadcast_to(value.reshape(expanded), shape)
+
+
+def _rows(value: Value, batch: Sequence[int], summed: Sequence[int]) -> Value:
+    """The axes of a factor in the order: batch, free, summed (the last ones flat)."""
+    free = [axis for axis in range(value.ndim) if axis not in {*batch, *summed}]
+    ordered = value.transpose([*batch, *free, *summed])
+    return ordered.reshape(*ordered.shape[: len(batch) + len(free)], -1)

@@ -1,0 +1,194 @@
+"""`value_and_grad` of a batch mean as one fused loop, for functions of few numbers.
+
+A model of ten parameters spends its time moving tiny arrays between kernels. So the loss
+and gradient of ONE example are traced, every array in that program is taken apart into its
+elements, each element becomes a vector over the batch (`elements.py`), and all outputs are
+summed in a single variadic `lax.reduce`. XLA compiles that to one loop over the batch:
+forward pass, backward pass and sums, with the accumulators in registers.
+
+Correct before fast: a program with any operation that is not evaluated exactly, or too
+large for registers, takes the ordinary path, `jax.value_and_grad` of the mean: the same
+numbers to rounding. `explain` tells which path is taken and why.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_batching import sequential_vmap
+from jax.extend import core
+from jaxtyping import Array, Float, PyTree
+
+from toymodels import elements
+
+Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
+ValueAndGrad: TypeAlias = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
+
+MAX_SUMS = 192
+"""Most sums over the batch that one loop carries: beyond, LLVM no longer vectorises it."""
+
+
+class Path(NamedTuple):
+    """Which path `value_and_grad` takes for given shapes, and why."""
+
+    fused: bool
+    reason: str
+
+
+def value_and_grad(loss: Loss) -> ValueAndGrad:
+    r"""Value and gradient of the mean of `loss` over a batch, fused where that is exact.
+
+    $$\ell = \frac{1}{B} \sum_{b=1}^B \mathrm{loss}(\theta, x_b), \qquad
+      \nabla_\theta\, \ell$$
+
+    Equal to `jax.value_and_grad` of that mean up to rounding. May be differentiated again,
+    mapped by `vmap` and called inside `scan`. On the ordinary path, `vmap` on a CPU runs one
+    model after another, so that each stays in cache.
+
+    Args:
+        loss: of parameters and ONE example, to a scalar. May close over traced numbers.
+
+    Returns:
+        A function of parameters and a batch (every leaf with a leading batch axis), to the
+        mean loss and its gradient by the parameters.
+    """
+
+    def batched(params: PyTree, batch: PyTree) -> tuple[Float[Array, ""], PyTree]:
+        program = _trace(loss, params, batch)
+
+        # A variadic reduce has no reverse mode: derivatives of this gradient are those of
+        # the ordinary path. What `loss` captured is an argument, for neither decorator
+        # allows a closure over traced values.
+        @jax.custom_jvp
+        def gradient(captured: list[Any], params: PyTree, batch: PyTree) -> Any:
+            try:
+                return _fused(program, captured, params, batch)
+            except elements.NotFusableError:
+                return _one_at_a_time(program)(captured, params, batch)
+
+        @gradient.defjvp
+        def _(primals: Any, tangents: Any) -> Any:
+            return jax.jvp(functools.partial(_ordinary, program), primals, tangents)
+
+        return gradient(program.consts, params, batch)
+
+    return batched
+
+
+def explain(loss: Loss, params: PyTree, batch: PyTree) -> Path:
+    """Which path `value_and_grad(loss)` takes for these shapes, and why.
+
+    Args:
+        loss: of parameters and ONE example.
+        params: arrays or `jax.ShapeDtypeStruct`s.
+        batch: the same, every leaf with a leading batch axis.
+    """
+
+    def attempt(params: PyTree, batch: PyTree) -> Any:
+        program = _trace(loss, params, batch)
+        return _fused(program, program.consts, params, batch)
+
+    try:
+        jax.eval_shape(attempt, params, batch)
+    except elements.NotFusableError as refusal:
+        return Path(fused=False, reason=str(refusal))
+    return Path(fused=True, reason="every operation is known to the fused loop")
+
+
+def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:
+    """The loss of one example, with what it captured as `consts`."""
+    shapes = {leaf.shape for leaf in jax.tree.leaves(batch)}
+    if len({shape[:1] for shape in shapes}) != 1 or {shape[:1] for shape in shapes} <= {(), (0,)}:
+        raise ValueError(
+            f"every leaf of a batch needs the same leading batch axis, of 1 or more: got {shapes}"
+        )
+    closed = jax.make_jaxpr(loss)(params, _example(batch))
+    if [aval.shape for aval in closed.out_avals] != [()]:
+        raise ValueError(
+            f"loss returns shapes {[aval.shape for aval in closed.out_avals]} for one example; "
+            "it must return one number: sum over the outputs"
+        )
+    return closed
+
+
+def _example(batch: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch)
+
+
+def _evaluate(
+    program: core.ClosedJaxpr, captured: Sequence[Any], params: PyTree, example: PyTree
+) -> Float[Array, ""]:
+    closed = core.ClosedJaxpr(program.jaxpr, captured)
+    (value,) = core.jaxpr_as_fun(closed)(*jax.tree.leaves((params, example)))
+    return value
+
+
+def _ordinary(
+    program: core.ClosedJaxpr, captured: Sequence[Any], params: PyTree, batch: PyTree
+) -> tuple[Float[Array, ""], PyTree]:
+    def mean(params: PyTree) -> Float[Array, ""]:
+        losses = jax.vmap(lambda example: _evaluate(program, captured, params, example))(batch)
+        return jnp.mean(losses)
+
+    return jax.value_and_grad(mean)(params)
+
+
+def _one_at_a_time(program: core.ClosedJaxpr) -> Callable[..., Any]:
+    ordinary = functools.partial(_ordinary, program)
+    # On an accelerator a loop over models would launch its kernels one by one.
+    return sequential_vmap(ordinary) if jax.default_backend() == "cpu" else ordinary
+
+
+def _fused(
+    program: core.ClosedJaxpr, captured: Sequence[Any], params: PyTree, batch: PyTree
+) -> tuple[Float[Array, ""], PyTree]:
+    leaves, treedef = jax.tree.flatten(params)
+    sums = 1 + sum(leaf.size for leaf in leaves)
+    if sums > MAX_SUMS:
+        raise elements.NotFusableError(
+            f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
+            f"than {MAX_SUMS}: the fused loop would no longer be vectorised"
+        )
+    closed = jax.make_jaxpr(
+        lambda captured, params, example: jax.value_and_grad(
+            functools.partial(_evaluate, program, captured)
+        )(params, example)
+    )(captured, params, _example(batch))
+    if closed.effects:
+        raise elements.NotFusableError(f"the loss has side effects: {closed.effects}")
+    examples = jax.tree.leaves(batch)
+    outputs = elements.Interpreter(batch=examples[0].shape[0]).run(
+        closed,
+        [
+            *map(elements.known, captured),
+            *map(elements.apart, leaves),
+            *(elements.apart(leaf, batched=True) for leaf in examples),
+        ],
+    )
+    flat = [element for output in outputs for element in elements.objects(output).flat]
+    value, *gradient = _means(flat, batch=examples[0].shape[0])
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    gradients = [
+        jnp.stack(gradient[end - leaf.size : end]).reshape(leaf.shape)
+        for leaf, end in zip(leaves, ends, strict=True)
+    ]
+    return value, jax.tree.unflatten(treedef, gradients)
+
+
+def _means(scalars: Sequence[elements.Scalar], batch: int) -> list[Array]:
+    """Mean over the batch of each element, all in one reduction."""
+    varying = [scalar for scalar in scalars if np.shape(scalar)]
+    zeros = tuple(np.zeros((), scalar.dtype)[()] for scalar in varying)
+    sums = iter(lax.reduce(tuple(varying), zeros, _add, (0,)) if varying else ())
+    return [
+        next(sums) / jnp.asarray(batch, scalar.dtype) if np.shape(scalar) else jnp.asarray(scalar)
+        for scalar in scalars
+    ]
+
+
+def _add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
+    return tuple(a + b for a, b in zip(left, right, strict=True))

@@ -1,0 +1,252 @@
+"""Training as one pure function: `fit` for any loss and sampler, `train` for a model and task.
+
+Nothing here compiles or knows of many models: wrap a run in `toymodels.jit`, or hand the
+function that calls it to `toymodels.sweep`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from toymodels import checks, draws, fuse, keys
+from toymodels.tasks import Task
+
+Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]
+
+
+class History(NamedTuple):
+    """The minibatch loss along a run, before the step named.
+
+    Attributes:
+        step: which steps, from 0.
+        loss: of the minibatch of that step; summed over outputs, mean over examples.
+    """
+
+    step: Int[Array, " points"]
+    loss: Float[Array, " points"]
+
+
+class Fitted(NamedTuple):
+    """What a run of `fit` leaves.
+
+    Attributes:
+        params: after the last step.
+        history: the loss curve, thinned.
+        snapshots: parameters after the steps asked for, on a leading axis; None if none.
+    """
+
+    params: PyTree
+    history: History
+    snapshots: PyTree
+
+
+class Trained(NamedTuple):
+    """What a run of `train` leaves.
+
+    Attributes:
+        params: after the last step.
+        loss: mean over fresh examples, summed over outputs.
+        history: the loss curve of the minibatches, thinned.
+        snapshots: parameters after the steps asked for, on a leading axis; None if none.
+    """
+
+    params: PyTree
+    loss: Float[Array, ""]
+    history: History
+    snapshots: PyTree
+
+
+def fit(
+    key: Key[Array, ""],
+    params: PyTree,
+    loss: fuse.Loss,
+    sample: Sample,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batch: int,
+    points: int = 100,
+    snapshots: Sequence[int] = (),
+) -> Fitted:
+    """Minimise the mean of `loss` over fresh batches from `sample`.
+
+    Args:
+        key: decides the data.
+        params: where to start.
+        loss: of parameters and ONE example, to a scalar.
+        sample: of a key and a batch size, to a batch of examples.
+        optimizer: any Optax transformation. Its numbers may be traced (swept), except where
+            Optax itself needs a Python number, such as the length of a schedule.
+        steps: number of updates, at least 1.
+        batch: examples per update.
+        points: most points that the loss curve keeps, evenly spaced.
+        snapshots: increasing numbers of updates, 0 to `steps`, after which to keep the
+            parameters; see `log_spaced`.
+
+    Returns:
+        The parameters, the loss curve and the snapshots.
+    """
+    checks.count("steps", steps)
+    checks.count("batch", batch)
+    checks.count("points", points)
+    kept_steps = _snapshot_steps(snapshots, steps)
+    points = min(points, steps)
+    key = keys.fusable(key)
+    gradient = fuse.value_and_grad(loss)
+    draw, finish = draws.split(lambda key: sample(key, batch), key)
+    params = jax.tree.map(jnp.asarray, params)
+
+    def step(carry: Any, index: Int[Array, ""]) -> tuple[Any, None]:
+        params, state, drawn, curve, kept = carry
+        value, grads = gradient(params, finish(drawn))
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        # Later writes to a slot win: a point of the curve holds the last step of its
+        # stretch, a snapshot the last step up to the one asked for.
+        curve = lax.dynamic_update_index_in_dim(curve, value, index * points // steps, 0)
+        slot = jnp.searchsorted(kept_steps, index + 1) if snapshots else 0
+        kept = jax.tree.map(
+            lambda old, new: lax.dynamic_update_index_in_dim(old, new, slot, 0), kept, params
+        ) if snapshots else None
+        # Drawn one step ahead, so that XLA computes the words once and not where they are
+        # used: once for all cells that share the key.
+        return (params, state, draw(jax.random.fold_in(key, index + 1)), curve, kept), None
+
+    curve = jnp.zeros(points, jax.eval_shape(gradient, params, finish(draw(key)))[0].dtype)
+    # One slot more, for what comes after the last snapshot.
+    kept = (
+        jax.tree.map(lambda leaf: jnp.stack([leaf] * (len(snapshots) + 1)), params)
+        if snapshots
+        else None
+    )
+    carry = (params, optimizer.init(params), draw(jax.random.fold_in(key, 0)), curve, kept)
+    (params, _, _, curve, kept), _ = lax.scan(step, carry, jnp.arange(steps))
+    last_of_stretch = np.ceil((np.arange(points) + 1) * steps / points).astype(int) - 1
+    return Fitted(
+        params=params,
+        history=History(step=jnp.asarray(last_of_stretch), loss=curve),
+        snapshots=jax.tree.map(lambda leaf: leaf[:-1], kept),
+    )
+
+
+def train(
+    key: Key[Array, ""],
+    model: nn.Module,
+    task: Task,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batch: int,
+    points: int = 100,
+    snapshots: Sequence[int] = (),
+    evaluation: int = 65_536,
+) -> Trained:
+    """Train one model on one task, and evaluate it on fresh examples.
+
+    Args:
+        key: split in three: start of the model, training data, evaluation data.
+        model: a Linen module of ONE example.
+        task: features, target and importance.
+        optimizer: see `fit`.
+        steps: number of updates, at least 1.
+        batch: examples per update.
+        points: most points that the loss curve keeps.
+        snapshots: increasing numbers of updates after which to keep the parameters.
+        evaluation: fresh examples for the final loss, rounded up to whole batches.
+
+    Returns:
+        Parameters, final loss (summed over outputs, mean over examples), loss curve,
+        snapshots.
+    """
+    key_start, key_data, key_evaluation = jax.random.split(keys.fusable(key), 3)
+    example = jnp.zeros(task.features.num_features)
+    params = model.init(key_start, example)["params"]
+    loss = task_loss(model, task)
+    fitted = fit(
+        key_data,
+        params,
+        loss,
+        task.features.sample,
+        optimizer=optimizer,
+        steps=steps,
+        batch=batch,
+        points=points,
+        snapshots=snapshots,
+    )
+    final = evaluate(
+        key_evaluation, fitted.params, loss, task.features.sample, batch=batch, examples=evaluation
+    )
+    return Trained(fitted.params, final, fitted.history, fitted.snapshots)
+
+
+def task_loss(model: nn.Module, task: Task) -> fuse.Loss:
+    """The loss of `model` on ONE example of `task`, as a function of the parameters."""
+
+    def loss(params: PyTree, features: Float[Array, " features"]) -> Float[Array, ""]:
+        outputs = model.apply({"params": params}, features)
+        return task.loss(features, outputs)  # pyright: ignore[reportArgumentType]
+
+    return loss
+
+
+def evaluate(
+    key: Key[Array, ""],
+    params: PyTree,
+    loss: fuse.Loss,
+    sample: Sample,
+    *,
+    batch: int,
+    examples: int,
+) -> Float[Array, ""]:
+    """Mean of `loss` over fresh examples, batch by batch.
+
+    Runs that share `key` are evaluated on the same examples, so that differences between
+    them are far more precise than their values: rank with one key.
+
+    Args:
+        key: decides the examples.
+        params: of the loss.
+        loss: of parameters and ONE example.
+        sample: of a key and a batch size.
+        batch: examples held in memory at once.
+        examples: in all, rounded up to whole batches.
+    """
+    checks.count("batch", batch)
+    checks.count("examples", examples)
+    batches = -(-examples // batch)
+    key = keys.fusable(key)
+    gradient = fuse.value_and_grad(loss)
+    draw, finish = draws.split(lambda key: sample(key, batch), key)
+
+    def step(carry: Any, index: Int[Array, ""]) -> tuple[Any, None]:
+        total, drawn = carry
+        value, _ = gradient(params, finish(drawn))
+        return (total + value, draw(jax.random.fold_in(key, index + 1))), None
+
+    first = draw(jax.random.fold_in(key, 0))
+    zero = jnp.zeros((), jax.eval_shape(gradient, params, finish(first))[0].dtype)
+    (total, _), _ = lax.scan(step, (zero, first), jnp.arange(batches))
+    return total / batches
+
+
+def log_spaced(steps: int, number: int) -> tuple[int, ...]:
+    """At most `number` different steps from 0 to `steps`, each about the same factor apart."""
+    checks.count("steps", steps)
+    checks.count("number", number, least=2)
+    return (0, *(int(s) for s in np.unique(np.geomspace(1, steps, number - 1).round())))
+
+
+def _snapshot_steps(snapshots: Sequence[int], steps: int) -> Int[Array, " snapshots"]:
+    kept = list(snapshots)
+    if kept != sorted(set(kept)) or any(not 0 <= step <= steps for step in kept):
+        raise ValueError(
+            f"snapshots is {kept}: give increasing numbers of updates from 0 to {steps}"
+        )
+    return jnp.asarray(kept, jnp.int32)
