@@ -7,20 +7,22 @@ lowest and once with the highest value of every axis, as plain numbers, for thes
 import math
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
+
+from toymodels.errors import InputError
 
 
 def interval(
     name: str,
     value: Any,
     *,
-    low: float = -math.inf,
-    high: float = math.inf,
+    low: float | int = -math.inf,
+    high: float | int = math.inf,
     open_low: bool = False,
     remedy: str,
 ) -> None:
-    """Raise `ValueError` unless every element of `value` lies between `low` and `high`.
+    """Raise `InputError` unless every element of `value` lies between `low` and `high`.
 
     Args:
         name: what the value is, as the user knows it.
@@ -30,21 +32,21 @@ def interval(
         open_low: whether `low` itself is refused.
         remedy: what to do instead.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     numbers = np.asarray(value, np.float64)
     above = numbers > low if open_low else numbers >= low
     wrong = numbers[~(above & (numbers <= high))]
     if wrong.size:
         bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
-        raise ValueError(f"{name} is {wrong[0]:g}, outside {bounds}: {remedy}")
+        raise InputError(f"{name} is {wrong[0]:g}, outside {bounds}: {remedy}")
 
 
 def count(name: str, value: Any, *, least: int = 1) -> None:
-    """Raise `ValueError` unless `value` is a whole Python number of at least `least`."""
-    if isinstance(value, jax.core.Tracer):
-        raise ValueError(
+    """Raise `InputError` unless `value` is a whole Python number of at least `least`."""
+    if isinstance(value, Tracer):
+        raise InputError(
             f"{name} decides shapes, so it cannot be an axis of numbers: sweep it with static="
         )
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {value!r}: give a whole number, {least} or more")
+        raise InputError(f"{name} is {value!r}: give a whole number, {least} or more")

@@ -58,9 +58,7 @@ def split(
 
     def finish(drawn: Draws) -> PyTree:
         captured = zip(captured_variables, traced.consts, strict=True)
-        outputs = _evaluate(
-            second, dict([*captured, *zip(cut, drawn, strict=True)]), jaxpr.outvars
-        )
+        outputs = _evaluate(second, dict([*captured, *zip(cut, drawn, strict=True)]), jaxpr.outvars)
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
     return draw, finish

@@ -8,8 +8,8 @@ with the primitive's name: a guess could be silently wrong.
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, SupportsIndex, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from jax.extend import core
 # A value of the traced program is a NumPy array. One of numbers is known while tracing. One
 # of objects holds, for each element, a NumPy scalar, a JAX scalar (the same for all examples)
 # or a JAX vector over the batch.
-Value: TypeAlias = np.ndarray[Any, Any]
+Value: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Scalar: TypeAlias = Any
+Operation: TypeAlias = Callable[..., Scalar]
 
 MAX_ELEMENTS = 4096
 """Largest array that is taken apart."""
@@ -29,12 +30,69 @@ MAX_OPERATIONS = 4096
 """Longest program, in operations on elements."""
 
 _ELEMENTWISE = frozenset(
-    """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type
-    copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow
-    is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or pow rem
-    round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor
-    """.split()
+    [
+        "abs",
+        "acos",
+        "acosh",
+        "add",
+        "add_any",
+        "and",
+        "asin",
+        "asinh",
+        "atan",
+        "atan2",
+        "atanh",
+        "cbrt",
+        "ceil",
+        "clamp",
+        "convert_element_type",
+        "copy",
+        "cos",
+        "cosh",
+        "digamma",
+        "div",
+        "eq",
+        "erf",
+        "erf_inv",
+        "erfc",
+        "exp",
+        "exp2",
+        "expm1",
+        "floor",
+        "ge",
+        "gt",
+        "integer_pow",
+        "is_finite",
+        "le",
+        "lgamma",
+        "log",
+        "log1p",
+        "logistic",
+        "lt",
+        "max",
+        "min",
+        "mul",
+        "ne",
+        "neg",
+        "nextafter",
+        "not",
+        "or",
+        "pow",
+        "rem",
+        "round",
+        "rsqrt",
+        "select_n",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+        "square",
+        "stop_gradient",
+        "sub",
+        "tan",
+        "tanh",
+        "xor",
+    ]
 )
 # Primitives that call another program, and the parameter that holds it.
 _CALLS = {
@@ -60,13 +118,13 @@ _LINEAR = {
     "tile": None,
     "unstack": None,
 }
-_FOLDS = {
-    "reduce_and": lax.and_p,
-    "reduce_max": lax.max_p,
-    "reduce_min": lax.min_p,
-    "reduce_or": lax.or_p,
-    "reduce_prod": lax.mul_p,
-    "reduce_sum": lax.add_p,
+_FOLDS: dict[str, Operation] = {
+    "reduce_and": lax.bitwise_and,
+    "reduce_max": lax.max,
+    "reduce_min": lax.min,
+    "reduce_or": lax.bitwise_or,
+    "reduce_prod": lax.mul,
+    "reduce_sum": lax.add,
 }
 _NUMBERS = frozenset(
     map(np.dtype, ("bool", "int32", "int64", "uint32", "uint64", "float32", "float64"))
@@ -146,7 +204,7 @@ class Interpreter:
             case _:
                 raise NotFusableError(f"primitive '{name}' is not known to the fused loop")
 
-    def _bind(self, primitive: core.Primitive, *operands: Scalar, **params: Any) -> Scalar:
+    def _bind(self, operation: Operation, *operands: Scalar) -> Scalar:
         """One operation on elements; on vectors over the batch where any operand is one."""
         self._operations += 1
         if self._operations > MAX_OPERATIONS:
@@ -156,18 +214,18 @@ class Interpreter:
                 operand if np.shape(operand) else lax.broadcast(operand, (self._batch,))
                 for operand in operands
             )
-        return primitive.bind(*operands, **params)
+        return operation(*operands)
 
-    def _chain(self, primitive: core.Primitive, elements: Sequence[Scalar]) -> Scalar:
-        return functools.reduce(functools.partial(self._bind, primitive), elements)
+    def _chain(self, operation: Operation, elements: Iterable[Scalar]) -> Scalar:
+        return functools.reduce(functools.partial(self._bind, operation), elements)
 
     def _elementwise(self, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
         shape = equation.outvars[0].aval.shape
         operands = [np.broadcast_to(objects(value), shape) for value in inputs]
+        operation = functools.partial(equation.primitive.bind, **equation.params)
         output = np.empty(shape, object)
         for index in np.ndindex(*shape):
-            elements = [operand[index] for operand in operands]
-            output[index] = self._bind(equation.primitive, *elements, **equation.params)
+            output[index] = self._bind(operation, *(operand[index] for operand in operands))
         return output
 
     def _linear(
@@ -180,12 +238,14 @@ class Interpreter:
             raise NotFusableError(f"primitive '{name}' has indices that are not known when tracing")
         elements = np.concatenate([objects(inputs[i]).ravel() for i in moved])
         ends = np.cumsum([inputs[i].size for i in moved])[:-1]
-        units = np.split(np.eye(len(elements), dtype=np.float32), ends, axis=1)
+        # The row of zeros after the unit vectors finds a constant, such as what fills a gather.
+        rows = np.eye(len(elements) + 1, len(elements), dtype=np.float32)
+        units = np.split(rows, ends, axis=1)
 
         def act(*rows: jax.Array) -> Any:
             operands: list[Any] = list(inputs)
             for i, row in zip(moved, rows, strict=True):
-                operands[i] = row.reshape(inputs[i].shape)
+                operands[i] = row.reshape(inputs[i].shape).astype(equation.invars[i].aval.dtype)
             return equation.primitive.bind(*operands, **equation.params)
 
         with jax.ensure_compile_time_eval():
@@ -193,23 +253,24 @@ class Interpreter:
         outputs: list[Value] = []
         images = images if equation.primitive.multiple_results else [images]
         for variable, image in zip(equation.outvars, images, strict=True):
-            matrix = np.asarray(image).reshape(len(elements), -1).T
-            if not np.isin(matrix, (0, 1)).all():  # an index out of bounds, say: NaN
+            *columns, constant = np.asarray(image).reshape(len(elements) + 1, -1)
+            matrix = np.stack(columns, axis=1)
+            if not np.isin(matrix, (0, 1)).all() or constant.any():  # an index out of bounds, say
                 raise NotFusableError(f"primitive '{name}' does more than move and add elements")
             output = np.empty(len(matrix), object)
             for position, row in enumerate(matrix):
                 chosen = elements[row == 1]
                 zero = np.zeros((), variable.aval.dtype)[()]
-                output[position] = self._chain(lax.add_p, chosen) if len(chosen) else zero
+                output[position] = self._chain(lax.add, chosen) if len(chosen) else zero
             outputs.append(output.reshape(variable.aval.shape))
         return outputs
 
-    def _fold(self, primitive: core.Primitive, value: Value, axes: Sequence[int]) -> Value:
+    def _fold(self, operation: Operation, value: Value, axes: Sequence[SupportsIndex]) -> Value:
         kept = [axis for axis in range(value.ndim) if axis not in axes]
-        rows = value.transpose([*kept, *axes])
-        output = np.empty(rows.shape[: len(kept)], object)
+        rows = _rows(value, kept, axes)
+        output = np.empty(rows.shape[:-1], object)
         for index in np.ndindex(*output.shape):
-            output[index] = self._chain(primitive, np.ravel(rows[index]))
+            output[index] = self._chain(operation, rows[index])
         return output
 
     def _dot_general(self, equation: core.JaxprEqn, left: Value, right: Value) -> Value:
@@ -219,6 +280,8 @@ class Interpreter:
         atoms = (*equation.invars, *equation.outvars)
         if len({atom.aval.dtype for atom in atoms}) > 1:
             raise NotFusableError("primitive 'dot_general' changes the number type")
+        if atoms[0].aval.dtype == bool:  # neither sums nor products
+            raise NotFusableError("primitive 'dot_general' works on bool numbers")
         lefts = _rows(objects(left), left_batch, left_summed)
         rights = _rows(objects(right), right_batch, right_summed)
         shared = len(left_batch)
@@ -226,8 +289,8 @@ class Interpreter:
         output = np.empty((*lefts.shape[:-1], *rights.shape[shared:-1]), object)
         for index in np.ndindex(*output.shape):
             row, column = lefts[index[:free]], rights[(*index[:shared], *index[free:])]
-            products = [self._bind(lax.mul_p, a, b) for a, b in zip(row, column, strict=True)]
-            output[index] = self._chain(lax.add_p, products)
+            products = [self._bind(lax.mul, a, b) for a, b in zip(row, column, strict=True)]
+            output[index] = self._chain(lax.add, products)
         return output
 
 
@@ -291,14 +354,14 @@ def _bind_known(equation: core.JaxprEqn, inputs: list[Value]) -> list[Value]:
     return [np.asarray(output) for output in outputs]
 
 
-def _broadcast(value: Value, shape: Sequence[int], dimensions: Sequence[int]) -> Value:
+def _broadcast(value: Value, shape: Sequence[int], dimensions: Sequence[SupportsIndex]) -> Value:
     expanded = [1] * len(shape)
     for size, dimension in zip(value.shape, dimensions, strict=True):
         expanded[dimension] = size
     return np.broadcast_to(value.reshape(expanded), shape)
 
 
-def _rows(value: Value, batch: Sequence[int], summed: Sequence[int]) -> Value:
+def _rows(value: Value, batch: Sequence[SupportsIndex], summed: Sequence[SupportsIndex]) -> Value:
     """The axes of a factor in the order: batch, free, summed (the last ones flat)."""
     free = [axis for axis in range(value.ndim) if axis not in {*batch, *summed}]
     ordered = value.transpose([*batch, *free, *summed])

@@ -12,6 +12,7 @@ from flax import struct
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
+from toymodels.errors import InputError
 
 
 @runtime_checkable
@@ -110,7 +111,7 @@ def _density(density: Array | float, num_features: int) -> Float[Array, "feature
     )
     density = jnp.asarray(density)
     if density.shape not in ((), (num_features,)):
-        raise ValueError(
+        raise InputError(
             f"density has shape {density.shape}: give one number or {num_features}, one per feature"
         )
     return jnp.broadcast_to(density, (num_features,))[:, None]
@@ -123,5 +124,7 @@ def _uniform(key: Key[Array, ""], batch: int, num_features: int) -> Float[Array,
     innermost axis, so it should be the long one.
     """
     checks.count("batch", batch)
-    words = jax.random.bits(key, (num_features, batch))
-    return words.astype(jnp.result_type(float)) * 2.0**-32
+    words = jax.random.bits(key, (num_features, batch), jnp.uint32)
+    dtype = jnp.result_type(float)
+    # The last words round to 1 in float32.
+    return jnp.minimum(words.astype(dtype) * 2.0**-32, 1 - jnp.finfo(dtype).epsneg)

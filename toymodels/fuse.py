@@ -58,23 +58,32 @@ def value_and_grad(loss: Loss) -> ValueAndGrad:
     """
 
     def batched(params: PyTree, batch: PyTree) -> tuple[Float[Array, ""], PyTree]:
+        params = jax.tree.map(jnp.asarray, params)
         program = _trace(loss, params, batch)
 
+        def captured(traced: Sequence[Any]) -> list[Any]:
+            rest = iter(traced)
+            return [const if elements.is_known(const) else next(rest) for const in program.consts]
+
         # A variadic reduce has no reverse mode: derivatives of this gradient are those of
-        # the ordinary path. What `loss` captured is an argument, for neither decorator
-        # allows a closure over traced values.
+        # the ordinary path. What `loss` captured is an argument if it is traced, for neither
+        # decorator allows a closure over it; and only then, for arguments lose their numbers.
         @jax.custom_jvp
-        def gradient(captured: list[Any], params: PyTree, batch: PyTree) -> Any:
+        def gradient(traced: list[Any], params: PyTree, batch: PyTree) -> Any:
             try:
-                return _fused(program, captured, params, batch)
+                return _fused(program, captured(traced), params, batch)
             except elements.NotFusableError:
-                return _one_at_a_time(program)(captured, params, batch)
+                return _one_at_a_time(program)(captured(traced), params, batch)
 
         @gradient.defjvp
         def _(primals: Any, tangents: Any) -> Any:
-            return jax.jvp(functools.partial(_ordinary, program), primals, tangents)
+            def ordinary(traced: list[Any], params: PyTree, batch: PyTree) -> Any:
+                return _ordinary(program, captured(traced), params, batch)
 
-        return gradient(program.consts, params, batch)
+            return jax.jvp(ordinary, primals, tangents)
+
+        traced = [const for const in program.consts if not elements.is_known(const)]
+        return gradient(traced, params, batch)
 
     return batched
 
@@ -101,7 +110,7 @@ def explain(loss: Loss, params: PyTree, batch: PyTree) -> Path:
 
 def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:
     """The loss of one example, with what it captured as `consts`."""
-    shapes = {leaf.shape for leaf in jax.tree.leaves(batch)}
+    shapes = {np.shape(leaf) for leaf in jax.tree.leaves(batch)}
     if len({shape[:1] for shape in shapes}) != 1 or {shape[:1] for shape in shapes} <= {(), (0,)}:
         raise ValueError(
             f"every leaf of a batch needs the same leading batch axis, of 1 or more: got {shapes}"
@@ -124,7 +133,7 @@ def _evaluate(
 ) -> Float[Array, ""]:
     closed = core.ClosedJaxpr(program.jaxpr, captured)
     (value,) = core.jaxpr_as_fun(closed)(*jax.tree.leaves((params, example)))
-    return value
+    return jnp.asarray(value)
 
 
 def _ordinary(

@@ -12,9 +12,11 @@ from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from toymodels import checks
+from toymodels.errors import InputError
 
 Activation: TypeAlias = Callable[[Array], Array]
 Initializer: TypeAlias = Callable[..., Array]
@@ -180,7 +182,8 @@ def intervene(
 ) -> Array:
     """The output for one feature vector with the values at some sites replaced.
 
-    Patching a site with its own value changes no bit of the output.
+    Patching a site with its own value changes no bit of the output. A patch may itself call
+    a model, on another input, say: what it computes is not patched.
 
     Args:
         model: any Linen module of one example with `Site`s.
@@ -194,17 +197,24 @@ def intervene(
     sites = jax.eval_shape(lambda: activations(model, params, features))
     for name in patches:
         if name not in sites:
-            raise ValueError(f"no site {name!r} in this model: it has {', '.join(sorted(sites))}")
+            raise InputError(f"no site {name!r} in this model: it has {', '.join(sorted(sites))}")
+
+    patching = False
 
     def patched(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        nonlocal patching
         value = call(*args, **kwargs)
         name = "/".join(context.module.path)
-        if not isinstance(context.module, Site) or name not in patches:
+        if patching or not isinstance(context.module, Site) or name not in patches:
             return value
-        replaced = patches[name](value)
-        if replaced.shape != value.shape:
-            raise ValueError(
-                f"the patch of site {name!r} gives shape {replaced.shape}: it must keep "
+        patching = True
+        try:
+            replaced = patches[name](value)
+        finally:
+            patching = False
+        if jnp.shape(replaced) != value.shape:
+            raise InputError(
+                f"the patch of site {name!r} gives shape {jnp.shape(replaced)}: it must keep "
                 f"{value.shape}"
             )
         return replaced

@@ -12,6 +12,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from toymodels import checks
+from toymodels.errors import InputError
 from toymodels.features import Features
 
 
@@ -41,18 +42,16 @@ class Task:
 
         Summed over outputs.
         """
-        checks.interval(
-            "importance", self.importance, low=0, remedy="give weights of 0 or more"
-        )
+        checks.interval("importance", self.importance, low=0, remedy="give weights of 0 or more")
         target = self.target(features)
         if target.shape != outputs.shape:
-            raise ValueError(
+            raise InputError(
                 f"the target has shape {target.shape} but the model gives {outputs.shape}: "
                 "change the target or the model's number of outputs"
             )
         importance = jnp.asarray(self.importance)
         if importance.shape not in ((), outputs.shape):
-            raise ValueError(
+            raise InputError(
                 f"importance has shape {importance.shape}: give one number or one for each of "
                 f"the {outputs.size} outputs"
             )

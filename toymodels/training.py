@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from toymodels import checks, draws, fuse, keys
+from toymodels.errors import InputError
 from toymodels.tasks import Task
 
 Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]
@@ -96,25 +97,31 @@ def fit(
     checks.count("steps", steps)
     checks.count("batch", batch)
     checks.count("points", points)
-    kept_steps = _snapshot_steps(snapshots, steps)
+    snapshots = _snapshot_steps(snapshots, steps)
+    kept_steps = jnp.asarray(snapshots, jnp.int32)
     points = min(points, steps)
     key = keys.fusable(key)
     gradient = fuse.value_and_grad(loss)
     draw, finish = draws.split(lambda key: sample(key, batch), key)
     params = jax.tree.map(jnp.asarray, params)
 
-    def step(carry: Any, index: Int[Array, ""]) -> tuple[Any, None]:
+    def step(carry: Any, place: tuple[Int[Array, ""], Int[Array, ""]]) -> tuple[Any, None]:
         params, state, drawn, curve, kept = carry
+        index, point = place
         value, grads = gradient(params, finish(drawn))
         updates, state = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
         # Later writes to a slot win: a point of the curve holds the last step of its
         # stretch, a snapshot the last step up to the one asked for.
-        curve = lax.dynamic_update_index_in_dim(curve, value, index * points // steps, 0)
+        curve = lax.dynamic_update_index_in_dim(curve, value, point, 0)
         slot = jnp.searchsorted(kept_steps, index + 1) if snapshots else 0
-        kept = jax.tree.map(
-            lambda old, new: lax.dynamic_update_index_in_dim(old, new, slot, 0), kept, params
-        ) if snapshots else None
+        kept = (
+            jax.tree.map(
+                lambda old, new: lax.dynamic_update_index_in_dim(old, new, slot, 0), kept, params
+            )
+            if snapshots
+            else None
+        )
         # Drawn one step ahead, so that XLA computes the words once and not where they are
         # used: once for all cells that share the key.
         return (params, state, draw(jax.random.fold_in(key, index + 1)), curve, kept), None
@@ -127,11 +134,14 @@ def fit(
         else None
     )
     carry = (params, optimizer.init(params), draw(jax.random.fold_in(key, 0)), curve, kept)
-    (params, _, _, curve, kept), _ = lax.scan(step, carry, jnp.arange(steps))
     last_of_stretch = np.ceil((np.arange(points) + 1) * steps / points).astype(int) - 1
+    last_of_stretch = jnp.asarray(last_of_stretch)
+    indices = jnp.arange(steps)
+    places = (indices, jnp.searchsorted(last_of_stretch, indices))
+    (params, _, _, curve, kept), _ = lax.scan(step, carry, places)
     return Fitted(
         params=params,
-        history=History(step=jnp.asarray(last_of_stretch), loss=curve),
+        history=History(step=last_of_stretch, loss=curve),
         snapshots=jax.tree.map(lambda leaf: leaf[:-1], kept),
     )
 
@@ -147,11 +157,12 @@ def train(
     points: int = 100,
     snapshots: Sequence[int] = (),
     evaluation: int = 65_536,
+    key_evaluation: Key[Array, ""] | None = None,
 ) -> Trained:
     """Train one model on one task, and evaluate it on fresh examples.
 
     Args:
-        key: split in three: start of the model, training data, evaluation data.
+        key: split in three: start of the model, training data, evaluation examples.
         model: a Linen module of ONE example.
         task: features, target and importance.
         optimizer: see `fit`.
@@ -160,12 +171,15 @@ def train(
         points: most points that the loss curve keeps.
         snapshots: increasing numbers of updates after which to keep the parameters.
         evaluation: fresh examples for the final loss, rounded up to whole batches.
+        key_evaluation: decides those examples. Give the same to all seeds to rank them: on
+            common examples, differences are far more precise than the losses themselves.
 
     Returns:
         Parameters, final loss (summed over outputs, mean over examples), loss curve,
         snapshots.
     """
-    key_start, key_data, key_evaluation = jax.random.split(keys.fusable(key), 3)
+    checks.count("evaluation", evaluation)  # before the training, not after
+    key_start, key_data, key_own = jax.random.split(keys.fusable(key), 3)
     example = jnp.zeros(task.features.num_features)
     params = model.init(key_start, example)["params"]
     loss = task_loss(model, task)
@@ -181,7 +195,12 @@ def train(
         snapshots=snapshots,
     )
     final = evaluate(
-        key_evaluation, fitted.params, loss, task.features.sample, batch=batch, examples=evaluation
+        key_own if key_evaluation is None else key_evaluation,
+        fitted.params,
+        loss,
+        task.features.sample,
+        batch=batch,
+        examples=evaluation,
     )
     return Trained(fitted.params, final, fitted.history, fitted.snapshots)
 
@@ -206,9 +225,6 @@ def evaluate(
     examples: int,
 ) -> Float[Array, ""]:
     """Mean of `loss` over fresh examples, batch by batch.
-
-    Runs that share `key` are evaluated on the same examples, so that differences between
-    them are far more precise than their values: rank with one key.
 
     Args:
         key: decides the examples.
@@ -243,10 +259,11 @@ def log_spaced(steps: int, number: int) -> tuple[int, ...]:
     return (0, *(int(s) for s in np.unique(np.geomspace(1, steps, number - 1).round())))
 
 
-def _snapshot_steps(snapshots: Sequence[int], steps: int) -> Int[Array, " snapshots"]:
-    kept = list(snapshots)
-    if kept != sorted(set(kept)) or any(not 0 <= step <= steps for step in kept):
-        raise ValueError(
-            f"snapshots is {kept}: give increasing numbers of updates from 0 to {steps}"
+def _snapshot_steps(snapshots: Sequence[int], steps: int) -> tuple[int, ...]:
+    kept = tuple(int(step) for step in snapshots)
+    if kept != tuple(snapshots) or kept != tuple(sorted({*kept, 0, steps} & {*range(steps + 1)})):
+        raise InputError(
+            f"snapshots is {list(snapshots)}: give increasing whole numbers of updates from 0 to "
+            f"{steps}"
         )
-    return jnp.asarray(kept, jnp.int32)
+    return kept

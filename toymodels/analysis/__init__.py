@@ -1,0 +1,1 @@
+"""Measurements: pure functions of weights or activations of ONE model, one subject a file."""

@@ -1,0 +1,203 @@
+"""How many dimensions does a feature get? Sticky fractions and the polytopes behind them.
+
+Claim      As equally important features get sparser, dimensions per feature m / ||W||_F^2 stay
+           at 1, then rest at 1/2 (antipodal pairs), and only then fall; a single feature's
+           share D_i clusters at the fractions of regular polytopes.
+Reproduces Elhage et al. (2022), "The Geometry of Superposition", both figures over sparsity,
+           at the size of the authors' notebook. PAPER is the paper's size, n=400 and m=30.
+Selection  None, as in the paper: one model per density.
+Command    toymodels run experiments/dimensions_per_feature.py [--paper]
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import optax
+import xarray as xr
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import experiment, plotting
+from toymodels.analysis import geometry
+
+PAPER_SECTION = "Elhage et al. (2022), The Geometry of Superposition"
+NOTEBOOK = "stored output of the authors' notebook, n=200, m=20"
+
+POLYTOPES = {
+    "dedicated": 1.0,
+    "tetrahedron": 3 / 4,
+    "triangle": 2 / 3,
+    "digon": 1 / 2,
+    "pentagon": 2 / 5,
+    "square antiprism": 3 / 8,
+    "not learned": 0.0,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the figure depends on, and nothing else."""
+
+    num_features: int = 200
+    hidden: int = 20
+    num_densities: int = 50
+    least_density: float = 0.1
+    num_seeds: int = 1
+    steps: int = 10_000
+    batch: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    instances: int = 20
+    """Of the notebook, which decide its start: see `toymodels.notebook_initializer`."""
+
+
+SMOKE = Config(num_features=8, hidden=3, num_densities=3, steps=20, batch=32)
+PAPER = Config(num_features=400, hidden=30)
+
+
+def run(config: Config) -> xr.Dataset:
+    model = tm.ReLUOutput(config.hidden, initializer=tm.notebook_initializer(config.instances))
+
+    def cell(key: Any, *, density: Any) -> dict[str, Any]:
+        trained = tm.train(
+            key,
+            model,
+            tm.Task(tm.SparseUniform(config.num_features, density)),
+            optimizer=optax.adamw(config.learning_rate, weight_decay=config.weight_decay),
+            steps=config.steps,
+            batch=config.batch,
+        )
+        weights = trained.params["weights"]
+        return {
+            "loss": trained.loss,
+            "dimensions_per_feature": geometry.dimensions_per_feature(weights),
+            "dimensionality": geometry.feature_dimensionality(weights),
+        }
+
+    results = tm.sweep(
+        cell,
+        axes={"density": np.geomspace(1.0, config.least_density, config.num_densities)},
+        num_seeds=config.num_seeds,
+        dims={"dimensionality": ("feature",)},
+        units={"loss": "summed over outputs"},
+    )
+    return results.assign_attrs(hidden=config.hidden)
+
+
+def claims(results: xr.Dataset) -> list[tm.Claim]:
+    inverse = 1 / results.density
+    ratio = results["dimensions_per_feature"]
+    shares = results["dimensionality"]
+    represented = shares > 0.1
+
+    def near(fraction: float, low: float, high: float) -> float:
+        """Of the features represented between two inverse densities, the share near `fraction`."""
+        window = (inverse >= low) & (inverse <= high)
+        close = (abs(shares - fraction) < 0.02) & represented
+        return float(close.where(window).sum() / represented.where(window).sum())
+
+    def furthest(fraction: float, low: float, high: float) -> float:
+        window = (inverse >= low) & (inverse <= high)
+        return float(abs(ratio - fraction).where(window).max())
+
+    return [
+        tm.Claim(
+            "sticky at 1: largest |m/||W||^2 - 1| for 1/(1-S) up to 1.15",
+            PAPER_SECTION,
+            expected=0.0,
+            measured=furthest(1.0, 1.0, 1.15),
+            tolerance=0.02,
+        ),
+        tm.Claim(
+            "sticky at 1/2: largest |m/||W||^2 - 1/2| for 1/(1-S) from 2.3 to 3.5",
+            PAPER_SECTION,
+            expected=0.0,
+            measured=furthest(0.5, 2.3, 3.5),
+            tolerance=0.03,
+        ),
+        tm.Claim(
+            "beyond, features get less: m/||W||^2 at 1/(1-S) = 10",
+            NOTEBOOK,
+            expected=0.215,
+            measured=float(ratio.isel(density=-1).mean()),
+            tolerance=0.02,
+        ),
+        tm.Claim(
+            "dimensions are used up: largest |sum_i D_i - m|",
+            "sum_i D_i <= rank W, with equality for orthogonal unions of tight frames",
+            expected=0.0,
+            measured=float(np.abs(shares.sum("feature") - results.attrs["hidden"]).max()),
+            tolerance=0.05,
+        ),
+        tm.Claim(
+            "antipodal pairs: share of represented features within 0.02 of D_i = 1/2, for "
+            "1/(1-S) from 2.3 to 3.5",
+            PAPER_SECTION,
+            expected=0.95,
+            measured=near(1 / 2, 2.3, 3.5),
+            bound=tm.Bound.AT_LEAST,
+        ),
+        tm.Claim(
+            "pentagons: share of represented features within 0.02 of D_i = 2/5, for 1/(1-S) "
+            "from 3.9 to 4.4",
+            NOTEBOOK + ": 20 of 46 at 4.13",
+            expected=0.2,
+            measured=near(2 / 5, 3.9, 4.4),
+            bound=tm.Bound.AT_LEAST,
+        ),
+    ]
+
+
+def plot(results: xr.Dataset) -> Figure:
+    inverse = (1 / results.density).values
+    shares = results["dimensionality"].transpose("density", "seed", "feature")
+    figure, axes = plotting.figure(size=(8.5, 4.8))
+    for (name, fraction), color in zip(POLYTOPES.items(), plotting.POLYTOPE_COLORS, strict=True):
+        axes.axhline(fraction, color=color, linewidth=5, alpha=0.25, zorder=0)
+        axes.annotate(
+            name,
+            # The last two are too close for their names.
+            (1.005, fraction - 0.012 * (name == "square antiprism")),
+            xycoords=("axes fraction", "data"),
+            color=color,
+            fontsize=8,
+            va="center",
+        )
+    # Spread inside each column, over 60 % of its width, by feature and not by chance.
+    spread = np.linspace(-0.3, 0.3, results.sizes["feature"]) * np.log(inverse[1] / inverse[0])
+    across = inverse[:, None, None] * np.exp(spread)
+    axes.plot(
+        np.broadcast_to(across, shares.shape).ravel(),
+        shares.values.ravel(),
+        ".",
+        color="black",
+        markersize=2,
+        markeredgewidth=0,
+        rasterized=True,
+        label="one feature's share $D_i$",
+    )
+    axes.plot(
+        inverse,
+        results["dimensions_per_feature"].transpose("density", "seed"),
+        color="0.45",
+        linewidth=1.2,
+        label=r"dimensions per feature $m / \Vert W \Vert_F^2$",
+    )
+    axes.set(
+        xscale="log",
+        xlabel="1 / density = 1 / (1 - S)",
+        ylabel="dimensions",
+        ylim=(-0.02, 1.08),
+        title=f"{results.sizes['feature']} features in {results.attrs['hidden']} dimensions, "
+        f"one model per density",
+    )
+    ticks = [1, 2, 3, 4, 5, 6, 8, 10]
+    axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.95))
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)

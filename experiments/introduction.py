@@ -1,0 +1,165 @@
+"""Five features in two dimensions: what a model stores as its world gets sparser.
+
+Claim      Dense features: the two most important, orthogonal, and nothing else. Sparser: four,
+           as two antipodal pairs. Sparser still: all five, as a regular pentagon.
+Reproduces Elhage et al. (2022), the introductory figure, with the settings of its notebook.
+Selection  Best of 8 seeds by the loss on 65,536 fresh examples, the same for all seeds.
+Command    toymodels run experiments/introduction.py
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import xarray as xr
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import experiment, plotting
+from toymodels.analysis import geometry
+
+PAPER_SECTION = "Elhage et al. (2022), introductory figure"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the figure depends on, and nothing else."""
+
+    num_features: int = 5
+    hidden: int = 2
+    importance_ratio: float = 0.9
+    num_densities: int = 10
+    least_density: float = 0.05
+    num_seeds: int = 8
+    steps: int = 10_000
+    batch: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    instances: int = 10
+    """Of the notebook, which decide its start: see `toymodels.notebook_initializer`."""
+
+
+SMOKE = Config(num_densities=2, num_seeds=2, steps=50, batch=64)
+
+
+def run(config: Config) -> xr.Dataset:
+    model = tm.ReLUOutput(config.hidden, initializer=tm.notebook_initializer(config.instances))
+    importance = tm.geometric_importance(config.num_features, config.importance_ratio)
+
+    def cell(key: Any, *, density: Any) -> dict[str, Any]:
+        task = tm.Task(tm.SparseUniform(config.num_features, density), importance=importance)
+        trained = tm.train(
+            key,
+            model,
+            task,
+            optimizer=optax.adamw(config.learning_rate, weight_decay=config.weight_decay),
+            steps=config.steps,
+            batch=config.batch,
+            key_evaluation=jax.random.key(2022),
+        )
+        weights = trained.params["weights"]
+        return {
+            "loss": trained.loss,
+            "weights": weights,
+            "bias": trained.params["bias"],
+            "dimensionality": geometry.feature_dimensionality(weights),
+        }
+
+    results = tm.sweep(
+        cell,
+        axes={"density": np.geomspace(1.0, config.least_density, config.num_densities)},
+        num_seeds=config.num_seeds,
+        dims={
+            "weights": ("hidden", "feature"),
+            "bias": ("feature",),
+            "dimensionality": ("feature",),
+        },
+        units={"loss": "summed over outputs"},
+    )
+    return results.assign_coords(importance=("feature", np.asarray(importance)))
+
+
+def cosines(weights: xr.DataArray) -> np.ndarray:
+    """Cosines between the directions of all represented features, those longer than 1/2."""
+    columns = weights.transpose("hidden", "feature").values
+    norms = np.linalg.norm(columns, axis=0)
+    directions = (columns / np.maximum(norms, 1e-9))[:, norms > 0.5]
+    return directions.T @ directions
+
+
+def claims(results: xr.Dataset) -> list[tm.Claim]:
+    best = tm.best_of(results, "loss")
+    dense, pairs, pentagon = (
+        best.sel(density=density, method="nearest") for density in (1.0, 0.19, 0.097)
+    )
+    dense_norms = np.linalg.norm(dense["weights"].transpose("hidden", "feature"), axis=0)
+    pair_cosines = np.sort(cosines(pairs["weights"]), axis=1)
+    # Of four features, each should see -1, 0, 0 and itself; of any other number, none do.
+    ideal = np.array([-1.0, 0.0, 0.0, 1.0])
+    same = pair_cosines.shape == (4, 4)
+    return [
+        tm.Claim(
+            "density 1: number of represented features (norm above 1/2)",
+            PAPER_SECTION,
+            expected=2,
+            measured=int((dense_norms > 0.5).sum()),
+        ),
+        tm.Claim(
+            "density 1: those are the two most important; longest norm of the other three",
+            PAPER_SECTION,
+            expected=0.0,
+            measured=float(dense_norms[2:].max()),
+            tolerance=0.05,
+        ),
+        tm.Claim(
+            "density 1: the two are orthogonal; their cosine",
+            PAPER_SECTION,
+            expected=0.0,
+            measured=float(np.abs(cosines(dense["weights"])[0, -1])),
+            tolerance=0.02,
+        ),
+        tm.Claim(
+            "density 1: loss, that of the three dropped features, (0.9^2 + 0.9^3 + 0.9^4) / 12",
+            "a dropped feature costs its variance, p/3 - p^2/4",
+            expected=float(results.importance[2:].sum()) / 12,
+            measured=float(dense["loss"]),
+            tolerance=0.002,  # 65,536 examples: standard error 0.0006
+        ),
+        tm.Claim(
+            "density 0.19: two antipodal pairs; largest deviation of a cosine from -1, 0, 0",
+            PAPER_SECTION,
+            expected=0.0,
+            measured=float(np.abs(pair_cosines - ideal).max()) if same else float("nan"),
+            tolerance=0.05,
+        ),
+        tm.Claim(
+            "density 0.097: a pentagon; largest |D_i - 2/5|",
+            PAPER_SECTION,
+            expected=0.0,
+            measured=float(np.abs(pentagon["dimensionality"] - 0.4).max()),
+            tolerance=0.02,
+        ),
+    ]
+
+
+def plot(results: xr.Dataset) -> Figure:
+    best = tm.best_of(results, "loss")
+    columns = -(-results.sizes["density"] // 2)
+    figure, grid = plotting.figure(2, columns, size=(1.9 * columns, 4.5), squeeze=False)
+    for axes in grid.flat[results.sizes["density"] :]:
+        axes.set_visible(False)
+    for axes, density in zip(grid.flat, results.density.values, strict=False):
+        chosen = best.sel(density=density)
+        plotting.feature_directions(
+            axes, chosen["weights"].transpose("hidden", "feature"), results.importance
+        )
+        axes.set_title(f"1 - S = {density:.3g}")
+    plotting.importance_bar(figure, grid, results.importance)
+    figure.suptitle(f"Best of {results.sizes['seed']} seeds by loss", fontsize=9, color="0.3")
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)

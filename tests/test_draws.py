@@ -1,0 +1,148 @@
+"""A sampler cut in two gives the same bits, and the first half knows nothing but the key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toymodels import draws, features, keys
+
+BATCH = 7
+
+
+def of_features(distribution):
+    return lambda key, density: distribution(4, density).sample(key, BATCH)
+
+
+def bernoulli(key, density):
+    return jax.random.bernoulli(key, density, (BATCH, 4))
+
+
+def scaled_normal(key, density):
+    return jnp.sqrt(density) * jax.random.normal(key, (BATCH, 4))
+
+
+def keys_split(key, density):
+    """A tree, from two keys and numbers of no key."""
+    key_mask, key_size = jax.random.split(key)
+    mask = jax.random.bernoulli(key_mask, density, (BATCH, 4))
+    size = jax.random.uniform(key_size, (BATCH, 4), minval=-1)
+    return {"x": jnp.where(mask, size, 0), "order": jnp.arange(BATCH)}
+
+
+def keys_folded(key, density):
+    """One key per example."""
+    example_keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(BATCH))
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (4,)))(example_keys)
+    return jnp.maximum(0.0, 1 - uniform / density)
+
+
+def correlated(key, density):
+    """All features of an example or none: a captured table, and words used twice."""
+    table = jnp.asarray(np.tri(4, dtype=np.float32))
+    uniform = jax.random.uniform(key, (BATCH, 1))
+    return (jnp.where(uniform < density, uniform, 0) * jnp.ones((1, 4))) @ table
+
+
+SAMPLERS = {
+    "SparseUniform": of_features(features.SparseUniform),
+    "SignedSparseUniform": of_features(features.SignedSparseUniform),
+    "Binary": of_features(features.Binary),
+    "bernoulli": bernoulli,
+    "normal": scaled_normal,
+    "keys split": keys_split,
+    "keys folded": keys_folded,
+    "correlated": correlated,
+}
+samplers = pytest.mark.parametrize("sample", SAMPLERS.values(), ids=SAMPLERS.keys())
+
+
+def split(sample, key, density):
+    return draws.split(lambda key: sample(key, density), key)
+
+
+def assert_same_bits(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert (left.shape, left.dtype) == (right.shape, right.dtype)
+        assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
+
+
+@pytest.fixture(params=["stock", "fusable"])
+def key(request):
+    stock = jax.random.key(5)
+    return keys.fusable(stock) if request.param == "fusable" else stock
+
+
+@samplers
+def test_finish_after_draw_is_the_sample(sample, key):
+    density = jnp.float32(0.3)
+    draw, finish = split(sample, key, density)
+    assert_same_bits(finish(draw(key)), sample(key, density))
+    # Cut for one key, used for another.
+    other = jax.random.fold_in(key, 1)
+    assert_same_bits(finish(draw(other)), sample(other, density))
+
+
+@samplers
+def test_finish_after_draw_is_the_sample_under_jit(sample, key):
+    """As the training loop does it: drawn in one step, finished in the next."""
+
+    @jax.jit
+    def both(key, density):
+        draw, finish = split(sample, key, density)
+        _, drawn = jax.lax.scan(lambda carry, _: (draw(key), carry), draw(key), length=1)
+        finished = finish(jax.tree.map(lambda leaf: leaf[0], drawn))
+        return finished, sample(key, density)
+
+    assert_same_bits(*both(key, jnp.float32(0.3)))
+
+
+@samplers
+def test_cells_of_one_seed_share_what_is_drawn(sample, key):
+    """`vmap` itself refuses an output that differs between cells where none may."""
+    densities = jnp.array([0.1, 0.5, 1.0])
+
+    def drawn(density):
+        return split(sample, key, density)[0](key)
+
+    shared = jax.jit(jax.vmap(drawn, out_axes=None))(densities)
+    assert_same_bits(shared, jax.jit(drawn)(densities[0]))
+
+    def finished(density, drawn):
+        return split(sample, key, density)[1](drawn)
+
+    cells = jax.jit(jax.vmap(finished, (0, None)))(densities, shared)
+    for index, density in enumerate(densities):
+        assert_same_bits(
+            jax.tree.map(lambda leaf, index=index: leaf[index], cells),
+            jax.jit(sample)(key, density),
+        )
+
+
+@samplers
+def test_no_random_word_is_left_to_finish(sample, key):
+    density = jnp.float32(0.3)
+    draw, finish = split(sample, key, density)
+    assert "random_bits" in str(jax.make_jaxpr(draw)(key))
+    assert "random_" not in str(jax.make_jaxpr(finish)(draw(key)))
+
+
+@pytest.mark.parametrize("density", [0.3, np.array([0.1, 0.2, 0.3, 0.4])], ids=["one", "each"])
+def test_densities_of_python_and_numpy(density, key):
+    sample = of_features(features.SparseUniform)
+    draw, finish = split(sample, key, density)
+    assert_same_bits(finish(draw(key)), sample(key, density))
+
+
+def test_a_loop_that_mixes_key_and_density_is_left_to_finish():
+    """The key is then all that is drawn; the bits are still the same."""
+
+    def poisson(key, rate):
+        return jax.random.poisson(key, rate, (BATCH,))
+
+    key, rate = jax.random.key(0, impl="threefry2x32"), jnp.float32(3.0)
+    draw, finish = split(poisson, key, rate)
+    assert_same_bits(finish(draw(key)), poisson(key, rate))
+    cells = jax.vmap(lambda rate: split(poisson, key, rate)[1](draw(key)))(rate * jnp.arange(1, 4))
+    np.testing.assert_array_equal(cells[1], poisson(key, 2 * rate))

@@ -1,0 +1,810 @@
+"""The fused loop is right, or hands the program over and names what it does not know.
+
+The oracle everywhere is JAX itself: `jax.value_and_grad` of the mean of the mapped loss.
+"""
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from toymodels import compiling, elements, features, fuse, models, tasks, training
+
+BATCH = 5
+EXAMPLES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 3))
+WEIGHTS = np.random.default_rng(1).uniform(-1, 1, (2, 3))
+LABELS = np.array([0, 2, 1, 2, 0], np.int32)
+SIGNS = np.random.default_rng(2).choice([-1.0, 1.0], 3)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"):
+        yield jnp.dtype(request.param)
+
+
+def ordinary(loss):
+    def mean(params, batch):
+        return jnp.mean(jax.vmap(loss, in_axes=(None, 0))(params, batch))
+
+    return jax.value_and_grad(mean)
+
+
+def cast(tree, dtype):
+    """Wide floats, as NumPy makes them, become `dtype`; all other numbers stay."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, dtype if leaf.dtype == np.float64 else leaf.dtype), tree
+    )
+
+
+def assert_equal_to_rounding(actual, expected, roundings=256):
+    """Both routes add the same few numbers of order one, in another order."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        tolerance = roundings * float(jnp.finfo(one.dtype).eps)
+        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        scale = np.max(np.abs(other), initial=1, where=np.isfinite(other))
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * scale)
+
+
+def is_the_loop(jaxpr):
+    """Whether a program that was traced holds no trace of the ordinary path on a CPU."""
+    return "custom_vmap_call" not in str(jaxpr)
+
+
+# --- the toy models
+
+
+MODELS = [
+    pytest.param(models.LinearOutput(hidden=2), tasks.identity, id="LinearOutput"),
+    pytest.param(models.ReLUOutput(hidden=2), tasks.identity, id="ReLUOutput"),
+    pytest.param(models.ReLUOutput(hidden=2, activation=nn.gelu), tasks.identity, id="gelu"),
+    pytest.param(models.ReLUOutput(hidden=2, activation=jnp.tanh), tasks.identity, id="tanh"),
+    pytest.param(
+        models.ReLUOutput(hidden=2, activation=nn.leaky_relu), tasks.identity, id="leaky_relu"
+    ),
+    pytest.param(models.ReLUHidden(hidden=2), tasks.identity, id="ReLUHidden"),
+    pytest.param(models.ReLUHidden(hidden=2, activation=nn.silu), tasks.identity, id="silu"),
+    pytest.param(models.ReLUHidden(hidden=2, activation=nn.elu), tasks.identity, id="elu"),
+    pytest.param(models.TwoLayer(hidden=2), jnp.abs, id="TwoLayer"),
+    pytest.param(models.TwoLayer(hidden=2, activation=nn.softplus), jnp.abs, id="softplus"),
+]
+
+
+def model_case(model, target, dtype):
+    batch = features.SignedSparseUniform(5, 0.5).sample(jax.random.key(0), 16).astype(dtype)
+    task = tasks.Task(
+        features.SignedSparseUniform(5, 0.5),
+        target=target,
+        importance=tasks.geometric_importance(5, 0.9).astype(dtype),
+    )
+    params = model.init(jax.random.key(1), batch[0])["params"]
+    bias = jnp.linspace(-0.1, 0.3, 5, dtype=dtype)
+    params = {**jax.tree.map(lambda leaf: leaf.astype(dtype), params), "bias": bias}
+    return training.task_loss(model, task), params, batch
+
+
+@pytest.mark.parametrize(("model", "target"), MODELS)
+def test_models_are_fused_and_right(model, target, dtype):
+    loss, params, batch = model_case(model, target, dtype)
+    path = fuse.explain(loss, params, batch)
+    assert path.fused, path.reason
+    traced = compiling.jit(fuse.value_and_grad(loss)).trace(params, batch)
+    assert is_the_loop(traced.jaxpr)
+    assert_equal_to_rounding(
+        traced.lower().compile()(params, batch), jax.jit(ordinary(loss))(params, batch)
+    )
+
+
+@pytest.mark.parametrize(("model", "target"), MODELS)
+def test_models_are_right_without_jit(model, target):
+    loss, params, batch = model_case(model, target, jnp.dtype("float32"))
+    assert_equal_to_rounding(
+        fuse.value_and_grad(loss)(params, batch), jax.jit(ordinary(loss))(params, batch)
+    )
+
+
+# --- the zoo
+
+
+def probe(name, loss, *, refused=None, params=WEIGHTS, batch=EXAMPLES):
+    """A loss that must be fused, or refused with a reason that holds the text `refused`."""
+    return pytest.param(loss, params, batch, refused, id=name)
+
+
+def structural(name, function, *, refused=None):
+    """`function` of a 2 x 3 matrix that depends on both parameters and example."""
+    return probe(name, lambda w, x: score(function(w * x[None])), refused=refused)
+
+
+def score(values):
+    """A number in which each element counts differently, so that none can be exchanged."""
+    flat = jnp.ravel(values)
+    angles = np.arange(1, flat.size + 1)
+    linear, square = np.cos(angles).astype(flat.dtype), np.sin(angles).astype(flat.dtype)
+    return jnp.sum(linear * flat + square * flat**2)
+
+
+@jax.custom_jvp
+def sine_with_slope_seven(x):
+    return jnp.sin(x)
+
+
+sine_with_slope_seven.defjvps(lambda tangent, _, x: 7 * tangent)
+
+
+@jax.custom_vjp
+def sine_with_slope_x(x):
+    return jnp.sin(x)
+
+
+sine_with_slope_x.defvjp(lambda x: (jnp.sin(x), x), lambda x, cotangent: (x * cotangent,))
+
+
+def functions_of_one_number(w, x):
+    """Each elementwise function of JAX that is smooth somewhere, where it is smooth."""
+    m = w * x  # inside (-1, 1)
+    positive = 1.5 + m
+    everywhere = (
+        *(jnp.sin, jnp.cos, jnp.tan, jnp.arcsin, jnp.arccos, jnp.arctan, jnp.sinh, jnp.cosh),
+        *(jnp.tanh, jnp.arcsinh, jnp.arctanh, jnp.exp, jnp.exp2, jnp.expm1, lax.erf, lax.erfc),
+        *(lax.erf_inv, lax.logistic, jnp.square, jnp.negative, jnp.abs, jnp.sinc, nn.gelu),
+    )
+    where_positive = (
+        *(jnp.log, jnp.log1p, jnp.sqrt, lax.rsqrt, jnp.cbrt, jnp.reciprocal),
+        lax.lgamma,
+    )
+    return sum((score(f(m)) for f in everywhere), sum(score(f(positive)) for f in where_positive))
+
+
+def functions_of_two_numbers(w, x):
+    m = w * x
+    n = m + 2
+    return sum(
+        score(f(m, n))
+        for f in (jnp.arctan2, jnp.maximum, jnp.minimum, jnp.divide, jnp.remainder, jnp.hypot)
+    ) + sum(score(f(n, m)) for f in (jnp.power, jnp.logaddexp, jnp.fmod))
+
+
+def steps(w, x):
+    m = 3 * w * x[None]
+    return sum(
+        score(f(m) * m) for f in (jnp.sign, jnp.floor, jnp.ceil, jnp.round, jnp.trunc)
+    ) + score(jnp.isfinite(m) * m)
+
+
+def bits(w, x):
+    integers = (100 * x).astype(jnp.int32)
+    mixed = (integers & 12) ^ (integers | 3) ^ ~integers
+    return score(w * mixed.astype(x.dtype)[None])
+
+
+def associative_product(m):
+    return lax.associative_scan(jnp.multiply, m, axis=1)
+
+
+def a_reduction_of_its_own(m):
+    return m[:, 0] * lax.reduce(lax.stop_gradient(m), np.zeros((), m.dtype), jnp.hypot, (1,))
+
+
+def average_in(dtype):
+    return lambda w, x: jnp.mean(w.astype(dtype) * x.astype(dtype)[None]).astype(w.dtype)
+
+
+def printing(w, x):
+    jax.debug.print("{}", x)
+    return score(w * x[None])
+
+
+def called_back(w, x):
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return score(w * jax.pure_callback(np.sin, shape, x)[None])
+
+
+ZOO = [
+    # elements move
+    structural("reshape", lambda m: m.reshape(3, 2)),
+    structural("ravel in Fortran's order", lambda m: m.ravel(order="F"), refused="'reshape'"),
+    structural("transpose", lambda m: m.T),
+    structural("transpose of three axes", lambda m: m.reshape(1, 2, 3).transpose(2, 0, 1)),
+    structural("flip one axis", lambda m: jnp.flip(m, 1)),
+    structural("flip all axes", jnp.flip),
+    structural("roll one axis", lambda m: jnp.roll(m, 2, axis=1)),
+    structural("roll all elements", lambda m: jnp.roll(m, -1)),
+    structural("slice with strides", lambda m: m[:, ::2]),
+    structural("slice with negative strides", lambda m: m[::-1, ::-2]),
+    structural("dynamic slice at a constant", lambda m: lax.dynamic_slice(m, (0, 1), (2, 2))),
+    structural(
+        "dynamic update at a constant",
+        lambda m: lax.dynamic_update_slice(m, jnp.sin(m[:, :2]), (0, 1)),
+    ),
+    structural("gather", lambda m: m[:, np.array([2, 0, 2])]),
+    structural("gather of pairs", lambda m: m[np.array([1, 0]), np.array([2, 0])]),
+    structural("gather made inside", lambda m: m[:, jnp.arange(3)[::-1]]),
+    structural("gather along", lambda m: jnp.take_along_axis(m, np.array([[2], [0]]), axis=1)),
+    structural("gather, clipped", lambda m: jnp.take(m, np.array([5, 1]), axis=1, mode="clip")),
+    structural("gather, wrapped", lambda m: jnp.take(m, np.array([5, 1]), axis=1, mode="wrap")),
+    structural(
+        "gather out of bounds, 0",
+        lambda m: m.at[:, np.array([0, 7])].get(mode="fill", fill_value=0),
+    ),
+    structural(
+        "gather out of bounds, 1",
+        lambda m: m.at[:, np.array([0, 7])].get(mode="fill", fill_value=1),
+        refused="'gather'",
+    ),
+    structural(
+        "gather out of bounds, NaN",
+        lambda m: m.at[:, np.array([0, 7])].get(mode="fill"),
+        refused="'gather'",
+    ),
+    structural("gather at the maximum", lambda m: m[:, jnp.argmax(m[0])], refused="'argmax'"),
+    probe(
+        "gather at a label", lambda w, i: score(w[:, i]), refused="'dynamic_slice'", batch=LABELS
+    ),
+    probe(
+        "gather at labels",
+        lambda w, i: score(w[:, i]),
+        refused="'gather'",
+        batch=np.stack([LABELS, LABELS[::-1]], 1),
+    ),
+    structural("add at indices", lambda m: m.at[:, np.array([0, 0, 2])].add(jnp.sin(m))),
+    structural("add at one index", lambda m: m.at[:, 1].add(2.0)),
+    structural("add out of bounds", lambda m: m.at[:, np.array([0, 7])].add(m[:, :2], mode="drop")),
+    structural("set at indices", lambda m: m.at[:, np.array([1, 2])].set(jnp.sin(m[:, :2]))),
+    structural("set at one index", lambda m: m.at[:, 1].set(2.0), refused="'scatter'"),
+    structural("multiply at an index", lambda m: m.at[:, 1].mul(2.0), refused="'scatter-mul'"),
+    probe(
+        "add at a label",
+        lambda w, i: score(w.at[:, i].add(w[:, 0])),
+        refused="'scatter-add' has indices",
+        batch=LABELS,
+    ),
+    structural("pad", lambda m: jnp.pad(m, ((0, 1), (2, 0)), constant_values=3.0)),
+    structural("pad by less than nothing", lambda m: lax.pad(m, m[0, 0], [(0, 0, 0), (-1, 1, 1)])),
+    structural("pad by reflection", lambda m: jnp.pad(m[0], 2, mode="reflect")),
+    structural("pad around", lambda m: jnp.pad(m[0], 2, mode="wrap")),
+    structural("concatenate", lambda m: jnp.concatenate([m, jnp.ones((2, 1), m.dtype), m], 1)),
+    structural("stack", lambda m: jnp.stack([m[0], jnp.sin(m[1]), m[0]], axis=1)),
+    structural("tile", lambda m: jnp.tile(m, (2, 2))),
+    structural("repeat", lambda m: jnp.repeat(m, np.array([1, 0, 2]), axis=1)),
+    structural("split", lambda m: jnp.split(m, [1], axis=1)[1]),
+    structural("unstack", lambda m: jnp.unstack(m, axis=1)[2]),
+    structural("squeeze and expand", lambda m: jnp.squeeze(m[:, None])[None, :, None]),
+    structural("broadcast", lambda m: jnp.broadcast_to(m[:, :1, None], (2, 3, 2))),
+    structural("diagonal", jnp.diagonal),
+    structural("make diagonal", lambda m: jnp.diag(m[0])),
+    structural("lower triangle", lambda m: m[:, np.tril_indices(3)[0]] * jnp.tri(2, 6)),
+    structural("eye and iota", lambda m: m * jnp.eye(2, 3) + lax.broadcasted_iota(int, (2, 3), 1)),
+    structural("sort", jnp.sort, refused="'sort'"),
+    structural("order", lambda m: m * jnp.argsort(m, axis=1), refused="'sort'"),
+    structural("median", jnp.median, refused="'sort'"),
+    structural("top_k", lambda m: lax.top_k(m, 2)[0], refused="'top_k'"),
+    # elements are added up
+    structural("sum", lambda m: jnp.sum(m, 0)),
+    structural("sum over no axis", lambda m: jnp.sum(m, axis=())),
+    structural("mean and variance", lambda m: m.mean(1) + m.var(1)),
+    structural("product", lambda m: jnp.prod(m, 1), refused="'reshape'"),
+    structural("maximum", lambda m: jnp.max(m, 1)),
+    structural("minimum of all", jnp.min),
+    structural("maximum of equals", lambda m: jnp.max(jnp.stack([m, m]), 0)),
+    structural(
+        "any and all", lambda m: m[:, 0] * jnp.any(m > 0.1, 1) + m[:, 1] * jnp.all(m < 0, 1)
+    ),
+    structural("argmax as a number", lambda m: m[:, 0] * jnp.argmax(m, 1), refused="'argmax'"),
+    structural("cumulative sum", lambda m: jnp.cumsum(m, 1)),
+    structural("cumulative sum, reversed", lambda m: lax.cumsum(m, 1, reverse=True)),
+    structural("cumulative product", lambda m: jnp.cumprod(m, 1)),
+    structural("cumulative maximum", lambda m: lax.cummax(m, 1)),
+    structural("associative scan", associative_product),
+    structural("reduction of one's own", a_reduction_of_its_own, refused="'reduce'"),
+    structural("softmax", jax.nn.softmax),
+    structural("log_softmax", lambda m: jax.nn.log_softmax(m, 0)),
+    structural("logsumexp", lambda m: jax.nn.logsumexp(3 * m, 1)),
+    structural("norm", lambda m: jnp.linalg.norm(m, axis=1)),
+    structural(
+        "normalize", lambda m: (m - m.mean(0, keepdims=True)) / (1 + m.std(0, keepdims=True))
+    ),
+    # products
+    structural("matrix-matrix", lambda m: m @ m.T),
+    structural("three matrices", lambda m: m @ m.T @ m),
+    structural("outer", lambda m: jnp.outer(m[0], m[1])),
+    structural("scalar product", lambda m: m[0] @ m[1]),
+    structural("einsum over a batch", lambda m: jnp.einsum("ij,ik->ijk", m, jnp.sin(m))),
+    structural("einsum, batch last", lambda m: jnp.einsum("ij,kj->kij", m, jnp.sin(m))),
+    structural("einsum over all", lambda m: jnp.einsum("ij,ij->", m, jnp.sin(m))),
+    structural("trace", lambda m: jnp.trace(m[:, :2])),
+    structural("einsum trace", lambda m: jnp.einsum("ii->", m[:, :2])),
+    structural("tensordot", lambda m: jnp.tensordot(m.reshape(2, 3, 1), m, ([1, 0], [1, 0]))),
+    structural("kron", lambda m: jnp.kron(m, m[:, :2])),
+    structural("matrix power", lambda m: jnp.linalg.matrix_power(m[:, :2], 3)),
+    structural("cross", lambda m: jnp.cross(m[0], m[1])),
+    structural("determinant", lambda m: jnp.linalg.det(m[:, :2] + 2 * jnp.eye(2))),
+    structural("inverse", lambda m: jnp.linalg.inv(m[:, :2] + 2 * jnp.eye(2)), refused="'lu'"),
+    structural(
+        "solve", lambda m: jnp.linalg.solve(m[:, :2] + 2 * jnp.eye(2), m[:, 2]), refused="'lu'"
+    ),
+    structural("convolution", lambda m: jnp.convolve(m[0], m[1]), refused="'conv_general_dilated'"),
+    # numbers
+    probe(
+        "functions of one number",
+        functions_of_one_number,
+        params=WEIGHTS[0, 0],
+        batch=EXAMPLES[:, 0],
+    ),
+    probe(
+        "functions of two numbers",
+        functions_of_two_numbers,
+        params=WEIGHTS[0, 0],
+        batch=EXAMPLES[:, 0],
+    ),
+    probe("steps", steps),
+    probe("bits", bits),
+    structural("where", lambda m: jnp.where(m > 0, m, jnp.sin(m))),
+    structural("where with an unsafe branch", lambda m: jnp.where(m > 0, jnp.sqrt(abs(m)), 0)),
+    structural(
+        "select of three", lambda m: lax.select_n((m > 0) + jnp.int32(m > 0.2), m, -m, m * m)
+    ),
+    structural("clip", lambda m: jnp.clip(m, -0.1, 0.2)),
+    structural("clip to data", lambda m: jnp.clip(m, m[0, 0], m[0, 0] + 0.1)),
+    structural("power, whole", lambda m: m**3 + (m + 2) ** -2),
+    structural("power, broken", lambda m: (m + 2) ** 2.5),
+    probe(
+        "power, whole and traced",
+        lambda w, xi: score((w * xi[0][None]) ** xi[1]),
+        batch=(EXAMPLES, LABELS),
+    ),
+    structural("stop_gradient", lambda m: m * lax.stop_gradient(jnp.sin(m))),
+    structural(
+        "precision reduced", lambda m: lax.reduce_precision(m, 8, 10), refused="'reduce_precision'"
+    ),
+    probe("float16", average_in(jnp.float16), refused="float16"),
+    probe("bfloat16", average_in(jnp.bfloat16), refused="bfloat16"),
+    probe(
+        "parameters of float16",
+        average_in(jnp.float32),
+        refused="float16",
+        params=WEIGHTS.astype(np.float16),
+    ),
+    structural("complex", lambda m: jnp.abs(jnp.exp(1j * m) + 1), refused="complex"),
+    structural("Fourier", lambda m: jnp.abs(jnp.fft.fft(m)), refused="complex"),
+    probe(
+        "small integers",
+        lambda w, i: score(w * i.astype(w.dtype)),
+        refused="int8",
+        batch=LABELS.astype(np.int8),
+    ),
+    # programs within the program
+    structural("derivative wrong on purpose, forward", sine_with_slope_seven),
+    structural("derivative wrong on purpose, backward", sine_with_slope_x),
+    structural("checkpoint", jax.checkpoint(lambda m: jnp.sin(m @ m.T))),
+    structural("nested jit", jax.jit(lambda m: jnp.sin(m @ jax.jit(jnp.tanh)(m).T))),
+    structural("vmap inside", jax.vmap(lambda row: jnp.outer(row, row))),
+    structural("gradient inside", jax.grad(lambda m: jnp.sum(jnp.sin(m @ m.T)))),
+    structural("cond", lambda m: lax.cond(m[0, 0] > 0, jnp.sin, jnp.cos, m), refused="'cond'"),
+    structural(
+        "scan", lambda m: lax.scan(lambda c, r: (c + r, c * r), m[0], m)[1], refused="'scan'"
+    ),
+    structural("map", lambda m: lax.map(jnp.sin, m), refused="'scan'"),
+    structural(
+        "fori_loop", lambda m: lax.fori_loop(0, 3, lambda _, c: jnp.sin(c), m), refused="'scan'"
+    ),
+    probe("printing", printing, refused="side effects"),
+    probe(
+        "noise from a key of one's own",
+        lambda w, x: score(w * x[None] + jax.random.normal(jax.random.key(0), (2, 3), x.dtype)),
+        refused="key<",
+    ),
+    # arguments
+    probe("integers", lambda w, i: score(w * i.astype(w.dtype)), batch=LABELS),
+    probe("integers promoted", lambda w, i: score(w * i), batch=LABELS),
+    probe(
+        "one-hot labels", lambda w, i: score(w @ jax.nn.one_hot(i, 3, dtype=w.dtype)), batch=LABELS
+    ),
+    probe(
+        "masks",
+        lambda w, xm: score(jnp.where(xm[1] & ~xm[1][::-1], w[0] * xm[0], w[1])),
+        batch=(EXAMPLES, EXAMPLES > 0),
+    ),
+    probe(
+        "product of masks",
+        lambda w, m: score(jnp.where(m @ m, w, -w)),
+        refused="bool",
+        batch=EXAMPLES > 0,
+    ),
+    probe(
+        "trees",
+        lambda p, b: score(p["w"] @ b["x"][0] + p["deep"][0]) * p["deep"][1] + score(b["x"][1]),
+        params={"deep": (WEIGHTS[:, 0], WEIGHTS[0, 0]), "w": WEIGHTS},
+        batch={"x": [EXAMPLES, EXAMPLES[:, :2]]},
+    ),
+    probe("numbers", lambda p, x: jnp.sin(p * x), params=WEIGHTS[0, 0], batch=EXAMPLES[:, 0]),
+    probe("batch of one", lambda w, x: score(w @ x), batch=EXAMPLES[:1]),
+    probe("captured", lambda w, x: score(w @ (x * SIGNS.astype(x.dtype)))),
+    probe("no parameters", lambda _, x: score(x), params=()),
+    probe("one parameter does nothing", lambda p, x: score(p[0] @ x), params=(WEIGHTS, WEIGHTS)),
+    probe("no parameter does anything", lambda w, x: score(x)),
+    probe("examples do nothing", lambda w, x: score(w)),
+    probe("neither does anything", lambda w, x: jnp.ones((), w.dtype)),
+    probe("literal", lambda w, x: score(2.5 * w @ x - 1)),
+    probe(
+        "parameter of no elements",
+        lambda p, x: score(p[0] @ x) + jnp.sum(p[1]),
+        refused="(0,)",
+        params=(WEIGHTS, np.zeros(0)),
+    ),
+    probe(
+        "unused parameter of no elements",
+        lambda p, x: score(p[0] @ x),
+        refused="(0,)",
+        params=(WEIGHTS, np.zeros(0)),
+    ),
+    probe(
+        "examples of no elements",
+        lambda w, x: score(w) + jnp.sum(x),
+        refused="(0,)",
+        batch=np.zeros((BATCH, 0)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("loss", "params", "batch", "refused"), ZOO)
+def test_right_or_handed_over_by_name(loss, params, batch, refused, dtype):
+    params, batch = cast(params, dtype), cast(batch, dtype)
+    path = fuse.explain(loss, params, batch)
+    assert path.fused is (refused is None), path.reason
+    assert refused is None or refused in path.reason
+    traced = jax.jit(
+        lambda *arguments: (fuse.value_and_grad(loss)(*arguments), ordinary(loss)(*arguments))
+    ).trace(params, batch)
+    assert is_the_loop(traced.jaxpr) is path.fused
+    actual, expected = traced.lower().compile()(params, batch)
+    assert_equal_to_rounding(actual, expected)
+
+
+def test_single_precision_among_double(x64):
+    """Literals and defaults are then wider than the numbers of the loss."""
+    params, batch = cast((WEIGHTS, EXAMPLES), jnp.float32)
+
+    def loss(w, x):
+        return score(jnp.where(x > 0.1, 2.0 * w @ x + 1, jnp.sqrt(2.5))[0] ** 3)
+
+    assert fuse.explain(loss, params, batch).fused
+    assert_equal_to_rounding(
+        jax.jit(fuse.value_and_grad(loss))(params, batch), ordinary(loss)(params, batch)
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "slope"),
+    [
+        pytest.param(sine_with_slope_seven, lambda x: 7 + 0 * x, id="forward"),
+        pytest.param(sine_with_slope_x, lambda x: x, id="backward"),
+    ],
+)
+def test_a_declared_derivative_is_the_derivative(declared, slope):
+    """Even where it is wrong on purpose."""
+    value, gradient = jax.jit(fuse.value_and_grad(lambda p, x: declared(p) * x))(
+        0.5, EXAMPLES[:, 0]
+    )
+    mean = np.mean(EXAMPLES[:, 0])
+    np.testing.assert_allclose(value, np.sin(0.5) * mean, rtol=1e-5)  # six additions in float32
+    np.testing.assert_allclose(gradient, slope(0.5) * mean, rtol=1e-5)
+
+
+def test_constant_filled_in_is_not_an_element_without_jit():
+    """Outside jit the indices are numbers: the fill must not pass for a sum of all elements."""
+
+    def loss(w, x):
+        return score(w * x.at[np.array([0, 7, 1])].get(mode="fill", fill_value=1.0)[None])
+
+    params, batch = cast((WEIGHTS, EXAMPLES), jnp.float32)
+    assert_equal_to_rounding(
+        fuse.value_and_grad(loss)(params, batch), ordinary(loss)(params, batch)
+    )
+
+
+def test_accepts_the_numbers_of_python_and_numpy():
+    gradient = fuse.value_and_grad(lambda p, x: p["a"] * x * p["b"])
+    value, gradients = gradient({"a": 2.0, "b": np.float64(3.0)}, np.array([1.0, 2.0, 6.0]))
+    np.testing.assert_array_equal(value, 18)
+    np.testing.assert_array_equal([gradients["a"], gradients["b"]], [9, 6])
+
+
+# --- limits
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_crossover_of_parameters(fused):
+    """The loss is one sum more, so this many parameters are the most, and one too many."""
+    size = fuse.MAX_SUMS - fused
+    params = jnp.linspace(-1, 1, size, dtype=jnp.float32)
+    batch = jax.random.normal(jax.random.key(0), (3, size))
+    path = fuse.explain(two_sines, params, batch)
+    assert path.fused is fused
+    assert fused or f"{size + 1} sums" in path.reason
+    traced = jax.jit(fuse.value_and_grad(two_sines)).trace(params, batch)
+    assert is_the_loop(traced.jaxpr) is fused
+    expected = jax.jit(ordinary(two_sines))(params, batch)
+    assert_equal_to_rounding(traced.lower().compile()(params, batch), expected)
+
+
+def two_sines(params, example):
+    return jnp.sum(jnp.sin(params * example) + jnp.sin(params))
+
+
+@pytest.mark.parametrize("limit", ["MAX_OPERATIONS", "MAX_ELEMENTS"])
+def test_limits_of_size(limit, monkeypatch):
+    params, batch = cast((WEIGHTS, EXAMPLES), jnp.float32)
+
+    def loss(w, x):
+        return score(w @ x)
+
+    expected = ordinary(loss)(params, batch)
+    for value, fused in ((1000, True), (5, False)):
+        monkeypatch.setattr(elements, limit, value)
+        path = fuse.explain(loss, params, batch)
+        assert path.fused is fused
+        assert fused or f"{value} {limit.removeprefix('MAX_').lower()}" in path.reason
+        assert_equal_to_rounding(fuse.value_and_grad(loss)(params, batch), expected)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("loss", "batch", "message"),
+    [
+        pytest.param(lambda w, x: w @ x, EXAMPLES, r"\(2,\).*one number", id="vector"),
+        pytest.param(
+            lambda w, x: score(w @ x[0]),
+            (EXAMPLES, EXAMPLES[:2]),
+            r"leading batch axis.*\(2, 3\)",
+            id="different batches",
+        ),
+        pytest.param(
+            lambda w, x: score(w @ x), EXAMPLES[:0], r"1 or more.*\(0, 3\)", id="empty batch"
+        ),
+        pytest.param(lambda w, x: score(w), (), "leading batch axis", id="nothing"),
+        pytest.param(lambda w, x: score(w) * x, 2.0, r"leading batch axis.*\(\)", id="no axis"),
+    ],
+)
+def test_errors_name_the_value(loss, batch, message):
+    with pytest.raises(ValueError, match=message):
+        fuse.value_and_grad(loss)(WEIGHTS, batch)
+    with pytest.raises(ValueError, match=message):
+        fuse.explain(loss, WEIGHTS, batch)
+
+
+# --- under the transformations of JAX
+
+
+def through_the_loop(w, x, scale=1.0):
+    return jnp.sum((x - jnp.tanh(scale * w.T @ jnp.tanh(w @ x))) ** 2)
+
+
+def past_the_loop(w, x, scale=1.0):
+    return through_the_loop(w, lax.map(jnp.sin, x), scale)
+
+
+both_paths = pytest.mark.parametrize(
+    "loss", [pytest.param(through_the_loop, id="fused"), pytest.param(past_the_loop, id="ordinary")]
+)
+# Ten of each, so that a mapped axis cannot be taken for another.
+STACKED_WEIGHTS = np.random.default_rng(3).uniform(-1, 1, (4, 2, 3))
+STACKED_BATCHES = np.random.default_rng(4).uniform(-1, 1, (4, BATCH, 3))
+SCALES = np.array([0.5, 1.0, 1.5, 2.0])
+
+
+def with_scale(route, loss):
+    """Value and gradient with a number that the loss captures."""
+    return lambda w, batch, scale: route(lambda w, x: loss(w, x, scale))(w, batch)
+
+
+def stack(results):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+
+@both_paths
+@pytest.mark.parametrize(
+    "mapped", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)], ids=str
+)
+def test_vmap_is_a_loop_over_models(loss, mapped, x64):
+    stacked = (STACKED_WEIGHTS, STACKED_BATCHES, SCALES)
+    arguments = [
+        jnp.asarray(one if axis == 0 else one[0]) for one, axis in zip(stacked, mapped, strict=True)
+    ]
+    actual = jax.jit(jax.vmap(with_scale(fuse.value_and_grad, loss), mapped))(*arguments)
+    one_by_one = jax.jit(with_scale(ordinary, loss))
+    expected = stack(
+        one_by_one(
+            *(a if axis is None else a[i] for a, axis in zip(arguments, mapped, strict=True))
+        )
+        for i in range(4)
+    )
+    assert_equal_to_rounding(actual, expected)
+
+
+@both_paths
+def test_nested_vmap(loss, x64):
+    over_scales = jax.vmap(with_scale(fuse.value_and_grad, loss), (None, None, 0))
+    over_weights = jax.jit(jax.vmap(over_scales, (0, None, None)))
+    one_by_one = jax.jit(with_scale(ordinary, loss))
+    batch = jnp.asarray(EXAMPLES)
+    assert_equal_to_rounding(
+        over_weights(jnp.asarray(STACKED_WEIGHTS), batch, jnp.asarray(SCALES)),
+        stack(stack(one_by_one(w, batch, s) for s in SCALES) for w in STACKED_WEIGHTS),
+    )
+
+
+@both_paths
+def test_scan_is_a_python_loop(loss, x64):
+    """Gradient descent, one batch a step, mapped over learning rates."""
+
+    def descend(rate):
+        def step(w, batch):
+            value, gradient = fuse.value_and_grad(loss)(w, batch)
+            return w - rate * gradient, value
+
+        return lax.scan(step, jnp.asarray(WEIGHTS), jnp.asarray(STACKED_BATCHES))
+
+    rates = jnp.array([0.1, 0.2])
+    actual = jax.jit(jax.vmap(descend))(rates)
+    one_step = jax.jit(ordinary(loss))
+    for lane, rate in enumerate(rates):
+        w, values = jnp.asarray(WEIGHTS), []
+        for batch in STACKED_BATCHES:
+            value, gradient = one_step(w, batch)
+            w, values = w - rate * gradient, [*values, value]
+        assert_equal_to_rounding(
+            jax.tree.map(lambda leaf, lane=lane: leaf[lane], actual), (w, jnp.stack(values))
+        )
+
+
+def derivatives(route, loss):
+    """Everything that differentiates a value and gradient once more."""
+
+    def squared_norm(w, batch, scale):
+        return jnp.sum(with_scale(route, loss)(w, batch, scale)[1] ** 2)
+
+    def value(w, batch, scale):
+        return with_scale(route, loss)(w, batch, scale)[0]
+
+    def of(w, batch, scale):
+        arguments = (w, batch, scale)
+        return {
+            "value": jax.grad(value, (0, 1, 2))(*arguments),
+            "norm": jax.grad(squared_norm, (0, 1, 2))(*arguments),
+            "forward": jax.jvp(with_scale(route, loss), arguments, (w + 1, batch - 1, scale)),
+            "hessian": jax.hessian(value)(*arguments),
+            "twice by captured": jax.grad(jax.grad(value, 2), 2)(*arguments),
+        }
+
+    return of
+
+
+@both_paths
+def test_differentiated_again(loss, x64):
+    arguments = (jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES), jnp.asarray(1.5))
+    actual, expected = jax.jit(
+        lambda *a: (derivatives(fuse.value_and_grad, loss)(*a), derivatives(ordinary, loss)(*a))
+    )(*arguments)
+    assert_equal_to_rounding(actual, expected)
+    # The gradient that is differentiated and the one that is returned are the same.
+    assert_equal_to_rounding(
+        actual["value"][0], jax.jit(with_scale(fuse.value_and_grad, loss))(*arguments)[1]
+    )
+
+
+@both_paths
+def test_differentiated_under_vmap_and_over_it(loss, x64):
+    batch, scale = jnp.asarray(EXAMPLES), jnp.asarray(1.5)
+
+    def squared_norm(route):
+        return lambda w: jnp.sum(with_scale(route, loss)(w, batch, scale)[1] ** 2)
+
+    one_by_one = jax.jit(jax.grad(squared_norm(ordinary)))
+    expected = jnp.stack([one_by_one(w) for w in STACKED_WEIGHTS])
+    weights = jnp.asarray(STACKED_WEIGHTS)
+    under, over = jax.jit(
+        lambda w: (
+            jax.vmap(jax.grad(squared_norm(fuse.value_and_grad)))(w),
+            jax.grad(lambda w: jnp.sum(jax.vmap(squared_norm(fuse.value_and_grad))(w)))(w),
+        )
+    )(weights)
+    assert_equal_to_rounding(under, expected)
+    assert_equal_to_rounding(over, expected)
+
+
+def test_differentiated_again_with_integers_in_the_batch(x64):
+    """They have no derivative, which JAX writes as numbers of a type of their own."""
+    batch = (jnp.asarray(EXAMPLES), jnp.asarray(LABELS))
+
+    def squared_norm(route):
+        def loss(w, example):
+            features, label = example
+            return score(jnp.tanh(w @ features) * label)
+
+        return lambda w: jnp.sum(route(loss)(w, batch)[1] ** 2)
+
+    w = jnp.asarray(WEIGHTS)
+    assert_equal_to_rounding(
+        jax.jit(jax.grad(squared_norm(fuse.value_and_grad)))(w),
+        jax.jit(jax.grad(squared_norm(ordinary)))(w),
+    )
+
+
+# --- NaN and infinity
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", ["data", "weights", "bias"])
+@pytest.mark.parametrize(("model", "target"), [MODELS[0], MODELS[1], MODELS[-2]])
+def test_divergence_shows_under_fast_math(model, target, place, wrong):
+    loss, params, batch = model_case(model, target, jnp.dtype("float32"))
+    if place == "data":
+        batch = batch.at[3, 1].set(wrong)
+    else:
+        name = place if place in params else "weights_out"
+        params = {**params, name: params[name].at[..., 1].set(wrong)}
+    fast = compiling.jit(lambda *a: with_flags(fuse.value_and_grad(loss)(*a)[0]))(params, batch)
+    expected = jax.jit(lambda *a: with_flags(ordinary(loss)(*a)[0]))(params, batch)
+    np.testing.assert_array_equal(fast, expected)
+
+
+def with_flags(value):
+    return jnp.isnan(value), jnp.isinf(value)
+
+
+# --- little programs made at random
+
+OPERATIONS = {
+    "sin": jnp.sin,
+    "tanh": jnp.tanh,
+    "relu": nn.relu,
+    "square": jnp.square,
+    "where": lambda m: jnp.where(m > 0.1, m, 2 * m),
+    "flip": lambda m: jnp.flip(m, -1),
+    "roll": lambda m: jnp.roll(m, 1),
+    "transpose": jnp.transpose,
+    "ravel": jnp.ravel,
+    "every other": lambda m: m[..., ::2],
+    "gather": lambda m: jnp.take(m, np.array([1, 0, 1]), axis=-1, mode="wrap"),
+    "pad": lambda m: jnp.pad(m, 1),
+    "add at": lambda m: m.at[..., 0].add(m[..., -1]),
+    "twice": lambda m: jnp.concatenate([m, 3 * m], -1),
+    "outer sum": lambda m: m[..., None] + m[..., :1, None] if m.ndim < 3 else m,
+    "sum": lambda m: jnp.sum(m, -1) if m.ndim > 1 else m,
+    "running sum": lambda m: jnp.cumsum(m, -1),
+    "centred": lambda m: m - jnp.mean(m),
+    "largest": lambda m: m - jnp.max(m),
+    "softmax": lambda m: nn.softmax(m, -1),
+    "gram": lambda m: jnp.tanh(m @ m.T) if m.ndim == 2 else m,
+    "contract": lambda m: jnp.tanh(jnp.einsum("...i,...i->...i", m, jnp.flip(m))),
+}
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=3, max_size=6))
+def test_programs_made_at_random(names):
+    def loss(w, x):
+        m = w * x[None]
+        for name in names:
+            m = OPERATIONS[name](m)
+        return score(jnp.tanh(m))
+
+    with jax.enable_x64(True):
+        params, batch = jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES)
+        assert fuse.explain(loss, params, batch).fused
+        actual, expected = jax.jit(lambda *a: (fuse.value_and_grad(loss)(*a), ordinary(loss)(*a)))(
+            params, batch
+        )
+        # A sum over up to a hundred elements, squared up to six times over.
+        assert_equal_to_rounding(actual, expected, roundings=2**14)

@@ -1,0 +1,170 @@
+"""The fusable generator is Threefry-2x32, bit for bit that of `jax.random`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toymodels import keys
+
+SHAPES = [(), (1,), (7,), (3, 5), (0,), (2, 0, 3)]
+
+
+def pair(seed=3):
+    """The same key, JAX's own and ours."""
+    key = jax.random.key(seed, impl="threefry2x32")
+    return key, keys.fusable(key)
+
+
+def data(key):
+    return np.asarray(jax.random.key_data(key))
+
+
+def assert_same_bits(one, other):
+    assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "expected"),
+    [
+        ("00000000 00000000", "00000000 00000000", "6b200159 99ba4efe"),
+        ("ffffffff ffffffff", "ffffffff ffffffff", "1cb996fc bb002be7"),
+        ("13198a2e 03707344", "243f6a88 85a308d3", "c4923a9c 483df7a0"),
+    ],
+)
+def test_known_answers_of_random123(key, counter, expected):
+    """From `kat_vectors` of the Random123 library, threefry2x32 with 20 rounds."""
+    key, counter, expected = (
+        [np.uint32(int(word, 16)) for word in words.split()] for words in (key, counter, expected)
+    )
+    high, low = keys.threefry_2x32(jnp.array(key), *map(jnp.asarray, counter))
+    np.testing.assert_array_equal([high, low], expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.uint16, jnp.uint32])
+def test_bits(shape, dtype):
+    stock, ours = pair()
+    assert_same_bits(jax.random.bits(ours, shape, dtype), jax.random.bits(stock, shape, dtype))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bits_of_64(shape, x64):
+    stock, ours = pair()
+    assert_same_bits(
+        jax.random.bits(ours, shape, jnp.uint64), jax.random.bits(stock, shape, jnp.uint64)
+    )
+
+
+@pytest.mark.parametrize("shape", [2, 1, 7, (2, 3), 0], ids=str)
+def test_split(shape):
+    stock, ours = pair()
+    assert_same_bits(data(jax.random.split(ours, shape)), data(jax.random.split(stock, shape)))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**31 - 1, 2**31, 2**32 - 1, np.uint32(7), np.int32(-1)])
+def test_fold_in(number):
+    stock, ours = pair()
+    assert_same_bits(
+        data(jax.random.fold_in(ours, number)), data(jax.random.fold_in(stock, number))
+    )
+
+
+SEEDS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, -1, -(2**31), np.int32(-5), np.uint32(2**32 - 1)]
+
+
+@pytest.mark.parametrize("seed", [*SEEDS, np.int64(5), np.uint8(5)], ids=repr)
+def test_seed(seed):
+    assert_same_bits(
+        data(jax.random.key(seed, impl=keys.fusable_threefry)),
+        data(jax.random.key(seed, impl="threefry2x32")),
+    )
+
+
+@pytest.mark.parametrize("seed", [*SEEDS, 2**32, 2**63 - 1, -(2**63)], ids=repr)
+def test_seed_of_64_bits(seed, x64):
+    assert_same_bits(
+        data(jax.random.key(seed, impl=keys.fusable_threefry)),
+        data(jax.random.key(seed, impl="threefry2x32")),
+    )
+
+
+DISTRIBUTIONS = {
+    "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1, maxval=3),
+    "uniform, half": lambda key, shape: jax.random.uniform(key, shape, jnp.bfloat16),
+    "normal": jax.random.normal,
+    "randint": lambda key, shape: jax.random.randint(key, shape, -5, 1000),
+    "randint of 8 bits": lambda key, shape: jax.random.randint(key, shape, 0, 100, jnp.uint8),
+    "bernoulli": lambda key, shape: jax.random.bernoulli(key, 0.3, shape),
+    "permutation": lambda key, shape: jax.random.permutation(key, 11),
+    "exponential": jax.random.exponential,
+    "of keys split": lambda key, shape: jax.random.normal(jax.random.split(key)[1], shape),
+    "of keys folded": lambda key, shape: jax.random.normal(jax.random.fold_in(key, 5), shape),
+}
+distributions = pytest.mark.parametrize("draw", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
+
+
+@distributions
+@pytest.mark.parametrize("shape", [(3, 5), (), (0, 2)], ids=str)
+def test_distributions(draw, shape):
+    stock, ours = pair()
+    assert_same_bits(draw(ours, shape), draw(stock, shape))
+
+
+@pytest.mark.parametrize("draw", [jax.random.uniform, jax.random.normal])
+def test_distributions_of_64_bits(draw, x64):
+    stock, ours = pair()
+    assert_same_bits(draw(ours, (3, 5), jnp.float64), draw(stock, (3, 5), jnp.float64))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda key: jax.random.bits(key, (5,)), lambda key: jax.random.randint(key, (5,), 0, 9)],
+)
+def test_under_jit_vmap_and_scan(draw):
+    stock, ours = (jax.random.split(key, (2, 3)) for key in pair())
+    expected = np.array([[draw(key) for key in row] for row in stock])
+    mapped = jax.vmap(jax.vmap(draw))
+    np.testing.assert_array_equal(mapped(ours), expected)
+    np.testing.assert_array_equal(jax.jit(mapped)(ours), expected)
+    _, scanned = jax.lax.scan(lambda carry, row: (carry, jax.vmap(draw)(row)), None, ours)
+    np.testing.assert_array_equal(scanned, expected)
+
+
+def test_split_and_fold_in_under_vmap():
+    stock, ours = (jax.random.split(key, 4) for key in pair())
+    numbers = jnp.arange(4)
+    for function in (
+        lambda key, _: jax.random.split(key, 3),
+        jax.random.fold_in,
+        lambda _, number: jax.random.fold_in(ours[0], number),
+    ):
+        one_by_one = [data(function(key, n)) for key, n in zip(ours, numbers, strict=True)]
+        np.testing.assert_array_equal(data(jax.vmap(function)(ours, numbers)), one_by_one)
+    np.testing.assert_array_equal(
+        data(jax.vmap(jax.random.fold_in)(ours, numbers)),
+        data(jax.vmap(jax.random.fold_in)(stock, numbers)),
+    )
+
+
+def test_too_long_a_draw_is_refused():
+    with pytest.raises(ValueError, match=f"{2**32} words"):
+        jax.eval_shape(lambda key: jax.random.bits(key, (2**16, 2**16)), pair()[1])
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)], ids=str)
+def test_fusable_keeps_the_words_and_the_shape(shape):
+    stock = jax.random.split(jax.random.key(0, impl="threefry2x32"), shape)
+    ours = keys.fusable(stock)
+    assert ours.shape == shape
+    np.testing.assert_array_equal(data(ours), data(stock))
+    assert jax.random.key_impl(ours) != jax.random.key_impl(stock)
+    assert jax.random.key_impl(jax.jit(keys.fusable)(stock)) == jax.random.key_impl(ours)
+
+
+@pytest.mark.parametrize("other", ["rbg", "unsafe_rbg", keys.fusable_threefry], ids=str)
+@pytest.mark.parametrize("shape", [(), (3,)], ids=str)
+def test_fusable_leaves_other_generators(other, shape):
+    key = jax.random.split(jax.random.key(0, impl=other), shape)
+    assert keys.fusable(key) is key

@@ -1,0 +1,299 @@
+"""A sweep's numbers are those of its cells alone, under the right labels, whatever the grid."""
+
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import toymodels as tm
+from toymodels import blocks
+from toymodels.errors import InputError
+
+
+def noisy_sum(key, *, a, b):
+    return {"y": 10 * a + b + jax.random.uniform(key), "pair": jnp.stack([a, b])}
+
+
+def short_training(key, *, density, learning_rate):
+    """Long enough that a difference in the last bit of the first step would show."""
+    trained = tm.train(
+        key,
+        tm.ReLUOutput(hidden=2),
+        tm.Task(tm.SparseUniform(3, density)),
+        optimizer=optax.adam(learning_rate),
+        steps=300,
+        batch=32,
+        evaluation=64,
+    )
+    return {"loss": trained.loss, "weights": trained.params["weights"]}
+
+
+def sweep(cell, **arguments):
+    return tm.sweep(cell, progress=False, **arguments)
+
+
+def test_each_cell_equals_the_function_on_its_own():
+    results = sweep(noisy_sum, axes={"a": (1.0, 2.0), "b": (3.0, 4.0, 5.0)}, num_seeds=3)
+    for a, b, seed in itertools.product((1.0, 2.0), (3.0, 4.0, 5.0), range(3)):
+        alone = noisy_sum(jax.random.key(seed), a=a, b=b)
+        cell = results.sel(a=a, b=b, seed=seed)
+        np.testing.assert_allclose(cell["y"], alone["y"], rtol=1e-6)
+        np.testing.assert_array_equal(cell["pair"], alone["pair"])
+
+
+def test_a_cell_is_bitwise_the_same_alone_and_in_any_grid():
+    densities = list(np.geomspace(0.05, 1.0, 11))
+    rates = [1e-3, 1e-2, 3e-2]
+    axes = {"density": densities, "learning_rate": rates}
+    whole = sweep(short_training, axes=axes, num_seeds=2)
+    alone = sweep(short_training, axes={"density": [densities[4]], "learning_rate": [rates[1]]})
+    # 33 points fill a last block of one lane; reversed, every lane has other neighbours.
+    reversed_axes = {"learning_rate": rates[::-1], "density": densities[::-1]}
+    backwards = sweep(short_training, axes=reversed_axes, num_seeds=1)
+    xr.testing.assert_equal(alone, whole.sel(alone.coords))
+    xr.testing.assert_equal(backwards.transpose(*whole.loss.dims, ...), whole.sel(backwards.coords))
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.sampled_from(range(1, 30)), min_size=1, max_size=20, unique=True),
+    st.integers(1, 3),
+)
+def test_any_grid_is_a_part_of_the_finest(numbers, num_seeds):
+    def logistic_map(key, *, rate):
+        """Chaotic: the last bit of the start decides the end."""
+        start = jax.random.uniform(key)
+        return {"x": jax.lax.fori_loop(0, 200, lambda _, x: rate * x * (1 - x), start)}
+
+    rate = {number: 3.7 + number / 100 for number in range(1, 30)}
+    finest = sweep(logistic_map, axes={"rate": list(rate.values())}, num_seeds=3)
+    some = sweep(logistic_map, axes={"rate": [rate[n] for n in numbers]}, num_seeds=num_seeds)
+    xr.testing.assert_equal(some, finest.sel(some.coords))
+
+
+def test_widths_agree_to_rounding():
+    axes = {"density": [0.1, 0.5], "learning_rate": [1e-2]}
+    narrow, wide = (sweep(short_training, axes=axes, width=width) for width in (2, 16))
+    np.testing.assert_allclose(narrow["weights"], wide["weights"], atol=1e-4)
+
+
+def test_a_cell_is_traced_once_for_each_end_and_once_to_compile():
+    calls = []
+
+    def counted(key, *, a):
+        calls.append(a)
+        return {"y": a}
+
+    sweep(counted, axes={"a": np.linspace(0, 1, 40)}, num_seeds=3)
+    assert len(calls) == 3
+    assert calls[:2] == [0.0, 1.0]
+
+
+def test_zipped_axes_move_together():
+    results = sweep(noisy_sum, axes={("a", "b"): [(1.0, 4.0), (2.0, 5.0)]})
+    assert results["y"].dims == ("a", "seed")
+    np.testing.assert_array_equal(results["pair"][:, 0], [[1, 4], [2, 5]])
+    np.testing.assert_array_equal(results["b"], [4, 5])
+
+
+def test_static_axes_are_compiled_apart_and_padded():
+    def cell(key, *, hidden, activation, scale):
+        return {"h": scale * activation(jnp.arange(-1.0, hidden - 1)), "size": hidden}
+
+    results = sweep(
+        cell,
+        axes={"scale": [1.0, 2.0]},
+        static={"hidden": [2, 4], "activation": {"relu": jax.nn.relu, "none": lambda x: x}},
+        dims={"h": ("neuron",)},
+    )
+    assert results["h"].dims == ("hidden", "activation", "scale", "seed", "neuron")
+    short = results["h"].sel(hidden=2, activation="none", scale=2.0, seed=0)
+    np.testing.assert_array_equal(short, [-2, 0, np.nan, np.nan])
+    full = results["h"].sel(hidden=4, activation="relu", scale=2.0, seed=0)
+    np.testing.assert_array_equal(full, [0, 0, 2, 4])
+    np.testing.assert_array_equal(results["size"].sel(hidden=4), np.full((2, 2, 1), 4))
+
+
+def test_no_axes_is_one_cell_per_seed():
+    results = sweep(lambda key: {"u": jax.random.uniform(key)}, num_seeds=3)
+    expected = [jax.random.uniform(jax.random.key(seed)) for seed in range(3)]
+    np.testing.assert_allclose(results["u"], expected, rtol=1e-6)
+
+
+def test_results_survive_a_file(tmp_path):
+    results = sweep(noisy_sum, axes={"a": [0.9], "b": [1.0, 2.0]}, units={"y": "metres", "a": "s"})
+    results.to_netcdf(tmp_path / "results.nc", engine="h5netcdf")
+    loaded = xr.load_dataset(tmp_path / "results.nc", engine="h5netcdf")
+    xr.testing.assert_identical(loaded, results)
+    assert loaded["y"].attrs["units"] == "metres"
+    assert loaded["a"].attrs["units"] == "s"
+    assert "jax=" in loaded.attrs["versions"]
+    assert float(loaded["a"][0]) == 0.9  # the axis as given, not as rounded for the device
+
+
+def test_a_diverged_cell_is_nan_and_named_and_does_not_stop_the_sweep():
+    def cell(key, *, learning_rate):
+        trained = tm.fit(
+            key,
+            jnp.array(2.0),
+            lambda w, x: (w * x - 1) ** 2,
+            lambda key, batch: jnp.ones(batch),
+            optimizer=optax.sgd(learning_rate),
+            steps=100,
+            batch=4,
+        )
+        return {"w": trained.params, "kind": jnp.int32(7)}
+
+    with pytest.warns(UserWarning, match=r"2 of 6 cells diverged .* learning_rate=50.0 seed=0"):
+        results = sweep(cell, axes={"learning_rate": [0.1, 0.2, 50.0]}, num_seeds=2)
+    assert results.attrs["diverged_cells"] == 2
+    assert np.isnan(results.sel(learning_rate=50.0).to_array()).all()
+    np.testing.assert_array_equal(results["kind"].sel(learning_rate=[0.1, 0.2]), np.full((2, 2), 7))
+    np.testing.assert_allclose(results["w"].sel(learning_rate=0.1), 1, rtol=1e-5)
+
+
+def test_best_of_takes_the_lowest_and_skips_what_diverged():
+    loss = xr.DataArray(
+        [[3.0, 1.0, np.nan], [np.nan, np.nan, np.nan]],
+        dims=("density", "seed"),
+        coords={"density": [0.1, 0.2], "seed": [0, 1, 2]},
+    )
+    results = xr.Dataset({"loss": loss, "w": 10 * loss})
+    best = tm.best_of(results, "loss")
+    np.testing.assert_array_equal(best["loss"], [1, np.nan])
+    np.testing.assert_array_equal(best["w"], [10, np.nan])
+    assert int(best["seed"][0]) == 1
+
+
+@pytest.mark.parametrize("by", ["weights", "nothing"])
+def test_best_of_needs_one_number_per_cell(by):
+    results = xr.Dataset({"weights": (("seed", "feature"), np.ones((2, 3)))}, {"seed": [0, 1]})
+    with pytest.raises(InputError, match=by):
+        tm.best_of(results, by)
+
+
+def changing_shape(key, *, a):
+    return {"y": jnp.zeros(int(a)) if isinstance(a, float) else jnp.zeros(2)}
+
+
+@pytest.mark.parametrize(
+    ("cell", "arguments", "message"),
+    [
+        (noisy_sum, {"axes": {"a": [], "b": [1.0]}}, "axis 'a' is empty"),
+        (noisy_sum, {"axes": {"a": ["x"], "b": [1.0]}}, "axis 'a' holds 'x'.*static="),
+        (noisy_sum, {"axes": {"a": [np.nan], "b": [1.0]}}, "axis 'a' holds nan"),
+        (noisy_sum, {"axes": {"a": [1.0], "density": [1.0]}}, "no argument 'density'.*a, b"),
+        (noisy_sum, {"axes": {"a": [1.0]}}, "needs 'b'"),
+        (noisy_sum, {"axes": {("a", "b"): [(1.0,)]}}, "give 2 numbers"),
+        (noisy_sum, {"axes": {"a": [1.0], ("b", "a"): [(1.0, 2.0)]}}, "'a' is given twice"),
+        (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "num_seeds": 0}, "num_seeds is 0"),
+        (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "width": 1}, "width is 1"),
+        (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "dims": {"z": ()}}, "dims names 'z'"),
+        (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "dims": {"y": ("n",)}}, "dims of 'y'"),
+        (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "units": {"z": "m"}}, "units names 'z'"),
+        (noisy_sum, {"axes": {"a": [1.0]}, "static": {"b": []}}, "static axis 'b' is empty"),
+        (noisy_sum, {"axes": {"a": [1.0]}, "static": {"b": [print]}}, "dict of label to value"),
+        (changing_shape, {"axes": {"a": [1.0, 3.0]}}, r"shape \(1,\) .* \(3,\).*static="),
+        (lambda key: jnp.zeros(2), {}, "return a dict"),
+        (lambda key: {"params": {"w": jnp.zeros(2)}}, {}, "'params' .* is a dict"),
+        (lambda key: {"k": key}, {}, "'k' .* is a key"),
+        (
+            lambda key, *, n: {"y": jnp.zeros(n)},
+            {"static": {"n": [1, 2]}},
+            "'y' changes its shape .*dims=",
+        ),
+        (
+            short_training,
+            {"axes": {"density": [0.5, 1.5], "learning_rate": [0.1]}},
+            r"density is 1.5, outside \(0, 1\]",
+        ),
+        (
+            lambda key, *, steps: {
+                "y": optax.cosine_decay_schedule(1.0, steps)(jnp.zeros(()))  # as Optax checks it
+            },
+            {"axes": {"steps": [10, 20]}},
+            "plain number for axis 'steps'.*static=",
+        ),
+    ],
+)
+def test_bad_input_names_the_value_and_the_remedy(cell, arguments, message):
+    with pytest.raises(InputError, match=message) as error:
+        sweep(cell, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_sweep_inside_a_trace_is_refused():
+    with pytest.raises(InputError, match="plain Python"):
+        jax.jit(lambda: sweep(noisy_sum, axes={"a": [1.0], "b": [1.0]}))()
+
+
+def test_ctrl_c_keeps_what_was_finished(monkeypatch):
+    call = blocks.Program.__call__
+    finished = []
+
+    def interrupted(self, number, seed, lanes):
+        if len(finished) == 3:
+            raise KeyboardInterrupt
+        finished.append(number)
+        return call(self, number, seed, lanes)
+
+    monkeypatch.setattr(blocks.Program, "__call__", interrupted)
+    monkeypatch.setattr(blocks.Program, "workers", 1)
+    with pytest.raises(tm.SweepInterrupted, match="24 of 80 cells finished") as interrupt:
+        sweep(noisy_sum, axes={"a": np.arange(20.0), "b": [1.0, 2.0]}, num_seeds=2)
+    results = interrupt.value.results
+    assert int(results["y"].notnull().sum()) == 24
+    monkeypatch.undo()
+    whole = sweep(noisy_sum, axes={"a": np.arange(20.0), "b": [1.0, 2.0]}, num_seeds=2)
+    xr.testing.assert_equal(results["y"], whole["y"].where(results["y"].notnull()))
+
+
+def test_an_impure_cell_is_caught(monkeypatch):
+    """Copies of one lane in a block that differ: the free check of the padding."""
+    call = blocks.Program.__call__
+
+    def noisy(self, number, seed, lanes):
+        outputs = call(self, number, seed, lanes)
+        return {name: output + np.arange(self.width) for name, output in outputs.items()}
+
+    monkeypatch.setattr(blocks.Program, "__call__", noisy)
+    with pytest.raises(RuntimeError, match="not a pure function"):
+        sweep(lambda key, *, a: {"y": a}, axes={"a": [1.0, 2.0]})
+
+
+def test_all_devices_give_the_same_bits():
+    """In a process of its own, for the number of devices is fixed when JAX starts."""
+    program = textwrap.dedent(
+        """
+        import hashlib
+        import jax
+        import numpy as np
+        from test_sweeps import short_training, sweep
+        axes = {"density": np.geomspace(0.05, 1, 30), "learning_rate": [1e-2]}
+        results = sweep(short_training, axes=axes, num_seeds=2)
+        print(jax.local_device_count(), hashlib.sha256(results.loss.values.tobytes()).hexdigest())
+        """
+    )
+    outputs = []
+    for devices in (1, 3):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        finished = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.path.dirname(__file__)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outputs.append(finished.stdout.split())
+    assert [count for count, _ in outputs] == ["1", "3"]
+    assert outputs[0][1] == outputs[1][1]

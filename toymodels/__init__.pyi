@@ -1,0 +1,62 @@
+from . import analysis, theory
+from .compiling import jit
+from .experiment import Bound, Claim
+from .features import Binary, Features, SignedSparseUniform, SparseUniform
+from .fuse import explain, value_and_grad
+from .models import (
+    LinearOutput,
+    ReLUHidden,
+    ReLUOutput,
+    Site,
+    TwoLayer,
+    activations,
+    intervene,
+    notebook_initializer,
+)
+from .sweeps import SweepInterrupted, best_of, sweep
+from .tasks import Task, geometric_importance
+from .training import (
+    Fitted,
+    History,
+    Trained,
+    evaluate,
+    fit,
+    log_spaced,
+    task_loss,
+    train,
+)
+
+__all__ = [
+    "Binary",
+    "Bound",
+    "Claim",
+    "Features",
+    "Fitted",
+    "History",
+    "LinearOutput",
+    "ReLUHidden",
+    "ReLUOutput",
+    "SignedSparseUniform",
+    "Site",
+    "SparseUniform",
+    "SweepInterrupted",
+    "Task",
+    "Trained",
+    "TwoLayer",
+    "activations",
+    "analysis",
+    "best_of",
+    "evaluate",
+    "explain",
+    "fit",
+    "geometric_importance",
+    "intervene",
+    "jit",
+    "log_spaced",
+    "notebook_initializer",
+    "sweep",
+    "task_loss",
+    "theory",
+    "train",
+    "value_and_grad",
+]

@@ -1,0 +1,129 @@
+r"""Geometry of feature directions: pure functions of ONE weight matrix.
+
+`weights` is hidden x features: column $i$ is the direction $W_i$ of feature $i$, and
+$\hat W_i = W_i / \lVert W_i \rVert$. `vmap` over a sweep.
+
+A column is zero where $\lVert W_i \rVert^2$ is: in float32 also where it underflows, below a
+norm of about 1e-19. Every function has a finite gradient there, except that of a zero matrix
+in `dimensions_per_feature`.
+
+References:
+    Elhage et al. (2022), "Toy Models of Superposition", sections "Demonstrating
+    Superposition" and "The Geometry of Superposition".
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from toymodels import checks
+
+
+def gram(weights: Float[Array, "hidden features"]) -> Float[Array, "features features"]:
+    r"""All dot products of feature directions, $G = W^\top W$.
+
+    With a linear output, $G_{ij}$ is what feature $j$ writes into output $i$: the diagonal is
+    signal, the rest interference.
+
+    Returns:
+        Symmetric, positive semidefinite, of the rank of `weights`.
+    """
+    return weights.T @ weights
+
+
+def feature_norms(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
+    r"""How strongly each feature is represented, $\lVert W_i \rVert$.
+
+    Near 1 for a feature that the model reconstructs, near 0 for one that it ignores.
+
+    Returns:
+        At least 0. The norm has no derivative at a zero column; the gradient there is 0.
+    """
+    squared_norms = jnp.sum(weights**2, axis=0)
+    learned = squared_norms > 0
+    # Two `where`s: reverse mode differentiates the branch that is not taken as well.
+    return jnp.where(learned, jnp.sqrt(jnp.where(learned, squared_norms, 1.0)), 0.0)
+
+
+def superposition(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
+    r"""How far the other features reach into the direction of each.
+
+    $$\sum_{j \ne i} (\hat W_i \cdot W_j)^2$$
+
+    The paper's notebook colours its bars by the square root, "polysemanticity".
+
+    Returns:
+        At least 0, and 0 exactly if the feature is orthogonal to all others. From 1 on, the
+        others together move this direction as much as the feature itself does; each of an
+        antipodal pair of unit length has 1. 0 for a zero column, where the formula
+        reads 0/0.
+    """
+    overlaps = _overlaps(weights)
+    itself = jnp.eye(overlaps.shape[0], dtype=bool)
+    return jnp.sum(jnp.where(itself, 0.0, overlaps**2), axis=1)
+
+
+def feature_dimensionality(
+    weights: Float[Array, "hidden features"],
+) -> Float[Array, " features"]:
+    r"""Fraction of a hidden dimension that each feature has to itself.
+
+    $$D_i = \frac{\lVert W_i \rVert^2}{\sum_j (\hat W_i \cdot W_j)^2},$$
+
+    where the sum includes $j = i$. $D_i$ is at most the $i$-th leverage score
+    $W_i^\top (W W^\top)^+ W_i$, and these add up to the rank of $W$. So
+    $\sum_i D_i \le \operatorname{rank} W$, with equality if and only if every $W_i$ is an
+    eigenvector of $W W^\top$: the features form tight frames, orthogonal to each other. A
+    frame of $k$ equally long features in $d$ dimensions gives $D_i = d/k$ to each.
+
+    Returns:
+        In $[0, 1]$, whatever the scale of `weights`: 1 for a feature orthogonal to all
+        others, 1/2 for each of an antipodal pair of equal length. 0 for a zero column, where
+        the formula reads 0/0.
+
+    References:
+        Elhage et al. (2022), section "The Geometry of Superposition".
+        Scherlis et al. (2022), "Polysemanticity and Capacity in Neural Networks": $D_i$ is
+        their capacity.
+    """
+    squared_norms = jnp.sum(weights**2, axis=0)
+    shared = jnp.sum(_overlaps(weights) ** 2, axis=1)
+    return squared_norms / jnp.where(shared > 0, shared, 1.0)
+
+
+def dimensions_per_feature(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
+    r"""Hidden dimensions that a represented feature has on average.
+
+    $$D^* = \frac{m}{\lVert W \rVert_F^2},$$
+
+    since $\lVert W \rVert_F^2 = \sum_i \lVert W_i \rVert^2$ counts the features of norm 1.
+
+    Returns:
+        Positive: 1 if each of $m$ features has its own dimension, 1/2 for antipodal pairs.
+        Infinite for a zero matrix, which represents none.
+    """
+    return weights.shape[0] / jnp.sum(weights**2)
+
+
+def num_represented(
+    weights: Float[Array, "hidden features"], *, threshold: Float[Array, ""] | float
+) -> Int[Array, ""]:
+    """How many features have a norm above `threshold`.
+
+    Args:
+        weights: feature directions, one per column.
+        threshold: at least 0. Trained norms gather near 0 and near 1.
+
+    Returns:
+        Between 0 and the number of features.
+    """
+    checks.interval(
+        "threshold", threshold, low=0.0, remedy="norms are near 0 or near 1: give a number between"
+    )
+    return jnp.sum(feature_norms(weights) > threshold)
+
+
+def _overlaps(weights: Float[Array, "hidden features"]) -> Float[Array, "features features"]:
+    r"""$\hat W_i \cdot W_j$ in row $i$ and column $j$; a row of 0 for a zero column $W_i$."""
+    norms = feature_norms(weights)
+    # Divided before it is squared: $G_{ij}^2$ would underflow at small norms.
+    return gram(weights) / jnp.where(norms > 0, norms, 1.0)[:, None]

@@ -1,0 +1,119 @@
+"""A claim: a number that a figure shows, what it should be, who says so, and how nearly."""
+
+import dataclasses
+import enum
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Bound(enum.Enum):
+    """How a measured number is held against the expected one."""
+
+    NEAR = "within"
+    AT_LEAST = "at least"
+    AT_MOST = "at most"
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A statement that can fail.
+
+    Attributes:
+        statement: what the figure shows, in one line.
+        source: where `expected` comes from: a paper and its section, a theorem.
+        expected: the number.
+        measured: what the results give. NaN fails.
+        tolerance: slack allowed against `expected`.
+        bound: near `expected` within `tolerance`, or on one side of it.
+        note: for a claim that honestly fails: what was measured and why.
+    """
+
+    statement: str
+    source: str
+    expected: float
+    measured: float
+    tolerance: float = 0.0
+    bound: Bound = Bound.NEAR
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether `measured` is where it should be."""
+        difference = float(self.measured) - float(self.expected)
+        return {
+            Bound.NEAR: abs(difference) <= self.tolerance,
+            Bound.AT_LEAST: difference >= -self.tolerance,
+            Bound.AT_MOST: difference <= self.tolerance,
+        }[self.bound]
+
+    @property
+    def range(self) -> str:
+        """`expected`, `bound` and `tolerance` as a reader writes them."""
+        sign = {Bound.NEAR: "", Bound.AT_LEAST: "≥ ", Bound.AT_MOST: "≤ "}[self.bound]
+        slack = f" ± {self.tolerance:.3g}" if self.bound is Bound.NEAR or self.tolerance else ""
+        return f"{sign}{self.expected:.5g}{slack}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The claim and whether it holds, for `from_json`."""
+        fields = dataclasses.asdict(self)
+        # NaN is not JSON.
+        measured = self.measured if self.measured == self.measured else None
+        return {**fields, "measured": measured, "bound": self.bound.value, "holds": self.holds}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Claim":
+        """The inverse of `to_json`."""
+        changed: dict[str, Any] = {
+            "measured": float("nan") if fields["measured"] is None else fields["measured"],
+            "bound": Bound(fields["bound"]),
+        }
+        rest = {name: value for name, value in fields.items() if name != "holds"}
+        return cls(**{**rest, **changed})
+
+
+def read(folder: Path) -> dict[str, list[Claim]]:
+    """The claims of every figure in `folder`, by the name of its file."""
+    return {
+        path.stem: [Claim.from_json(fields) for fields in json.loads(path.read_text())["claims"]]
+        for path in sorted(folder.glob("*.json"))
+    }
+
+
+def show(title: str, claims: Sequence[Claim], console: Console) -> None:
+    """Print a table of claims."""
+    table = Table(title=title, title_justify="left")
+    for column in ("", "claim", "expected", "measured"):
+        table.add_column(column, overflow="fold")
+    for claim in claims:
+        mark = "[green]pass[/]" if claim.holds else "[red]FAIL[/]"
+        statement = f"{claim.statement}\n[dim]{claim.note}[/]" if claim.note else claim.statement
+        table.add_row(mark, statement, claim.range, f"{claim.measured:.5g}")
+    console.print(table)
+
+
+def markdown(claims: dict[str, list[Claim]]) -> str:
+    """The claims of all figures as a page."""
+    flat = [claim for group in claims.values() for claim in group]
+    passed = sum(claim.holds for claim in flat)
+    lines = [
+        "# Claims",
+        "",
+        "Written by `toymodels run`, checked every time a figure is drawn. "
+        f"{passed} of {len(flat)} hold.",
+    ]
+    for name, group in claims.items():
+        lines += ["", f"## {name}", "", "| | claim | expected | measured | source |"]
+        lines += ["|---|---|---|---|---|"]
+        for claim in group:
+            mark = "pass" if claim.holds else "**FAIL**"
+            note = f" *{claim.note}*" if claim.note else ""
+            lines.append(
+                f"| {mark} | {claim.statement}{note} | {claim.range} | {claim.measured:.5g} "
+                f"| {claim.source} |"
+            )
+    return "\n".join([*lines, ""])
