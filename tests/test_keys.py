@@ -102,14 +102,18 @@ DISTRIBUTIONS = {
     "of keys split": lambda key, shape: jax.random.normal(jax.random.split(key)[1], shape),
     "of keys folded": lambda key, shape: jax.random.normal(jax.random.fold_in(key, 5), shape),
 }
-distributions = pytest.mark.parametrize("draw", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
 
 
-@distributions
-@pytest.mark.parametrize("shape", [(3, 5), (), (0, 2)], ids=str)
-def test_distributions(draw, shape):
+@pytest.mark.parametrize("draw", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
+def test_distributions(draw):
     stock, ours = pair()
-    assert_same_bits(draw(ours, shape), draw(stock, shape))
+    assert_same_bits(draw(ours, (3, 5)), draw(stock, (3, 5)))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_shapes(shape):
+    stock, ours = pair()
+    assert_same_bits(jax.random.uniform(ours, shape), jax.random.uniform(stock, shape))
 
 
 @pytest.mark.parametrize("draw", [jax.random.uniform, jax.random.normal])
@@ -150,7 +154,7 @@ def test_split_and_fold_in_under_vmap():
 
 def test_too_long_a_draw_is_refused():
     with pytest.raises(ValueError, match=f"{2**32} words"):
-        jax.eval_shape(lambda key: jax.random.bits(key, (2**16, 2**16)), pair()[1])
+        jax.jit(lambda key: jax.random.bits(key, (2**16, 2**16))).lower(pair()[1])
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2)], ids=str)

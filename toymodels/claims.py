@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from toymodels.errors import InputError
+
 
 class Bound(enum.Enum):
     """How a measured number is held against the expected one."""
@@ -99,21 +101,39 @@ def show(title: str, claims: Sequence[Claim], console: Console) -> None:
 def markdown(claims: dict[str, list[Claim]]) -> str:
     """The claims of all figures as a page."""
     flat = [claim for group in claims.values() for claim in group]
-    passed = sum(claim.holds for claim in flat)
     lines = [
         "# Claims",
         "",
         "Written by `toymodels run`, checked every time a figure is drawn. "
-        f"{passed} of {len(flat)} hold.",
+        f"{sum(claim.holds for claim in flat)} of {len(flat)} hold.",
     ]
     for name, group in claims.items():
         lines += ["", f"## {name}", "", "| | claim | expected | measured | source |"]
         lines += ["|---|---|---|---|---|"]
         for claim in group:
-            mark = "pass" if claim.holds else "**FAIL**"
             note = f" *{claim.note}*" if claim.note else ""
-            lines.append(
-                f"| {mark} | {claim.statement}{note} | {claim.range} | {claim.measured:.5g} "
-                f"| {claim.source} |"
-            )
+            lines.append(f"{_cells(claim, claim.statement + note)} {claim.source} |")
     return "\n".join([*lines, ""])
+
+
+def summary(claims: dict[str, list[Claim]]) -> str:
+    """The claims of all figures as one table."""
+    lines = ["| | claim | expected | measured |", "|---|---|---|---|"]
+    for name, group in claims.items():
+        lines += [_cells(claim, f"`{name}` {claim.statement}") for claim in group]
+    return "\n".join([*lines, ""])
+
+
+def insert(table: str, page: Path) -> None:
+    """Put a table between the marks `<!-- claims -->` and `<!-- /claims -->` of a page."""
+    text = page.read_text()
+    start, end = "<!-- claims -->\n", "<!-- /claims -->"
+    if start not in text or end not in text:
+        raise InputError(f"{page} has no lines {start.strip()} and {end}: add them")
+    page.write_text(text.partition(start)[0] + start + table + end + text.partition(end)[2])
+
+
+def _cells(claim: Claim, statement: str) -> str:
+    mark = "pass" if claim.holds else "**FAIL**"
+    escaped = statement.replace("|", "\\|")
+    return f"| {mark} | {escaped} | {claim.range} | {claim.measured:.5g} |"

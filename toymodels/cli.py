@@ -25,7 +25,9 @@ commands:
   list [FOLDER]         the experiments in FOLDER (default: experiments)
   run FILE [FLAGS]      run one experiment, check its claims and draw its figure;
                         FLAGS are the fields of its Config: `toymodels run FILE --help`
-  claims [FOLDER]       every claim of the figures in FOLDER (default: figures)
+  claims [FOLDER [PAGE]]
+                        every claim of the figures in FOLDER (default: figures); and put
+                        the table into PAGE, between the marks of README.md
   new FILE              write the skeleton of a new experiment
 
 `run` and `claims` exit with 1 if a claim fails, with 2 on bad input.
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case "run":
                 _run(rest)
             case "claims":
-                _claims(_folder(rest, "figures"))
+                _claims(_folder(rest, "figures"), [Path(page) for page in rest[1:]])
             case "new":
                 _new(rest)
             case _:
@@ -137,7 +139,11 @@ def _run(arguments: Sequence[str]) -> None:
     options = dataclasses.make_dataclass(
         "Options",
         [
-            ("config", tyro.conf.OmitArgPrefixes[loaded.config], dataclasses.field(default=start)),
+            (
+                "config",
+                tyro.conf.OmitArgPrefixes[loaded.config],
+                dataclasses.field(default_factory=lambda: start),
+            ),
             (
                 "out",
                 Annotated[Path | None, tyro.conf.arg(help=out)],
@@ -149,8 +155,8 @@ def _run(arguments: Sequence[str]) -> None:
         options,
         args=rest,
         prog=f"toymodels run {path}",
-        description=f"{loaded.description}\n\nScales: {', '.join(loaded.scales)} "
-        "(--smoke, --paper). Below, the fields of its Config.",
+        description=f"{loaded.title}\n\nRuns at one scale of: {', '.join(loaded.scales)} "
+        "(--smoke, --paper). The options are the fields of its Config.",
     )
     published = scale != "smoke" and parsed.config == start
     name = loaded.name if scale == "default" else f"{loaded.name}_{scale}"
@@ -162,7 +168,7 @@ def _run(arguments: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-def _claims(folder: Path) -> None:
+def _claims(folder: Path, pages: Sequence[Path]) -> None:
     from toymodels import claims
 
     groups = claims.read(folder)
@@ -170,6 +176,8 @@ def _claims(folder: Path) -> None:
         raise InputError(f"no claims in {folder}: run an experiment first")
     for name, group in groups.items():
         claims.show(name, group, Console())
+    for page in pages:
+        claims.insert(claims.summary(groups), page)
     flat = [claim for group in groups.values() for claim in group]
     print(f"{sum(claim.holds for claim in flat)} of {len(flat)} claims hold")
     if not all(claim.holds for claim in flat):
@@ -182,6 +190,8 @@ def _new(arguments: Sequence[str]) -> None:
     path = Path(arguments[0])
     if path.exists():
         raise InputError(f"{path} exists: choose another name")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is not a folder: make it first")
     title = path.stem.replace("_", " ").capitalize()
     path.write_text(_SKELETON.format(title=title, file=path))
     print(f"{path} is ready: toymodels run {path}")

@@ -35,7 +35,7 @@ class Experiment:
     """What an experiment file defines; see the module's docstring."""
 
     name: str
-    description: str
+    title: str
     config: type[Any]
     run: Callable[[Any], xr.Dataset]
     claims: Callable[[xr.Dataset], list[Claim]] | None
@@ -68,7 +68,7 @@ def load(path: Path) -> Experiment:
     scales |= {name.lower(): contents[name] for name in ("SMOKE", "PAPER") if name in contents}
     return Experiment(
         name=path.stem,
-        description=module.__doc__ or "",
+        title=(module.__doc__ or "").partition("\n")[0],
         config=config,
         run=contents["run"],
         claims=contents.get("claims"),

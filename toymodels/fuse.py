@@ -58,7 +58,7 @@ def value_and_grad(loss: Loss) -> ValueAndGrad:
     """
 
     def batched(params: PyTree, batch: PyTree) -> tuple[Float[Array, ""], PyTree]:
-        params = jax.tree.map(jnp.asarray, params)
+        params, batch = jax.tree.map(jnp.asarray, (params, batch))
         program = _trace(loss, params, batch)
 
         def captured(traced: Sequence[Any]) -> list[Any]:
@@ -110,7 +110,7 @@ def explain(loss: Loss, params: PyTree, batch: PyTree) -> Path:
 
 def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:
     """The loss of one example, with what it captured as `consts`."""
-    shapes = {np.shape(leaf) for leaf in jax.tree.leaves(batch)}
+    shapes = {leaf.shape for leaf in jax.tree.leaves(batch)}
     if len({shape[:1] for shape in shapes}) != 1 or {shape[:1] for shape in shapes} <= {(), (0,)}:
         raise ValueError(
             f"every leaf of a batch needs the same leading batch axis, of 1 or more: got {shapes}"

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
@@ -135,3 +136,25 @@ def importance_bar(figure: Figure, grid: Any, importance: ArrayLike) -> None:
 def _importance_norm(importance: ArrayLike) -> Normalize:
     values = np.asarray(importance)
     return Normalize(float(values.min()), float(values.max()))
+
+
+def grouped_bars(axes: Axes, values: xr.DataArray, *, groups: str, bars: str) -> None:
+    """Groups of bars at the median over all other dimensions, with every value as a dot.
+
+    Args:
+        axes: to draw on.
+        values: NaN where there is nothing to show.
+        groups: the dimension along x.
+        bars: the dimension within a group, named in the legend.
+    """
+    count = values.sizes[bars]
+    across = np.arange(values.sizes[groups])
+    for number, name in enumerate(values[bars].values):
+        chosen = values.sel({bars: name}).transpose(groups, ...).values
+        flat = chosen.reshape(len(across), -1)
+        if np.isnan(flat).all():
+            continue
+        place = across + (number - (count - 1) / 2) * 0.8 / count
+        axes.bar(place, np.nanmedian(flat, axis=1), 0.8 / count, label=name, color=f"C{number}")
+        axes.plot(place, flat, ".", color="black", markersize=3)
+    axes.set_xticks(across, labels=[str(label) for label in values[groups].values])

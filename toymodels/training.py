@@ -260,10 +260,11 @@ def log_spaced(steps: int, number: int) -> tuple[int, ...]:
 
 
 def _snapshot_steps(snapshots: Sequence[int], steps: int) -> tuple[int, ...]:
-    kept = tuple(int(step) for step in snapshots)
-    if kept != tuple(snapshots) or kept != tuple(sorted({*kept, 0, steps} & {*range(steps + 1)})):
+    kept = [int(step) for step in snapshots]
+    whole = kept == list(snapshots)
+    if not whole or kept != sorted(set(kept)) or any(not 0 <= step <= steps for step in kept):
         raise InputError(
             f"snapshots is {list(snapshots)}: give increasing whole numbers of updates from 0 to "
             f"{steps}"
         )
-    return kept
+    return tuple(kept)

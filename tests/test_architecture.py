@@ -1,0 +1,118 @@
+"""The architecture: which module may import which, and what importing costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "toymodels"
+
+# Every module and all it may import of ours. Change the table when the design changes.
+MAY_IMPORT = {
+    "errors": set(),
+    "checks": {"errors"},
+    "compiling": set(),
+    "elements": set(),
+    "fuse": {"elements"},
+    "keys": set(),
+    "draws": set(),
+    "features": {"checks", "errors"},
+    "tasks": {"features", "checks", "errors"},
+    "models": {"checks", "errors"},
+    "training": {"fuse", "keys", "draws", "tasks", "checks", "errors"},
+    "blocks": {"keys", "compiling"},
+    "grids": {"errors"},
+    "progress": set(),
+    "sweeps": {"blocks", "grids", "progress", "errors"},
+    "theory.phases": {"checks", "errors"},
+    "analysis.geometry": {"checks", "errors"},
+    "analysis.phases": {"analysis.geometry", "theory.phases"},
+    "plotting": set(),
+    "claims": {"errors"},
+    "experiment": {"claims", "cli", "errors", "plotting", "sweeps"},
+    "cli": {"claims", "errors", "experiment"},
+}
+
+
+def modules():
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+
+def imported_modules(path, top_level_only=False):
+    """The modules of ours that a file imports, as dotted names below the package."""
+    tree = ast.parse(path.read_text())
+    known = modules()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
+        else:
+            continue
+        for name in names:
+            if name.removeprefix("toymodels.") in known and name.startswith("toymodels."):
+                yield name.removeprefix("toymodels.")
+
+
+def test_every_module_is_in_the_table():
+    assert modules().keys() == MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("name", sorted(MAY_IMPORT))
+def test_imports_point_one_way(name):
+    assert set(imported_modules(modules()[name])) <= MAY_IMPORT[name]
+
+
+def test_there_is_no_cycle_of_imports():
+    graph = {
+        name: set(imported_modules(path, top_level_only=True)) for name, path in modules().items()
+    }
+    while leaves := {name for name, targets in graph.items() if not targets}:
+        graph = {name: targets - leaves for name, targets in graph.items() if name not in leaves}
+    assert not graph
+
+
+def test_experiments_do_not_import_each_other():
+    folder = PACKAGE.parent / "experiments"
+    names = {path.stem for path in folder.glob("*.py")}
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                imported = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                assert not names & imported, path
+
+
+def test_matplotlib_is_imported_in_one_place():
+    users = [name for name, path in modules().items() if "matplotlib" in _roots(path)]
+    assert users == ["plotting"]
+
+
+def test_the_command_answers_without_loading_jax():
+    program = (
+        "import sys; from toymodels import cli; cli.main(['--help']); print('jax' in sys.modules)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.splitlines()[-1] == "False"
+
+
+def test_the_table_of_contents_names_what_exists():
+    import toymodels
+
+    for name in toymodels.__all__:
+        assert getattr(toymodels, name).__doc__, name
+
+
+def _roots(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module).split(".")[0]

@@ -1,0 +1,181 @@
+"""Every experiment runs at smoke scale through the real command, and bad input gets one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from toymodels import claims, cli
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+
+
+def command(*arguments, folder, expect=0):
+    """Run `toymodels` as a user does, in another folder."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "toymodels.cli", *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == expect, finished.stderr + finished.stdout
+    return finished
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_smoke_scale_makes_figure_claims_and_results(path, tmp_path):
+    command("run", path, "--smoke", folder=tmp_path)
+    name = f"{path.stem}_smoke"
+    folder = tmp_path / "results"
+    record = json.loads((folder / f"{name}.json").read_text())
+    assert record["experiment"] == path.stem
+    assert record["claims"]
+    assert {"config", "versions", "commit", "seconds"} <= record.keys()
+    assert (folder / f"{name}.png").stat().st_size > 5000
+    assert (folder / f"{name}.svg").read_text().startswith("<?xml")
+    assert "## " + name in (folder / "CLAIMS.md").read_text()
+    xr.load_dataset(folder / f"{name}.nc", engine="h5netcdf")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_committed_figure_belongs_to_the_file(path):
+    """Figures and claims are those of the defaults in the file, and every claim is shown."""
+    from toymodels import experiment
+
+    record = json.loads((ROOT / "figures" / f"{path.stem}.json").read_text())
+    loaded = experiment.load(path)
+    defaults = json.loads(json.dumps(vars(loaded.scales["default"])))
+    assert record["config"] == defaults
+    for file in (ROOT / "figures").glob(f"{path.stem}*"):
+        limit = 100_000 if file.suffix == ".json" else 300_000
+        assert file.stat().st_size < limit, file
+    for claim in record["claims"]:
+        assert claims.Claim.from_json(claim).holds == claim["holds"]
+
+
+def test_the_skeleton_of_a_new_experiment_runs(tmp_path):
+    command("new", "my_idea.py", folder=tmp_path)
+    text = (tmp_path / "my_idea.py").read_text()
+    assert len(text.splitlines()) <= 40
+    flags = ("--steps", "20", "--num-seeds", "2", "--densities", "0.5", "0.1")
+    command("run", "my_idea.py", *flags, folder=tmp_path)
+    record = json.loads((tmp_path / "results/my_idea.json").read_text())
+    assert record["config"] == {"densities": [0.5, 0.1], "num_seeds": 2, "steps": 20}
+    results = xr.load_dataset(tmp_path / "results/my_idea.nc", engine="h5netcdf")
+    assert dict(results.loss.sizes) == {"density": 2, "seed": 2}
+    # The file alone does the same, and its own defaults make a figure.
+    subprocess.run(
+        [sys.executable, "my_idea.py", *flags], cwd=tmp_path, check=True, capture_output=True
+    )
+    help_text = command("run", "my_idea.py", "--help", folder=tmp_path).stdout
+    assert "--num-seeds" in help_text
+    again = command("new", "my_idea.py", folder=tmp_path, expect=2)
+    assert "exists" in again.stderr
+
+
+def test_a_failing_claim_fails_the_command(tmp_path):
+    experiment = tmp_path / "wrong.py"
+    experiment.write_text(
+        textwrap.dedent(
+            """
+            import dataclasses, xarray as xr, toymodels as tm
+            @dataclasses.dataclass(frozen=True)
+            class Config:
+                two: float = 2.0
+            def run(config): return xr.Dataset({"two": config.two})
+            def claims(results): return [tm.Claim("two is 3", "nobody", 3.0, float(results.two))]
+            """
+        )
+    )
+    command("run", "wrong.py", folder=tmp_path, expect=1)
+    command("claims", folder=tmp_path, expect=1)
+    command("run", "wrong.py", "--two", "3", "--out", "figures", folder=tmp_path)
+    assert "1 of 1 claims hold" in command("claims", folder=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frobnicate"], "no command 'frobnicate'"),
+        (["run"], "needs the path"),
+        (["run", "missing.py"], "missing.py is not a Python file"),
+        (["run", "no_run.py"], "no_run.py has no run"),
+        (["run", "no_config.py"], "no_config.py has no Config"),
+        (["run", "plain_config.py"], "not a dataclass"),
+        (["run", "complete.py", "--paper"], "runs at one scale of: default"),
+        (["run", "complete.py"], "density is 2, outside (0, 1]"),
+        (["list", "nowhere"], "nowhere is not a folder"),
+        (["claims", "."], "no claims in ."),
+        (["new", "idea.txt"], "path of a Python file"),
+        (["new", "missing_folder/idea.py"], "missing_folder"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    config = "import dataclasses\n@dataclasses.dataclass\nclass Config: pass\n"
+    run = "def run(config):\n    import toymodels as tm\n"
+    sweep = "    return tm.sweep(cell, axes={'density': [2.0]})\n"
+    cell = (
+        "    def cell(key, *, density):\n"
+        "        return {'x': tm.SparseUniform(2, density).sample(key, 3)}\n"
+    )
+    files = {
+        "no_run.py": config,
+        "no_config.py": run + "    pass\n",
+        "plain_config.py": "class Config: pass\n" + run + "    pass\n",
+        "complete.py": config + run + cell + sweep,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_list_shows_every_experiment(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "200")
+    cli.main(["list"])
+    shown = capsys.readouterr().out
+    assert all(path.name in shown for path in EXPERIMENTS)
+
+
+def test_ctrl_c_saves_what_was_finished(tmp_path):
+    file = ROOT / "experiments" / "phase_diagram.py"
+    running = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "toymodels.cli",
+            "run",
+            str(file),
+            "--steps",
+            "200",
+            "--batch",
+            "64",
+        ],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    time.sleep(12)  # past compilation, well before the end
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert "cells finished" in errors
+    partial = xr.load_dataset(tmp_path / "results/phase_diagram.partial.nc", engine="h5netcdf")
+    finished = int(partial["loss"].notnull().sum())
+    assert 0 < finished < partial["loss"].size
+    assert f"{finished} of {partial['loss'].size}" in errors

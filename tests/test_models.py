@@ -1,0 +1,367 @@
+"""The models are their formulas in float64, their sites are the terms of those formulas."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from toymodels import (
+    LinearOutput,
+    ReLUHidden,
+    ReLUOutput,
+    Site,
+    TwoLayer,
+    activations,
+    intervene,
+    notebook_initializer,
+)
+from toymodels.errors import InputError
+
+HIDDEN, FEATURES = 2, 5
+X = np.random.default_rng(0).uniform(-1, 1, FEATURES)
+TIED = (LinearOutput, ReLUOutput, ReLUHidden)
+MODELS = (*TIED, TwoLayer)
+# Sums of at most ten products of order one, in float32.
+ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
+UNLIKELY = 1e-4
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def linear_output(x, f, *, weights, bias):
+    hidden = weights @ x
+    return {"hidden": hidden, "output": weights.T @ hidden + bias}
+
+
+def relu_output(x, f, *, weights, bias):
+    hidden = weights @ x
+    preactivation = weights.T @ hidden + bias
+    return {"hidden": hidden, "preactivation": preactivation, "output": f(preactivation)}
+
+
+def relu_hidden(x, f, *, weights, bias):
+    hidden = f(weights @ x)
+    preactivation = weights.T @ hidden + bias
+    return {"hidden": hidden, "preactivation": preactivation, "output": f(preactivation)}
+
+
+def two_layer(x, f, *, weights_in, weights_out, bias):
+    hidden = f(weights_in @ x)
+    preactivation = weights_out @ hidden + bias
+    return {"hidden": hidden, "preactivation": preactivation, "output": f(preactivation)}
+
+
+FORMULAS = dict(zip(MODELS, (linear_output, relu_output, relu_hidden, two_layer), strict=True))
+every_model = pytest.mark.parametrize("model_class", MODELS)
+every_tied_model = pytest.mark.parametrize("model_class", TIED)
+every_site = pytest.mark.parametrize(
+    ("model_class", "site"),
+    [
+        (model_class, site)
+        for model_class in MODELS
+        for site in ("hidden", "preactivation", "output")
+        if (model_class, site) != (LinearOutput, "preactivation")
+    ],
+)
+
+
+def random_params(model, seed=1):
+    """Parameters of order one, the bias too, in float64."""
+    generator = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(FEATURES))["params"]
+    return {name: generator.uniform(-1, 1, leaf.shape) for name, leaf in shapes.items()}
+
+
+def on_device(params):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+
+
+def apply(model, params, x):
+    return model.apply({"params": on_device(params)}, jnp.asarray(x, jnp.float32))
+
+
+@every_model
+def test_every_site_holds_its_term_of_the_formula(model_class):
+    model = model_class(HIDDEN)
+    params = random_params(model)
+    expected = FORMULAS[model_class](X, relu, **params)
+    actual = activations(model, on_device(params), jnp.asarray(X))
+    assert actual.keys() == expected.keys()
+    for site, value in actual.items():
+        np.testing.assert_allclose(value, expected[site], **ROUNDING)
+    np.testing.assert_array_equal(apply(model, params, X), actual["output"])
+
+
+@pytest.mark.parametrize("model_class", [ReLUOutput, ReLUHidden, TwoLayer])
+@pytest.mark.parametrize(
+    ("activation", "formula"),
+    [
+        pytest.param(jnp.tanh, np.tanh, id="tanh"),
+        pytest.param(jnp.square, np.square, id="square"),
+        pytest.param(nn.softplus, lambda x: np.log1p(np.exp(x)), id="softplus"),
+    ],
+)
+def test_any_activation(model_class, activation, formula):
+    model = model_class(HIDDEN, activation=activation)
+    params = random_params(model)
+    expected = FORMULAS[model_class](X, formula, **params)["output"]
+    np.testing.assert_allclose(apply(model, params, X), expected, **ROUNDING)
+
+
+@every_model
+def test_a_batch_is_a_map_over_examples(model_class):
+    model = model_class(HIDDEN)
+    params = random_params(model)
+    batch = np.random.default_rng(2).uniform(-1, 1, (7, FEATURES))
+    outputs = jax.vmap(lambda x: apply(model, params, x))(batch)
+    expected = [FORMULAS[model_class](x, relu, **params)["output"] for x in batch]
+    np.testing.assert_allclose(outputs, expected, **ROUNDING)
+
+
+def test_two_neurons_per_feature_compute_the_absolute_value_exactly():
+    identity = np.eye(FEATURES)
+    params = {
+        "weights_in": np.concatenate([identity, -identity]),
+        "weights_out": np.concatenate([identity, identity], axis=1),
+        "bias": np.zeros(FEATURES),
+    }
+    outputs = apply(TwoLayer(2 * FEATURES), params, X)
+    np.testing.assert_array_equal(outputs, np.abs(X).astype(np.float32))
+
+
+@pytest.mark.parametrize("x", [[0.75, 0], [0, 0.75], [0, 0]])
+def test_an_antipodal_pair_reconstructs_one_feature_at_a_time_exactly(x):
+    params = {"weights": np.array([[1.0, -1.0]]), "bias": np.zeros(2)}
+    np.testing.assert_array_equal(apply(ReLUOutput(1), params, x), x)
+
+
+@pytest.mark.parametrize("model_class", [LinearOutput, ReLUOutput])
+def test_a_linear_hidden_layer_has_no_privileged_basis(model_class):
+    model = model_class(HIDDEN)
+    params = random_params(model)
+    rotation = np.array([[0.6, -0.8], [0.8, 0.6]])
+    rotated = apply(model, params | {"weights": rotation @ params["weights"]}, X)
+    np.testing.assert_allclose(rotated, apply(model, params, X), **ROUNDING)
+
+
+@every_model
+def test_weights_are_hidden_by_features_and_the_bias_starts_at_zero(model_class):
+    params = model_class(HIDDEN).init(jax.random.key(0), jnp.zeros(FEATURES))["params"]
+    np.testing.assert_array_equal(params.pop("bias"), np.zeros(FEATURES))
+    shapes = {name: leaf.shape for name, leaf in params.items()}
+    if model_class is TwoLayer:
+        assert shapes == {"weights_in": (HIDDEN, FEATURES), "weights_out": (FEATURES, HIDDEN)}
+    else:
+        assert shapes == {"weights": (HIDDEN, FEATURES)}
+
+
+@every_model
+def test_parameters_have_the_default_precision(model_class, x64):
+    params = model_class(HIDDEN).init(jax.random.key(0), jnp.zeros(FEATURES))["params"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float64")}
+
+
+def test_weights_start_at_a_truncated_normal_of_variance_two_over_the_sum_of_sides():
+    hidden, features = 20, 200
+    params = ReLUOutput(hidden).init(jax.random.key(0), jnp.zeros(features))["params"]
+    # Cut at twice its own scale, a normal keeps 0.7737 of its variance.
+    cut = stats.truncnorm(-2, 2)
+    scale = np.sqrt(2 / (hidden + features)) / cut.std()
+    weights = np.asarray(params["weights"]).ravel()
+    assert stats.kstest(weights / scale, cut.cdf).pvalue > UNLIKELY
+
+
+@pytest.mark.parametrize(
+    ("num_instances", "features", "hidden", "deviation"),
+    [(10, 5, 2, 0.258), (20, 100, 20, 0.0289), (20, 200, 20, 0.0213)],
+)
+def test_start_of_the_notebook(num_instances, features, hidden, deviation):
+    np.testing.assert_allclose(
+        np.sqrt(2 / (hidden * (features + num_instances))), deviation, rtol=2e-3
+    )
+    model = ReLUOutput(hidden, initializer=notebook_initializer(num_instances))
+    # Several starts, for the smallest has ten weights only.
+    starts = jax.vmap(lambda key: model.init(key, jnp.zeros(features))["params"]["weights"])(
+        jax.random.split(jax.random.key(0), 200)
+    )
+    weights = np.asarray(starts, np.float64).ravel()
+    assert stats.kstest(weights[:2000], stats.norm(scale=deviation).cdf).pvalue > UNLIKELY
+    # The sum of squares is chi-squared: its deviation is that of N such terms, sqrt(2N).
+    variance = np.mean(weights**2) * hidden * (features + num_instances) / 2
+    assert abs(variance - 1) < 5 * np.sqrt(2 / weights.size)
+
+
+@every_site
+@pytest.mark.parametrize("compiled", [False, True])
+def test_patching_a_site_with_its_own_value_changes_no_bit(model_class, site, compiled):
+    model = model_class(HIDDEN)
+    params = on_device(random_params(model))
+    batch = jnp.asarray(np.random.default_rng(2).uniform(-1, 1, (7, FEATURES)))
+
+    def unpatched(x):
+        return model.apply({"params": params}, x)
+
+    def patched(x):
+        return intervene(model, params, x, {site: lambda value: value})
+
+    jit = jax.jit if compiled else lambda function: function
+    for mapped in (jit, lambda function: jit(jax.vmap(function))):
+        x = batch[0] if mapped is jit else batch
+        np.testing.assert_array_equal(mapped(patched)(x), mapped(unpatched)(x))
+
+
+@every_model
+def test_no_patches_change_no_bit(model_class):
+    model = model_class(HIDDEN)
+    params = random_params(model)
+    patched = intervene(model, on_device(params), jnp.asarray(X), {})
+    np.testing.assert_array_equal(patched, apply(model, params, X))
+
+
+@every_model
+def test_without_hidden_activations_the_bias_is_left(model_class):
+    model = model_class(HIDDEN)
+    params = random_params(model)
+    outputs = intervene(model, on_device(params), jnp.asarray(X), {"hidden": jnp.zeros_like})
+    expected = params["bias"] if model_class is LinearOutput else relu(params["bias"])
+    np.testing.assert_array_equal(outputs, expected.astype(np.float32))
+
+
+def test_patches_act_in_the_order_of_the_computation():
+    model = ReLUOutput(HIDDEN)
+    params = random_params(model)
+    hidden = np.array([0.5, -0.25])
+    seen = {}
+
+    def halve(preactivation):
+        seen["preactivation"] = preactivation
+        return preactivation / 2
+
+    patches = {
+        "output": lambda output: output + 1,
+        "preactivation": halve,
+        "hidden": lambda _: jnp.asarray(hidden, jnp.float32),
+    }
+    outputs = intervene(model, on_device(params), jnp.asarray(X), patches)
+    preactivation = params["weights"].T @ hidden + params["bias"]
+    np.testing.assert_allclose(seen["preactivation"], preactivation, **ROUNDING)
+    np.testing.assert_allclose(outputs, relu(preactivation / 2) + 1, **ROUNDING)
+
+
+def test_the_derivative_by_a_hidden_activation_is_its_output_weights():
+    model = LinearOutput(HIDDEN)
+    params = random_params(model)
+
+    def outputs(change):
+        patch = {"hidden": lambda hidden: hidden + change}
+        return intervene(model, on_device(params), jnp.asarray(X), patch)
+
+    jacobian = jax.jacrev(outputs)(jnp.zeros(HIDDEN))
+    np.testing.assert_allclose(jacobian, params["weights"].T, rtol=1e-6)
+
+
+def test_an_intervention_ends_with_its_call():
+    model = ReLUOutput(HIDDEN)
+    params = random_params(model)
+    before = apply(model, params, X)
+
+    @jax.jit
+    def compiled_during(x):
+        return apply(model, params, x)
+
+    # Compiled before, while and after the intervention: the same function each time.
+    compiled_before = jax.jit(lambda x: apply(model, params, x))
+    compiled_before(X)
+    during = []
+
+    def patch(hidden):
+        during.extend([apply(model, params, X), compiled_before(X), compiled_during(X)])
+        during.append(activations(model, on_device(params), jnp.asarray(X))["output"])
+        return jnp.zeros_like(hidden)
+
+    outputs = intervene(model, on_device(params), jnp.asarray(X), {"hidden": patch})
+    after = [apply(model, params, X), compiled_before(X), compiled_during(X)]
+    assert np.any(outputs != before)
+    for unpatched in (*during, *after):
+        # Compiled, sums may be fused; a leak would be zero hidden activations.
+        np.testing.assert_allclose(unpatched, before, rtol=1e-6, atol=1e-7)
+
+
+def test_an_intervention_that_fails_ends_too():
+    model = ReLUOutput(HIDDEN)
+    params = random_params(model)
+    before = apply(model, params, X)
+    with pytest.raises(ZeroDivisionError):
+        intervene(model, on_device(params), jnp.asarray(X), {"hidden": lambda hidden: 1 // 0})
+    np.testing.assert_array_equal(apply(model, params, X), before)
+
+
+def test_the_hidden_activations_of_another_input_give_its_output():
+    model = ReLUHidden(HIDDEN)
+    params = random_params(model)
+
+    def of_the_other(_):
+        return activations(model, on_device(params), jnp.asarray(-X))["hidden"]
+
+    outputs = intervene(model, on_device(params), jnp.asarray(X), {"hidden": of_the_other})
+    np.testing.assert_array_equal(outputs, apply(model, params, -X))
+
+
+class Stack(nn.Module):
+    """Two models, one after the other."""
+
+    @nn.compact
+    def __call__(self, features):
+        features = ReLUOutput(HIDDEN, name="first")(features)
+        return Site(name="end")(LinearOutput(HIDDEN, name="second")(features))
+
+
+def test_sites_of_submodules_are_named_by_their_path():
+    model = Stack()
+    params = on_device(model.init(jax.random.key(0), jnp.zeros(FEATURES))["params"])
+    x = jnp.asarray(X)
+    values = activations(model, params, x)
+    assert values.keys() == {
+        "end",
+        *(f"first/{site}" for site in ("hidden", "preactivation", "output")),
+        *(f"second/{site}" for site in ("hidden", "output")),
+    }
+    np.testing.assert_array_equal(values["first/output"], apply(ReLUOutput(2), params["first"], X))
+    np.testing.assert_array_equal(values["end"], values["second/output"])
+    outputs = intervene(model, params, x, {"first/output": jnp.zeros_like})
+    expected = LinearOutput(HIDDEN).apply({"params": params["second"]}, jnp.zeros(FEATURES))
+    np.testing.assert_array_equal(outputs, expected)
+
+
+def test_an_unknown_site_is_refused_with_those_there_are():
+    model = ReLUOutput(HIDDEN)
+    params = on_device(random_params(model))
+    message = "^no site 'hiden' in this model: it has hidden, output, preactivation$"
+    with pytest.raises(InputError, match=message):
+        intervene(model, params, jnp.asarray(X), {"hiden": jnp.zeros_like})
+
+
+@pytest.mark.parametrize(
+    ("patch", "shape"), [(lambda hidden: hidden[:1], r"\(1,\)"), (lambda _: 0.0, r"\(\)")]
+)
+def test_a_patch_of_another_shape_is_refused(patch, shape):
+    model = ReLUOutput(HIDDEN)
+    params = on_device(random_params(model))
+    message = rf"^the patch of site 'hidden' gives shape {shape}: it must keep \(2,\)"
+    with pytest.raises(InputError, match=message):
+        intervene(model, params, jnp.asarray(X), {"hidden": patch})
+
+
+@every_model
+def test_a_model_without_hidden_dimensions_is_refused(model_class):
+    with pytest.raises(InputError, match=r"^hidden is 0: give a whole number, 1 or more"):
+        model_class(0).init(jax.random.key(0), jnp.zeros(FEATURES))
+
+
+def test_a_start_for_no_models_is_refused():
+    with pytest.raises(InputError, match=r"^num_instances is 0: give a whole number, 1 or more$"):
+        notebook_initializer(0)

@@ -1,0 +1,43 @@
+"""What the README shows runs, in the order shown, and its table is that of the figures."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from toymodels import claims
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*diverged:UserWarning")
+def test_every_python_block_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) >= 5
+    names = {}
+    for block in blocks:
+        # The same sweeps, shorter.
+        quick = block.replace("steps=2_000, batch=1024", "steps=20, batch=16")
+        quick = quick.replace("batch=256", "batch=16")
+        exec(compile(quick, "README.md", "exec"), names)
+    assert set(names["results"].dims) >= {"density", "seed"}
+    assert "density" in names["best"].dims
+
+
+def test_the_table_of_claims_is_current():
+    table = README.split("<!-- claims -->\n")[1].split("<!-- /claims -->")[0]
+    expected = claims.summary(claims.read(ROOT / "figures"))
+    assert table == expected, "run: toymodels claims figures README.md"
+
+
+def test_the_map_names_every_module():
+    for path in (ROOT / "toymodels").glob("*.py"):
+        if path.name not in ("__init__.py", "checks.py", "errors.py", "progress.py"):
+            assert f"  {path.name}" in README, path.name
+
+
+def test_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert f"\n{target}:" in makefile
