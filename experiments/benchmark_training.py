@@ -145,7 +145,7 @@ def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any
 
     values = {"density": np.geomspace(1, 0.05, cells)}
     program = blocks.Program(cell, values, width=blocks.default_width())
-    return lambda: blocks.run(program, [0], values, lambda lanes: None)
+    return lambda: blocks.run(program, [0], values, int)
 
 
 def plain_vmap(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any]:
@@ -182,7 +182,7 @@ def plain_vmap(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[
 def torch_notebook(
     n: int, m: int, cells: int, steps: int, batch: int, threads: int
 ) -> Callable[[], Any]:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]  an extra
 
     torch.set_num_threads(threads)
     importance = 0.9 ** torch.arange(n)

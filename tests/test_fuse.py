@@ -18,6 +18,13 @@ BATCH = 5
 EXAMPLES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 3))
 WEIGHTS = np.random.default_rng(1).uniform(-1, 1, (2, 3))
 LABELS = np.array([0, 2, 1, 2, 0], np.int32)
+TABLE = np.linspace(0, 1, 5000)
+# Three times faster to compile, for programs that run once; the models are compiled with care.
+COMPILED_IN_HASTE = (
+    {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    if jax.default_backend() == "cpu"
+    else None
+)
 SIGNS = np.random.default_rng(2).choice([-1.0, 1.0], 3)
 
 
@@ -53,8 +60,8 @@ def assert_equal_to_rounding(actual, expected, roundings=256):
 
 
 def is_the_loop(jaxpr):
-    """Whether a program that was traced holds no trace of the ordinary path on a CPU."""
-    return "custom_vmap_call" not in str(jaxpr)
+    """Whether a traced program is the fused loop; what `explain` says is another matter."""
+    return "custom_vmap_call" not in str(jaxpr)  # of the ordinary path on a CPU
 
 
 # --- the toy models
@@ -218,9 +225,7 @@ ZOO = [
     structural("transpose", lambda m: m.T),
     structural("transpose of three axes", lambda m: m.reshape(1, 2, 3).transpose(2, 0, 1)),
     structural("flip one axis", lambda m: jnp.flip(m, 1)),
-    structural("flip all axes", jnp.flip),
     structural("roll one axis", lambda m: jnp.roll(m, 2, axis=1)),
-    structural("roll all elements", lambda m: jnp.roll(m, -1)),
     structural("slice with strides", lambda m: m[:, ::2]),
     structural("slice with negative strides", lambda m: m[::-1, ::-2]),
     structural("dynamic slice at a constant", lambda m: lax.dynamic_slice(m, (0, 1), (2, 2))),
@@ -229,11 +234,9 @@ ZOO = [
         lambda m: lax.dynamic_update_slice(m, jnp.sin(m[:, :2]), (0, 1)),
     ),
     structural("gather", lambda m: m[:, np.array([2, 0, 2])]),
-    structural("gather of pairs", lambda m: m[np.array([1, 0]), np.array([2, 0])]),
     structural("gather made inside", lambda m: m[:, jnp.arange(3)[::-1]]),
     structural("gather along", lambda m: jnp.take_along_axis(m, np.array([[2], [0]]), axis=1)),
     structural("gather, clipped", lambda m: jnp.take(m, np.array([5, 1]), axis=1, mode="clip")),
-    structural("gather, wrapped", lambda m: jnp.take(m, np.array([5, 1]), axis=1, mode="wrap")),
     structural(
         "gather out of bounds, 0",
         lambda m: m.at[:, np.array([0, 7])].get(mode="fill", fill_value=0),
@@ -272,7 +275,6 @@ ZOO = [
     ),
     structural("pad", lambda m: jnp.pad(m, ((0, 1), (2, 0)), constant_values=3.0)),
     structural("pad by less than nothing", lambda m: lax.pad(m, m[0, 0], [(0, 0, 0), (-1, 1, 1)])),
-    structural("pad by reflection", lambda m: jnp.pad(m[0], 1, mode="reflect")),
     structural("concatenate", lambda m: jnp.concatenate([m, jnp.ones((2, 1), m.dtype), m], 1)),
     structural("stack", lambda m: jnp.stack([m[0], jnp.sin(m[1]), m[0]], axis=1)),
     structural("tile", lambda m: jnp.tile(m, (2, 2))),
@@ -286,8 +288,6 @@ ZOO = [
     structural("lower triangle", lambda m: m[:, np.tril_indices(3)[0]] * jnp.tri(2, 6)),
     structural("eye and iota", lambda m: m * jnp.eye(2, 3) + lax.broadcasted_iota(int, (2, 3), 1)),
     structural("sort", jnp.sort, refused="'sort'"),
-    structural("order", lambda m: m * jnp.argsort(m, axis=1), refused="'sort'"),
-    structural("median", jnp.median, refused="'sort'"),
     structural("top_k", lambda m: lax.top_k(m, 2)[0], refused="'top_k'"),
     # elements are added up
     structural("sum", lambda m: jnp.sum(m, 0)),
@@ -304,7 +304,6 @@ ZOO = [
     structural("cumulative sum", lambda m: jnp.cumsum(m, 1)),
     structural("cumulative sum, reversed", lambda m: lax.cumsum(m, 1, reverse=True)),
     structural("cumulative product", lambda m: jnp.cumprod(m, 1)),
-    structural("cumulative maximum", lambda m: lax.cummax(m, 1)),
     structural("associative scan", associative_product),
     structural("reduction of one's own", a_reduction_of_its_own, refused="'reduce'"),
     structural("softmax", jax.nn.softmax),
@@ -321,13 +320,8 @@ ZOO = [
     structural("scalar product", lambda m: m[0] @ m[1]),
     structural("einsum over a batch", lambda m: jnp.einsum("ij,ik->ijk", m, jnp.sin(m))),
     structural("einsum, batch last", lambda m: jnp.einsum("ij,kj->kij", m, jnp.sin(m))),
-    structural("einsum over all", lambda m: jnp.einsum("ij,ij->", m, jnp.sin(m))),
     structural("trace", lambda m: jnp.trace(m[:, :2])),
     structural("einsum trace", lambda m: jnp.einsum("ii->", m[:, :2])),
-    structural("tensordot", lambda m: jnp.tensordot(m.reshape(2, 3, 1), m, ([1, 0], [1, 0]))),
-    structural("kron", lambda m: jnp.kron(m, m[:, :2])),
-    structural("matrix power", lambda m: jnp.linalg.matrix_power(m[:, :2], 3)),
-    structural("cross", lambda m: jnp.cross(m[0], m[1])),
     structural("determinant", lambda m: jnp.linalg.det(m[:, :2] + 2 * jnp.eye(2))),
     structural("inverse", lambda m: jnp.linalg.inv(m[:, :2] + 2 * jnp.eye(2)), refused="'lu'"),
     structural(
@@ -396,7 +390,6 @@ ZOO = [
     structural(
         "scan", lambda m: lax.scan(lambda c, r: (c + r, c * r), m[0], m)[1], refused="'scan'"
     ),
-    structural("map", lambda m: lax.map(jnp.sin, m), refused="'scan'"),
     structural(
         "fori_loop", lambda m: lax.fori_loop(0, 3, lambda _, c: jnp.sin(c), m), refused="'scan'"
     ),
@@ -434,6 +427,12 @@ ZOO = [
     probe("numbers", lambda p, x: jnp.sin(p * x), params=WEIGHTS[0, 0], batch=EXAMPLES[:, 0]),
     probe("batch of one", lambda w, x: score(w @ x), batch=EXAMPLES[:1]),
     probe("captured", lambda w, x: score(w @ (x * SIGNS.astype(x.dtype)))),
+    probe("captured, large", lambda w, x: score(w @ x) * TABLE.mean()),
+    probe(
+        "captured, large, and used inside",
+        lambda w, x: score(w @ x) * jnp.mean(jnp.asarray(TABLE, x.dtype) ** 2),
+        refused="(5000,)",
+    ),
     probe("no parameters", lambda _, x: score(x), params=()),
     probe("one parameter does nothing", lambda p, x: score(p[0] @ x), params=(WEIGHTS, WEIGHTS)),
     probe("no parameter does anything", lambda _, x: score(x)),
@@ -471,7 +470,7 @@ def test_right_or_handed_over_by_name(loss, params, batch, refused, dtype):
         lambda *arguments: (fuse.value_and_grad(loss)(*arguments), ordinary(loss)(*arguments))
     ).trace(params, batch)
     assert is_the_loop(traced.jaxpr) is path.fused
-    actual, expected = traced.lower().compile()(params, batch)
+    actual, expected = traced.lower().compile(COMPILED_IN_HASTE)(params, batch)
     assert_equal_to_rounding(actual, expected)
 
 
@@ -637,6 +636,19 @@ def test_vmap_is_a_loop_over_models(loss, mapped, x64):
         for i in range(4)
     )
     assert_equal_to_rounding(actual, expected)
+
+
+@both_paths
+def test_value_alone(loss, x64):
+    """It is the value with the gradient, and its gradient is that gradient."""
+    w, batch, scales = jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES), jnp.asarray(SCALES)
+    mapped = jax.jit(jax.vmap(with_scale(fuse.value, loss), (None, None, 0)))
+    differentiated = jax.jit(jax.vmap(jax.grad(with_scale(fuse.value, loss)), (None, None, 0)))
+    assert is_the_loop(mapped.trace(w, batch, scales).jaxpr) is (loss is through_the_loop)
+    assert_equal_to_rounding(
+        (mapped(w, batch, scales), differentiated(w, batch, scales)),
+        stack(jax.jit(with_scale(ordinary, loss))(w, batch, scale) for scale in SCALES),
+    )
 
 
 @both_paths

@@ -160,6 +160,13 @@ def test_weights_are_hidden_by_features_and_the_bias_starts_at_zero(model_class)
 
 
 @every_model
+def test_any_start_of_the_weights(model_class):
+    model = model_class(HIDDEN, initializer=nn.initializers.constant(0.25))
+    params = model.init(jax.random.key(0), jnp.zeros(FEATURES))["params"]
+    assert {float(leaf) for leaf in jax.tree.leaves(jax.tree.map(jnp.max, params))} == {0, 0.25}
+
+
+@every_model
 def test_parameters_have_the_default_precision(model_class, x64):
     params = model_class(HIDDEN).init(jax.random.key(0), jnp.zeros(FEATURES))["params"]
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float64")}
@@ -183,9 +190,9 @@ def test_start_of_the_notebook(num_instances, features, hidden, deviation):
     np.testing.assert_allclose(
         np.sqrt(2 / (hidden * (features + num_instances))), deviation, rtol=2e-3
     )
-    model = ReLUOutput(hidden, initializer=notebook_initializer(num_instances))
+    initializer = notebook_initializer(num_instances)
     # Several starts, for the smallest has ten weights only.
-    starts = jax.vmap(lambda key: model.init(key, jnp.zeros(features))["params"]["weights"])(
+    starts = jax.jit(jax.vmap(lambda key: initializer(key, (hidden, features))))(
         jax.random.split(jax.random.key(0), 200)
     )
     weights = np.asarray(starts, np.float64).ravel()

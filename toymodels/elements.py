@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend import core
 
 # A value of the traced program is a NumPy array. One of numbers is known while tracing. One
@@ -30,69 +31,13 @@ MAX_OPERATIONS = 4096
 """Longest program, in operations on elements."""
 
 _ELEMENTWISE = frozenset(
-    [
-        "abs",
-        "acos",
-        "acosh",
-        "add",
-        "add_any",
-        "and",
-        "asin",
-        "asinh",
-        "atan",
-        "atan2",
-        "atanh",
-        "cbrt",
-        "ceil",
-        "clamp",
-        "convert_element_type",
-        "copy",
-        "cos",
-        "cosh",
-        "digamma",
-        "div",
-        "eq",
-        "erf",
-        "erf_inv",
-        "erfc",
-        "exp",
-        "exp2",
-        "expm1",
-        "floor",
-        "ge",
-        "gt",
-        "integer_pow",
-        "is_finite",
-        "le",
-        "lgamma",
-        "log",
-        "log1p",
-        "logistic",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "ne",
-        "neg",
-        "nextafter",
-        "not",
-        "or",
-        "pow",
-        "rem",
-        "round",
-        "rsqrt",
-        "select_n",
-        "sign",
-        "sin",
-        "sinh",
-        "sqrt",
-        "square",
-        "stop_gradient",
-        "sub",
-        "tan",
-        "tanh",
-        "xor",
-    ]
+    """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
+    convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1
+    floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg
+    nextafter not or pow rem round rsqrt select_n sign sin sinh sqrt square stop_gradient
+    sub tan tanh xor
+    """.split()
 )
 # Primitives that call another program, and the parameter that holds it.
 _CALLS = {
@@ -158,7 +103,7 @@ class Interpreter:
         for equation in jaxpr.eqns:
             outputs = self._equation(equation, [read(atom) for atom in equation.invars])
             for variable, output in zip(equation.outvars, outputs, strict=True):
-                assert output.shape == variable.aval.shape, equation
+                assert output.shape == _type(variable).shape, equation
                 values[variable] = output
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -183,7 +128,7 @@ class Interpreter:
         match name:
             case "dot_general":
                 return [self._dot_general(equation, inputs[0], inputs[1])]
-            case "scatter-add" if equation.invars[0].aval.size:
+            case "scatter-add" if _type(equation.invars[0]).size:
                 return self._linear(equation, inputs, [0, 2])
             case "broadcast_in_dim":
                 return [_broadcast(inputs[0], params["shape"], params["broadcast_dimensions"])]
@@ -198,7 +143,7 @@ class Interpreter:
                 bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
                 return [inputs[0][tuple(slice(*bound) for bound in bounds)]]
             case "squeeze":
-                return [inputs[0].reshape(equation.outvars[0].aval.shape)]
+                return [inputs[0].reshape(_type(equation.outvars[0]).shape)]
             case "transpose":
                 return [inputs[0].transpose(params["permutation"])]
             case _:
@@ -220,7 +165,7 @@ class Interpreter:
         return functools.reduce(functools.partial(self._bind, operation), elements)
 
     def _elementwise(self, equation: core.JaxprEqn, inputs: list[Value]) -> Value:
-        shape = equation.outvars[0].aval.shape
+        shape = _type(equation.outvars[0]).shape
         operands = [np.broadcast_to(objects(value), shape) for value in inputs]
         operation = functools.partial(equation.primitive.bind, **equation.params)
         output = np.empty(shape, object)
@@ -245,11 +190,11 @@ class Interpreter:
         def act(*rows: jax.Array) -> Any:
             operands: list[Any] = list(inputs)
             for i, row in zip(moved, rows, strict=True):
-                operands[i] = row.reshape(inputs[i].shape).astype(equation.invars[i].aval.dtype)
+                operands[i] = row.reshape(inputs[i].shape).astype(_type(equation.invars[i]).dtype)
             return equation.primitive.bind(*operands, **equation.params)
 
         with jax.ensure_compile_time_eval():
-            images = jax.vmap(act)(*units)
+            images = jax.vmap(act)(*map(jnp.asarray, units))
         outputs: list[Value] = []
         images = images if equation.primitive.multiple_results else [images]
         for variable, image in zip(equation.outvars, images, strict=True):
@@ -260,9 +205,9 @@ class Interpreter:
             output = np.empty(len(matrix), object)
             for position, row in enumerate(matrix):
                 chosen = elements[row == 1]
-                zero = np.zeros((), variable.aval.dtype)[()]
+                zero = np.zeros((), _type(variable).dtype)[()]
                 output[position] = self._chain(lax.add, chosen) if len(chosen) else zero
-            outputs.append(output.reshape(variable.aval.shape))
+            outputs.append(output.reshape(_type(variable).shape))
         return outputs
 
     def _fold(self, operation: Operation, value: Value, axes: Sequence[SupportsIndex]) -> Value:
@@ -278,9 +223,9 @@ class Interpreter:
             "dimension_numbers"
         ]
         atoms = (*equation.invars, *equation.outvars)
-        if len({atom.aval.dtype for atom in atoms}) > 1:
+        if len({_type(atom).dtype for atom in atoms}) > 1:
             raise NotFusableError("primitive 'dot_general' changes the number type")
-        if atoms[0].aval.dtype == bool:  # neither sums nor products
+        if _type(atoms[0]).dtype == bool:  # neither sums nor products
             raise NotFusableError("primitive 'dot_general' works on bool numbers")
         lefts = _rows(objects(left), left_batch, left_summed)
         rights = _rows(objects(right), right_batch, right_summed)
@@ -294,9 +239,14 @@ class Interpreter:
         return output
 
 
+def _type(atom: core.Var | core.Literal) -> Any:
+    """Shape and number type of an atom of a jaxpr."""
+    return atom.aval
+
+
 def is_known(value: Any) -> bool:
     """Whether the numbers of `value` are available while tracing."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def known(value: Any) -> Value:
@@ -338,13 +288,13 @@ def _check(equation: core.JaxprEqn) -> None:
     if equation.effects:
         raise NotFusableError(f"primitive '{name}' has side effects")
     for atom in (*equation.invars, *equation.outvars):
-        if not 0 < math.prod(atom.aval.shape) <= MAX_ELEMENTS:
+        if not 0 < math.prod(_type(atom).shape) <= MAX_ELEMENTS:
             raise NotFusableError(
-                f"primitive '{name}' works on an array of shape {atom.aval.shape}: "
+                f"primitive '{name}' works on an array of shape {_type(atom).shape}: "
                 f"not between 1 and {MAX_ELEMENTS} elements"
             )
-        if atom.aval.dtype not in _NUMBERS:
-            raise NotFusableError(f"primitive '{name}' works on {atom.aval.dtype} numbers")
+        if _type(atom).dtype not in _NUMBERS:
+            raise NotFusableError(f"primitive '{name}' works on {_type(atom).dtype} numbers")
 
 
 def _bind_known(equation: core.JaxprEqn, inputs: list[Value]) -> list[Value]:

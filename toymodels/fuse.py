@@ -11,7 +11,6 @@ large for registers, takes the ordinary path, `jax.value_and_grad` of the mean: 
 numbers to rounding. `explain` tells which path is taken and why.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,7 +25,8 @@ from jaxtyping import Array, Float, PyTree
 from toymodels import elements
 
 Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
-ValueAndGrad: TypeAlias = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
+# From a function of parameters to one: the function itself, or its value and gradient.
+Transform: TypeAlias = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
 MAX_SUMS = 192
 """Most sums over the batch that one loop carries: beyond, LLVM no longer vectorises it."""
@@ -39,7 +39,7 @@ class Path(NamedTuple):
     reason: str
 
 
-def value_and_grad(loss: Loss) -> ValueAndGrad:
+def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], Any]]:
     r"""Value and gradient of the mean of `loss` over a batch, fused where that is exact.
 
     $$\ell = \frac{1}{B} \sum_{b=1}^B \mathrm{loss}(\theta, x_b), \qquad
@@ -56,8 +56,18 @@ def value_and_grad(loss: Loss) -> ValueAndGrad:
         A function of parameters and a batch (every leaf with a leading batch axis), to the
         mean loss and its gradient by the parameters.
     """
+    return _mean(jax.value_and_grad, loss)
 
-    def batched(params: PyTree, batch: PyTree) -> tuple[Float[Array, ""], PyTree]:
+
+def value(loss: Loss) -> Callable[[Any, Any], Float[Array, ""]]:
+    """The mean of `loss` over a batch, without the gradient; as `value_and_grad` in all else."""
+    return _mean(lambda of_params: of_params, loss)
+
+
+def _mean(transform: Transform, loss: Loss) -> Callable[[Any, Any], Any]:
+    """`transform`, which must be linear, of the mean of `loss` as a function of parameters."""
+
+    def batched(params: PyTree, batch: PyTree) -> Any:
         params, batch = jax.tree.map(jnp.asarray, (params, batch))
         program = _trace(loss, params, batch)
 
@@ -65,25 +75,28 @@ def value_and_grad(loss: Loss) -> ValueAndGrad:
             rest = iter(traced)
             return [const if elements.is_known(const) else next(rest) for const in program.consts]
 
-        # A variadic reduce has no reverse mode: derivatives of this gradient are those of
-        # the ordinary path. What `loss` captured is an argument if it is traced, for neither
+        # A variadic reduce has no reverse mode: derivatives of the mean are those of the
+        # ordinary path. What `loss` captured is an argument if it is traced, for neither
         # decorator allows a closure over it; and only then, for arguments lose their numbers.
         @jax.custom_jvp
-        def gradient(traced: list[Any], params: PyTree, batch: PyTree) -> Any:
+        def mean(traced: list[Any], params: PyTree, batch: PyTree) -> Any:
             try:
-                return _fused(program, captured(traced), params, batch)
+                return _fused(transform, program, captured(traced), params, batch)
             except elements.NotFusableError:
-                return _one_at_a_time(program)(captured(traced), params, batch)
+                # On an accelerator a loop over models would launch its kernels one by one.
+                one = sequential_vmap(ordinary) if jax.default_backend() == "cpu" else ordinary
+                return one(traced, params, batch)
 
-        @gradient.defjvp
+        def ordinary(traced: list[Any], params: PyTree, batch: PyTree) -> Any:
+            return _ordinary(transform, program, captured(traced), params, batch)
+
+        @mean.defjvp
         def _(primals: Any, tangents: Any) -> Any:
-            def ordinary(traced: list[Any], params: PyTree, batch: PyTree) -> Any:
-                return _ordinary(program, captured(traced), params, batch)
-
             return jax.jvp(ordinary, primals, tangents)
 
-        traced = [const for const in program.consts if not elements.is_known(const)]
-        return gradient(traced, params, batch)
+        return mean(
+            [const for const in program.consts if not elements.is_known(const)], params, batch
+        )
 
     return batched
 
@@ -99,7 +112,7 @@ def explain(loss: Loss, params: PyTree, batch: PyTree) -> Path:
 
     def attempt(params: PyTree, batch: PyTree) -> Any:
         program = _trace(loss, params, batch)
-        return _fused(program, program.consts, params, batch)
+        return _fused(jax.value_and_grad, program, program.consts, params, batch)
 
     try:
         jax.eval_shape(attempt, params, batch)
@@ -137,36 +150,37 @@ def _evaluate(
 
 
 def _ordinary(
-    program: core.ClosedJaxpr, captured: Sequence[Any], params: PyTree, batch: PyTree
-) -> tuple[Float[Array, ""], PyTree]:
+    transform: Transform,
+    program: core.ClosedJaxpr,
+    captured: Sequence[Any],
+    params: PyTree,
+    batch: PyTree,
+) -> Any:
     def mean(params: PyTree) -> Float[Array, ""]:
         losses = jax.vmap(lambda example: _evaluate(program, captured, params, example))(batch)
         return jnp.mean(losses)
 
-    return jax.value_and_grad(mean)(params)
-
-
-def _one_at_a_time(program: core.ClosedJaxpr) -> Callable[..., Any]:
-    ordinary = functools.partial(_ordinary, program)
-    # On an accelerator a loop over models would launch its kernels one by one.
-    return sequential_vmap(ordinary) if jax.default_backend() == "cpu" else ordinary
+    return transform(mean)(params)
 
 
 def _fused(
-    program: core.ClosedJaxpr, captured: Sequence[Any], params: PyTree, batch: PyTree
-) -> tuple[Float[Array, ""], PyTree]:
-    leaves, treedef = jax.tree.flatten(params)
-    sums = 1 + sum(leaf.size for leaf in leaves)
+    transform: Transform,
+    program: core.ClosedJaxpr,
+    captured: Sequence[Any],
+    params: PyTree,
+    batch: PyTree,
+) -> Any:
+    sums = 1 + sum(leaf.size for leaf in jax.tree.leaves(params))
     if sums > MAX_SUMS:
         raise elements.NotFusableError(
             f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
             f"than {MAX_SUMS}: the fused loop would no longer be vectorised"
         )
-    closed = jax.make_jaxpr(
-        lambda captured, params, example: jax.value_and_grad(
-            functools.partial(_evaluate, program, captured)
-        )(params, example)
-    )(captured, params, _example(batch))
+
+    def of_one(captured: Sequence[Any], params: PyTree, example: PyTree) -> Any:
+        return transform(lambda params: _evaluate(program, captured, params, example))(params)
+
+    closed, shapes = jax.make_jaxpr(of_one, return_shape=True)(captured, params, _example(batch))
     if closed.effects:
         raise elements.NotFusableError(f"the loss has side effects: {closed.effects}")
     examples = jax.tree.leaves(batch)
@@ -174,18 +188,17 @@ def _fused(
         closed,
         [
             *map(elements.known, captured),
-            *map(elements.apart, leaves),
+            *map(elements.apart, jax.tree.leaves(params)),
             *(elements.apart(leaf, batched=True) for leaf in examples),
         ],
     )
     flat = [element for output in outputs for element in elements.objects(output).flat]
-    value, *gradient = _means(flat, batch=examples[0].shape[0])
-    ends = np.cumsum([leaf.size for leaf in leaves])
-    gradients = [
-        jnp.stack(gradient[end - leaf.size : end]).reshape(leaf.shape)
-        for leaf, end in zip(leaves, ends, strict=True)
+    means = iter(_means(flat, batch=examples[0].shape[0]))
+    leaves = [
+        jnp.stack([next(means) for _ in range(output.size)]).reshape(output.shape)
+        for output in outputs
     ]
-    return value, jax.tree.unflatten(treedef, gradients)
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
 def _means(scalars: Sequence[elements.Scalar], batch: int) -> list[Array]:

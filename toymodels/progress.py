@@ -1,6 +1,6 @@
 """A progress bar: what is running, cells done of all, training steps a second, time left."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from rich.text import Text
 @contextmanager
 def bar(
     title: str, *, cells: int, steps_per_cell: int, visible: bool
-) -> Iterator[Callable[[int], None]]:
+) -> Generator[Callable[[int], None]]:
     """Show a bar on standard error; in a file or a pipe, only its last state.
 
     Args:

@@ -238,16 +238,16 @@ def evaluate(
     checks.count("examples", examples)
     batches = -(-examples // batch)
     key = keys.fusable(key)
-    gradient = fuse.value_and_grad(loss)
+    mean = fuse.value(loss)
     draw, finish = draws.split(lambda key: sample(key, batch), key)
 
     def step(carry: Any, index: Int[Array, ""]) -> tuple[Any, None]:
         total, drawn = carry
-        value, _ = gradient(params, finish(drawn))
-        return (total + value, draw(jax.random.fold_in(key, index + 1))), None
+        total += mean(params, finish(drawn))
+        return (total, draw(jax.random.fold_in(key, index + 1))), None
 
     first = draw(jax.random.fold_in(key, 0))
-    zero = jnp.zeros((), jax.eval_shape(gradient, params, finish(first))[0].dtype)
+    zero = jnp.zeros((), jax.eval_shape(mean, params, finish(first)).dtype)
     (total, _), _ = lax.scan(step, (zero, first), jnp.arange(batches))
     return total / batches
 
@@ -256,7 +256,7 @@ def log_spaced(steps: int, number: int) -> tuple[int, ...]:
     """At most `number` different steps from 0 to `steps`, each about the same factor apart."""
     checks.count("steps", steps)
     checks.count("number", number, least=2)
-    return (0, *(int(s) for s in np.unique(np.geomspace(1, steps, number - 1).round())))
+    return (0, *(int(s) for s in np.unique(np.geomspace(steps, 1, number - 1).round())))
 
 
 def _snapshot_steps(snapshots: Sequence[int], steps: int) -> tuple[int, ...]:
