@@ -145,7 +145,7 @@ def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any
 
     values = {"density": np.geomspace(1, 0.05, cells)}
     program = blocks.Program(cell, values, width=blocks.default_width())
-    return lambda: blocks.run(program, [0], values, int)
+    return lambda: blocks.run(program, [0], values, lambda _: None)
 
 
 def plain_vmap(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any]:
@@ -210,15 +210,17 @@ def claims(results: xr.Dataset) -> list[Claim]:
     rate = results["rate"].median("round")
     cells = dict(zip(results["size"].values, np.atleast_1d(results.attrs["cells"]), strict=True))
     torch = rate.sel(contender=[name for name in CONTENDERS if name.startswith("torch")])
+    torch = torch.max("contender")
     made = [
         Claim(
             f"({size}) x {cells[size]}: model-steps per second, times those of PyTorch",
             SOURCE,
             expected=GOALS[size],
-            measured=float(rate.sel(size=size, contender="ours") / torch.sel(size=size).max()),
+            measured=float(rate.sel(size=size, contender="ours") / torch.sel(size=size)),
             bound=Bound.AT_LEAST,
         )
         for size in results["size"].values
+        if torch.notnull().all()  # PyTorch is an extra
     ]
     made += [
         Claim(

@@ -143,8 +143,8 @@ def test_bounds_hold_for_the_extreme_random_words(word):
     [
         # A word has 32 bits, of which a density of 1e-3 leaves 22.
         pytest.param(SparseUniform, 2.0**-20, id="SparseUniform"),
-        # 1 - |v| has the 23 bits of a float32 next to 1, of which it leaves 13.
-        pytest.param(SignedSparseUniform, 2.0**-12, id="SignedSparseUniform"),
+        # Its sign takes one of them.
+        pytest.param(SignedSparseUniform, 2.0**-19, id="SignedSparseUniform"),
     ],
 )
 def test_rare_values_keep_their_resolution(distribution, spacing):

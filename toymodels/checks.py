@@ -26,7 +26,7 @@ def interval(
 
     Args:
         name: what the value is, as the user knows it.
-        value: a number or an array; a traced one is not checked. NaN never passes.
+        value: a number or an array; a traced one is not checked. NaN and infinity never pass.
         low: least allowed value, itself allowed unless `open_low`.
         high: greatest allowed value.
         open_low: whether `low` itself is refused.
@@ -36,7 +36,7 @@ def interval(
         return
     numbers = np.asarray(value, np.float64)
     above = numbers > low if open_low else numbers >= low
-    wrong = numbers[~(above & (numbers <= high))]
+    wrong = numbers[~(above & (numbers <= high) & np.isfinite(numbers))]
     if wrong.size:
         bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
         raise InputError(f"{name} is {wrong[0]:g}, outside {bounds}: {remedy}")

@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Key
+from jax import lax
+from jaxtyping import Array, Float, Key, UInt32
 
 from toymodels import checks
 from toymodels.errors import InputError
@@ -58,8 +59,8 @@ class SparseUniform:
 class SignedSparseUniform:
     r"""Independent features, each zero with probability $1-p_i$, else uniform on $[-1, 1]$.
 
-    With $u \sim U[0, 1)$ and $v = 1 - 2u$ uniform on $(-1, 1]$, $|x_i| = \max(0, (|v| - 1 +
-    p_i)/p_i)$ with the sign of $v$. So $E x_i = 0$, $E x_i^2 = p_i/3$.
+    With $v \sim U[-1, 1)$, $|x_i| = \max(0, 1 - |v|/p_i)$ is positive exactly if $|v| < p_i$ and
+    then uniform; $x_i$ has the sign of $v$. So $E x_i = 0$, $E x_i^2 = p_i/3$.
 
     Attributes:
         num_features: $n$, at least 1.
@@ -75,8 +76,9 @@ class SignedSparseUniform:
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
         """Draw `batch` independent vectors with one use of `key`."""
         density = _density(self.density, self.num_features)
-        signed = 1 - 2 * _uniform(key, batch, self.num_features)
-        size = jnp.maximum(0.0, 1 - (1 - jnp.abs(signed)) / density)
+        signed = lax.bitcast_convert_type(_words(key, batch, self.num_features), jnp.int32)
+        signed = signed.astype(jnp.result_type(float)) * 2.0**-31
+        size = jnp.maximum(0.0, 1 - jnp.abs(signed) / density)
         return jnp.where(signed < 0, -size, size).T
 
 
@@ -117,14 +119,18 @@ def _density(density: Array | float, num_features: int) -> Float[Array, "feature
     return jnp.broadcast_to(density, (num_features,))[:, None]
 
 
-def _uniform(key: Key[Array, ""], batch: int, num_features: int) -> Float[Array, "features batch"]:
-    """Uniform on [0, 1), from all 32 bits of one word each, so that small values are fine.
+def _words(key: Key[Array, ""], batch: int, num_features: int) -> UInt32[Array, "features batch"]:
+    """One random word for each feature of each example.
 
     Features-major, here and until the end of every `sample`: processors vectorise along the
     innermost axis, so it should be the long one.
     """
     checks.count("batch", batch)
-    words = jax.random.bits(key, (num_features, batch), jnp.uint32)
+    return jax.random.bits(key, (num_features, batch), jnp.uint32)
+
+
+def _uniform(key: Key[Array, ""], batch: int, num_features: int) -> Float[Array, "features batch"]:
+    """Uniform on [0, 1), from all 32 bits of a word, so that small values are fine."""
     dtype = jnp.result_type(float)
-    # The last words round to 1 in float32.
-    return jnp.minimum(words.astype(dtype) * 2.0**-32, 1 - jnp.finfo(dtype).epsneg)
+    uniform = _words(key, batch, num_features).astype(dtype) * 2.0**-32
+    return jnp.minimum(uniform, 1 - jnp.finfo(dtype).epsneg)  # the last words round to 1

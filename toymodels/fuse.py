@@ -128,11 +128,11 @@ def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:
         raise ValueError(
             f"every leaf of a batch needs the same leading batch axis, of 1 or more: got {shapes}"
         )
-    closed = jax.make_jaxpr(loss)(params, _example(batch))
-    if [aval.shape for aval in closed.out_avals] != [()]:
+    closed, output = jax.make_jaxpr(loss, return_shape=True)(params, _example(batch))
+    if jax.tree.structure(output) != jax.tree.structure(0) or output.shape:
         raise ValueError(
-            f"loss returns shapes {[aval.shape for aval in closed.out_avals]} for one example; "
-            "it must return one number: sum over the outputs"
+            f"loss returns {output} for one example; it must return one number: sum over the "
+            "outputs"
         )
     return closed
 

@@ -162,7 +162,8 @@ def activations(
         features: one example; `vmap` over a batch.
 
     Returns:
-        Site name to value; a site inside a submodule is named `submodule/site`.
+        Site name to value; a site inside a submodule is named `submodule/site`. Of a site that
+        is called twice, the last value.
     """
     _, state = model.apply(
         {"params": params},

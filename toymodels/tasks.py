@@ -69,6 +69,4 @@ def geometric_importance(
     """
     checks.count("num_features", num_features)
     checks.interval("importance ratio", ratio, low=0, remedy="give a ratio of 0 or more")
-    # A product, not a power: exact for r = 0, and differentiable there.
-    ratios = jnp.full(num_features, ratio, jnp.result_type(float)).at[0].set(1.0)
-    return jnp.cumprod(ratios)
+    return jnp.asarray(ratio, jnp.result_type(float)) ** jnp.arange(num_features)

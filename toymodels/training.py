@@ -84,7 +84,8 @@ def fit(
         loss: of parameters and ONE example, to a scalar.
         sample: of a key and a batch size, to a batch of examples.
         optimizer: any Optax transformation. Its numbers may be traced (swept), except where
-            Optax itself needs a Python number, such as the length of a schedule.
+            Optax itself needs a Python number, such as the length of a schedule or the peak of
+            one with a warm-up.
         steps: number of updates, at least 1.
         batch: examples per update.
         points: most points that the loss curve keeps, evenly spaced.
@@ -98,30 +99,25 @@ def fit(
     checks.count("batch", batch)
     checks.count("points", points)
     snapshots = _snapshot_steps(snapshots, steps)
-    kept_steps = jnp.asarray(snapshots, jnp.int32)
     points = min(points, steps)
     key = keys.fusable(key)
     gradient = fuse.value_and_grad(loss)
     draw, finish = draws.split(lambda key: sample(key, batch), key)
     params = jax.tree.map(jnp.asarray, params)
 
-    def step(carry: Any, place: tuple[Int[Array, ""], Int[Array, ""]]) -> tuple[Any, None]:
+    def step(carry: Any, place: tuple[Int[Array, ""], ...]) -> tuple[Any, None]:
         params, state, drawn, curve, kept = carry
-        index, point = place
+        index, point, slot = place
         value, grads = gradient(params, finish(drawn))
         updates, state = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
         # Later writes to a slot win: a point of the curve holds the last step of its
         # stretch, a snapshot the last step up to the one asked for.
         curve = lax.dynamic_update_index_in_dim(curve, value, point, 0)
-        slot = jnp.searchsorted(kept_steps, index + 1) if snapshots else 0
-        kept = (
-            jax.tree.map(
+        if snapshots:
+            kept = jax.tree.map(
                 lambda old, new: lax.dynamic_update_index_in_dim(old, new, slot, 0), kept, params
             )
-            if snapshots
-            else None
-        )
         # Drawn one step ahead, so that XLA computes the words once and not where they are
         # used: once for all cells that share the key.
         return (params, state, draw(jax.random.fold_in(key, index + 1)), curve, kept), None
@@ -134,10 +130,14 @@ def fit(
         else None
     )
     carry = (params, optimizer.init(params), draw(jax.random.fold_in(key, 0)), curve, kept)
-    last_of_stretch = np.ceil((np.arange(points) + 1) * steps / points).astype(int) - 1
-    last_of_stretch = jnp.asarray(last_of_stretch)
+    stretches = range(1, points + 1)
+    last_of_stretch = jnp.asarray([-(-stretch * steps // points) - 1 for stretch in stretches])
     indices = jnp.arange(steps)
-    places = (indices, jnp.searchsorted(last_of_stretch, indices))
+    places = (
+        indices,
+        jnp.searchsorted(last_of_stretch, indices),
+        jnp.searchsorted(jnp.asarray(snapshots, jnp.int32), indices + 1),
+    )
     (params, _, _, curve, kept), _ = lax.scan(step, carry, places)
     return Fitted(
         params=params,
