@@ -27,7 +27,7 @@ from toymodels import claims as claims_
 from toymodels.claims import Bound as Bound
 from toymodels.claims import Claim as Claim
 from toymodels.errors import InputError
-from toymodels.sweeps import SweepInterrupted
+from toymodels.sweeps import SweepInterrupted, provenance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +123,11 @@ def execute(experiment: Experiment, config: Any, *, name: str, folder: Path) -> 
         "config": dataclasses.asdict(config),
         "commit": _commit(),
         "seconds": round(seconds, 1),
+        **provenance(),
         **{
-            attribute: results.attrs[attribute]
-            for attribute in ("versions", "python", "device", "block_width", "diverged_cells")
-            if attribute in results.attrs
+            name: results.attrs[name]
+            for name in ("block_width", "diverged_cells")
+            if name in results.attrs
         },
     }
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
@@ -144,13 +145,15 @@ def main(file: str) -> None:
 
 
 def _commit() -> str:
+    """The commit of the working folder, and whether any Python file differs from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, check=True, text=True
+        ).stdout.strip()
+
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            check=True,
-            text=True,
-        )
+        dirty = git("status", "--porcelain", "--", "*.py")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return described.stdout.strip()

@@ -114,7 +114,9 @@ def sweep(
                 f"units names {name!r}: the results hold {', '.join(map(str, results.variables))}"
             )
         results[name].attrs["units"] = unit
-    results.attrs.update(_provenance(width), seconds=round(time.perf_counter() - started, 3))
+    results.attrs.update(
+        provenance(), block_width=width, seconds=round(time.perf_counter() - started, 3)
+    )
     done = sum(int(part.done.sum()) for part in finished)
     total = sum(part.done.size for part in finished)
     if done < total:
@@ -151,6 +153,16 @@ def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
     lowest = results[by].fillna(math.inf).argmin(over)
     best = results.isel({over: lowest})
     return best.assign_attrs(selection=f"lowest {by} of {results.sizes[over]} over {over}")
+
+
+def provenance() -> dict[str, str]:
+    """What the last bits of a number depend on, beside the program: software and device."""
+    packages = ("toymodels", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "versions": " ".join(f"{name}={metadata.version(name)}" for name in packages),
+        "python": platform.python_version(),
+        "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
+    }
 
 
 def _check_arguments(cell: blocks.Cell, names: Sequence[str]) -> None:
@@ -338,13 +350,3 @@ def _warn_of_diverged(diverged: xr.DataArray) -> None:
 
 def _title(cell: blocks.Cell) -> str:
     return Path(inspect.getsourcefile(cell) or "sweep").stem
-
-
-def _provenance(width: int) -> dict[str, str | int]:
-    packages = ("toymodels", "jax", "jaxlib", "flax", "optax", "numpy")
-    return {
-        "versions": " ".join(f"{name}={metadata.version(name)}" for name in packages),
-        "python": platform.python_version(),
-        "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
-        "block_width": width,
-    }
