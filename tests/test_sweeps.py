@@ -232,6 +232,15 @@ def test_bad_input_names_the_value_and_the_remedy(cell, arguments, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"dims": {"z": ()}}, {"dims": {"y": ("n",)}}, {"units": {"z": "m"}}]
+)
+def test_wrong_names_come_to_light_before_anything_runs(monkeypatch, wrong):
+    monkeypatch.setattr(blocks, "run", lambda *arguments: pytest.fail("ran"))
+    with pytest.raises(InputError):
+        sweep(noisy_sum, axes={"a": [1.0], "b": [1.0]}, **wrong)
+
+
 def test_a_sweep_inside_a_trace_is_refused():
     with pytest.raises(InputError, match="plain Python"):
         jax.jit(lambda: sweep(noisy_sum, axes={"a": [1.0], "b": [1.0]}))()

@@ -111,11 +111,7 @@ def run(
         RuntimeError: two lanes of equal seed and values gave different numbers.
     """
     count = max((len(numbers) for numbers in values.values()), default=1)
-    outputs = {
-        name: np.zeros((len(seeds), count, *output.shape), output.dtype)
-        for name, output in program.outputs.items()
-    }
-    done = np.zeros((len(seeds), count), bool)
+    outputs, done = nothing(program.outputs, len(seeds), count)
 
     def work(number: int, row: int, start: int) -> int:
         # The last block is filled with copies of its last lane: a free check of the promise.
@@ -148,6 +144,15 @@ def run(
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     return Finished(outputs, done)
+
+
+def nothing(outputs: Mapping[str, jax.ShapeDtypeStruct], num_seeds: int, lanes: int) -> Finished:
+    """What `run` leaves if it is interrupted at once."""
+    empty = {
+        name: np.zeros((num_seeds, lanes, *output.shape), output.dtype)
+        for name, output in outputs.items()
+    }
+    return Finished(empty, np.zeros((num_seeds, lanes), bool))
 
 
 def _key_data(seed: int) -> UInt32[np.ndarray, "2"]:

@@ -12,7 +12,6 @@ import itertools
 import math
 import platform
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,12 +19,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import xarray as xr
 from jax.core import Tracer
-from numpy.typing import NDArray
 
-from toymodels import blocks, grids
+from toymodels import blocks, datasets, grids
 from toymodels.errors import InputError
 from toymodels.progress import bar
 
@@ -88,31 +85,33 @@ def sweep(
     grid = grids.Grid(axes or {})
     static_axes = {name: grids.choices(name, values) for name, values in (static or {}).items()}
     _check_arguments(cell, [*static_axes, *grid.coords])
+    variants = list(itertools.product(*static_axes.values()))
+    fixed = [
+        {name: value for name, (_, value) in zip(static_axes, variant, strict=True)}
+        for variant in variants
+    ]
+    # All that can be wrong with names and shapes comes to light before the first block runs.
+    shapes = [_checked_shapes(cell, numbers, grid) for numbers in fixed]
+    own_dims = datasets.own_dims(shapes, dims or {})
+    for name in (units or {}).keys() - own_dims.keys() - grid.coords.keys():
+        raise InputError(f"units names {name!r}: the cell returns {', '.join(own_dims)}")
     started = time.perf_counter()
     finished: list[blocks.Finished] = []
-    for variant in itertools.product(*static_axes.values()):
-        fixed = {name: value for name, (_, value) in zip(static_axes, variant, strict=True)}
-        shapes = _checked_shapes(cell, fixed, grid)
-        if finished and not finished[-1].done.all():  # interrupted: only shapes are needed
-            empty = {
-                n: np.zeros((num_seeds, grid.size, *s.shape), s.dtype) for n, s in shapes.items()
-            }
-            finished.append(blocks.Finished(empty, np.zeros((num_seeds, grid.size), bool)))
+    for variant, numbers, outputs in zip(variants, fixed, shapes, strict=True):
+        if finished and not finished[-1].done.all():  # interrupted
+            finished.append(blocks.nothing(outputs, num_seeds, grid.size))
             continue
-        program = _compiled(cell, fixed, grid, width)
-        title = " ".join(
-            [_title(cell), *(f"{n}={v[0]}" for n, v in zip(static_axes, variant, strict=True))]
-        )
+        program = _compiled(cell, numbers, grid, width)
+        labels = [f"{name}={choice[0]}" for name, choice in zip(static_axes, variant, strict=True)]
         with bar(
-            title, cells=num_seeds * grid.size, steps_per_cell=program.steps, visible=progress
+            " ".join([_title(cell), *labels]),
+            cells=num_seeds * grid.size,
+            steps_per_cell=program.steps,
+            visible=progress,
         ) as report:
             finished.append(blocks.run(program, range(num_seeds), grid.values, report))
-    results = _dataset(finished, grid, static_axes, dims or {})
+    results = datasets.assemble(finished, grid, static_axes, own_dims)
     for name, unit in (units or {}).items():
-        if name not in results.variables:
-            raise InputError(
-                f"units names {name!r}: the results hold {', '.join(map(str, results.variables))}"
-            )
         results[name].attrs["units"] = unit
     results.attrs.update(
         provenance(), block_width=width, seconds=round(time.perf_counter() - started, 3)
@@ -248,104 +247,6 @@ def _compiled(
             f"the cell needs a plain number for axis {names}, as Optax does for the length of a "
             "schedule: sweep it with static="
         ) from error
-
-
-def _dataset(
-    finished: Sequence[blocks.Finished],
-    grid: grids.Grid,
-    static_axes: Mapping[str, Sequence[tuple[Any, Any]]],
-    dims: Mapping[str, Sequence[str]],
-) -> xr.Dataset:
-    outer = [len(choices) for choices in static_axes.values()]
-    leading = [*static_axes, *grid.shape, "seed"]
-    seeds = len(finished[0].done)
-    valid = np.stack([_finite(part) for part in finished])  # variants x seeds x cells
-    done = np.stack([part.done for part in finished])
-
-    def arranged(parts: NDArray[Any]) -> NDArray[Any]:
-        """From variants x seeds x points x own to static x axes x seeds x own."""
-        moved = np.moveaxis(parts, 1, 2)
-        return moved.reshape(*outer, *grid.shape.values(), seeds, *parts.shape[3:])
-
-    variables: dict[str, Any] = {}
-    for name in _names(finished):
-        parts = [part.outputs[name] for part in finished]
-        own = _own_dims(name, [part.shape[2:] for part in parts], dims)
-        longest = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
-        stacked = np.stack([grids.padded(part, longest) for part in parts])
-        if not valid.all():
-            mask = valid.reshape(*valid.shape, *[1] * (stacked.ndim - 3))
-            stacked = np.where(
-                mask, stacked, np.asarray(np.nan, np.result_type(stacked, np.float32))
-            )
-        variables[name] = ((*leading, *own), arranged(stacked))
-    for name in dims.keys() - variables.keys():
-        raise InputError(f"dims names {name!r}: the cell returns {', '.join(variables)}")
-    results = xr.Dataset(
-        variables,
-        coords={
-            **{name: [label for label, _ in choices] for name, choices in static_axes.items()},
-            **{
-                name: (dimension, list(numbers))
-                for name, (dimension, numbers) in grid.coords.items()
-            },
-            "seed": range(seeds),
-        },
-    )
-    diverged = xr.DataArray(
-        arranged(done & ~valid), dims=leading, coords={d: results[d] for d in leading}
-    )
-    _warn_of_diverged(diverged)
-    return results.assign_attrs(diverged_cells=int(diverged.sum()))
-
-
-def _names(finished: Sequence[blocks.Finished]) -> list[str]:
-    names = [list(part.outputs) for part in finished]
-    if any(set(other) != set(names[0]) for other in names):
-        raise InputError(f"the cell returns different names along a static axis: {names}")
-    return names[0]
-
-
-def _own_dims(
-    name: str, shapes: Sequence[tuple[int, ...]], dims: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
-    ranks = {len(shape) for shape in shapes}
-    if len(ranks) > 1:
-        raise InputError(f"output {name!r} has {sorted(ranks)} dimensions along a static axis")
-    (rank,) = ranks
-    if name not in dims:
-        if len(set(shapes)) > 1:
-            raise InputError(
-                f"output {name!r} changes its shape along a static axis, {set(shapes)}: "
-                f"name its dimensions, dims={{{name!r}: (...)}}"
-            )
-        return tuple(f"{name}_{axis}" for axis in range(rank))
-    if len(dims[name]) != rank:
-        raise InputError(f"dims of {name!r} is {tuple(dims[name])}: it has {rank} dimensions")
-    return tuple(dims[name])
-
-
-def _finite(part: blocks.Finished) -> NDArray[Any]:
-    """Which cells ran and gave finite numbers only."""
-    finite = part.done.copy()
-    for output in part.outputs.values():
-        finite &= np.isfinite(output).all(axis=tuple(range(2, output.ndim)))
-    return finite
-
-
-def _warn_of_diverged(diverged: xr.DataArray) -> None:
-    if not diverged.any():
-        return
-    flat = diverged.stack(cell=diverged.dims)
-    named = [
-        " ".join(f"{n}={v}" for n, v in zip(diverged.dims, label, strict=True))
-        for label in flat.cell.values[flat.values][:3]
-    ]
-    warnings.warn(
-        f"{int(diverged.sum())} of {diverged.size} cells diverged and are NaN: "
-        f"{'; '.join(named)}{'; ...' if diverged.sum() > 3 else ''}",
-        stacklevel=4,
-    )
 
 
 def _title(cell: blocks.Cell) -> str:

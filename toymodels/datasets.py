@@ -1,0 +1,113 @@
+"""From finished blocks to a labelled `xarray.Dataset`."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from toymodels import blocks, grids
+from toymodels.errors import InputError
+
+Shapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
+
+
+def own_dims(
+    variants: Sequence[Shapes], dims: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """The names of the dimensions that each output brings along.
+
+    Args:
+        variants: shapes of the outputs for each choice of the static axes.
+        dims: names given by the user.
+
+    Raises:
+        InputError: names that do not fit the outputs, or outputs that do not fit each other.
+    """
+    names = [list(shapes) for shapes in variants]
+    if any(set(other) != set(names[0]) for other in names):
+        raise InputError(f"the cell returns different names along a static axis: {names}")
+    for name in dims.keys() - set(names[0]):
+        raise InputError(f"dims names {name!r}: the cell returns {', '.join(names[0])}")
+    named: dict[str, tuple[str, ...]] = {}
+    for name in names[0]:
+        shapes = {variant[name].shape for variant in variants}
+        ranks = sorted({len(shape) for shape in shapes})
+        if len(ranks) > 1:
+            raise InputError(f"output {name!r} has {ranks} dimensions along a static axis")
+        if name not in dims and len(shapes) > 1:
+            raise InputError(
+                f"output {name!r} changes its shape along a static axis, {sorted(shapes)}: "
+                f"name its dimensions, dims={{{name!r}: (...)}}"
+            )
+        named[name] = tuple(dims.get(name, [f"{name}_{axis}" for axis in range(ranks[0])]))
+        if len(named[name]) != ranks[0]:
+            raise InputError(f"dims of {name!r} is {named[name]}: it has {ranks[0]} dimensions")
+    return named
+
+
+def assemble(
+    finished: Sequence[blocks.Finished],
+    grid: grids.Grid,
+    static_axes: Mapping[str, Sequence[tuple[Any, Any]]],
+    own: Mapping[str, tuple[str, ...]],
+) -> xr.Dataset:
+    """Label the outputs; NaN for what did not run, diverged, or is longer elsewhere."""
+    outer = [len(choices) for choices in static_axes.values()]
+    leading = [*static_axes, *grid.shape, "seed"]
+    seeds = len(finished[0].done)
+    valid = np.stack([_finite(part) for part in finished])  # variants x seeds x points
+    done = np.stack([part.done for part in finished])
+
+    def arranged(parts: NDArray[Any]) -> NDArray[Any]:
+        """From variants x seeds x points x own to static x axes x seeds x own."""
+        moved = np.moveaxis(parts, 1, 2)
+        return moved.reshape(*outer, *grid.shape.values(), seeds, *parts.shape[3:])
+
+    variables: dict[str, Any] = {}
+    for name, dims in own.items():
+        parts = [part.outputs[name] for part in finished]
+        longest = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
+        stacked = np.stack([grids.padded(part, longest) for part in parts])
+        if not valid.all():
+            mask = valid.reshape(*valid.shape, *[1] * (stacked.ndim - 3))
+            missing = np.asarray(np.nan, np.result_type(stacked, np.float32))
+            stacked = np.where(mask, stacked, missing)
+        variables[name] = ((*leading, *dims), arranged(stacked))
+    coords: dict[str, Any] = {
+        **{name: [label for label, _ in choices] for name, choices in static_axes.items()},
+        **{name: (along, list(numbers)) for name, (along, numbers) in grid.coords.items()},
+        "seed": range(seeds),
+    }
+    results = xr.Dataset(variables, coords)
+    diverged = xr.DataArray(
+        arranged(done & ~valid), dims=leading, coords={name: results[name] for name in leading}
+    )
+    _warn_of_diverged(diverged)
+    return results.assign_attrs(diverged_cells=int(diverged.sum()))
+
+
+def _finite(part: blocks.Finished) -> NDArray[Any]:
+    """Which cells ran and gave finite numbers only."""
+    finite = part.done.copy()
+    for output in part.outputs.values():
+        finite &= np.isfinite(output).all(axis=tuple(range(2, output.ndim)))
+    return finite
+
+
+def _warn_of_diverged(diverged: xr.DataArray) -> None:
+    if not diverged.any():
+        return
+    flat = diverged.stack(cell=diverged.dims)
+    named = [
+        " ".join(f"{n}={v}" for n, v in zip(diverged.dims, label, strict=True))
+        for label in flat.cell.values[flat.values][:3]
+    ]
+    warnings.warn(
+        f"{int(diverged.sum())} of {diverged.size} cells diverged and are NaN: "
+        f"{'; '.join(named)}{'; ...' if diverged.sum() > 3 else ''}",
+        stacklevel=4,
+    )
