@@ -81,6 +81,17 @@ def test_any_grid_is_a_part_of_the_finest(numbers, num_seeds):
     xr.testing.assert_equal(some, finest.sel(some.coords))
 
 
+def test_whole_numbers_are_no_other_type():
+    """Or else a cell would depend on whether its axis holds a fraction elsewhere."""
+
+    def cell(key, *, a):
+        return {"half": a / 2, "type": jnp.issubdtype(jnp.asarray(a).dtype, jnp.floating)}
+
+    whole, mixed = (sweep(cell, axes={"a": axis}) for axis in ([1, 2], [1, 2.5]))
+    assert whole["type"].all()
+    xr.testing.assert_equal(whole.sel(a=1, drop=True), mixed.sel(a=1, drop=True))
+
+
 def test_widths_agree_to_rounding():
     axes = {"density": [0.1, 0.5], "learning_rate": [1e-2]}
     narrow, wide = (sweep(short_training, axes=axes, width=width) for width in (2, 16))

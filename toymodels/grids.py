@@ -51,16 +51,17 @@ class Grid:
         flat: dict[str, NDArray[Any]] = {}
         for name, (dimension, numbers) in self.coords.items():
             own = [-1 if other == dimension else 1 for other in dimensions]
-            column = np.asarray(numbers, np.result_type(*numbers)).reshape(own)
+            # Never whole numbers: one axis in two grids must not differ in type.
+            column = np.asarray(numbers, float).reshape(own)
             flat[name] = np.broadcast_to(column, tuple(self.shape.values())).ravel()
         return flat
 
-    def ends(self) -> tuple[dict[str, int | float], dict[str, int | float]]:
+    def ends(self) -> tuple[dict[str, float], dict[str, float]]:
         """The lowest and the highest number of every axis."""
         numbers = {name: column for name, (_, column) in self.coords.items()}
         return (
-            {name: min(column) for name, column in numbers.items()},
-            {name: max(column) for name, column in numbers.items()},
+            {name: float(min(column)) for name, column in numbers.items()},
+            {name: float(max(column)) for name, column in numbers.items()},
         )
 
 

@@ -55,7 +55,7 @@ def sweep(
         cell: a pure function of a key and numbers by keyword, to a dict of arrays.
         axes: name to numbers; the grid is their product. A tuple of names with tuples of
             numbers is one axis along which several numbers move together, named after the
-            first. Compiled once for all numbers.
+            first. Compiled once for all numbers, which reach the cell as floats.
         static: name to values that change shapes or structure, compiled one by one: numbers
             or strings, or a dict of label to any object.
         num_seeds: seeds 0, 1, ..., each with the key `jax.random.key(seed)`.
