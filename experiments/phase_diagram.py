@@ -201,7 +201,14 @@ def plot(results: xr.Dataset) -> Figure:
 
     axes = grid[1, 2]
     column = results["norm"].sel(importance=0.5, method="nearest")
-    axes.semilogx(results.density, column.transpose("density", "seed"), ".", color="0.75", ms=3)
+    axes.semilogx(
+        results.density,
+        column.transpose("density", "seed"),
+        ".",
+        color="0.75",
+        ms=3,
+        rasterized=True,
+    )
     axes.semilogx(
         results.density,
         best["norm"].sel(importance=0.5, method="nearest"),

@@ -28,8 +28,13 @@ Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
 # From a function of parameters to one: the function itself, or its value and gradient.
 Transform: TypeAlias = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
-MAX_SUMS = 192
-"""Most sums over the batch that one loop carries: beyond, LLVM no longer vectorises it."""
+MAX_SUMS = 224
+"""Most sums over the batch that one loop carries.
+
+Measured on one AVX-512 core with batches of 1024, fused against ordinary path, in thousand
+model-steps per second: 76 / 16 at 49 sums, 32 / 8 at 121, 17 / 7 at 211, 12 / 9 at 271,
+9 / 7 at 361. Compilation takes 2, 3, 5, 6 and 9 times as long as the ordinary path's.
+"""
 
 
 class Path(NamedTuple):
@@ -174,7 +179,7 @@ def _fused(
     if sums > MAX_SUMS:
         raise elements.NotFusableError(
             f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
-            f"than {MAX_SUMS}: the fused loop would no longer be vectorised"
+            f"than {MAX_SUMS}: the fused loop would gain little and compile slowly"
         )
 
     def of_one(captured: Sequence[Any], params: PyTree, example: PyTree) -> Any:
