@@ -125,7 +125,7 @@ def execute(experiment: Experiment, config: Any, *, name: str, folder: Path) -> 
         "seconds": round(seconds, 1),
         **provenance(),
         **{
-            name: results.attrs[name]
+            name: int(results.attrs[name])
             for name in ("block_width", "diverged_cells")
             if name in results.attrs
         },

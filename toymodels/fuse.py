@@ -209,12 +209,22 @@ def _fused(
 def _means(scalars: Sequence[elements.Scalar], batch: int) -> list[Array]:
     """Mean over the batch of each element, all in one reduction."""
     varying = [scalar for scalar in scalars if np.shape(scalar)]
-    zeros = tuple(np.zeros((), scalar.dtype)[()] for scalar in varying)
-    sums = iter(lax.reduce(tuple(varying), zeros, _add, (0,)) if varying else ())
+    if len(varying) == 1:
+        # XLA hands a reduction of one operand to a library, and computes every operation on
+        # the batch apart. Of two, both used, it is a loop like any other.
+        (total, negative) = _sums([*varying, -varying[0]])
+        sums = iter([(total - negative) / 2])
+    else:
+        sums = iter(_sums(varying))
     return [
         next(sums) / jnp.asarray(batch, scalar.dtype) if np.shape(scalar) else jnp.asarray(scalar)
         for scalar in scalars
     ]
+
+
+def _sums(vectors: Sequence[Array]) -> Sequence[Array]:
+    zeros = tuple(np.zeros((), vector.dtype)[()] for vector in vectors)
+    return lax.reduce(tuple(vectors), zeros, _add, (0,)) if vectors else ()
 
 
 def _add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
