@@ -255,9 +255,7 @@ def claims(results: xr.Dataset) -> list[Claim]:
             measured=many,
             bound=Bound.AT_MOST,
             note="Importing JAX, Flax and xarray and starting the backend take 250 MB "
-            "of it, and compiling one program 125 MB."
-            if many > 400
-            else "",
+            "of it, and compiling one program the rest.",
         )
     )
     return made

@@ -32,7 +32,7 @@ class Claim:
         measured: what the results give. NaN fails.
         tolerance: slack allowed against `expected`.
         bound: near `expected` within `tolerance`, or on one side of it.
-        note: for a claim that honestly fails: what was measured and why.
+        note: shown if the claim fails: what was found, and why.
     """
 
     statement: str
@@ -93,7 +93,7 @@ def show(title: str, claims: Sequence[Claim], console: Console) -> None:
         table.add_column(column, overflow="fold")
     for claim in claims:
         mark = "[green]pass[/]" if claim.holds else "[red]FAIL[/]"
-        statement = f"{claim.statement}\n[dim]{claim.note}[/]" if claim.note else claim.statement
+        statement = claim.statement + (f"\n[dim]{claim.note}[/]" if _finding(claim) else "")
         table.add_row(mark, statement, claim.range, f"{claim.measured:.5g}")
     console.print(table)
 
@@ -111,7 +111,7 @@ def markdown(claims: dict[str, list[Claim]]) -> str:
         lines += ["", f"## {name}", "", "| | claim | expected | measured | source |"]
         lines += ["|---|---|---|---|---|"]
         for claim in group:
-            note = f" *{claim.note}*" if claim.note else ""
+            note = f" *{claim.note}*" if _finding(claim) else ""
             lines.append(f"{_cells(claim, claim.statement + note)} {claim.source} |")
     return "\n".join([*lines, ""])
 
@@ -131,6 +131,10 @@ def insert(table: str, page: Path) -> None:
     if start not in text or end not in text:
         raise InputError(f"{page} has no lines {start.strip()} and {end}: add them")
     page.write_text(text.partition(start)[0] + start + table + end + text.partition(end)[2])
+
+
+def _finding(claim: Claim) -> bool:
+    return bool(claim.note) and not claim.holds
 
 
 def _cells(claim: Claim, statement: str) -> str:
