@@ -50,7 +50,7 @@ class Config:
     slow_steps: tuple[int, ...] = (30, 30, 30, 60, 40)
     """Of the contenders that are not ours."""
     batch: int = 1024
-    rounds: int = 3
+    rounds: int = 2
     many_cells: int = 50_000
     """Of (5, 2), for the memory."""
 
