@@ -95,8 +95,8 @@ def test_a_failing_claim_fails_the_command(tmp_path):
             """
         )
     )
-    command("run", "wrong.py", folder=tmp_path, expect=1)
-    command("claims", folder=tmp_path, expect=1)
+    command("run", "wrong.py", folder=tmp_path, expect=3)
+    command("claims", folder=tmp_path, expect=3)
     command("run", "wrong.py", "--two", "3", "--out", "figures", folder=tmp_path)
     assert "1 of 1 claims hold" in command("claims", folder=tmp_path).stdout
 

@@ -233,7 +233,7 @@ def test_a_traced_density_is_not_looked_at():
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, 3.0, True, "3", None])
 def test_a_number_of_things_is_a_whole_number(value):
-    with pytest.raises(InputError, match=r"^num_features is .*: give a whole number, 1 or more$"):
+    with pytest.raises(InputError, match=r"^num_features is .*: give a whole number, 1 or more"):
         checks.count("num_features", value)
 
 

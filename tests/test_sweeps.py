@@ -218,6 +218,18 @@ def changing_shape(key, *, a):
         (lambda key: jnp.zeros(2), {}, "return a dict"),
         (lambda key: {"params": {"w": jnp.zeros(2)}}, {}, "'params' .* is a dict"),
         (lambda key: {"k": key}, {}, "'k' .* is a key"),
+        (lambda key, *, a: {"a": a}, {"axes": {"a": [1.0]}}, "'a' has the name of an axis"),
+        (lambda key, *, seed: {"y": seed}, {"axes": {"seed": [1.0]}}, "named 'seed'"),
+        (
+            noisy_sum,
+            {"axes": {"a": [1.0], "b": [1.0]}, "dims": {"pair": ("seed",)}},
+            "a name of its own, none of a, b, seed",
+        ),
+        (
+            lambda key: {"x": jnp.zeros(2), "y": jnp.zeros(3)},
+            {"dims": {"x": ("n",), "y": ("n",)}},
+            "dimension 'n' has length 2 and, in output 'y', 3",
+        ),
         (
             lambda key, *, n: {"y": jnp.zeros(n)},
             {"static": {"n": [1, 2]}},

@@ -194,7 +194,7 @@ def test_train_is_the_loop_written_by_hand(trained):
 
 
 def test_train_of_many_numbers_is_the_loop_written_by_hand():
-    model, features = ReLUOutput(10), SparseUniform(20, 0.3)
+    model, features = ReLUOutput(12), SparseUniform(20, 0.3)
     assert not toymodels.explain(
         toymodels.task_loss(model, Task(features)),
         model.init(KEY, jnp.zeros(20))["params"],

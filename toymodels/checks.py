@@ -49,4 +49,8 @@ def count(name: str, value: Any, *, least: int = 1) -> None:
             f"{name} decides shapes, so it cannot be an axis of numbers: sweep it with static="
         )
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} is {value!r}: give a whole number, {least} or more")
+        # A whole float is most likely the end of an axis.
+        hint = (
+            ", or sweep it with static=" if isinstance(value, float) and value.is_integer() else ""
+        )
+        raise InputError(f"{name} is {value!r}: give a whole number, {least} or more{hint}")

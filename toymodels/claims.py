@@ -3,11 +3,13 @@
 import dataclasses
 import enum
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from toymodels.errors import InputError
@@ -43,10 +45,15 @@ class Claim:
     bound: Bound = Bound.NEAR
     note: str = ""
 
+    def __post_init__(self) -> None:
+        """Take whatever is one number, such as an array of no dimensions."""
+        for name in ("expected", "measured", "tolerance"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     @property
     def holds(self) -> bool:
         """Whether `measured` is where it should be."""
-        difference = float(self.measured) - float(self.expected)
+        difference = self.measured - self.expected
         return {
             Bound.NEAR: abs(difference) <= self.tolerance,
             Bound.AT_LEAST: difference >= -self.tolerance,
@@ -63,8 +70,8 @@ class Claim:
     def to_json(self) -> dict[str, Any]:
         """The claim and whether it holds, for `from_json`."""
         fields = dataclasses.asdict(self)
-        # NaN is not JSON.
-        measured = self.measured if self.measured == self.measured else None
+        # NaN and infinity are not JSON.
+        measured = self.measured if math.isfinite(self.measured) else None
         return {**fields, "measured": measured, "bound": self.bound.value, "holds": self.holds}
 
     @classmethod
@@ -93,7 +100,9 @@ def show(title: str, claims: Sequence[Claim], console: Console) -> None:
         table.add_column(column, overflow="fold")
     for claim in claims:
         mark = "[green]pass[/]" if claim.holds else "[red]FAIL[/]"
-        statement = claim.statement + (f"\n[dim]{claim.note}[/]" if _finding(claim) else "")
+        statement = escape(claim.statement)
+        if _finding(claim):
+            statement += f"\n[dim]{escape(claim.note)}[/]"
         table.add_row(mark, statement, claim.range, f"{claim.measured:.5g}")
     console.print(table)
 

@@ -30,7 +30,7 @@ commands:
                         the table into PAGE, between the marks of README.md
   new FILE              write the skeleton of a new experiment
 
-`run` and `claims` exit with 1 if a claim fails, with 2 on bad input.
+`run` and `claims` exit with 3 if a claim fails, with 2 on bad input.
 """
 
 _SKELETON = '''\
@@ -95,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case _:
                 raise InputError(f"no command {command!r}: list, run, claims or new")
     except InputError as error:
-        Console(stderr=True).print(f"[red]toymodels:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"toymodels: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         raise SystemExit(2) from error
 
 
@@ -165,7 +167,7 @@ def _run(arguments: Sequence[str]) -> None:
     if scale == "smoke":
         print("smoke scale: shows that the experiment runs, not that its claims hold")
     elif not holds:
-        raise SystemExit(1)
+        raise SystemExit(3)
 
 
 def _claims(folder: Path, pages: Sequence[Path]) -> None:
@@ -181,7 +183,7 @@ def _claims(folder: Path, pages: Sequence[Path]) -> None:
     flat = [claim for group in groups.values() for claim in group]
     print(f"{sum(claim.holds for claim in flat)} of {len(flat)} claims hold")
     if not all(claim.holds for claim in flat):
-        raise SystemExit(1)
+        raise SystemExit(3)
 
 
 def _new(arguments: Sequence[str]) -> None:
@@ -193,7 +195,7 @@ def _new(arguments: Sequence[str]) -> None:
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} is not a folder: make it first")
     title = path.stem.replace("_", " ").capitalize()
-    path.write_text(_SKELETON.format(title=title, file=path))
+    path.write_text(_SKELETON.format(title=title))
     print(f"{path} is ready: toymodels run {path}")
 
 

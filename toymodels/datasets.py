@@ -16,13 +16,14 @@ Shapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
 
 
 def own_dims(
-    variants: Sequence[Shapes], dims: Mapping[str, Sequence[str]]
+    variants: Sequence[Shapes], dims: Mapping[str, Sequence[str]], taken: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
     """The names of the dimensions that each output brings along.
 
     Args:
         variants: shapes of the outputs for each choice of the static axes.
         dims: names given by the user.
+        taken: names of the axes and of the seed.
 
     Raises:
         InputError: names that do not fit the outputs, or outputs that do not fit each other.
@@ -32,7 +33,11 @@ def own_dims(
         raise InputError(f"the cell returns different names along a static axis: {names}")
     for name in dims.keys() - set(names[0]):
         raise InputError(f"dims names {name!r}: the cell returns {', '.join(names[0])}")
+    for name in names[0]:
+        if name in taken:
+            raise InputError(f"output {name!r} has the name of an axis: give it another")
     named: dict[str, tuple[str, ...]] = {}
+    lengths: dict[str, int] = {}
     for name in names[0]:
         shapes = {variant[name].shape for variant in variants}
         ranks = sorted({len(shape) for shape in shapes})
@@ -46,6 +51,17 @@ def own_dims(
         named[name] = tuple(dims.get(name, [f"{name}_{axis}" for axis in range(ranks[0])]))
         if len(named[name]) != ranks[0]:
             raise InputError(f"dims of {name!r} is {named[name]}: it has {ranks[0]} dimensions")
+        if len({*named[name], *taken}) < ranks[0] + len(taken):
+            raise InputError(
+                f"dims of {name!r} is {named[name]}: give each a name of its own, none of "
+                f"{', '.join(taken)}"
+            )
+        for dimension, sizes in zip(named[name], zip(*shapes, strict=True), strict=True):
+            if lengths.setdefault(dimension, max(sizes)) != max(sizes):
+                raise InputError(
+                    f"dimension {dimension!r} has length {lengths[dimension]} and, in output "
+                    f"{name!r}, {max(sizes)}: name them apart with dims="
+                )
     return named
 
 

@@ -58,7 +58,8 @@ def sweep(
             first. Compiled once for all numbers, which reach the cell as floats.
         static: name to values that change shapes or structure, compiled one by one: numbers
             or strings, or a dict of label to any object.
-        num_seeds: seeds 0, 1, ..., each with the key `jax.random.key(seed)`.
+        num_seeds: seeds 0, 1, ..., each with the key `jax.random.key(seed)`. A block holds one
+            seed, so a grid of fewer points than `width` costs as much as one of `width`.
         dims: output name to the names of its own dimensions. The default is `name_0`, ...;
             required where a static axis changes a shape: shorter ones are padded with NaN.
         units: name of an output or an axis to its unit, kept as an attribute.
@@ -92,7 +93,8 @@ def sweep(
     ]
     # All that can be wrong with names and shapes comes to light before the first block runs.
     shapes = [_checked_shapes(cell, numbers, grid) for numbers in fixed]
-    own_dims = datasets.own_dims(shapes, dims or {})
+    taken = [*static_axes, *grid.coords, "seed"]
+    own_dims = datasets.own_dims(shapes, dims or {}, taken)
     for name in (units or {}).keys() - own_dims.keys() - grid.coords.keys():
         raise InputError(f"units names {name!r}: the cell returns {', '.join(own_dims)}")
     started = time.perf_counter()
@@ -168,6 +170,8 @@ def _check_arguments(cell: blocks.Cell, names: Sequence[str]) -> None:
     """The axes and the cell's keyword arguments match one to one."""
     if len(set(names)) < len(names):
         raise InputError(f"an axis is both static and not: {', '.join(names)}")
+    if "seed" in names:
+        raise InputError("an axis is named 'seed', the name of the seeds: give it another")
     _, *parameters = inspect.signature(cell).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
@@ -250,4 +254,7 @@ def _compiled(
 
 
 def _title(cell: blocks.Cell) -> str:
-    return Path(inspect.getsourcefile(cell) or "sweep").stem
+    try:
+        return Path(inspect.getsourcefile(cell) or "sweep").stem
+    except TypeError:  # neither function nor method: a partial, say
+        return "sweep"

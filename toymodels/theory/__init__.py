@@ -2,3 +2,7 @@
 
 A quantity has the name of its measurement in `toymodels.analysis`.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["phases"])
