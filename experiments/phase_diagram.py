@@ -134,10 +134,12 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         tm.Claim(
             "one seed is not enough, for it is often in a local minimum: its agreement with the "
             "closed-form diagram, mean over seeds",
-            "our own trial with another start gave 0.82; always guessing superposition gives 0.75",
+            "a trial with these settings and another start, which gave 0.82",
             expected=0.82,
             measured=float((results["phase"] == expected).mean()),
-            bound=tm.Bound.AT_MOST,
+            tolerance=0.04,
+            note="The number depends on the start: 0.63 to 0.75 for five starts over seeds 0-9. Cells "
+            "of a seed share their start, so few starts decide it for the whole diagram.",
         ),
         tm.Claim(
             f"the boundary of the best of {results.sizes['seed']} is that of the exact free "
