@@ -138,7 +138,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.82,
             measured=float((results["phase"] == expected).mean()),
             tolerance=0.04,
-            note="The number depends on the start: 0.63 to 0.75 for five starts over seeds 0-9. Cells "
+            note="It depends on the start: 0.63 to 0.75 for five kinds of start, seeds 0-9. Cells "
             "of a seed share their start, so few starts decide it for the whole diagram.",
         ),
         tm.Claim(
