@@ -124,6 +124,7 @@ def measure(contender: str, features: int, hidden: int, cells: int, steps: int, 
 
 
 def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any]:
+    import jax
     import optax
 
     import toymodels as tm
@@ -143,8 +144,10 @@ def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any
         return {"loss": trained.loss, "weights": trained.params["weights"]}
 
     values = {"density": np.geomspace(1, 0.05, cells)}
-    program = blocks.Program(cell, values, width=blocks.default_width())
-    return lambda: blocks.run(program, [0], values, lambda _: None)
+    low = jax.make_jaxpr(lambda key: cell(key, density=1.0))(jax.random.key(0))
+    width = blocks.default_width(blocks.largest_array(low.jaxpr))
+    program = blocks.Program(cell, values, width=width)
+    return lambda: blocks.run(program, np.zeros(cells, int), values, lambda *_: None)
 
 
 def plain_vmap(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any]:

@@ -280,13 +280,14 @@ def test_ctrl_c_keeps_what_was_finished(monkeypatch):
         return call(self, number, seed, lanes)
 
     monkeypatch.setattr(blocks.Program, "__call__", interrupted)
-    monkeypatch.setattr(blocks.Program, "workers", 1)
+    monkeypatch.setattr(blocks, "workers", lambda: 1)
+    grid = {"axes": {"a": np.arange(20.0), "b": [1.0, 2.0]}, "num_seeds": 2, "width": 8}
     with pytest.raises(tm.SweepInterrupted, match="24 of 80 cells finished") as interrupt:
-        sweep(noisy_sum, axes={"a": np.arange(20.0), "b": [1.0, 2.0]}, num_seeds=2)
+        sweep(noisy_sum, **grid)
     results = interrupt.value.results
     assert int(results["y"].notnull().sum()) == 24
     monkeypatch.undo()
-    whole = sweep(noisy_sum, axes={"a": np.arange(20.0), "b": [1.0, 2.0]}, num_seeds=2)
+    whole = sweep(noisy_sum, **grid)
     xr.testing.assert_equal(results["y"], whole["y"].where(results["y"].notnull()))
 
 
@@ -295,11 +296,12 @@ def test_an_impure_cell_is_caught(monkeypatch):
     call = blocks.Program.__call__
 
     def noisy(self, number, seed, lanes):
-        outputs = call(self, number, seed, lanes)
-        return {name: output + np.arange(self.width) for name, output in outputs.items()}
+        answer = call(self, number, seed, lanes)
+        noise = np.arange(self.width)
+        return answer._replace(outputs={n: out + noise for n, out in answer.outputs.items()})
 
     monkeypatch.setattr(blocks.Program, "__call__", noisy)
-    with pytest.raises(RuntimeError, match="not a pure function"):
+    with pytest.raises(tm.SweepError, match="not a pure function"):
         sweep(lambda key, *, a: {"y": a}, axes={"a": [1.0, 2.0]})
 
 

@@ -13,7 +13,8 @@ from .models import (
     intervene,
     notebook_initializer,
 )
-from .sweeps import SweepInterrupted, best_of, sweep
+from .store import Store
+from .sweeps import SweepError, SweepInterrupted, best_of, sweep
 from .tasks import Task, geometric_importance
 from .training import (
     Fitted,
@@ -39,6 +40,8 @@ __all__ = [
     "SignedSparseUniform",
     "Site",
     "SparseUniform",
+    "Store",
+    "SweepError",
     "SweepInterrupted",
     "Task",
     "Trained",

@@ -1,162 +1,354 @@
 """Many runs of one function as calls of one compiled program of fixed shape.
 
-A *block* is one seed and W lanes, mapped by `vmap`: what depends on the seed alone, such as
-the random words, is computed once a block. Because the program never changes shape, a
-lane's numbers depend on its own seed and values alone, to the last bit: not on its
-neighbours, on how many lanes there are, on their order or on the thread that ran them. That
-holds for one W, one version of the software and one kind of processor, so W comes from the
-kind of device and never from the number of lanes.
+A *block* is W lanes, each one cell with a key and numbers of its own, mapped by `vmap`.
+Because the program never changes shape, a lane's numbers depend on its own seed and values
+alone, to the last bit: not on its neighbours, on how many lanes there are, on their order or
+on the thread, device or machine that ran them. That holds for one W, one version of the
+software and one kind of processor, so W comes from the cell and the kind of device and never
+from the number of lanes.
 """
 
 import concurrent.futures
+import contextlib
+import ctypes
+import functools
+import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jax.extend import core
-from jaxtyping import Bool, Shaped, UInt32
+from jaxtyping import Int, Shaped, UInt32
 from numpy.typing import NDArray
 
 from toymodels import keys
-from toymodels.compiling import compiler_options
+from toymodels.compiling import compiler_options, processor, use_cache
+from toymodels.errors import InputError
 
 Cell: TypeAlias = Callable[..., Mapping[str, Any]]
 Values: TypeAlias = Mapping[str, Shaped[np.ndarray, " lanes"]]
 Arrays: TypeAlias = dict[str, NDArray[Any]]
+# Called with the first and last + 1 of the lanes that have finished, and their outputs.
+Deliver: TypeAlias = Callable[[int, int, Arrays], None]
+
+LANE_BYTES = 3 * 2**19
+"""The largest arrays of all lanes of a block together, on a CPU.
+
+About the second-level cache of a core. Measured in model-steps per second of processor time:
+(5, 2) 394k, 463k and 489k for 16, 32 and 64 lanes, (100, 20) 2.7k and 2.2k for 2 and 4.
+"""
+_WAITING = 256  # blocks handed to an executor and not yet back, each with the program
+_TRIM_SECONDS = 5
 
 
-class Finished(NamedTuple):
-    """What `run` leaves.
+class BlockError(RuntimeError):
+    """A block could not be run, or gave what a pure function cannot give."""
 
-    Attributes:
-        outputs: name to an array of seeds x lanes x the output's own shape.
-        done: which lanes ran: all of them, unless Ctrl-C came first.
-    """
+
+class Answer(NamedTuple):
+    """What a worker sends back: outputs of a block, and where it was run."""
 
     outputs: Arrays
-    done: Bool[np.ndarray, "seeds lanes"]
+    environment: dict[str, str]
 
 
 class Program:
-    """A cell compiled for blocks of fixed width, once for each local device.
+    """A cell compiled for blocks of fixed width.
 
     Attributes:
         width: lanes in a block.
         outputs: name to the shape and type of one lane's output.
         steps: iterations of the longest loop in one lane.
+        identity: name to text of all that the bits of its numbers depend on, beside seed and
+            values; None for a program that calls back to Python, which could do anything.
     """
 
     def __init__(self, cell: Cell, values: Values, *, width: int):
         """Trace and compile `cell`, which takes a key and one number of each of `values`."""
+        use_cache()
 
-        def block(key_data: UInt32[Any, "2"], lanes: dict[str, Any]) -> dict[str, Any]:
-            key = jax.random.wrap_key_data(key_data, impl=keys.fusable_threefry)
-            return jax.vmap(lambda lane: dict(cell(key, **lane)), axis_size=width)(lanes)
+        def block(key_data: UInt32[Any, "lanes 2"], lanes: dict[str, Any]) -> dict[str, Any]:
+            keys_ = jax.random.wrap_key_data(key_data, impl=keys.fusable_threefry)
+            return jax.vmap(lambda key, lane: dict(cell(key, **lane)))(keys_, lanes)
 
         jitted = jax.jit(block, compiler_options=compiler_options())
-        sample = {name: numbers[np.zeros(width, int)] for name, numbers in values.items()}
-        traces = [
-            jitted.trace(*jax.device_put((_key_data(0), sample), device))
-            for device in jax.local_devices()
-        ]
-        self._compiled = [trace.lower().compile() for trace in traces]
+        lanes = {name: numbers[np.zeros(width, int)] for name, numbers in values.items()}
+        arguments = (_key_data(np.zeros(width, int)), lanes)
+        trace = jitted.trace(*arguments)
         self.width = width
-        self.steps = _longest_loop(traces[0].jaxpr.jaxpr)
+        self.wide_floats = jnp.result_type(float) == jnp.float64
+        self.steps = _longest_loop(trace.jaxpr.jaxpr)
         self.outputs = {
             name: jax.ShapeDtypeStruct(output.shape[1:], output.dtype)
-            for name, output in traces[0].out_info.items()
+            for name, output in trace.out_info.items()
         }
+        self.identity: dict[str, str] | None = None
+        self._exported: export.Exported | None = None
+        call: Callable[..., Any] = jitted
+        if not trace.jaxpr.effects:
+            # What is compiled here is what other machines are sent, to the letter.
+            self._exported = export.export(jitted)(*arguments)
+            text = trace.lower().as_text()
+            shapes = {name: [str(o.dtype), *o.shape] for name, o in self.outputs.items()}
+            self.identity = {
+                "program": hashlib.sha256(text.encode()).hexdigest()[:16],
+                "axes": ", ".join(values),
+                "outputs": json.dumps(shapes),
+                "block width": str(width),
+                **environment(),
+            }
+            call = self._exported.call
+        self._compiled = [
+            _compile(call, jax.device_put(arguments, device)) for device in jax.local_devices()
+        ]
 
-    @property
-    def workers(self) -> int:
-        """Blocks that run at once: one a device, but one a core of a single CPU device."""
-        devices = jax.local_devices()
-        if len(devices) == 1 and devices[0].platform == "cpu":
-            return os.cpu_count() or 1
-        return len(devices)
-
-    def __call__(self, number: int, seed: int, lanes: Values) -> Arrays:
-        """Run the `number`-th block of a sweep and wait for it."""
+    def __call__(self, number: int, seeds: Int[np.ndarray, " lanes"], lanes: Values) -> Answer:
+        """Run the `number`-th block of a sweep on this machine and wait for it."""
         position = number % len(self._compiled)
-        arguments = jax.device_put((_key_data(seed), dict(lanes)), jax.local_devices()[position])
-        return jax.device_get(self._compiled[position](*arguments))
+        with jax.enable_x64(self.wide_floats):  # a setting of each thread
+            device = jax.local_devices()[position]
+            arguments = jax.device_put((_key_data(seeds), dict(lanes)), device)
+            return Answer(jax.device_get(self._compiled[position](*arguments)), {})
+
+    def portable(self) -> bytes:
+        """The program as bytes that `call` runs anywhere.
+
+        Raises:
+            ValueError: it calls back to Python, which other machines cannot.
+        """
+        if self._exported is None:
+            raise InputError(
+                "the cell calls back to Python (jax.debug.print?): take that out, or sweep "
+                "without store= and executor="
+            )
+        return bytes(self._exported.serialize())
 
 
-def default_width() -> int:
+def call(
+    program: bytes, wide_floats: bool, seeds: Int[np.ndarray, " lanes"], lanes: Values
+) -> Answer:
+    """Run one block of `Program.portable`, on whatever machine this is called."""
+    with jax.enable_x64(wide_floats):
+        arguments = (_key_data(seeds), dict(lanes))
+        outputs = _loaded(program, wide_floats)(*arguments)
+        return Answer(jax.device_get(outputs), environment())
+
+
+def environment() -> dict[str, str]:
+    """What the bits of a number depend on, beside the program: software, device, flags."""
+    packages = ("toymodels", "jax", "jaxlib", "flax", "optax", "numpy")
+    # How many devices there are decides where a block runs, not what it gives.
+    flags = [
+        flag
+        for flag in os.environ.get("XLA_FLAGS", "").split()
+        if not flag.startswith("--xla_force_host_platform_device_count")
+    ]
+    return {
+        "versions": " ".join(f"{name}={metadata.version(name)}" for name in packages),
+        "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
+        "processor": processor(),
+        "compiler options": json.dumps(compiler_options()),
+        "XLA_FLAGS": " ".join(flags),
+    }
+
+
+def default_width(largest: int) -> int:
     """Lanes in a block on the current kind of device.
 
-    On a CPU 8: wider blocks were measured a fifth faster at (5, 2), and pad small grids
-    more. An accelerator wants more work in one kernel.
+    Args:
+        largest: bytes of the largest array of one cell; see `largest_array`.
     """
-    return 8 if jax.default_backend() == "cpu" else 128
+    if jax.default_backend() != "cpu":
+        return 128  # unmeasured: an accelerator wants much work in one kernel
+    fitting = max(LANE_BYTES // max(largest, 1), 2)
+    return min(2 ** (fitting.bit_length() - 1), 64)
+
+
+def largest_array(jaxpr: core.Jaxpr) -> int:
+    """Bytes of the largest array of a traced program; of its loops alone, if it has any.
+
+    What a loop reads from step by step, such as the numbers of the steps, does not count.
+    """
+    loops = [
+        sub
+        for eqn in jaxpr.eqns
+        for sub in core.jaxprs_in_params(eqn.params)
+        if eqn.primitive.name in ("scan", "while")
+    ]
+    return max(map(_largest, loops or [jaxpr]))
+
+
+def _largest(jaxpr: core.Jaxpr) -> int:
+    outputs = [_bytes(variable.aval) for eqn in jaxpr.eqns for variable in eqn.outvars]
+    inner = [_largest(sub) for eqn in jaxpr.eqns for sub in core.jaxprs_in_params(eqn.params)]
+    return max([0, *outputs, *inner])
 
 
 def run(
-    program: Program, seeds: Sequence[int], values: Values, report: Callable[[int], None]
-) -> Finished:
-    """Run every lane of `values` with every seed, blocks in turn on all cores or devices.
+    program: Program,
+    seeds: Int[np.ndarray, " lanes"],
+    values: Values,
+    deliver: Deliver,
+    *,
+    executor: concurrent.futures.Executor | None = None,
+) -> None:
+    """Run every lane, in blocks, on all cores or devices, or where `executor` runs them.
 
     Args:
         program: of a cell that takes `values`.
-        seeds: each makes the key `jax.random.key(seed)`.
+        seeds: of each lane; it makes the key `jax.random.key(seed)`. Lanes of one seed share
+            their random words if they are neighbours.
         values: name to one number per lane.
-        report: called with the number of lanes of each finished block.
-
-    Returns:
-        Everything; after Ctrl-C, what was finished by then.
+        deliver: called in this thread for each block, as soon as it has finished.
+        executor: where to run blocks instead, as bytes that need no Python of the caller's.
 
     Raises:
-        RuntimeError: two lanes of equal seed and values gave different numbers.
+        BlockError: a block failed. Blocks that were running then, or at Ctrl-C, are finished
+            and delivered first; a second Ctrl-C leaves them.
     """
-    count = max((len(numbers) for numbers in values.values()), default=1)
-    outputs, done = nothing(program.outputs, len(seeds), count)
+    threads = concurrent.futures.ThreadPoolExecutor(workers())
+    portable = program.portable() if executor is not None else b""
+    starts = iter(range(0, len(seeds), program.width))
+    here = environment()
+    waiting: dict[concurrent.futures.Future[Answer], int] = {}
 
-    def work(number: int, row: int, start: int) -> int:
+    def submit(start: int) -> None:
         # The last block is filled with copies of its last lane: a free check of the promise.
-        lanes = np.minimum(np.arange(start, start + program.width), count - 1)
-        stop = min(start + program.width, count)
-        results = program(number, seeds[row], {name: v[lanes] for name, v in values.items()})
-        for name, result in results.items():
-            outputs[name][row, start:stop] = result[: stop - start]
-            spare = result[stop - start :]
-            if not np.array_equal(
-                spare,
-                np.broadcast_to(result[stop - start - 1], spare.shape),
-                equal_nan=np.issubdtype(spare.dtype, np.inexact),
-            ):
-                raise RuntimeError(
-                    f"output {name!r} differs between copies of one cell (seed {seeds[row]}, lane "
-                    f"{stop - 1}): the cell is not a pure function of its key and numbers"
-                )
-        done[row, start:stop] = True
-        return stop - start
+        lanes = np.minimum(np.arange(start, start + program.width), len(seeds) - 1)
+        block = seeds[lanes], {name: numbers[lanes] for name, numbers in values.items()}
+        if executor is None:
+            future = threads.submit(program, start // program.width, *block)
+        else:
+            future = executor.submit(call, portable, program.wide_floats, *block)
+        waiting[future] = start
 
-    blocks = [(row, start) for row in range(len(seeds)) for start in range(0, count, program.width)]
-    executor = concurrent.futures.ThreadPoolExecutor(program.workers)
+    def accept(future: concurrent.futures.Future[Answer]) -> None:
+        answer = future.result()
+        start = waiting[future]
+        stop = min(start + program.width, len(seeds))
+        _check_place(here, answer.environment)
+        _check_copies(answer.outputs, stop - start, f"seed {seeds[stop - 1]}, lane {stop - 1}")
+        deliver(start, stop, {name: out[: stop - start] for name, out in answer.outputs.items()})
+        del waiting[future]
+
     try:
-        futures = [executor.submit(work, number, *block) for number, block in enumerate(blocks)]
-        for future in concurrent.futures.as_completed(futures):
-            report(future.result())
-    except KeyboardInterrupt:
-        pass  # `done` tells
+        while True:
+            while len(waiting) < _WAITING and (start := next(starts, None)) is not None:
+                submit(start)
+            if not waiting:
+                return
+            done, _ = concurrent.futures.wait(
+                waiting, timeout=_TRIM_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                accept(future)
+            _trim_memory()
+    except BaseException as error:
+        for future in [future for future in waiting if future.cancel()]:
+            del waiting[future]
+        if isinstance(error, KeyboardInterrupt) and waiting:
+            print(
+                f"finishing {len(waiting)} blocks that are running; Ctrl-C again leaves them",
+                file=sys.stderr,
+            )
+        for future in list(waiting):
+            with contextlib.suppress(Exception):  # what went wrong first is what counts
+                accept(future)
+        if isinstance(error, KeyboardInterrupt | InputError | BlockError | OSError):
+            raise
+        raise _explained(error, program.width) from error
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-    return Finished(outputs, done)
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
-def nothing(outputs: Mapping[str, jax.ShapeDtypeStruct], num_seeds: int, lanes: int) -> Finished:
-    """What `run` leaves if it is interrupted at once."""
-    empty = {
-        name: np.zeros((num_seeds, lanes, *output.shape), output.dtype)
-        for name, output in outputs.items()
-    }
-    return Finished(empty, np.zeros((num_seeds, lanes), bool))
+def workers() -> int:
+    """Blocks that run at once: one a device, but one a core of a single CPU device."""
+    devices = jax.local_devices()
+    if len(devices) > 1 or devices[0].platform != "cpu":
+        return len(devices)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _key_data(seed: int) -> UInt32[np.ndarray, "2"]:
-    return np.asarray(jax.random.key_data(jax.random.key(seed, impl="threefry2x32")))
+def _compile(function: Callable[..., Any], arguments: Any) -> Any:
+    jitted = jax.jit(function, compiler_options=compiler_options())
+    return jitted.lower(*arguments).compile()
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(program: bytes, wide_floats: bool) -> Callable[..., Any]:
+    del wide_floats  # of the surrounding setting
+    use_cache()
+    exported = export.deserialize(bytearray(program))
+    return jax.jit(exported.call, compiler_options=compiler_options())
+
+
+def _check_place(here: Mapping[str, str], there: Mapping[str, str]) -> None:
+    for name, value in there.items():
+        if here[name] != value:
+            raise BlockError(
+                f"a worker has {name} {value!r}, this process has {here[name]!r}: its numbers "
+                "would differ in the last bits; use workers like this machine, or start the "
+                "sweep on a machine like the workers"
+            )
+
+
+def _check_copies(outputs: Arrays, last: int, name: str) -> None:
+    """The lanes after the last one are copies of it."""
+    for output, result in outputs.items():
+        spare = result[last:]
+        if not np.array_equal(
+            spare,
+            np.broadcast_to(result[last - 1], spare.shape),
+            equal_nan=np.issubdtype(spare.dtype, np.inexact),
+        ):
+            raise BlockError(
+                f"output {output!r} differs between copies of one cell ({name}): the cell is not "
+                "a pure function of its key and numbers"
+            )
+
+
+def _explained(error: BaseException, width: int) -> BaseException:
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return BlockError(
+            f"a block of {width} cells ran out of memory: give sweep(width={max(width // 2, 2)}) "
+            f"or less, or a smaller batch ({error})"
+        )
+    return BlockError(f"a block of {width} cells failed: {error}") if error.args else error
+
+
+def _trim_memory() -> None:
+    """Give free memory back to the system.
+
+    The C library of Linux keeps what two threads free of the large buffers that their matrix
+    products allocate at every step: 100 MB a minute at (200, 20), for ever.
+    """
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@functools.lru_cache(maxsize=1)
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):  # not Linux with glibc
+        return None
+
+
+def _key_data(seeds: Int[np.ndarray, " lanes"]) -> UInt32[np.ndarray, "lanes 2"]:
+    """The data of `jax.random.key(seed)` for each seed."""
+    return np.stack([np.asarray(seeds) >> 32, np.asarray(seeds) & 0xFFFFFFFF], 1).astype(np.uint32)
+
+
+def _bytes(kind: Any) -> int:
+    size = getattr(kind, "size", 0)
+    return size * getattr(getattr(kind, "dtype", None), "itemsize", 0)
 
 
 def _longest_loop(jaxpr: core.Jaxpr) -> int:

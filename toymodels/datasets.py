@@ -2,17 +2,38 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from toymodels import blocks, grids
+from toymodels import grids
 from toymodels.errors import InputError
 
 Shapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
+
+
+class Finished(NamedTuple):
+    """The cells of one choice of the static axes, filled as they finish.
+
+    Attributes:
+        outputs: name to an array of cells x the output's own shape. Cells are seeds x points.
+        done: which cells have finished.
+    """
+
+    outputs: dict[str, NDArray[Any]]
+    done: Bool[np.ndarray, " cells"]
+
+
+def nothing(outputs: Shapes, cells: int) -> Finished:
+    """Room for so many cells, none of which has finished."""
+    arrays = {
+        name: np.zeros((cells, *output.shape), output.dtype) for name, output in outputs.items()
+    }
+    return Finished(arrays, np.zeros(cells, bool))
 
 
 def own_dims(
@@ -66,7 +87,8 @@ def own_dims(
 
 
 def assemble(
-    finished: Sequence[blocks.Finished],
+    finished: Sequence[Finished],
+    seeds: int,
     grid: grids.Grid,
     static_axes: Mapping[str, Sequence[tuple[Any, Any]]],
     own: Mapping[str, tuple[str, ...]],
@@ -74,14 +96,14 @@ def assemble(
     """Label the outputs; NaN for what did not run, diverged, or is longer elsewhere."""
     outer = [len(choices) for choices in static_axes.values()]
     leading = [*static_axes, *grid.shape, "seed"]
-    seeds = len(finished[0].done)
-    valid = np.stack([_finite(part) for part in finished])  # variants x seeds x points
+    valid = np.stack([_finite(part) for part in finished])  # variants x cells
     done = np.stack([part.done for part in finished])
 
     def arranged(parts: NDArray[Any]) -> NDArray[Any]:
-        """From variants x seeds x points x own to static x axes x seeds x own."""
-        moved = np.moveaxis(parts, 1, 2)
-        return moved.reshape(*outer, *grid.shape.values(), seeds, *parts.shape[3:])
+        """From variants x (seeds x points) x own to static x axes x seeds x own."""
+        variants, _, *own = parts.shape
+        moved = np.moveaxis(parts.reshape(variants, seeds, grid.size, *own), 1, 2)
+        return moved.reshape(*outer, *grid.shape.values(), seeds, *own)
 
     variables: dict[str, Any] = {}
     for name, dims in own.items():
@@ -89,7 +111,7 @@ def assemble(
         longest = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
         stacked = np.stack([grids.padded(part, longest) for part in parts])
         if not valid.all():
-            mask = valid.reshape(*valid.shape, *[1] * (stacked.ndim - 3))
+            mask = valid.reshape(*valid.shape, *[1] * (stacked.ndim - 2))
             missing = np.asarray(np.nan, np.result_type(stacked, np.float32))
             stacked = np.where(mask, stacked, missing)
         variables[name] = ((*leading, *dims), arranged(stacked))
@@ -106,11 +128,11 @@ def assemble(
     return results.assign_attrs(diverged_cells=int(diverged.sum()))
 
 
-def _finite(part: blocks.Finished) -> NDArray[Any]:
+def _finite(part: Finished) -> NDArray[Any]:
     """Which cells ran and gave finite numbers only."""
     finite = part.done.copy()
     for output in part.outputs.values():
-        finite &= np.isfinite(output).all(axis=tuple(range(2, output.ndim)))
+        finite &= np.isfinite(output).all(axis=tuple(range(1, output.ndim)))
     return finite
 
 

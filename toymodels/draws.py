@@ -2,15 +2,18 @@
 
 The cells of a sweep that share a seed share their random words; only what is made of the
 words differs with, say, the density. Splitting a sampler in the two lets a training loop
-draw the words of a step for all those cells at once, one step ahead.
+draw the words of a step once for all those cells.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.extend import core
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Int, Key, PyTree
 
 Draws: TypeAlias = list[Array]
 
@@ -62,6 +65,99 @@ def split(
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
     return draw, finish
+
+
+class Shared(NamedTuple):
+    """What one run drew; runs with equal keys, side by side under `vmap`, hold it once.
+
+    Attributes:
+        rows: arrays drawn. Under `vmap` row r is what the r-th of the different keys drew;
+            rows beyond those are never filled.
+        slot: the row of this run.
+    """
+
+    rows: Draws
+    slot: Int[Array, ""]
+
+
+def empty(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""]) -> Shared:
+    """Room for what `draw` draws with keys folded from `key`."""
+    shapes = jax.eval_shape(draw, key)
+    return Shared([jnp.zeros(shape.shape, shape.dtype) for shape in shapes], _slot(key))
+
+
+def fill(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""], shared: Shared) -> Shared:
+    """Draw into the room of `shared`: under `vmap`, once for all runs of one slot.
+
+    Args:
+        draw: see `split`.
+        key: must be equal for runs of one slot: folded from the key that `empty` was given
+            with a number that all runs share.
+        shared: from `empty`, or from `fill`, whose rows are overwritten.
+    """
+
+    @custom_vmap
+    def drawn(key: Key[Array, ""], rows: Draws, slot: Int[Array, ""]) -> Draws:
+        del rows, slot
+        return draw(key)
+
+    @drawn.def_vmap  # pyright: ignore[reportArgumentType]
+    def _(size: int, batched: Any, keys: Any, rows: Draws, slots: Any) -> Any:
+        many_keys, many_rows, many_slots = batched
+        if not many_keys:
+            return draw(keys), [False for _ in rows]
+        if not many_slots:
+            return jax.vmap(draw)(keys), [True for _ in rows]
+        first = jnp.searchsorted(slots, jnp.arange(size), method="compare_all")
+        # A loop of unknown length stops an accelerator after every turn.
+        if jax.default_backend() != "cpu":
+            return jax.vmap(draw)(keys[first]), [True for _ in rows]
+
+        def overwrite(slot: Any, pool: Draws) -> Draws:
+            new = draw(lax.dynamic_index_in_dim(keys, first[slot], keepdims=False))
+            return [
+                lax.dynamic_update_index_in_dim(row, own, slot, 0)
+                for row, own in zip(pool, new, strict=True)
+            ]
+
+        pool = [
+            row if many else jnp.broadcast_to(row, (size, *row.shape))
+            for row, many in zip(rows, many_rows, strict=True)
+        ]
+        return lax.fori_loop(0, slots[-1] + 1, overwrite, pool), [True for _ in rows]
+
+    return Shared(drawn(key, shared.rows, shared.slot), shared.slot)
+
+
+@custom_vmap
+def pick(rows: PyTree, slot: Int[Array, ""]) -> PyTree:
+    """What this run drew, of the `rows` and `slot` of a `Shared`."""
+    del slot
+    return rows
+
+
+@pick.def_vmap  # pyright: ignore[reportArgumentType]
+def _(size: int, batched: Any, rows: PyTree, slots: Any) -> Any:
+    del size
+    many_rows, many_slots = batched
+    if not many_slots:
+        return rows, many_rows
+    return jax.tree.map(lambda row, many: row[slots] if many else row, rows, many_rows), many_rows
+
+
+@custom_vmap
+def _slot(key: Key[Array, ""]) -> Int[Array, ""]:
+    """Runs of equal keys have equal slots if they are neighbours under `vmap`."""
+    del key
+    return jnp.zeros((), jnp.int32)
+
+
+@_slot.def_vmap  # pyright: ignore[reportArgumentType]
+def _(size: int, batched: Any, key: Key[Array, " runs"]) -> Any:
+    del size, batched
+    words = jax.random.key_data(key)
+    changes = jnp.any(words[1:] != words[:-1], axis=-1)
+    return jnp.pad(jnp.cumsum(changes.astype(jnp.int32)), (1, 0)), True
 
 
 def _call(jaxpr: core.Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:

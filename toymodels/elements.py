@@ -30,7 +30,7 @@ MAX_ELEMENTS = 4096
 MAX_OPERATIONS = 4096
 """Longest program, in operations on elements."""
 
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     """
     abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
     convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1
@@ -119,7 +119,7 @@ class Interpreter:
             )
         if all(value.dtype != object for value in inputs):
             return _bind_known(equation, inputs)
-        if name in _ELEMENTWISE:
+        if name in ELEMENTWISE:
             return [self._elementwise(equation, inputs)]
         if name in _LINEAR:
             return self._linear(equation, inputs, _LINEAR[name] or len(inputs))

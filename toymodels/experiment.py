@@ -13,6 +13,7 @@
 import dataclasses
 import importlib.util
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -20,14 +21,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from rich.console import Console
 
 from toymodels import claims as claims_
+from toymodels.blocks import environment
 from toymodels.claims import Bound as Bound
 from toymodels.claims import Claim as Claim
 from toymodels.errors import InputError
-from toymodels.sweeps import SweepInterrupted, provenance
+from toymodels.sweeps import SweepInterrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +126,10 @@ def execute(experiment: Experiment, config: Any, *, name: str, folder: Path) -> 
         "config": dataclasses.asdict(config),
         "commit": _commit(),
         "seconds": round(seconds, 1),
-        **provenance(),
+        "python": platform.python_version(),
+        **environment(),
         **{
-            name: int(results.attrs[name])
+            name: np.asarray(results.attrs[name]).tolist()
             for name in ("block_width", "diverged_cells")
             if name in results.attrs
         },

@@ -18,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.custom_batching import sequential_vmap
+from jax.custom_batching import custom_vmap
 from jax.extend import core
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from toymodels import elements
+from toymodels import columns, draws, elements
 
 Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
-# From a function of parameters to one: the function itself, or its value and gradient.
+Finish: TypeAlias = Callable[[Any], Any]
+# From a function of parameters to one: the function itself, its gradient, or both.
 Transform: TypeAlias = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
 MAX_SUMS = 224
@@ -44,7 +45,9 @@ class Path(NamedTuple):
     reason: str
 
 
-def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], Any]]:
+def value_and_grad(
+    loss: Loss, finish: Finish = lambda batch: batch
+) -> Callable[[Any, Any], tuple[Float[Array, ""], Any]]:
     r"""Value and gradient of the mean of `loss` over a batch, fused where that is exact.
 
     $$\ell = \frac{1}{B} \sum_{b=1}^B \mathrm{loss}(\theta, x_b), \qquad
@@ -56,54 +59,110 @@ def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], A
 
     Args:
         loss: of parameters and ONE example, to a scalar. May close over traced numbers.
+        finish: makes the batch from what the result is called with. Where models run one
+            after another it does, too, and no two batches exist at once.
 
     Returns:
-        A function of parameters and a batch (every leaf with a leading batch axis), to the
-        mean loss and its gradient by the parameters.
+        A function of parameters and a batch (every leaf with a leading batch axis) or
+        `draws.Shared` rows of which `finish` makes one, to the mean loss and its gradient by
+        the parameters.
     """
-    return _mean(jax.value_and_grad, loss)
+    return _mean(jax.value_and_grad, loss, finish)
 
 
-def value(loss: Loss) -> Callable[[Any, Any], Float[Array, ""]]:
-    """The mean of `loss` over a batch, without the gradient; as `value_and_grad` in all else."""
-    return _mean(lambda of_params: of_params, loss)
+def grad(loss: Loss, finish: Finish = lambda batch: batch) -> Callable[[Any, Any], Any]:
+    """The gradient of the mean of `loss` over a batch; as `value_and_grad` in all else."""
+    return _mean(jax.grad, loss, finish)
 
 
-def _mean(transform: Transform, loss: Loss) -> Callable[[Any, Any], Any]:
+def value(
+    loss: Loss, finish: Finish = lambda batch: batch
+) -> Callable[[Any, Any], Float[Array, ""]]:
+    """The mean of `loss` over a batch; as `value_and_grad` in all else."""
+    return _mean(lambda of_params: of_params, loss, finish)
+
+
+def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, Any], Any]:
     """`transform`, which must be linear, of the mean of `loss` as a function of parameters."""
 
     def batched(params: PyTree, batch: PyTree) -> Any:
         params, batch = jax.tree.map(jnp.asarray, (params, batch))
-        program = _trace(loss, params, batch)
+        pooled = isinstance(batch, draws.Shared)
+        rows, slot = batch if pooled else (batch, jnp.zeros((), jnp.int32))
+        finishing, shapes = jax.make_jaxpr(finish, return_shape=True)(rows)
+        program = _trace(loss, params, shapes)
+        consts = [*finishing.consts, *program.consts]
 
-        def captured(traced: Sequence[Any]) -> list[Any]:
+        def captured(traced: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
             rest = iter(traced)
-            return [const if elements.is_known(const) else next(rest) for const in program.consts]
+            whole = [const if elements.is_known(const) else next(rest) for const in consts]
+            return whole[: len(finishing.consts)], whole[len(finishing.consts) :]
+
+        def finished(consts: Sequence[Any], row: PyTree) -> PyTree:
+            made = core.jaxpr_as_fun(core.ClosedJaxpr(finishing.jaxpr, consts))
+            return jax.tree.unflatten(jax.tree.structure(shapes), made(*jax.tree.leaves(row)))
 
         # A variadic reduce has no reverse mode: derivatives of the mean are those of the
         # ordinary path. What `loss` captured is an argument if it is traced, for neither
         # decorator allows a closure over it; and only then, for arguments lose their numbers.
         @jax.custom_jvp
-        def mean(traced: list[Any], params: PyTree, batch: PyTree) -> Any:
+        def mean(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
+            of_finish, of_loss = captured(traced)
             try:
-                return _fused(transform, program, captured(traced), params, batch)
+                row = draws.pick(rows, slot) if pooled else rows
+                return _fused(transform, program, of_loss, params, finished(of_finish, row))
             except elements.NotFusableError:
                 # On an accelerator a loop over models would launch its kernels one by one.
-                one = sequential_vmap(ordinary) if jax.default_backend() == "cpu" else ordinary
-                return one(traced, params, batch)
+                if jax.default_backend() == "cpu":
+                    return _one_by_one(ordinary)(traced, params, rows, slot)
+                return ordinary(traced, params, draws.pick(rows, slot))
 
-        def ordinary(traced: list[Any], params: PyTree, batch: PyTree) -> Any:
-            return _ordinary(transform, program, captured(traced), params, batch)
+        def ordinary(traced: list[Any], params: PyTree, row: PyTree) -> Any:
+            of_finish, of_loss = captured(traced)
+            return _ordinary(transform, program, of_loss, params, finished(of_finish, row))
 
         @mean.defjvp
         def _(primals: Any, tangents: Any) -> Any:
-            return jax.jvp(ordinary, primals, tangents)
+            traced, params, rows, slot = primals
+            if not pooled:
+                return jax.jvp(ordinary, primals[:3], tangents[:3])
+            row = draws.pick(rows, slot)  # made of keys, which have no derivative
+            return jax.jvp(lambda t, p: ordinary(t, p, row), (traced, params), tangents[:2])
 
-        return mean(
-            [const for const in program.consts if not elements.is_known(const)], params, batch
-        )
+        traced = [const for const in consts if not elements.is_known(const)]
+        return mean(traced, params, rows, slot)
 
     return batched
+
+
+def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of what was captured, parameters and a row; its `vmap` is a loop."""
+
+    @custom_vmap
+    def one(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
+        del slot
+        return function(traced, params, rows)
+
+    @one.def_vmap  # pyright: ignore[reportArgumentType]
+    def _(size: int, batched: Any, traced: Any, params: Any, rows: Any, slot: Any) -> Any:
+        def at(place: Int[Array, ""]) -> Any:
+            own = place if not batched[3] else slot[place]
+            captured, ours = _row((traced, params), tuple(batched[:2]), place)
+            return one(captured, ours, _row(rows, batched[2], own), jnp.zeros((), jnp.int32))
+
+        outputs = lax.map(at, jnp.arange(size))
+        return outputs, jax.tree.map(lambda _: True, outputs)
+
+    return one
+
+
+def _row(tree: PyTree, batched: PyTree, index: Int[Array, ""]) -> PyTree:
+    """One row of the leaves that are batched; the others are the same for all."""
+
+    def pick(leaf: Array, many: bool) -> Array:
+        return lax.dynamic_index_in_dim(leaf, index, keepdims=False) if many else leaf
+
+    return jax.tree.map(pick, tree, batched)
 
 
 def explain(loss: Loss, params: PyTree, batch: PyTree) -> Path:
@@ -162,7 +221,12 @@ def _ordinary(
     batch: PyTree,
 ) -> Any:
     def mean(params: PyTree) -> Float[Array, ""]:
-        losses = jax.vmap(lambda example: _evaluate(program, captured, params, example))(batch)
+        examples = jax.tree.leaves(batch)
+        shared = [columns.Columns(leaf, many=False) for leaf in jax.tree.leaves(params)]
+        apart = [columns.Columns(jnp.moveaxis(leaf, 0, -1), many=True) for leaf in examples]
+        ((losses, _),) = columns.evaluate(
+            program.jaxpr, captured, [*shared, *apart], batch=examples[0].shape[0]
+        )
         return jnp.mean(losses)
 
     return transform(mean)(params)

@@ -7,30 +7,46 @@ cells, and error bars are over seeds. A cell's numbers are the same to the last 
 sweep that holds it (`blocks` says for what).
 """
 
+import contextlib
 import inspect
 import itertools
 import math
+import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import xarray as xr
 from jax.core import Tracer
+from jaxtyping import Int
 
 from toymodels import blocks, datasets, grids
+from toymodels import store as stored
 from toymodels.errors import InputError
 from toymodels.progress import bar
+from toymodels.store import Store, StoreError
 
 _NEEDS_PYTHON_NUMBER = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
 class SweepInterrupted(KeyboardInterrupt):
     """Ctrl-C during a sweep. What was finished is in `results`; the rest is NaN there."""
+
+    def __init__(self, message: str, results: xr.Dataset):
+        """Keep the partial results."""
+        super().__init__(message)
+        self.results = results
+
+
+class SweepError(RuntimeError):
+    """A block failed, or could not be stored. What was finished is in `results`, as above."""
 
     def __init__(self, message: str, results: xr.Dataset):
         """Keep the partial results."""
@@ -47,6 +63,8 @@ def sweep(
     dims: Mapping[str, Sequence[str]] | None = None,
     units: Mapping[str, str] | None = None,
     width: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Run `cell` at every point of a grid, with every seed.
@@ -58,12 +76,19 @@ def sweep(
             first. Compiled once for all numbers, which reach the cell as floats.
         static: name to values that change shapes or structure, compiled one by one: numbers
             or strings, or a dict of label to any object.
-        num_seeds: seeds 0, 1, ..., each with the key `jax.random.key(seed)`. A block holds one
-            seed, so a grid of fewer points than `width` costs as much as one of `width`.
+        num_seeds: seeds 0, 1, ..., each with the key `jax.random.key(seed)`.
         dims: output name to the names of its own dimensions. The default is `name_0`, ...;
             required where a static axis changes a shape: shorter ones are padded with NaN.
         units: name of an output or an axis to its unit, kept as an attribute.
-        width: lanes per compiled block, at least 2; changes the last bits of all numbers.
+        width: cells per compiled block, at least 2; another width may change the last bits of
+            all numbers. The default depends on the size of the cell and the kind of device.
+        store: a file that keeps finished cells, made if missing. Cells that are in it are not
+            run again: after a crash, on a larger grid, with more seeds. Cells of another
+            program, width, processor or version stay in it and are not used; a warning says
+            what changed.
+        executor: any `concurrent.futures.Executor` of workers that can import toymodels, on
+            this machine or others; they need not see the file of the cell. The default is
+            all cores, or all devices, of this process.
         progress: whether to show a bar on standard error.
 
     Returns:
@@ -75,6 +100,7 @@ def sweep(
         ValueError: an axis that is empty, unknown to the cell or not of numbers; outputs
             that are not named arrays of fixed shape; whatever the cell itself refuses.
         SweepInterrupted: on Ctrl-C, after the blocks that were running.
+        SweepError: a block failed (out of memory, a worker died) or could not be stored.
     """
     if isinstance(jnp.zeros(()), Tracer):
         raise InputError("sweep was called inside jit or scan: call it from plain Python")
@@ -82,7 +108,6 @@ def sweep(
         raise InputError(f"num_seeds is {num_seeds}: give 1 or more")
     if width is not None and width < 2:
         raise InputError(f"width is {width}: give 2 or more lanes per block")
-    width = width or blocks.default_width()
     grid = grids.Grid(axes or {})
     static_axes = {name: grids.choices(name, values) for name, values in (static or {}).items()}
     _check_arguments(cell, [*static_axes, *grid.coords])
@@ -92,41 +117,53 @@ def sweep(
         for variant in variants
     ]
     # All that can be wrong with names and shapes comes to light before the first block runs.
-    shapes = [_checked_shapes(cell, numbers, grid) for numbers in fixed]
+    checked = [_checked(cell, numbers, grid) for numbers in fixed]
+    shapes = [outputs for outputs, _ in checked]
     taken = [*static_axes, *grid.coords, "seed"]
     own_dims = datasets.own_dims(shapes, dims or {}, taken)
     for name in (units or {}).keys() - own_dims.keys() - grid.coords.keys():
         raise InputError(f"units names {name!r}: the cell returns {', '.join(own_dims)}")
+    seeds = np.repeat(np.arange(num_seeds), grid.size)
+    values = {name: np.tile(numbers, num_seeds) for name, numbers in grid.values.items()}
     started = time.perf_counter()
-    finished: list[blocks.Finished] = []
-    for variant, numbers, outputs in zip(variants, fixed, shapes, strict=True):
-        if finished and not finished[-1].done.all():  # interrupted
-            finished.append(blocks.nothing(outputs, num_seeds, grid.size))
-            continue
-        program = _compiled(cell, numbers, grid, width)
-        labels = [f"{name}={choice[0]}" for name, choice in zip(static_axes, variant, strict=True)]
-        with bar(
-            " ".join([_title(cell), *labels]),
-            cells=num_seeds * grid.size,
-            steps_per_cell=program.steps,
-            visible=progress,
-        ) as report:
-            finished.append(blocks.run(program, range(num_seeds), grid.values, report))
-    results = datasets.assemble(finished, grid, static_axes, own_dims)
+    finished = [datasets.nothing(outputs, len(seeds)) for outputs in shapes]
+    widths = [width or blocks.default_width(largest) for _, largest in checked]
+    programs: list[str] = []
+    failure: BaseException | None = None
+    with Store(store) if store is not None else contextlib.nullcontext() as opened:
+        try:
+            for variant, numbers, lanes, part in zip(
+                variants, fixed, widths, finished, strict=True
+            ):
+                program = _compiled(cell, numbers, grid, lanes)
+                programs.append((program.identity or {}).get("program", "calls back to Python"))
+                labels = zip(static_axes, (label for label, _ in variant), strict=True)
+                title = " ".join([_title(cell), *(f"{name}={label}" for name, label in labels)])
+                _finish(program, title, seeds, values, part, opened, executor, progress)
+        except (KeyboardInterrupt, blocks.BlockError, StoreError) as error:
+            failure = error
+    results = datasets.assemble(finished, num_seeds, grid, static_axes, own_dims)
     for name, unit in (units or {}).items():
         results[name].attrs["units"] = unit
     results.attrs.update(
-        provenance(), block_width=width, seconds=round(time.perf_counter() - started, 3)
+        blocks.environment(),
+        python=platform.python_version(),
+        program=" ".join(programs),
+        block_width=widths[0] if len(set(widths)) == 1 else widths,
+        source=_source(cell),
+        seconds=round(time.perf_counter() - started, 3),
     )
+    if failure is None:
+        return results
     done = sum(int(part.done.sum()) for part in finished)
-    total = sum(part.done.size for part in finished)
-    if done < total:
-        raise SweepInterrupted(
-            f"interrupted with {done} of {total} cells finished: they are in the `results` of "
-            "this exception, the other cells are NaN there",
-            results,
-        )
-    return results
+    kept = f" and in {store}: run the same sweep again to go on" if store is not None else ""
+    message = (
+        f"{done} of {len(seeds) * len(finished)} cells finished: they are in the `results` of this "
+        f"exception (the others are NaN there){kept}"
+    )
+    if isinstance(failure, KeyboardInterrupt):
+        raise SweepInterrupted(f"interrupted; {message}", results) from failure
+    raise SweepError(f"{failure}; {message}", results) from failure
 
 
 def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
@@ -156,14 +193,73 @@ def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
     return best.assign_attrs(selection=f"lowest {by} of {results.sizes[over]} over {over}")
 
 
-def provenance() -> dict[str, str]:
-    """What the last bits of a number depend on, beside the program: software and device."""
-    packages = ("toymodels", "jax", "jaxlib", "flax", "optax", "numpy")
-    return {
-        "versions": " ".join(f"{name}={metadata.version(name)}" for name in packages),
-        "python": platform.python_version(),
-        "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
-    }
+def _finish(
+    program: blocks.Program,
+    title: str,
+    seeds: Int[np.ndarray, " cells"],
+    values: blocks.Values,
+    part: datasets.Finished,
+    store: Store | None,
+    executor: Executor | None,
+    progress: bool,
+) -> None:
+    """Fill `part`: from the store where it has a cell, else by running it."""
+    keep = None if store is None else _kept(store, program, title, seeds, values, part)
+    (missing,) = np.nonzero(~part.done)
+    if not len(missing):
+        return
+    with bar(title, cells=len(missing), steps_per_cell=program.steps, visible=progress) as report:
+
+        def deliver(start: int, stop: int, outputs: blocks.Arrays) -> None:
+            cells = missing[start:stop]
+            for name, output in outputs.items():
+                part.outputs[name][cells] = output
+            part.done[cells] = True
+            if keep is not None:
+                keep(cells)
+            report(stop - start)
+
+        lanes = {name: numbers[missing] for name, numbers in values.items()}
+        blocks.run(program, seeds[missing], lanes, deliver, executor=executor)
+
+
+def _kept(
+    store: Store,
+    program: blocks.Program,
+    title: str,
+    seeds: Int[np.ndarray, " cells"],
+    values: blocks.Values,
+    part: datasets.Finished,
+) -> Callable[[Int[np.ndarray, " cells"]], None]:
+    """Fill `part` with what is stored; a function that stores some of its cells."""
+    if program.identity is None:
+        raise InputError(
+            "the cell calls back to Python (jax.debug.print?), so that its numbers could depend "
+            "on anything: take that out, or sweep without store="
+        )
+    layout = np.dtype([(n, o.dtype, o.shape) for n, o in program.outputs.items()])
+    identity = stored.Program.of(program.identity, title=title, axes=[*values], layout=layout)
+    points = np.stack([*values.values()], -1) if values else np.zeros((len(seeds), 0))
+    if difference := store.differences(identity):
+        changes = "; ".join(
+            f"{name} was {before}, is {now}" for name, (before, now) in difference.changed.items()
+        )
+        warnings.warn(
+            f"{store.path} holds {difference.cells} cells of {title!r} that are kept and not used, "
+            f"for something changed: {changes}",
+            stacklevel=4,
+        )
+    part.done[:], records = store.read(identity, seeds, points)
+    for name, output in part.outputs.items():
+        output[part.done] = records[name][part.done]
+
+    def keep(cells: Int[np.ndarray, " cells"]) -> None:
+        records = np.zeros(len(cells), layout)
+        for name, output in part.outputs.items():
+            records[name] = output[cells]
+        store.write(identity, seeds[cells], points[cells], records)
+
+    return keep
 
 
 def _check_arguments(cell: blocks.Cell, names: Sequence[str]) -> None:
@@ -188,17 +284,21 @@ def _check_arguments(cell: blocks.Cell, names: Sequence[str]) -> None:
             )
 
 
-def _checked_shapes(
+def _checked(
     cell: blocks.Cell, fixed: Mapping[str, Any], grid: grids.Grid
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the outputs, from both ends of every axis.
+) -> tuple[dict[str, jax.ShapeDtypeStruct], int]:
+    """Shapes of the outputs, from both ends of every axis; bytes of the largest array of a cell.
 
     The ends are plain numbers, so that the checks inside the cell see them.
     """
     key = jax.random.key(0)
     ends: list[dict[str, jax.ShapeDtypeStruct]] = []
+    largest = 0
     for numbers in grid.ends():
-        outputs = jax.eval_shape(lambda key, n=numbers: cell(key, **fixed, **n), key)
+        traced, outputs = jax.make_jaxpr(
+            lambda key, n=numbers: cell(key, **fixed, **n), return_shape=True
+        )(key)
+        largest = max(largest, blocks.largest_array(traced.jaxpr))
         if not isinstance(outputs, Mapping) or not outputs:
             raise InputError(
                 f"the cell returns {type(outputs).__name__}: return a dict of name to array"
@@ -220,7 +320,7 @@ def _checked_shapes(
                 f"output {name!r} has shape {shapes[0]} at one end of the axes and {shapes[1]} at "
                 "the other: sweep what changes it with static="
             )
-    return low
+    return low, largest
 
 
 def _compiled(
@@ -258,3 +358,10 @@ def _title(cell: blocks.Cell) -> str:
         return Path(inspect.getsourcefile(cell) or "sweep").stem
     except TypeError:  # neither function nor method: a partial, say
         return "sweep"
+
+
+def _source(cell: blocks.Cell) -> str:
+    try:
+        return inspect.getsource(cell)
+    except (OSError, TypeError):  # typed in, or neither function nor method
+        return "unknown"

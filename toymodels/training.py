@@ -101,40 +101,46 @@ def fit(
     snapshots = _snapshot_steps(snapshots, steps)
     points = min(points, steps)
     key = keys.fusable(key)
-    gradient = fuse.value_and_grad(loss)
     draw, finish = draws.split(lambda key: sample(key, batch), key)
+    gradient = fuse.grad(loss, finish)
+    mean = fuse.value(loss, finish)
     params = jax.tree.map(jnp.asarray, params)
 
-    def step(carry: Any, place: tuple[Int[Array, ""], ...]) -> tuple[Any, None]:
-        params, state, drawn, curve, kept = carry
-        index, point, slot = place
-        value, grads = gradient(params, finish(drawn))
+    def step(carry: Any, place: Any) -> tuple[Any, None]:
+        params, state, shared, curve, kept = carry
+        index, last, point, slot = place
+        shared = draws.fill(draw, jax.random.fold_in(key, index), shared)
+        # The loss only where the curve has a point: the gradient does not need its value.
+        curve = lax.cond(
+            last,
+            lambda: lax.dynamic_update_index_in_dim(curve, mean(params, shared), point, 0),
+            lambda: curve,
+        )
+        grads = gradient(params, shared)
         updates, state = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
-        # Later writes to a slot win: a point of the curve holds the last step of its
-        # stretch, a snapshot the last step up to the one asked for.
-        curve = lax.dynamic_update_index_in_dim(curve, value, point, 0)
+        # Later writes to a slot win: a snapshot holds the last step up to the one asked for.
         if snapshots:
             kept = jax.tree.map(
                 lambda old, new: lax.dynamic_update_index_in_dim(old, new, slot, 0), kept, params
             )
-        # Drawn one step ahead, so that XLA computes the words once and not where they are
-        # used: once for all cells that share the key.
-        return (params, state, draw(jax.random.fold_in(key, index + 1)), curve, kept), None
+        return (params, state, shared, curve, kept), None
 
-    curve = jnp.zeros(points, jax.eval_shape(gradient, params, finish(draw(key)))[0].dtype)
+    shared = draws.empty(draw, key)
+    curve = jnp.zeros(points, jax.eval_shape(mean, params, shared).dtype)
     # One slot more, for what comes after the last snapshot.
     kept = (
         jax.tree.map(lambda leaf: jnp.stack([leaf] * (len(snapshots) + 1)), params)
         if snapshots
         else None
     )
-    carry = (params, optimizer.init(params), draw(jax.random.fold_in(key, 0)), curve, kept)
+    carry = (params, optimizer.init(params), shared, curve, kept)
     stretches = range(1, points + 1)
     last_of_stretch = jnp.asarray([-(-stretch * steps // points) - 1 for stretch in stretches])
     indices = jnp.arange(steps)
     places = (
         indices,
+        jnp.zeros(steps, bool).at[last_of_stretch].set(True),
         jnp.searchsorted(last_of_stretch, indices),
         jnp.searchsorted(jnp.asarray(snapshots, jnp.int32), indices + 1),
     )
@@ -238,17 +244,17 @@ def evaluate(
     checks.count("examples", examples)
     batches = -(-examples // batch)
     key = keys.fusable(key)
-    mean = fuse.value(loss)
     draw, finish = draws.split(lambda key: sample(key, batch), key)
+    mean = fuse.value(loss, finish)
 
     def step(carry: Any, index: Int[Array, ""]) -> tuple[Any, None]:
-        total, drawn = carry
-        total += mean(params, finish(drawn))
-        return (total, draw(jax.random.fold_in(key, index + 1))), None
+        total, shared = carry
+        shared = draws.fill(draw, jax.random.fold_in(key, index), shared)
+        return (total + mean(params, shared), shared), None
 
-    first = draw(jax.random.fold_in(key, 0))
-    zero = jnp.zeros((), jax.eval_shape(mean, params, finish(first)).dtype)
-    (total, _), _ = lax.scan(step, (zero, first), jnp.arange(batches))
+    shared = draws.empty(draw, key)
+    zero = jnp.zeros((), jax.eval_shape(mean, params, shared).dtype)
+    (total, _), _ = lax.scan(step, (zero, shared), jnp.arange(batches))
     return total / batches
 
 

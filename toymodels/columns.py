@@ -1,0 +1,86 @@
+"""A traced program of one example, evaluated on many that stand side by side as columns.
+
+`jax.vmap` moves the axis of the batch to the front wherever a batched array meets one that is
+not, such as a bias. With the axis kept last, the products of a small model are of matrices
+that the processor reads in order, and nothing is transposed: almost twice as fast at 100
+features and 20 hidden dimensions.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+from jaxtyping import Array
+
+from toymodels.elements import ELEMENTWISE
+
+
+class Columns(NamedTuple):
+    """An array of every example, on a last axis; or one that all examples share."""
+
+    array: Any
+    many: bool
+
+
+def evaluate(
+    jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Columns], batch: int
+) -> list[Columns]:
+    """The outputs, for all examples, of a program traced for ONE.
+
+    Equal to `jax.vmap` of the program with every `in_axes` and `out_axes` -1, up to rounding.
+
+    Args:
+        jaxpr: of one example.
+        consts: what it captured; shared by all examples.
+        arguments: those of the program.
+        batch: number of examples.
+    """
+    captured = [Columns(const, many=False) for const in consts]
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*captured, *arguments], strict=True))
+
+    def read(atom: core.Var | core.Literal) -> Columns:
+        return Columns(atom.val, many=False) if isinstance(atom, core.Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        outputs = _equation(equation, [read(atom) for atom in equation.invars], batch)
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _equation(equation: core.JaxprEqn, inputs: list[Columns], batch: int) -> list[Columns]:
+    primitive = equation.primitive
+    if primitive.name in ("jit", "pjit"):
+        inner = equation.params["jaxpr"]
+        return evaluate(inner.jaxpr, inner.consts, inputs, batch)
+    bind = functools.partial(primitive.bind, **primitive.get_bind_params(equation.params))
+    many = any(value.many for value in inputs)
+    if not many:
+        outputs = bind(*(value.array for value in inputs))
+    elif primitive.name in ELEMENTWISE:
+        kind: Any = equation.outvars[0].aval
+        outputs = bind(*(_repeated(value, kind.shape, batch) for value in inputs))
+    else:
+        axes = [-1 if value.many else None for value in inputs]
+        outputs = jax.vmap(bind, in_axes=axes, out_axes=-1)(*(value.array for value in inputs))
+    outputs = outputs if primitive.multiple_results else [outputs]
+    return [Columns(output, many) for output in outputs]
+
+
+def _repeated(value: Columns, shape: Sequence[int], batch: int) -> Array:
+    """One column of `shape` for each example; a single number fills it."""
+    array = jnp.asarray(value.array)
+    if value.many:
+        if array.ndim == len(shape) + 1:
+            return array
+        return lax.broadcast_in_dim(array, (*shape, batch), (len(shape),))
+    if array.ndim and array.dtype in (jnp.float32, jnp.float64):
+        # A product with a row of ones, which compiles to a broadcast. Its derivative is then
+        # a product with a column of ones: the sum of a broadcast's would be transposed first.
+        ones = jnp.ones((1, batch), array.dtype)
+        sizes = (((array.ndim,), (0,)), ((), ()))
+        return lax.dot_general(array[..., None], ones, sizes, precision=lax.Precision.HIGHEST)
+    return lax.broadcast_in_dim(array, (*shape, batch), range(array.ndim))
