@@ -320,7 +320,7 @@ def test_what_stands_around_a_smashed_row_is_kept(path):
         with pytest.warns(UserWarning, match="was damaged"):
             found, read = store.read(PROGRAM, seeds, points)
         assert_right(found, read, records)
-        assert 1 <= np.sum(~found) <= 2
+        assert 1 <= np.sum(~found) <= 3  # Python reads one row ahead, from both ends
 
 
 def test_any_flipped_bit_gives_right_cells_or_none(path):

@@ -60,6 +60,8 @@ def _equation(equation: core.JaxprEqn, inputs: list[Columns], batch: int) -> lis
     many = any(value.many for value in inputs)
     if not many:
         outputs = bind(*(value.array for value in inputs))
+    elif primitive.name == "dot_general" and _is_matrix_vector(equation, inputs):
+        outputs = _product(*_matrix_and_columns(equation, inputs))
     elif primitive.name in ELEMENTWISE:
         kind: Any = equation.outvars[0].aval
         outputs = bind(*(_repeated(value, kind.shape, batch) for value in inputs))
@@ -84,3 +86,34 @@ def _repeated(value: Columns, shape: Sequence[int], batch: int) -> Array:
         sizes = (((array.ndim,), (0,)), ((), ()))
         return lax.dot_general(array[..., None], ones, sizes, precision=lax.Precision.HIGHEST)
     return lax.broadcast_in_dim(array, (*shape, batch), range(array.ndim))
+
+
+def _is_matrix_vector(equation: core.JaxprEqn, inputs: list[Columns]) -> bool:
+    """Whether this is a matrix, the same for all examples, times the vector of each."""
+    ranks = sorted((value.array.ndim, value.many) for value in inputs)
+    return ranks == [(2, False), (2, True)] and not any(equation.params["dimension_numbers"][1])
+
+
+def _matrix_and_columns(equation: core.JaxprEqn, inputs: list[Columns]) -> tuple[Array, Array]:
+    summed, _ = equation.params["dimension_numbers"]
+    place = 0 if inputs[1].many else 1
+    matrix = inputs[place].array
+    return (matrix if summed[place] == (1,) else matrix.T), inputs[1 - place].array
+
+
+@jax.custom_jvp
+def _product(matrix: Array, columns: Array) -> Array:
+    """`matrix @ columns`, with every factor written out row by row.
+
+    XLA folds transposes into products, and the fast library takes only rows times columns. So
+    the small factor is transposed in memory, forwards and backwards.
+    """
+    return lax.optimization_barrier(matrix) @ columns
+
+
+@_product.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    matrix, columns = primals
+    transposed = lax.optimization_barrier(matrix.T)
+    tangent = tangents[0] @ columns + transposed.T @ tangents[1]
+    return _product(matrix, columns), tangent

@@ -29,12 +29,13 @@ Finish: TypeAlias = Callable[[Any], Any]
 # From a function of parameters to one: the function itself, its gradient, or both.
 Transform: TypeAlias = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
-MAX_SUMS = 224
+MAX_SUMS = 112
 """Most sums over the batch that one loop carries.
 
-Measured on one AVX-512 core with batches of 1024, fused against ordinary path, in thousand
-model-steps per second: 76 / 16 at 49 sums, 32 / 8 at 121, 17 / 7 at 211, 12 / 9 at 271,
-9 / 7 at 361. Compilation takes 2, 3, 5, 6 and 9 times as long as the ordinary path's.
+Measured on AVX-512 cores with batches of 1024, fused against ordinary path, in thousand
+model-steps per second of processor time: 203 / 103 at 33 sums, 109 / 65 at 49, 56 / 36 at 85,
+37 / 37 at 121, 19 / 22 at 169, 15 / 17 at 211. At 121 the fused loop takes 3.5 times as long
+to compile.
 """
 
 
