@@ -10,6 +10,7 @@ Command    toymodels run experiments/dimensions_per_feature.py [--paper]
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ SMOKE = Config(num_features=8, hidden=3, num_densities=3, steps=20, batch=32)
 PAPER = Config(num_features=400, hidden=30)
 
 
-def run(config: Config) -> xr.Dataset:
+def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     model = tm.ReLUOutput(config.hidden, initializer=tm.notebook_initializer(config.instances))
 
     def cell(key: Any, *, density: Any) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def run(config: Config) -> xr.Dataset:
         num_seeds=config.num_seeds,
         dims={"dimensionality": ("feature",)},
         units={"loss": "summed over outputs"},
+        store=store,
     )
     return results.assign_attrs(hidden=config.hidden)
 

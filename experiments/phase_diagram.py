@@ -11,6 +11,7 @@ Command    toymodels run experiments/phase_diagram.py
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ class Config:
 SMOKE = Config(grid=6, num_seeds=2, steps=200, batch=128)
 
 
-def run(config: Config) -> xr.Dataset:
+def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     def cell(key: Any, *, density: Any, importance: Any) -> dict[str, Any]:
         task = tm.Task(
             tm.SparseUniform(2, density), importance=tm.geometric_importance(2, importance)
@@ -79,6 +80,7 @@ def run(config: Config) -> xr.Dataset:
         },
         num_seeds=config.num_seeds,
         units={"loss": "summed over outputs"},
+        store=store,
     )
 
 

@@ -67,9 +67,9 @@ def test_the_skeleton_of_a_new_experiment_runs(tmp_path):
     assert len(text.splitlines()) <= 40
     flags = ("--steps", "20", "--num-seeds", "2", "--densities", "0.5", "0.1")
     command("run", "my_idea.py", *flags, folder=tmp_path)
-    record = json.loads((tmp_path / "results/my_idea.json").read_text())
+    record = json.loads((tmp_path / "results/my_idea_custom.json").read_text())
     assert record["config"] == {"densities": [0.5, 0.1], "num_seeds": 2, "steps": 20}
-    results = xr.load_dataset(tmp_path / "results/my_idea.nc", engine="h5netcdf")
+    results = xr.load_dataset(tmp_path / "results/my_idea_custom.nc", engine="h5netcdf")
     assert dict(results.loss.sizes) == {"density": 2, "seed": 2}
     # The file alone does the same, and its own defaults make a figure.
     subprocess.run(
@@ -97,8 +97,8 @@ def test_a_failing_claim_fails_the_command(tmp_path):
     )
     command("run", "wrong.py", folder=tmp_path, expect=3)
     command("claims", folder=tmp_path, expect=3)
-    command("run", "wrong.py", "--two", "3", "--out", "figures", folder=tmp_path)
-    assert "1 of 1 claims hold" in command("claims", folder=tmp_path).stdout
+    command("run", "wrong.py", "--two", "3", "--out", "other", folder=tmp_path)
+    assert "1 of 1 claims hold" in command("claims", "other", folder=tmp_path).stdout
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,29 @@ def test_ctrl_c_saves_what_was_finished(tmp_path):
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
     assert "cells finished" in errors
-    partial = xr.load_dataset(tmp_path / "results/phase_diagram.partial.nc", engine="h5netcdf")
+    partial = xr.load_dataset(
+        tmp_path / "results/phase_diagram_custom.partial.nc", engine="h5netcdf"
+    )
     finished = int(partial["loss"].notnull().sum())
     assert 0 < finished < partial["loss"].size
     assert f"{finished} of {partial['loss'].size}" in errors
+
+
+def test_a_run_that_was_killed_goes_on_from_its_store(tmp_path):
+    experiment = str(ROOT / "experiments" / "phase_diagram.py")
+    flags = ("--smoke", "--store", "kept.db")
+    first = command("run", experiment, *flags, folder=tmp_path)
+    again = command("run", experiment, *flags, folder=tmp_path)
+    assert "model-steps/s" in first.stderr
+    assert "model-steps/s" not in again.stderr  # nothing was left to run
+    results = [xr.load_dataset(tmp_path / "results/phase_diagram_smoke.nc", engine="h5netcdf")]
+    assert results[0]["loss"].notnull().all()
+    kept = command("store", "kept.db", folder=tmp_path).stdout
+    assert f"{results[0]['loss'].size} cells are whole, 0 were damaged" in kept
+    command("store", "missing.db", folder=tmp_path, expect=2)
+
+
+def test_an_experiment_that_takes_no_store_says_so(tmp_path):
+    experiment = str(ROOT / "experiments" / "introduction.py")
+    refused = command("run", experiment, "--smoke", "--store", "x.db", folder=tmp_path, expect=2)
+    assert "give it a keyword `store`" in refused.stderr

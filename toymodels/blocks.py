@@ -66,8 +66,9 @@ class Program:
         width: lanes in a block.
         outputs: name to the shape and type of one lane's output.
         steps: iterations of the longest loop in one lane.
-        identity: name to text of all that the bits of its numbers depend on, beside seed and
-            values; None for a program that calls back to Python, which could do anything.
+        identity: name to text of all that the bits of its numbers depend on, beside the names
+            of axes and outputs, seed and values; None for a program that calls back to Python,
+            which could do anything.
     """
 
     def __init__(self, cell: Cell, values: Values, *, width: int):
@@ -96,11 +97,8 @@ class Program:
             # What is compiled here is what other machines are sent, to the letter.
             self._exported = export.export(jitted)(*arguments)
             text = trace.lower().as_text()
-            shapes = {name: [str(o.dtype), *o.shape] for name, o in self.outputs.items()}
             self.identity = {
                 "program": hashlib.sha256(text.encode()).hexdigest()[:16],
-                "axes": ", ".join(values),
-                "outputs": json.dumps(shapes),
                 "block width": str(width),
                 **environment(),
             }

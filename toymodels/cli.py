@@ -28,9 +28,11 @@ commands:
   claims [FOLDER [PAGE]]
                         every claim of the figures in FOLDER (default: figures); and put
                         the table into PAGE, between the marks of README.md
+  store FILE            what sweeps keep in FILE (their store=), every row checked
   new FILE              write the skeleton of a new experiment
 
-`run` and `claims` exit with 3 if a claim fails, with 2 on bad input.
+`run` and `claims` exit with 3 if a claim fails, `store` with 1 if a row was damaged, all with
+2 on bad input.
 """
 
 _SKELETON = '''\
@@ -90,10 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 _run(rest)
             case "claims":
                 _claims(_folder(rest, "figures"), [Path(page) for page in rest[1:]])
+            case "store":
+                _store(rest)
             case "new":
                 _new(rest)
             case _:
-                raise InputError(f"no command {command!r}: list, run, claims or new")
+                raise InputError(f"no command {command!r}: list, run, claims, store or new")
     except InputError as error:
         Console(stderr=True).print(
             f"toymodels: {error}", style="red", markup=False, highlight=False, soft_wrap=True
@@ -138,6 +142,7 @@ def _run(arguments: Sequence[str]) -> None:
     out = (
         "folder for the figure; the default is figures/ for the defaults of the file, else results/"
     )
+    store = "file that keeps finished cells: a run that was stopped goes on from there"
     options = dataclasses.make_dataclass(
         "Options",
         [
@@ -151,6 +156,11 @@ def _run(arguments: Sequence[str]) -> None:
                 Annotated[Path | None, tyro.conf.arg(help=out)],
                 dataclasses.field(default=None),
             ),
+            (
+                "store",
+                Annotated[Path | None, tyro.conf.arg(help=store)],
+                dataclasses.field(default=None),
+            ),
         ],
     )
     parsed: Any = tyro.cli(
@@ -162,8 +172,10 @@ def _run(arguments: Sequence[str]) -> None:
     )
     published = scale != "smoke" and parsed.config == start
     name = loaded.name if scale == "default" else f"{loaded.name}_{scale}"
+    if scale != "smoke" and not published:
+        name += "_custom"  # the results of the published run stay
     folder = parsed.out or Path("figures" if published else "results")
-    holds = experiment.execute(loaded, parsed.config, name=name, folder=folder)
+    holds = experiment.execute(loaded, parsed.config, name=name, folder=folder, store=parsed.store)
     if scale == "smoke":
         print("smoke scale: shows that the experiment runs, not that its claims hold")
     elif not holds:
@@ -184,6 +196,33 @@ def _claims(folder: Path, pages: Sequence[Path]) -> None:
     print(f"{sum(claim.holds for claim in flat)} of {len(flat)} claims hold")
     if not all(claim.holds for claim in flat):
         raise SystemExit(3)
+
+
+def _store(arguments: Sequence[str]) -> None:
+    if len(arguments) != 1:
+        raise InputError("store needs the path of one file: toymodels store results/phase.db")
+    from toymodels.store import Store
+
+    with Store(arguments[0], create=False) as store:
+        verified = store.verify()
+        holdings = store.programs()
+    parts = [dict(held.program.aspects()) if held.program else {} for held in holdings]
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    # What differs from program to program is a column, what does not a line.
+    columns = [name for name in names if len({part.get(name) for part in parts}) > 1]
+    table = Table("sweep", "cells", "damaged", "since", *columns)
+    for held, part in zip(holdings, parts, strict=True):
+        title = held.program.title if held.program else "unknown"
+        counts = (str(held.cells), str(held.damaged), held.created)
+        table.add_row(title, *counts, *(part.get(name, "") for name in columns))
+    Console().print(table)
+    for name in names:
+        if name not in columns and parts[0][name]:
+            print(f"{name}: {parts[0][name]}")
+    print(f"{verified.cells} cells are whole, {verified.set_aside} were damaged just now")
+    if verified.set_aside or verified.copies:
+        print("run the same sweep again: it computes what is missing")
+        raise SystemExit(1)
 
 
 def _new(arguments: Sequence[str]) -> None:

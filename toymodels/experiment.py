@@ -1,7 +1,7 @@
 """One experiment: a file with a `Config`, a `run`, and perhaps `claims` and `plot`.
 
     Config   frozen dataclass; its defaults are what the figure shows
-    run      Config -> xr.Dataset
+    run      Config -> xr.Dataset; with a keyword `store`, a path, it can be resumed
     claims   xr.Dataset -> list of Claim                (optional)
     plot     xr.Dataset -> matplotlib Figure            (optional)
     SMOKE    a Config of seconds, for tests             (optional)
@@ -12,6 +12,7 @@
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import platform
 import subprocess
@@ -30,7 +31,7 @@ from toymodels.blocks import environment
 from toymodels.claims import Bound as Bound
 from toymodels.claims import Claim as Claim
 from toymodels.errors import InputError
-from toymodels.sweeps import SweepInterrupted
+from toymodels.sweeps import SweepError, SweepInterrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Experiment:
     name: str
     title: str
     config: type[Any]
-    run: Callable[[Any], xr.Dataset]
+    run: Callable[..., xr.Dataset]
     claims: Callable[[xr.Dataset], list[Claim]] | None
     plot: Callable[[xr.Dataset], Any] | None
     scales: dict[str, Any]
@@ -80,7 +81,9 @@ def load(path: Path) -> Experiment:
     )
 
 
-def execute(experiment: Experiment, config: Any, *, name: str, folder: Path) -> bool:
+def execute(
+    experiment: Experiment, config: Any, *, name: str, folder: Path, store: Path | None = None
+) -> bool:
     """Run, save, check and draw.
 
     Writes `folder/<name>.json` (claims, config, provenance), `.png` and `.svg`, the list of
@@ -91,23 +94,34 @@ def execute(experiment: Experiment, config: Any, *, name: str, folder: Path) -> 
         config: an instance of its `Config`.
         name: of the files.
         folder: for the figure; made if missing.
+        store: keeps finished cells, for `run` to go on after it was stopped.
 
     Returns:
         Whether every claim holds.
+
+    Raises:
+        SystemExit: `run` was interrupted, or a block of it failed; what was finished is in
+            `results/<name>.partial.nc`.
     """
     console = Console(stderr=True)
     # Before the hours of work, not after.
     saved = Path("results") / f"{name}.nc"
     for place in (folder, saved.parent):
         place.mkdir(parents=True, exist_ok=True)
+    if store and "store" not in inspect.signature(experiment.run).parameters:
+        raise InputError(
+            f"run of {experiment.name} cannot resume: give it a keyword `store` and hand that to "
+            "sweep"
+        )
     started = time.perf_counter()
     try:
-        results = experiment.run(config)
-    except SweepInterrupted as interrupt:
+        results = experiment.run(config, store=store) if store else experiment.run(config)
+    except (SweepInterrupted, SweepError) as stop:
         partial = saved.with_suffix(".partial.nc")
-        interrupt.results.to_netcdf(partial, engine="h5netcdf")
-        console.print(f"[red]{interrupt}[/]\nsaved: {partial}")
-        raise SystemExit(130) from None
+        stop.results.to_netcdf(partial, engine="h5netcdf")
+        console.print(str(stop), style="red", markup=False)
+        console.print(f"saved: {partial}")
+        raise SystemExit(130 if isinstance(stop, SweepInterrupted) else 1) from None
     results.attrs["config"] = json.dumps(dataclasses.asdict(config), default=str)
     results.to_netcdf(saved, engine="h5netcdf")
     seconds = time.perf_counter() - started
