@@ -28,14 +28,14 @@ MAY_IMPORT = {
     "progress": set(),
     "datasets": {"grids", "errors"},
     "store": {"errors"},
-    "sweeps": {"blocks", "datasets", "grids", "progress", "store", "errors"},
+    "sweeps": {"blocks", "checks", "datasets", "grids", "progress", "store", "errors"},
     "theory.phases": {"checks", "errors"},
     "analysis.geometry": {"checks", "errors"},
     "analysis.phases": {"analysis.geometry", "theory.phases"},
     "plotting": set(),
     "claims": {"errors"},
     "experiment": {"blocks", "claims", "cli", "errors", "plotting", "sweeps"},
-    "cli": {"claims", "errors", "experiment"},
+    "cli": {"claims", "errors", "experiment", "store"},
 }
 
 

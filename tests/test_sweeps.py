@@ -203,6 +203,7 @@ def changing_shape(key, *, a):
         (noisy_sum, {"axes": {"a": [], "b": [1.0]}}, "axis 'a' is empty"),
         (noisy_sum, {"axes": {"a": ["x"], "b": [1.0]}}, "axis 'a' holds 'x'.*static="),
         (noisy_sum, {"axes": {"a": [np.nan], "b": [1.0]}}, "axis 'a' holds nan"),
+        (noisy_sum, {"axes": {"a": [2**24 + 1], "b": [1.0]}}, "16777217.*round to 16777216"),
         (noisy_sum, {"axes": {"a": [1.0], "density": [1.0]}}, "no argument 'density'.*a, b"),
         (noisy_sum, {"axes": {"a": [1.0]}}, "needs 'b'"),
         (noisy_sum, {"axes": {("a", "b"): [(1.0,)]}}, "give 2 numbers"),
@@ -331,3 +332,11 @@ def test_all_devices_give_the_same_bits():
         outputs.append(finished.stdout.split())
     assert [count for count, _ in outputs] == ["1", "3"]
     assert outputs[0][1] == outputs[1][1]
+
+
+def test_the_ends_of_an_axis_have_what_arrays_have():
+    def cell(key, *, a):
+        return {"y": a.astype(jnp.int32) + jnp.isfinite(1 / (a - 1))}
+
+    results = sweep(cell, axes={"a": jnp.asarray([1.0, 2.0])})
+    assert results["y"].values.tolist() == [[1], [3]]

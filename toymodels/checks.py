@@ -53,4 +53,5 @@ def count(name: str, value: Any, *, least: int = 1) -> None:
         hint = (
             ", or sweep it with static=" if isinstance(value, float) and value.is_integer() else ""
         )
-        raise InputError(f"{name} is {value!r}: give a whole number, {least} or more{hint}")
+        shown = value.item() if isinstance(value, np.generic) else value
+        raise InputError(f"{name} is {shown!r}: give a whole number, {least} or more{hint}")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,12 +57,12 @@ class Grid:
             flat[name] = np.broadcast_to(column, tuple(self.shape.values())).ravel()
         return flat
 
-    def ends(self) -> tuple[dict[str, float], dict[str, float]]:
-        """The lowest and the highest number of every axis."""
+    def ends(self) -> tuple[dict[str, np.float64], dict[str, np.float64]]:
+        """The lowest and the highest number of every axis, with what arrays have, too."""
         numbers = {name: column for name, (_, column) in self.coords.items()}
         return (
-            {name: float(min(column)) for name, column in numbers.items()},
-            {name: float(max(column)) for name, column in numbers.items()},
+            {name: np.float64(min(column)) for name, column in numbers.items()},
+            {name: np.float64(max(column)) for name, column in numbers.items()},
         )
 
 
@@ -92,7 +93,7 @@ def padded(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
 
 
 def _number(name: str, value: Any) -> int | float:
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic | jax.Array) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(
@@ -100,4 +101,9 @@ def _number(name: str, value: Any) -> int | float:
         )
     if not math.isfinite(value):
         raise InputError(f"axis {name!r} holds {value}: give finite numbers")
+    if isinstance(value, int) and int(np.float32(value)) != value:
+        raise InputError(
+            f"axis {name!r} holds {value}, which 32-bit floats round to {int(np.float32(value))}: "
+            "sweep it with static="
+        )
     return value

@@ -27,8 +27,7 @@ import xarray as xr
 from jax.core import Tracer
 from jaxtyping import Int
 
-from toymodels import blocks, datasets, grids
-from toymodels import store as stored
+from toymodels import blocks, checks, datasets, grids, rows
 from toymodels.errors import InputError
 from toymodels.progress import bar
 from toymodels.store import Store, StoreError
@@ -104,10 +103,9 @@ def sweep(
     """
     if isinstance(jnp.zeros(()), Tracer):
         raise InputError("sweep was called inside jit or scan: call it from plain Python")
-    if num_seeds < 1:
-        raise InputError(f"num_seeds is {num_seeds}: give 1 or more")
-    if width is not None and width < 2:
-        raise InputError(f"width is {width}: give 2 or more lanes per block")
+    checks.count("num_seeds", num_seeds)
+    if width is not None:
+        checks.count("width", width, least=2)
     grid = grids.Grid(axes or {})
     static_axes = {name: grids.choices(name, values) for name, values in (static or {}).items()}
     _check_arguments(cell, [*static_axes, *grid.coords])
@@ -238,7 +236,7 @@ def _kept(
             "on anything: take that out, or sweep without store="
         )
     layout = np.dtype([(n, o.dtype, o.shape) for n, o in program.outputs.items()])
-    identity = stored.Program.of(program.identity, title=title, axes=[*values], layout=layout)
+    identity = rows.Program.of(program.identity, title=title, axes=[*values], layout=layout)
     points = np.stack([*values.values()], -1) if values else np.zeros((len(seeds), 0))
     if difference := store.differences(identity):
         changes = "; ".join(
@@ -295,9 +293,10 @@ def _checked(
     ends: list[dict[str, jax.ShapeDtypeStruct]] = []
     largest = 0
     for numbers in grid.ends():
-        traced, outputs = jax.make_jaxpr(
-            lambda key, n=numbers: cell(key, **fixed, **n), return_shape=True
-        )(key)
+        with np.errstate(all="ignore"):  # 1 / a, say, where an axis starts at 0
+            traced, outputs = jax.make_jaxpr(
+                lambda key, n=numbers: cell(key, **fixed, **n), return_shape=True
+            )(key)
         largest = max(largest, blocks.largest_array(traced.jaxpr))
         if not isinstance(outputs, Mapping) or not outputs:
             raise InputError(
