@@ -340,3 +340,8 @@ def test_the_ends_of_an_axis_have_what_arrays_have():
 
     results = sweep(cell, axes={"a": jnp.asarray([1.0, 2.0])})
     assert results["y"].values.tolist() == [[1], [3]]
+
+
+def test_a_cell_that_is_jitted_already_is_the_cell():
+    grid = {"axes": {"a": [1.0, 2.0], "b": [3.0]}, "num_seeds": 2}
+    xr.testing.assert_equal(sweep(tm.jit(noisy_sum), **grid), sweep(noisy_sum, **grid))

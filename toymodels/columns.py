@@ -112,7 +112,7 @@ def _product(matrix: Array, columns: Array) -> Array:
 
 
 @_product.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
     matrix, columns = primals
     transposed = lax.optimization_barrier(matrix.T)
     tangent = tangents[0] @ columns + transposed.T @ tangents[1]

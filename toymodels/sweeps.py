@@ -103,6 +103,8 @@ def sweep(
     """
     if isinstance(jnp.zeros(()), Tracer):
         raise InputError("sweep was called inside jit or scan: call it from plain Python")
+    if isinstance(cell, jax.stages.Wrapped):  # of tm.jit; a sweep compiles by itself
+        cell = inspect.unwrap(cell)
     checks.count("num_seeds", num_seeds)
     if width is not None:
         checks.count("width", width, least=2)

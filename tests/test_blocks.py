@@ -1,0 +1,119 @@
+"""Blocks: their width, their keys, what they are identified by."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import toymodels as tm
+from toymodels import blocks
+
+
+def largest(num_features, batch, steps=10):
+    def cell(key):
+        trained = tm.train(
+            key,
+            tm.ReLUOutput(2),
+            tm.Task(tm.SparseUniform(num_features, 0.1)),
+            optimizer=optax.adam(1e-3),
+            steps=steps,
+            batch=batch,
+            evaluation=batch,
+        )
+        return {"loss": trained.loss}
+
+    return blocks.largest_array(jax.make_jaxpr(cell)(jax.random.key(0)).jaxpr)
+
+
+def test_the_largest_array_is_the_batch_of_words_whatever_the_steps():
+    assert largest(5, 1024) == 5 * 1024 * 4
+    assert largest(5, 1024, steps=100_000) == 5 * 1024 * 4
+    assert largest(400, 1024) == 400 * 1024 * 4
+
+
+def test_without_loops_every_array_counts():
+    traced = jax.make_jaxpr(lambda x: jnp.sum(jnp.outer(x, x)))(jnp.zeros(100))
+    assert blocks.largest_array(traced.jaxpr) == 100 * 100 * 4
+
+
+@given(st.integers(0, 2**40))
+def test_width_is_a_power_of_two_that_fits_and_never_one(size):
+    width = blocks.default_width(size)
+    assert width in (2, 4, 8, 16, 32, 64)
+    assert width == 2 or width * size <= blocks.LANE_BYTES
+    assert width == 64 or 2 * width * size > blocks.LANE_BYTES
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5))
+def test_key_of_a_seed_is_that_of_jax(seeds):
+    ours = blocks._key_data(np.asarray(seeds))
+    for seed, data in zip(seeds, ours, strict=True):
+        np.testing.assert_array_equal(data, jax.random.key_data(jax.random.key(seed)))
+
+
+def program(factor=1.0, width=4):
+    def cell(key, *, a):
+        return {"y": factor * a + jax.random.uniform(key)}
+
+    return blocks.Program(cell, {"a": np.zeros(1)}, width=width)
+
+
+def test_identity_is_that_of_the_program_not_of_its_place():
+    identity = program().identity
+    assert identity == program().identity
+    for other in (program(factor=2.0), program(width=8)):
+        assert other.identity is not None
+        assert other.identity["program"] != identity["program"]
+
+
+def test_number_of_devices_is_no_part_of_the_environment(monkeypatch):
+    before = blocks.environment()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    assert blocks.environment() == before
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    assert blocks.environment() != before
+
+
+def test_bytes_of_a_program_give_the_same_bits():
+    ours = program()
+    seeds, lanes = np.arange(4), {"a": np.linspace(0, 1, 4)}
+    here = ours(0, seeds, lanes)
+    there = blocks.call(ours.portable(), ours.wide_floats, seeds, lanes)
+    np.testing.assert_array_equal(here.outputs["y"], there.outputs["y"])
+    assert there.environment == blocks.environment()
+
+
+def test_wide_floats_reach_every_thread(x64):
+    results = tm.sweep(
+        lambda key, *, a: {"y": a / 3}, axes={"a": [1.0, 2.0]}, num_seeds=3, progress=False
+    )
+    assert results["y"].dtype == np.float64
+    assert results["y"].values[0, 0] == 1 / 3
+
+
+@pytest.mark.parametrize("shares", [1, 3, 12])
+def test_lanes_of_a_seed_share_their_draws_and_get_their_own(shares):
+    """Twelve lanes of 12, 4 and 1 different seeds: the samples are those of each key alone."""
+
+    def cell(key, *, a):
+        fitted = tm.fit(
+            key,
+            jnp.zeros(3),
+            lambda w, x: jnp.sum((w - a * x) ** 2),
+            lambda key, batch: jax.random.normal(key, (batch, 3)),
+            optimizer=optax.sgd(0.1),
+            steps=20,
+            batch=4,
+        )
+        return {"w": fitted.params}
+
+    seeds = np.arange(12) // shares
+    values = {"a": np.linspace(1, 2, 12)}
+    many = blocks.Program(cell, values, width=12)(0, seeds, values).outputs["w"]
+    for lane in range(12):
+        key = jax.random.key(int(seeds[lane]))
+        alone = tm.jit(lambda key, a: cell(key, a=a)["w"])(key, values["a"][lane])
+        np.testing.assert_allclose(many[lane], alone, rtol=1e-5, atol=1e-6)
