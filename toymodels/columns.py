@@ -97,8 +97,8 @@ def _is_matrix_vector(equation: core.JaxprEqn, inputs: list[Columns]) -> bool:
 def _matrix_and_columns(equation: core.JaxprEqn, inputs: list[Columns]) -> tuple[Array, Array]:
     summed, _ = equation.params["dimension_numbers"]
     place = 0 if inputs[1].many else 1
-    matrix = inputs[place].array
-    return (matrix if summed[place] == (1,) else matrix.T), inputs[1 - place].array
+    matrix, vectors = (jnp.asarray(inputs[side].array) for side in (place, 1 - place))
+    return (matrix if summed[place] == (1,) else matrix.T), vectors
 
 
 @jax.custom_jvp
