@@ -92,17 +92,18 @@ class Program:
         }
         self.identity: dict[str, str] | None = None
         self._exported: export.Exported | None = None
-        call: Callable[..., Any] = jitted
-        if not trace.jaxpr.effects:
+        call: Callable[..., Any] = block
+        with contextlib.suppress(NotImplementedError, ValueError):  # calls back to Python
             # What is compiled here is what other machines are sent, to the letter.
-            self._exported = export.export(jitted)(*arguments)
+            self._exported = None if trace.jaxpr.effects else export.export(jitted)(*arguments)
+        if self._exported is not None:
+            call = self._exported.call
             text = trace.lower().as_text()
             self.identity = {
                 "program": hashlib.sha256(text.encode()).hexdigest()[:16],
                 "block width": str(width),
                 **environment(),
             }
-            call = self._exported.call
         self._compiled = [
             _compile(call, jax.device_put(arguments, device)) for device in jax.local_devices()
         ]
@@ -253,12 +254,13 @@ def run(
             del waiting[future]
         if isinstance(error, KeyboardInterrupt) and waiting:
             print(
-                f"finishing {len(waiting)} blocks that are running; Ctrl-C again leaves them",
+                f"finishing {len(waiting)} blocks that are running; Ctrl-C again goes on without",
                 file=sys.stderr,
             )
         for future in list(waiting):
-            with contextlib.suppress(Exception):  # what went wrong first is what counts
-                accept(future)
+            if future.exception() is None:
+                with contextlib.suppress(Exception):  # what went wrong first is what counts
+                    accept(future)
         if isinstance(error, KeyboardInterrupt | InputError | BlockError | OSError):
             raise
         raise _explained(error, program.width) from error
@@ -314,9 +316,9 @@ def _check_copies(outputs: Arrays, last: int, name: str) -> None:
 
 def _explained(error: BaseException, width: int) -> BaseException:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        fewer = f"sweep(width={width // 2}) or less, or " if width > 2 else ""
         return BlockError(
-            f"a block of {width} cells ran out of memory: give sweep(width={max(width // 2, 2)}) "
-            f"or less, or a smaller batch ({error})"
+            f"a block of {width} cells ran out of memory: give {fewer}a smaller batch ({error})"
         )
     return BlockError(f"a block of {width} cells failed: {error}") if error.args else error
 

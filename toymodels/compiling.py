@@ -56,6 +56,10 @@ def use_cache() -> None:
         return
     kind = hashlib.sha256(processor().encode()).hexdigest()[:12]
     folder = platformdirs.user_cache_path("toymodels") / kind
+    # JAX cannot evict, and then keeps nothing more, what it was killed in the midst of writing.
+    for program in folder.glob("*-cache"):
+        if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+            program.unlink(missing_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

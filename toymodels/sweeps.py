@@ -15,7 +15,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,8 @@ def sweep(
     ]
     # All that can be wrong with names and shapes comes to light before the first block runs.
     checked = [_checked(cell, numbers, grid) for numbers in fixed]
+    for numbers in fixed:
+        _check_traceable(cell, numbers, grid)
     shapes = [outputs for outputs, _ in checked]
     taken = [*static_axes, *grid.coords, "seed"]
     own_dims = datasets.own_dims(shapes, dims or {}, taken)
@@ -156,11 +158,12 @@ def sweep(
     if failure is None:
         return results
     done = sum(int(part.done.sum()) for part in finished)
-    kept = f" and in {store}: run the same sweep again to go on" if store is not None else ""
     message = (
         f"{done} of {len(seeds) * len(finished)} cells finished: they are in the `results` of this "
-        f"exception (the others are NaN there){kept}"
+        "exception, the others are NaN there"
     )
+    if store is not None:
+        message += f"; run the same sweep again to go on with those that are in {store}"
     if isinstance(failure, KeyboardInterrupt):
         raise SweepInterrupted(f"interrupted; {message}", results) from failure
     raise SweepError(f"{failure}; {message}", results) from failure
@@ -324,6 +327,31 @@ def _checked(
     return low, largest
 
 
+def _check_traceable(cell: blocks.Cell, fixed: Mapping[str, Any], grid: grids.Grid) -> None:
+    """The cell takes arrays in place of the numbers of every axis."""
+    low, _ = grid.ends()
+
+    def fails(names: Iterable[str]) -> bool:
+        """Whether the cell cannot be traced with these axes traced."""
+        traced = {name: jnp.asarray(low[name]) for name in names}
+        try:
+            jax.eval_shape(
+                lambda key, numbers: cell(key, **fixed, **{**low, **numbers}),
+                jax.random.key(0),
+                traced,
+            )
+        except _NEEDS_PYTHON_NUMBER:
+            return True
+        return False
+
+    if fails(low):
+        names = ", ".join(repr(name) for name in low if fails([name]))
+        raise InputError(
+            f"the cell needs a plain number for axis {names}, as Optax does for the length of a "
+            "schedule: sweep it with static="
+        )
+
+
 def _compiled(
     cell: blocks.Cell, fixed: Mapping[str, Any], grid: grids.Grid, width: int
 ) -> blocks.Program:
@@ -332,26 +360,8 @@ def _compiled(
 
     try:
         return blocks.Program(one, grid.values, width=width)
-    except _NEEDS_PYTHON_NUMBER as error:
-        low, _ = grid.ends()
-
-        def fails(name: str) -> bool:
-            """Whether the cell cannot be traced with this axis alone traced."""
-            try:
-                jax.eval_shape(
-                    lambda key, number: one(key, **{**low, name: number}),
-                    jax.random.key(0),
-                    jnp.asarray(low[name]),
-                )
-            except _NEEDS_PYTHON_NUMBER:
-                return True
-            return False
-
-        names = ", ".join(repr(name) for name in grid.coords if fails(name))
-        raise InputError(
-            f"the cell needs a plain number for axis {names}, as Optax does for the length of a "
-            "schedule: sweep it with static="
-        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        raise blocks.BlockError(f"a block of {width} cells cannot be compiled: {error}") from error
 
 
 def _title(cell: blocks.Cell) -> str:
