@@ -321,7 +321,7 @@ def test_ctrl_c_waits_for_the_blocks_that_run(path, ran, undisturbed):
     cells = 8 * len(begun)
     assert cells < CELLS
     assert f"{cells} of {CELLS} cells finished" in message
-    assert f"and in {path}: run the same sweep again to go on" in message
+    assert f"run the same sweep again to go on with those that are in {path}" in message
     assert held(path) == cells
     assert bits(sweep(store=path)) == bits(undisturbed)
     assert len(ran) == CELLS - cells
