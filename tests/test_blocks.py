@@ -117,3 +117,19 @@ def test_lanes_of_a_seed_share_their_draws_and_get_their_own(shares):
         key = jax.random.key(int(seeds[lane]))
         alone = tm.jit(lambda key, a: cell(key, a=a)["w"])(key, values["a"][lane])
         np.testing.assert_allclose(many[lane], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_with_lapack_run_one_at_a_time():
+    """Two at once can wait for each other for ever; the numbers are those of NumPy."""
+
+    def cell(key, *, a):
+        return {"values": jnp.linalg.svd(a * jax.random.normal(key, (3, 4)), compute_uv=False)}
+
+    values = {"a": np.arange(1.0, 5.0)}
+    with_lapack = blocks.Program(cell, values, width=4)
+    assert with_lapack.workers == 1
+    assert program().workers >= 1
+    ours = with_lapack(0, np.arange(4), values).outputs["values"]
+    for seed, a in enumerate(values["a"]):
+        matrix = a * np.asarray(jax.random.normal(jax.random.key(seed), (3, 4)))
+        np.testing.assert_allclose(ours[seed], np.linalg.svd(matrix)[1], atol=1e-5)

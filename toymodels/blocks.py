@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple, TypeAlias
@@ -44,6 +45,14 @@ LANE_BYTES = 3 * 2**19
 About the second-level cache of a core. Measured in model-steps per second of processor time:
 (5, 2) 394k, 463k and 489k for 16, 32 and 64 lanes, (100, 20) 2.7k and 2.2k for 2 and 4.
 """
+# Two programs with a batch of these wait for each other's threads for ever, now and then: a
+# defect of jaxlib on CPU (seen in 4 of 6 runs of 300 calls of `svd` from two threads).
+_LAPACK = frozenset(
+    """
+    cholesky eig eigh geqrf geqp3 hessenberg householder_product lu ormqr schur svd
+    symmetric_product triangular_solve tridiagonal tridiagonal_solve
+    """.split()
+)
 _WAITING = 256  # blocks handed to an executor and not yet back, each with the program
 _TRIM_SECONDS = 5
 
@@ -86,6 +95,7 @@ class Program:
         self.width = width
         self.wide_floats = jnp.result_type(float) == jnp.float64
         self.steps = _longest_loop(trace.jaxpr.jaxpr)
+        self._alone = not _LAPACK.isdisjoint(_primitives(trace.jaxpr.jaxpr))
         self.outputs = {
             name: jax.ShapeDtypeStruct(output.shape[1:], output.dtype)
             for name, output in trace.out_info.items()
@@ -104,17 +114,40 @@ class Program:
                 "block width": str(width),
                 **environment(),
             }
-        self._compiled = [
-            _compile(call, jax.device_put(arguments, device)) for device in jax.local_devices()
-        ]
+        self._call = call
+        self._arguments = arguments
+        self._compiled: dict[int, Any] = {}  # by the position of the device
+        self._locks = [threading.Lock() for _ in jax.local_devices()]
+        self._on(0)  # here, where an error ends the sweep before it starts
 
     def __call__(self, number: int, seeds: Int[np.ndarray, " lanes"], lanes: Values) -> Answer:
         """Run the `number`-th block of a sweep on this machine and wait for it."""
-        position = number % len(self._compiled)
+        position = number % len(self._locks)
         with jax.enable_x64(self.wide_floats):  # a setting of each thread
             device = jax.local_devices()[position]
             arguments = jax.device_put((_key_data(seeds), dict(lanes)), device)
-            return Answer(jax.device_get(self._compiled[position](*arguments)), {})
+            return Answer(jax.device_get(self._on(position)(*arguments)), {})
+
+    @property
+    def workers(self) -> int:
+        """Blocks that run at once here: one a device, but one a core of a single CPU device."""
+        devices = jax.local_devices()
+        if self._alone and devices[0].platform == "cpu":
+            return 1
+        if len(devices) > 1 or devices[0].platform != "cpu":
+            return len(devices)
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+    def _on(self, position: int) -> Any:
+        """The executable of one device, compiled by the first thread that needs it."""
+        with self._locks[position]:
+            if position not in self._compiled:
+                arguments = jax.device_put(self._arguments, jax.local_devices()[position])
+                jitted = jax.jit(self._call, compiler_options=compiler_options())
+                self._compiled[position] = jitted.lower(*arguments).compile()
+            return self._compiled[position]
 
     def portable(self) -> bytes:
         """The program as bytes that `call` runs anywhere.
@@ -212,7 +245,7 @@ def run(
         BlockError: a block failed. Blocks that were running then, or at Ctrl-C, are finished
             and delivered first; a second Ctrl-C leaves them.
     """
-    threads = concurrent.futures.ThreadPoolExecutor(workers())
+    threads = concurrent.futures.ThreadPoolExecutor(program.workers)
     portable = program.portable() if executor is not None else b""
     starts = iter(range(0, len(seeds), program.width))
     here = environment()
@@ -266,19 +299,6 @@ def run(
         raise _explained(error, program.width) from error
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-
-
-def workers() -> int:
-    """Blocks that run at once: one a device, but one a core of a single CPU device."""
-    devices = jax.local_devices()
-    if len(devices) > 1 or devices[0].platform != "cpu":
-        return len(devices)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _compile(function: Callable[..., Any], arguments: Any) -> Any:
-    jitted = jax.jit(function, compiler_options=compiler_options())
-    return jitted.lower(*arguments).compile()
 
 
 @functools.lru_cache(maxsize=8)
@@ -344,6 +364,11 @@ def _malloc_trim() -> Callable[[int], int] | None:
 def _key_data(seeds: Int[np.ndarray, " lanes"]) -> UInt32[np.ndarray, "lanes 2"]:
     """The data of `jax.random.key(seed)` for each seed."""
     return np.stack([np.asarray(seeds) >> 32, np.asarray(seeds) & 0xFFFFFFFF], 1).astype(np.uint32)
+
+
+def _primitives(jaxpr: core.Jaxpr) -> set[str]:
+    inner = [_primitives(sub) for eqn in jaxpr.eqns for sub in core.jaxprs_in_params(eqn.params)]
+    return {eqn.primitive.name for eqn in jaxpr.eqns}.union(*inner)
 
 
 def _bytes(kind: Any) -> int:
