@@ -10,7 +10,6 @@ from the number of lanes.
 
 import concurrent.futures
 import contextlib
-import ctypes
 import functools
 import hashlib
 import json
@@ -54,7 +53,6 @@ _LAPACK = frozenset(
     """.split()
 )
 _WAITING = 256  # blocks handed to an executor and not yet back, each with the program
-_TRIM_SECONDS = 5
 
 
 class BlockError(RuntimeError):
@@ -277,11 +275,10 @@ def run(
             if not waiting:
                 return
             done, _ = concurrent.futures.wait(
-                waiting, timeout=_TRIM_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED
+                waiting, return_when=concurrent.futures.FIRST_COMPLETED
             )
             for future in done:
                 accept(future)
-            _trim_memory()
     except BaseException as error:
         for future in [future for future in waiting if future.cancel()]:
             del waiting[future]
@@ -341,24 +338,6 @@ def _explained(error: BaseException, width: int) -> BaseException:
             f"a block of {width} cells ran out of memory: give {fewer}a smaller batch ({error})"
         )
     return BlockError(f"a block of {width} cells failed: {error}") if error.args else error
-
-
-def _trim_memory() -> None:
-    """Give free memory back to the system.
-
-    The C library of Linux keeps what two threads free of the large buffers that their matrix
-    products allocate at every step: 100 MB a minute at (200, 20), for ever.
-    """
-    if trim := _malloc_trim():
-        trim(0)
-
-
-@functools.lru_cache(maxsize=1)
-def _malloc_trim() -> Callable[[int], int] | None:
-    try:
-        return ctypes.CDLL("libc.so.6").malloc_trim
-    except (OSError, AttributeError):  # not Linux with glibc
-        return None
 
 
 def _key_data(seeds: Int[np.ndarray, " lanes"]) -> UInt32[np.ndarray, "lanes 2"]:
