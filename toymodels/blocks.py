@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 from jax.extend import core
+from jax.interpreters import mlir
 from jaxtyping import Int, Shaped, UInt32
 from numpy.typing import NDArray
 
@@ -106,7 +107,8 @@ class Program:
             self._exported = None if trace.jaxpr.effects else export.export(jitted)(*arguments)
         if self._exported is not None:
             call = self._exported.call
-            text = trace.lower().as_text()
+            with mlir.make_ir_context():  # as text, to leave out where it stands in files
+                text = str(self._exported.mlir_module(serialized=False))
             self.identity = {
                 "program": hashlib.sha256(text.encode()).hexdigest()[:16],
                 "block width": str(width),
