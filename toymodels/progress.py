@@ -1,5 +1,7 @@
 """A progress bar: what is running, cells done of all, training steps a second, time left."""
 
+import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -20,7 +22,7 @@ from rich.text import Text
 def bar(
     title: str, *, cells: int, steps_per_cell: int, visible: bool
 ) -> Generator[Callable[[int], None]]:
-    """Show a bar on standard error; in a file or a pipe, only its last state.
+    """Show a bar on standard error; in a file or a pipe, a line for every tenth.
 
     Args:
         title: what is running.
@@ -31,6 +33,10 @@ def bar(
     Yields:
         A function that counts so many more cells as done.
     """
+    console = Console(stderr=True)
+    if visible and not console.is_terminal:
+        yield _lines(title, cells)
+        return
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -39,12 +45,26 @@ def bar(
         _StepsPerSecond(steps_per_cell),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         disable=not visible,
     )
     task = progress.add_task(title, total=cells)
     with progress:
         yield lambda done: progress.advance(task, done)
+
+
+def _lines(title: str, cells: int) -> Callable[[int], None]:
+    started, done = time.perf_counter(), 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        tenths = 10 * done // cells
+        done += more
+        if 10 * done // cells > tenths:
+            seconds = time.perf_counter() - started
+            print(f"{title}: {done} of {cells} cells, {seconds:.0f} s", file=sys.stderr, flush=True)
+
+    return report
 
 
 class _StepsPerSecond(ProgressColumn):
