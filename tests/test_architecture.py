@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "salvage": {"rows"},
     "store": {"rows", "salvage", "errors"},
     "sweeps": {"blocks", "checks", "datasets", "grids", "progress", "rows", "store", "errors"},
+    "theory.loss": {"checks", "errors"},
     "theory.phases": {"checks", "errors"},
     "analysis.geometry": {"checks", "errors"},
     "analysis.phases": {"analysis.geometry", "theory.phases"},

@@ -12,7 +12,8 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:.*diverged:UserWarning")
-def test_every_python_block_runs():
+def test_every_python_block_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 5
     names = {}

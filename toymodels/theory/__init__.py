@@ -5,4 +5,15 @@ A quantity has the name of its measurement in `toymodels.analysis`.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["phases"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["loss", "phases"],
+    submod_attrs={
+        "loss": [
+            "expected_loss",
+            "expected_loss_linear",
+            "expected_loss_one_active",
+            "expected_loss_signed",
+        ]
+    },
+)

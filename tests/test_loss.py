@@ -1,0 +1,484 @@
+"""The exact loss against rational arithmetic, quadrature, samples and known minima."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+from jaxtyping import TypeCheckError
+from scipy import optimize
+
+import toymodels as tm
+from toymodels.theory import loss as exact
+from toymodels.theory import phases
+from toymodels.theory.loss import (
+    expected_loss,
+    expected_loss_linear,
+    expected_loss_one_active,
+    expected_loss_signed,
+)
+
+
+def random_model(seed, num_features, hidden, scale=0.6):
+    rng = np.random.default_rng(seed)
+    return (
+        scale * rng.normal(size=(hidden, num_features)),
+        0.2 * rng.normal(size=num_features) - 0.1,
+        rng.uniform(0.1, 1, num_features),
+        rng.uniform(0.2, 2, num_features),
+    )
+
+
+def polygon(vertices, length, bias, extra_biases=()):
+    angles = 2 * np.pi * np.arange(vertices) / vertices
+    weights = length * np.stack([np.cos(angles), np.sin(angles)])
+    unused = np.zeros((2, len(extra_biases)))
+    return np.hstack([weights, unused]), np.array([bias] * vertices + list(extra_biases))
+
+
+def rational_loss(weights, bias, density, importance, least=0):
+    """The sum over corners, signed and over products of couplings, in exact arithmetic.
+
+    Features are uniform on (least, 1]. Repeated integrals of ReLU at corners: a node (c, w, r)
+    becomes two of order r + 1 for every active feature.
+    """
+    num_features = len(bias)
+    weights, bias, density, importance = (
+        np.vectorize(Fraction, otypes=[object])(np.asarray(values))
+        for values in (weights, bias, density, importance)
+    )
+    density = np.broadcast_to(density, num_features)
+    importance = np.broadcast_to(importance, num_features)
+    couplings, width = weights.T @ weights, 1 - least
+
+    def integral(order, c):
+        return max(c, 0) ** order / Fraction(math.factorial(order))
+
+    total = Fraction(0)
+    for i in range(num_features):
+        nodes = [(bias[i], Fraction(1), 0)]
+        for j in range(num_features):
+            g, p = couplings[i, j], density[j]
+            if j != i and g:
+                nodes = [
+                    node
+                    for c, w, r in nodes
+                    for node in (
+                        (c, w * (1 - p), r),
+                        (c + g, w * p / (width * g), r + 1),
+                        (c + least * g, -w * p / (width * g), r + 1),
+                    )
+                ]
+        g, p = couplings[i, i], density[i]
+        silent = active = product = Fraction(0)
+        for c, w, r in nodes:
+            silent += 2 * w * integral(r + 2, c)
+            if g:
+                high, low = c + g, c + least * g
+                third = integral(r + 3, high) - integral(r + 3, low)
+                second = integral(r + 2, high) - least * integral(r + 2, low)
+                active += 2 * w * third / (width * g)
+                product += w * (second / g - third / g**2) / width
+            else:
+                active += 2 * w * integral(r + 2, c)
+                product += w * integral(r + 1, c) * Fraction(1 + least, 2)
+        third = Fraction(1, 3)
+        total += importance[i] * ((1 - p) * silent + p * (third + active - 2 * product))
+    return total
+
+
+def sampled_loss(weights, bias, density, importance, *, least=0, linear=False, examples=100_000):
+    rng = np.random.default_rng(1)
+    shape = (examples, len(bias))
+    x = rng.uniform(least, 1, shape) * (rng.random(shape) < density)
+    y = x @ weights.T @ weights + bias
+    errors = (x - (y if linear else np.maximum(y, 0))) ** 2 @ np.broadcast_to(importance, len(bias))
+    return errors.mean(), errors.std() / examples**0.5
+
+
+def quadrature_loss(weights, bias, density, importance, *, least=0, points=80):
+    """Gauss-Legendre over the cube of every set of active features."""
+    roots, chances = np.polynomial.legendre.leggauss(points)
+    roots, chances = least + (1 - least) * (roots + 1) / 2, chances / 2
+    total = 0.0
+    for active in itertools.product((False, True), repeat=len(bias)):
+        axes = [
+            (roots, chances * p) if on else ([0.0], [1 - p])
+            for on, p in zip(active, density, strict=True)
+        ]
+        x = np.stack([grid.ravel() for grid in np.meshgrid(*(a for a, _ in axes))])
+        chance = np.prod([grid.ravel() for grid in np.meshgrid(*(c for _, c in axes))], axis=0)
+        y = np.maximum(weights.T @ (weights @ x) + bias[:, None], 0)
+        total += importance @ (x - y) ** 2 @ chance
+    return total
+
+
+MODELS = [
+    pytest.param(*random_model(0, 2, 1), id="2 in 1"),
+    pytest.param(*random_model(1, 3, 2), id="3 in 2"),
+    pytest.param(*random_model(2, 3, 3)[:2], np.ones(3), np.ones(3), id="dense"),
+    pytest.param(*random_model(3, 3, 2)[:2], np.full(3, 1e-3), np.ones(3), id="tiny density"),
+]
+
+
+@pytest.mark.parametrize(("weights", "bias", "density", "importance"), MODELS)
+@pytest.mark.parametrize(("loss", "least"), [(expected_loss, 0), (expected_loss_signed, -1)])
+def test_it_is_the_integral(loss, least, weights, bias, density, importance):
+    actual = loss(weights, bias, density, importance)
+    expected = quadrature_loss(weights, bias, density, importance, least=least)
+    np.testing.assert_allclose(actual, expected, rtol=5e-5)  # of the kink, with 80 points
+    expected = float(rational_loss(weights, bias, density, importance, least))
+    np.testing.assert_allclose(actual, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("num_features", "hidden", "density"), [(5, 2, 0.2), (5, 3, 1.0), (6, 2, 0.05), (6, 6, None)]
+)
+def test_it_is_the_mean_over_samples(num_features, hidden, density):
+    weights, bias, densities, importance = random_model(num_features, num_features, hidden)
+    density = densities if density is None else density
+    mean, standard_error = sampled_loss(weights, bias, density, importance)
+    actual = expected_loss(weights, bias, density, importance)
+    np.testing.assert_allclose(actual, mean, rtol=0, atol=4 * standard_error)
+
+
+def test_signed_and_linear_are_the_means_over_samples():
+    model = random_model(7, 5, 3)
+    mean, error = sampled_loss(*model, least=-1)
+    np.testing.assert_allclose(expected_loss_signed(*model), mean, rtol=0, atol=4 * error)
+    mean, error = sampled_loss(*model, linear=True)
+    np.testing.assert_allclose(expected_loss_linear(*model), mean, rtol=0, atol=4 * error)
+
+
+@pytest.mark.parametrize("coupling", [0.0, 1e-12, 1e-9, 1e-6, 1e-3, 0.03])
+@pytest.mark.parametrize(("loss", "least"), [(expected_loss, 0), (expected_loss_signed, -1)])
+def test_small_couplings_lose_no_digits(loss, least, coupling):
+    rng = np.random.default_rng(0)
+    weights = np.eye(3) + coupling * rng.normal(size=(3, 3))
+    bias = coupling * rng.normal(size=3)  # as small: the kink is inside the boxes
+    if loss is expected_loss:
+        expected = float(rational_loss(weights, bias, 0.7, 1.0, least))
+        # The loss is the small rest of terms of order 1.
+        np.testing.assert_allclose(loss(weights, bias, 0.7, 1.0), expected, rtol=1e-13, atol=5e-16)
+    small = (coupling or 1e-12) ** 0.5 * rng.normal(size=(2, 3))
+    expected = float(rational_loss(small, bias, 0.7, 1.0, least))
+    np.testing.assert_allclose(loss(small, bias, 0.7, 1.0), expected, rtol=1e-13)
+
+
+def test_small_couplings_far_from_the_kink_lose_no_digits():
+    """Here the sum over corners in float64 is wrong by many times the loss."""
+    weights, bias, density, importance = random_model(6, 6, 2, scale=1e-2)
+    bias = np.abs(bias) + 0.1
+    expected = float(rational_loss(weights, bias, density, importance))
+    np.testing.assert_allclose(
+        expected_loss(weights, bias, density, importance), expected, rtol=1e-13
+    )
+
+
+@pytest.mark.parametrize("coupling", [0.0, 1e-12, 1e-6, 1e-2])
+def test_gradients_at_small_couplings(coupling, x64):
+    rng = np.random.default_rng(0)
+    weights = np.eye(3) * np.array([1.0, 0.8, 0.0]) + coupling * rng.normal(size=(3, 3))
+    bias, density = np.array([-0.1, 0.05, 0.2]), np.array([0.5, 1.0, 0.3])
+    step = Fraction(1, 10**20)  # rational differences do not cancel
+    exactly = np.vectorize(Fraction, otypes=[object])(weights)
+
+    def slope(row, column):
+        change = np.zeros((3, 3), object)
+        change[row, column] = step
+        up, down = (rational_loss(exactly + s * change, bias, density, 1.0) for s in (1, -1))
+        return float((up - down) / (2 * step))
+
+    actual = GRADIENT(jnp.asarray(weights), jnp.asarray(bias), jnp.asarray(density), jnp.ones(3))
+    expected = [[slope(row, column) for column in range(3)] for row in range(3)]
+    np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-14)
+
+
+GRADIENT = jax.jit(jax.grad(expected_loss))
+VALUE_AND_GRADIENT = jax.jit(jax.value_and_grad(expected_loss, (0, 1)))
+
+
+def test_derivatives_of_both_orders(x64):
+    arguments = tuple(jnp.asarray(values) for values in random_model(0, 2, 1))
+    check_grads(jax.jit(expected_loss), arguments, order=2, modes=["rev"], rtol=1e-5)
+
+
+def test_derivatives_of_the_other_losses(x64):
+    weights, bias, density, importance = (jnp.asarray(v) for v in random_model(0, 2, 1))
+    for loss, arguments in (
+        (expected_loss_signed, (weights, bias, density, importance)),
+        (expected_loss_linear, (weights, bias, density, importance)),
+        (expected_loss_one_active, (weights, bias, importance)),
+    ):
+        check_grads(jax.jit(loss), arguments, order=1, modes=["rev"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [expected_loss, expected_loss_signed, expected_loss_linear])
+def test_symmetries(loss):
+    weights, bias, density, importance = random_model(4, 5, 3)
+    expected = loss(weights, bias, density, importance)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    turned = loss(rotation @ weights, bias, density, importance)
+    np.testing.assert_allclose(turned, expected, rtol=1e-13)
+    order = [3, 0, 4, 2, 1]
+    relabelled = loss(weights[:, order], bias[order], density[order], importance[order])
+    np.testing.assert_allclose(relabelled, expected, rtol=1e-13)
+    scaled = loss(weights, bias, density, 3 * importance)
+    np.testing.assert_allclose(scaled, 3 * expected, rtol=1e-13)
+
+
+def test_an_unrepresented_feature_costs_what_its_bias_costs():
+    """Integral of (x - b)^2, and b^2 while it is silent; nothing for the others."""
+    weights, bias, density, importance = random_model(4, 5, 3)
+    weights[:, 0], bias[0] = 0, 0.3
+    p = density[0]
+    own = importance[0] * (p * (1 / 3 - 0.3 + 0.09) + (1 - p) * 0.09)
+    rest = expected_loss(weights[:, 1:], bias[1:], density[1:], importance[1:])
+    actual = expected_loss(weights, bias, density, importance)
+    np.testing.assert_allclose(actual, own + rest, rtol=1e-13)
+
+
+def test_a_feature_that_is_never_active_disturbs_no_other():
+    weights, bias, density, importance = random_model(4, 5, 3)
+    density[0], importance[0] = 0, 0  # its output hears the others
+    rest = expected_loss(weights[:, 1:], bias[1:], density[1:], importance[1:])
+    actual = expected_loss(weights, bias, density, importance)
+    np.testing.assert_allclose(actual, rest, rtol=1e-13)
+
+
+def test_limits():
+    bias, p = np.array([0.3, -0.2, 0.1, 0.0, 0.5]), 0.3
+    output, zero = np.maximum(bias, 0), np.zeros((2, 5))
+    expected = np.sum(p * (1 / 3 - output) + output**2)
+    np.testing.assert_allclose(expected_loss(zero, bias, p, 1.0), expected, rtol=1e-14)
+    weights = random_model(0, 5, 2)[0]
+    np.testing.assert_allclose(expected_loss(weights, bias, 0.0, 1.0), output @ output, rtol=1e-14)
+    # An identity reconstructs everything; with signs, only the positive half.
+    np.testing.assert_allclose(expected_loss(np.eye(5), 0 * bias, p, 1.0), 0, atol=1e-15)
+    signed = expected_loss_signed(np.eye(5), 0 * bias, p, 1.0)
+    np.testing.assert_allclose(signed, 5 * p / 6, rtol=1e-14)
+    # The mean of each feature as its bias leaves its variance.
+    dropped = expected_loss(zero, np.full(5, p / 2), p, 1.0)
+    np.testing.assert_allclose(dropped, 5 * (p / 3 - p**2 / 4), rtol=1e-14)
+
+
+def test_a_relu_that_never_acts_is_linear():
+    weights, bias, density, importance = random_model(3, 5, 3)
+    bias = bias + 10
+    linear = expected_loss_linear(weights, bias, density, importance)
+    np.testing.assert_allclose(
+        expected_loss(weights, bias, density, importance), linear, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("density", "importance"), [(0.05, 0.2), (0.4, 1.0), (1.0, 3.0)])
+def test_the_simple_solutions_of_the_phase_diagram(density, importance):
+    solutions = [
+        ([1.0, 0.0], [0.0, density / 2]),
+        ([0.0, 1.0], [density / 2, 0.0]),
+        ([1.0, -1.0], [0.0, 0.0]),
+    ]
+    actual = [
+        expected_loss(np.array([weights]), np.array(bias), density, np.array([1, importance]))
+        for weights, bias in solutions
+    ]
+    np.testing.assert_allclose(actual, phases.losses(density, importance), rtol=1e-6)  # float32
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "least", "place"),
+    [
+        (0.0, 0.08333333, (0.7071, 0.5)),
+        (0.3, 0.10810636, (0.7591, 0.3286)),
+        (0.5, 0.07628245, (0.969, 0.0977)),
+        (0.7, 0.02931036, (1.0104, 0.0178)),
+        (0.9, 0.00331948, (1.0058, 0.0012)),
+        (0.99, 0.00003332, (1.0006, 0.0)),
+    ],
+)
+def test_the_best_antipodal_pairs(sparsity, least, place):
+    def loss(params):
+        weights, bias = params[0] * np.array([[1.0, -1.0]]), np.full(2, params[1])
+        return float(expected_loss(weights, bias, 1 - sparsity, 1.0))
+
+    best = optimize.minimize(loss, place, method="Nelder-Mead", options={"xatol": 1e-7})
+    np.testing.assert_allclose(best.fun, least, rtol=0, atol=6e-9)  # eight digits
+    np.testing.assert_allclose(best.x, place, rtol=0, atol=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("density", "least", "length", "bias"),
+    [
+        (0.3, 0.14760745, 0.96244, -0.04267),
+        (0.2, 0.07958805, 1.03337, -0.13203),
+        (0.1, 0.02630513, 1.10045, -0.20993),
+        (0.05, 0.00890359, 1.13462, -0.24633),
+        (0.01, 0.00100148, 1.16311, -0.27508),
+    ],
+)
+def test_the_best_pentagons(density, least, length, bias):
+    actual = expected_loss(*polygon(5, length, bias), density, 1.0)
+    np.testing.assert_allclose(actual, least, rtol=0, atol=6e-9)  # flat: five digits suffice
+
+
+def best_polygon(vertices, density, extra):
+    def loss(params):
+        return float(expected_loss(*polygon(vertices, *params, extra), density, 1.0))
+
+    return optimize.minimize(loss, (1.0, 0.0), method="Nelder-Mead", options={"xatol": 1e-6}).fun
+
+
+def test_a_square_and_a_dropped_feature_overtake_the_pentagon():
+    np.testing.assert_allclose(best_polygon(4, 0.3, [0.15]), 0.13612071, rtol=0, atol=6e-9)
+    crossing = 0.224875
+    pentagon = best_polygon(5, crossing, [])
+    square = best_polygon(4, crossing, [crossing / 2])
+    np.testing.assert_allclose(square, pentagon, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("density", "importance"), [(0.5, 0.53574), (0.2, 0.11382), (0.05, 0.02274)]
+)
+def test_importance_from_which_a_pair_beats_one(density, importance, x64):
+    def loss(params):
+        numbers = (params[None, :2], params[2:], density, np.array([1.0, importance]))
+        value, slopes = VALUE_AND_GRADIENT(*map(jnp.asarray, numbers))
+        return float(value), np.concatenate([slope.ravel() for slope in slopes])
+
+    start = [1.0, -0.9, 0.02, 0.02]
+    pair = optimize.minimize(loss, start, jac=True)
+    assert pair.x[1] < -0.5
+    alone = importance * (density / 3 - density**2 / 4)
+    np.testing.assert_allclose(pair.fun, alone, rtol=3e-4)  # digits of the importance
+
+
+@pytest.mark.parametrize(
+    ("vertices", "length", "bias", "energy"),
+    [
+        (4, 1.0, 0.0, 0.0),
+        (5, 1.170460, -0.282297, 0.07912814),
+        (6, 1.320526, -0.618135, 0.28915426),
+        (7, 1.448394, -0.966906, 0.58289836),
+        (8, 1.550450, -1.291193, 0.92436748),
+        (10, (1 + 5**0.5) / 2, -(1 + 5**0.5) / 2, 5 / 3),
+    ],
+)
+def test_energies_of_polygons(vertices, length, bias, energy):
+    actual = vertices * expected_loss_one_active(*polygon(vertices, length, bias), 1.0)
+    np.testing.assert_allclose(actual, energy, rtol=0, atol=6e-9)
+
+
+@pytest.mark.parametrize(
+    ("vertices", "length", "bias", "extra", "potential"),
+    [
+        (6, 1.320526, -0.618135, [], 0.0481924),
+        (5, 1.170460, -0.282297, [1 / 12], 0.0617991),
+        (5, 1.170460, -0.282297, [-1.0], 0.0687436),
+        (4, 1.0, 0.0, [1 / 12] * 2, 0.0972222),
+        (4, 1.0, 0.0, [1 / 12, -1.0], 0.1041667),
+        (4, 1.0, 0.0, [-1.0] * 2, 0.1111111),
+        (4, 1.0, 0.0, [0.0] * 2, 0.1111111),
+    ],
+)
+def test_minima_of_the_potential_of_six_features(vertices, length, bias, extra, potential):
+    actual = expected_loss_one_active(*polygon(vertices, length, bias, extra), 1.0)
+    np.testing.assert_allclose(actual, potential, rtol=0, atol=6e-8)
+
+
+def test_curvature_at_the_hexagon(x64):
+    weights, bias = polygon(6, 1.320526, -0.618135)
+
+    @jax.jit
+    def potential(params):
+        return expected_loss_one_active(params[:12].reshape(2, 6), params[12:], 1.0)
+
+    hexagon = jnp.concatenate([weights.ravel(), bias])
+    np.testing.assert_allclose(jax.grad(potential)(hexagon), 0, atol=1e-6)
+    actual = np.linalg.eigvalsh(jax.jit(jax.hessian(potential))(hexagon))
+    twice = np.repeat([0.0389, 0.1053, 0.1149, 0.3935, 1.0806, 1.2207], 2)
+    expected = np.sort([0, 0.0206, 0.1353, 0.7038, 0.8427, 1.2514, *twice])
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=6e-5)
+
+
+def test_sparse_limit():
+    """Where no bias is positive, loss / p departs from n H by a term of order p."""
+    weights, bias, _, importance = random_model(1, 3, 2)
+    bias = -np.abs(bias)
+    limit = 3 * expected_loss_one_active(weights, bias, importance)
+    errors = [expected_loss(weights, bias, p, importance) / p / limit - 1 for p in (1e-4, 1e-6)]
+    np.testing.assert_allclose(errors[1], errors[0] / 100, rtol=1e-2)
+    assert abs(errors[1]) < 1e-5
+    silent = importance @ np.maximum(np.abs(bias), 0) ** 2
+    actual = expected_loss(weights, -bias, 1e-6, importance) - (1 - 1e-6) ** 3 * silent
+    expected = 3e-6 * expected_loss_one_active(weights, -bias, importance)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_a_vmap_is_a_loop_and_single_precision_is_enough_for_five_digits():
+    models = [random_model(seed, 3, 2) for seed in range(4)]
+    expected = [expected_loss(*model) for model in models]
+    stacked = [jnp.asarray(np.stack(values), jnp.float32) for values in zip(*models, strict=True)]
+    actual = jax.jit(jax.vmap(expected_loss))(*stacked)
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_plain_numbers_are_computed_in_double_precision():
+    model = random_model(0, 3, 2)
+    single = [jnp.asarray(values, jnp.float32) for values in model]
+    for loss in (expected_loss, expected_loss_signed, expected_loss_linear):
+        assert loss(*single).dtype == np.float64
+    assert expected_loss_one_active(*single[:2], 1.0).dtype == np.float64
+
+
+def test_a_trained_model_has_the_loss_that_training_reports():
+    task = tm.Task(tm.SparseUniform(5, 0.2), importance=tm.geometric_importance(5, 0.9))
+    model = tm.ReLUOutput(hidden=2)
+    trained = tm.jit(
+        lambda key: tm.train(
+            key, model, task, optimizer=optax.adam(1e-2), steps=300, batch=256, evaluation=2**17
+        )
+    )(jax.random.key(0))
+    weights, bias = trained.params["weights"], trained.params["bias"]
+    importance = tm.geometric_importance(5, 0.9)
+    actual = expected_loss(weights, bias, 0.2, importance)
+    _, error = sampled_loss(np.asarray(weights), np.asarray(bias), 0.2, np.asarray(importance))
+    np.testing.assert_allclose(actual, trained.loss, rtol=1e-5, atol=4 * error * (2 / 1.3) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"density": 1.5}, "density is 1.5"),
+        ({"density": -0.1}, "density is -0.1"),
+        ({"density": np.ones(2)}, r"density has shape \(2,\)"),
+        ({"importance": -1.0}, "importance is -1"),
+        ({"importance": np.ones((3, 1))}, r"importance has shape \(3, 1\)"),
+        ({"weights": np.full((2, 3), np.nan)}, "a weight is nan"),
+        ({"bias": np.array([0, 0, np.inf])}, "a bias is inf"),
+    ],
+)
+@pytest.mark.parametrize("loss", [expected_loss, expected_loss_signed, expected_loss_linear])
+def test_impossible_numbers_are_refused(loss, change, message):
+    numbers = {"weights": np.ones((2, 3)), "bias": np.zeros(3), "density": 0.5, "importance": 1.0}
+    with pytest.raises(ValueError, match=message):
+        loss(**(numbers | change))
+
+
+def test_a_bias_per_output_is_needed():
+    with pytest.raises((ValueError, TypeCheckError), match="bias"):
+        expected_loss(np.ones((2, 3)), np.zeros(4), 0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "most"),
+    [(expected_loss, exact.MOST_FEATURES), (expected_loss_signed, exact.MOST_SIGNED_FEATURES)],
+)
+def test_too_many_features_are_refused(loss, most):
+    with pytest.raises(ValueError, match=f"{most + 1} features are more than the {most}.*evaluate"):
+        loss(np.ones((2, most + 1)), np.zeros(most + 1), 0.5, 1.0)

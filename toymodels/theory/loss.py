@@ -1,0 +1,387 @@
+r"""The exact expected loss of a toy model: no samples, no grid, no cancellation.
+
+Feature $j$ is zero with probability $1-p_j$, else uniform. With $G = W^\top W$, the
+preactivation of output $i$ is $z_i = b_i + \sum_j G_{ij} x_j$. Since
+$E\,x_i \mathrm{ReLU}(z_i) = \tfrac12\, \partial_{G_{ii}} E\,\mathrm{ReLU}(z_i)^2$, all follows
+from one function, the mean square of an output:
+
+$$L = \sum_i I_i \left[\tfrac{p_i}3 + (1 - \partial_{G_{ii}})\, E\,\mathrm{ReLU}(z_i)^2\right].$$
+
+Given the set $A$ of active features, $z$ lies between the values $l$ and $h$ at two corners of
+a box, and $\Phi_A = E[\mathrm{ReLU}(z)^2 \mid A]$ is a box spline. If $l \ge 0$ it is mean square
+plus variance, and if $h < 0$ it is 0. Otherwise $\Phi_A$, homogeneous of degree 2 in $b$
+and $G$, obeys (Euler's theorem, and integration by parts along each edge)
+
+$$(|A| + 2)\, \Phi_A = \sum_{j \in A} \frac{h\, \Phi_A^{j \to \text{high}}
+  - l\, \Phi_A^{j \to \text{low}}}{h - l},$$
+
+where feature $j$ is fixed at its higher or lower end. This is a mean of terms that are not
+negative, and nothing is divided by a coupling, so none may be too small, and zero is no special
+case. The textbook sum over corners, signed and over $\prod_j G_{ij}$, loses all digits there.
+
+**Precision.** Plain numbers are computed in float64, whatever the settings of JAX, and the
+answer is a NumPy array. Under `jit`, `grad` and `vmap` the inputs decide: work inside
+`with jax.enable_x64(True)` for all digits. Derivatives of first and second order are exact.
+Where a preactivation meets the kink with positive probability, so that there is none of second
+order, it is that of a slightly larger preactivation.
+
+References:
+    Elhage et al. (2022), "Toy Models of Superposition", section 2, for the model.
+    de Boor and Höllig (1982), "Recurrence relations for multivariate B-splines".
+    Chen et al. (2023), "Dynamical versus Bayesian Phase Transitions in a Toy Model of
+    Superposition", for the limit of one active feature.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
+
+from toymodels import checks
+from toymodels.errors import InputError
+
+MOST_FEATURES: Final = 12
+"""What `expected_loss` takes: its cost grows as $n^2 3^n$."""
+
+MOST_SIGNED_FEATURES: Final = 10
+"""What `expected_loss_signed` takes: its cost grows as $n^2 4^n$."""
+
+Weights: TypeAlias = Float[Array | np.ndarray, "hidden features"]
+Bias: TypeAlias = Float[Array | np.ndarray, " features"]
+PerFeature: TypeAlias = Float[Array | np.ndarray, "..."] | float
+Loss: TypeAlias = Float[Array | np.ndarray, ""]
+
+
+def expected_loss(
+    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature
+) -> Loss:
+    r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of $y = \mathrm{ReLU}(W^\top W x + b)$.
+
+    Independent features, uniform on $(0, 1]$ where they are not zero: `SparseUniform` and
+    `ReLUOutput`. The recurrence is that of the module. Its states are a set of active features
+    and the ends at which the others stand, $3^n$ for each output.
+
+    Measured on two cores, after some seconds of compilation: 0.3 ms for $n = 5$, 2 ms for 8, 30 ms
+    for 10, 0.6 s for 12; its gradient 0.6 ms, 9 ms, 0.1 s, and 1.3 s with 1 GB of memory.
+
+    Args:
+        weights: one model; `vmap` over several.
+        bias: one per output.
+        density: $p$, in $[0, 1]$; one number, or one per feature.
+        importance: $I \ge 0$; one number, or one per feature.
+
+    Returns:
+        At least 0, up to rounding of about 1e-16 for each output.
+
+    Raises:
+        ValueError: more than `MOST_FEATURES` features, shapes that do not fit, a density outside
+            $[0, 1]$, a negative importance, or numbers that are not finite.
+    """
+    return _exact_loss(weights, bias, density, importance, signed=False)
+
+
+def expected_loss_signed(
+    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature
+) -> Loss:
+    r"""`expected_loss` for features uniform on $[-1, 1]$: `SignedSparseUniform`.
+
+    An inactive feature stands in the middle of its edge, at neither end: $4^n$ states for each
+    output. Measured on two cores: 0.4 ms for $n = 5$, 0.14 s for 9, 0.7 s for 10.
+
+    Args:
+        weights: one model; `vmap` over several.
+        bias: one per output.
+        density: $p$, in $[0, 1]$; one number, or one per feature.
+        importance: $I \ge 0$; one number, or one per feature.
+
+    Returns:
+        At least 0, up to rounding of about 1e-16 for each output.
+
+    Raises:
+        ValueError: as `expected_loss`, with `MOST_SIGNED_FEATURES`.
+    """
+    return _exact_loss(weights, bias, density, importance, signed=True)
+
+
+def expected_loss_linear(
+    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature
+) -> Loss:
+    r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of the linear model $y = W^\top W x + b$.
+
+    With $A = 1 - W^\top W$, $\mu_j = p_j/2$ and $\sigma_j^2 = p_j/3 - p_j^2/4$ of
+    `SparseUniform`,
+
+    $$L = \sum_i I_i \Big[ \sum_j A_{ij}^2 \sigma_j^2 +
+      \Big(\sum_j A_{ij} \mu_j - b_i\Big)^2 \Big].$$
+
+    Args:
+        weights: one model of any size; `vmap` over several.
+        bias: one per output.
+        density: $p$, in $[0, 1]$; one number, or one per feature.
+        importance: $I \ge 0$; one number, or one per feature.
+
+    Returns:
+        At least 0.
+
+    Raises:
+        ValueError: as `expected_loss`, but for the number of features.
+    """
+    _check(weights, bias, density, importance)
+    return _in_float64(_linear_loss, weights, bias, density, importance)
+
+
+def expected_loss_one_active(weights: Weights, bias: Bias, importance: PerFeature) -> Loss:
+    r"""The potential $H$ of Chen et al.: exactly one feature is active, each as likely.
+
+    With $x = \lambda e_j$, $j$ uniform on the $n$ features and $\lambda$ on $(0, 1]$,
+
+    $$H = \frac1n \sum_{ij} I_i \int_0^1
+      \big(\lambda\delta_{ij} - \mathrm{ReLU}(G_{ij} \lambda + b_i)\big)^2 d\lambda.$$
+
+    The sparse limit of `expected_loss` is this and the cost of the silent input:
+    $L = (1-p)^n \sum_i I_i \mathrm{ReLU}(b_i)^2 + n p H + O(p^2)$.
+
+    Args:
+        weights: one model of any size; `vmap` over several.
+        bias: one per output.
+        importance: $I \ge 0$; one number, or one per feature.
+
+    Returns:
+        At least 0.
+
+    Raises:
+        ValueError: as `expected_loss`, but for the number of features.
+    """
+    _check(weights, bias, 0.0, importance)
+    return _in_float64(_one_active_loss, weights, bias, importance)
+
+
+class _Level(NamedTuple):
+    """The boxes with the same number of open edges; all other features stand at an end.
+
+    Attributes:
+        low: index in the level below with one open edge closed at its low end.
+        high: the same, at its high end.
+    """
+
+    low: Int[np.ndarray, "edges sets corners"]
+    high: Int[np.ndarray, "edges sets corners"]
+
+
+class _Boxes(NamedTuple):
+    """All boxes; sets of open edges in the order of their number.
+
+    Attributes:
+        levels: by number of open edges, from 1.
+        active: which features the open edges are.
+        places: the stride of each of the other features in the corners of their level.
+    """
+
+    levels: tuple[_Level, ...]
+    active: Bool[np.ndarray, "subsets features"]
+    places: Int[np.ndarray, "subsets features"]
+
+
+@functools.cache
+def _boxes(num_features: int, ends: int) -> _Boxes:
+    """Every box; a closed edge stands at one of `ends` places: low, high and perhaps silent."""
+    levels: list[_Level] = []
+    below: dict[tuple[int, ...], int] = {(): 0}
+    subsets: list[tuple[int, ...]] = [()]
+    for edges in range(1, num_features + 1):
+        sets = list(itertools.combinations(range(num_features), edges))
+        rows = [
+            [below[chosen[:edge] + chosen[edge + 1 :]] for chosen in sets] for edge in range(edges)
+        ]
+        # A feature has as many closed ones before it as its number less its place in the set.
+        strides = [[ends ** (chosen[edge] - edge) for chosen in sets] for edge in range(edges)]
+        row, stride = np.array(rows)[..., None], np.array(strides)[..., None]
+        corners = np.arange(ends ** (num_features - edges))
+        low = row * corners.size * ends + corners // stride * stride * ends + corners % stride
+        levels.append(_Level(low.astype(np.int32), (low + stride).astype(np.int32)))
+        below = {chosen: index for index, chosen in enumerate(sets)}
+        subsets += sets
+    active = np.array([[j in chosen for j in range(num_features)] for chosen in subsets])
+    closed_before = np.cumsum(~active, axis=1) - ~active
+    places = np.where(active, 0, ends**closed_before)
+    return _Boxes(tuple(levels), active, places.astype(np.int32))
+
+
+def _mean_square(
+    couplings: Float[Array, " features"],
+    bias: Float[Array, ""],
+    density: Float[Array, " features"],
+    boxes: _Boxes,
+    *,
+    signed: bool,
+) -> Float[Array, ""]:
+    r"""$E\,\mathrm{ReLU}(z)^2$ of one output."""
+    # Not `minimum` or `abs`: at zero the two ends must keep one another's derivative.
+    positive = couplings > 0
+    if signed:
+        size = jnp.where(positive, couplings, -couplings)
+        ends = jnp.stack([-size, size, jnp.zeros_like(size)])
+        silent = jnp.full(couplings.shape, 2)
+    else:
+        ends = jnp.stack([jnp.where(positive, 0.0, couplings), jnp.where(positive, couplings, 0.0)])
+        silent = jnp.where(positive, 0, 1)
+    low = bias[None]
+    for steps in ends.T:
+        low = (steps[:, None] + low[None, :]).ravel()
+    edge_variances = (ends[1] - ends[0]) ** 2 / 12
+    variances = jnp.where(boxes.active, edge_variances[None, :], 0.0).sum(axis=1)
+    columns = (boxes.places * silent[None, :]).sum(axis=1)
+
+    high = low = low[None, :]
+    squares = jnp.where(low >= 0, low**2, 0.0)
+    means = [squares[0, columns[:1]]]
+    done = 1
+    for level in boxes.levels:
+        edges, sets, _ = level.low.shape
+        here = slice(done, done + sets)
+        done += sets
+        low, high = low.ravel()[level.low[0]], high.ravel()[level.high[0]]
+        squares = squares.ravel()
+        at_low, at_high = squares[level.low].sum(axis=0), squares[level.high].sum(axis=0)
+        # Two `where`s: reverse mode differentiates the branch that is not taken as well.
+        kinked = (low < 0) & (high >= 0)
+        width = (edges + 2) * jnp.where(kinked, high - low, 1.0)
+        part = (high * at_high - low * at_low) / width
+        whole = ((low + high) / 2) ** 2 + variances[here, None]
+        squares = jnp.where(low >= 0, whole, jnp.where(kinked, part, 0.0))
+        means.append(jnp.take_along_axis(squares, columns[here, None], axis=1)[:, 0])
+    chances = jnp.where(boxes.active, density[None, :], 1 - density[None, :]).prod(axis=1)
+    return chances @ jnp.concatenate(means)
+
+
+def _exact_loss(
+    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature, *, signed: bool
+) -> Loss:
+    _check(weights, bias, density, importance)
+    num_features = weights.shape[-1]
+    most = MOST_SIGNED_FEATURES if signed else MOST_FEATURES
+    if num_features > most:
+        raise InputError(
+            f"{num_features} features are more than the {most} that the exact loss can take: "
+            "estimate it from samples with toymodels.evaluate"
+        )
+    boxes = _boxes(num_features, 3 if signed else 2)
+    loss = _signed_loss if signed else _unsigned_loss
+    return _in_float64(loss, weights, bias, density, importance, boxes=boxes)
+
+
+def _relu_loss(
+    weights: Float[Array, "hidden features"],
+    bias: Float[Array, " features"],
+    density: Float[Array, "..."],
+    importance: Float[Array, "..."],
+    boxes: _Boxes,
+    *,
+    signed: bool,
+) -> Float[Array, ""]:
+    density = jnp.broadcast_to(density, bias.shape)
+    importance = jnp.broadcast_to(importance, bias.shape)
+
+    def output_loss(output: Any) -> Float[Array, ""]:
+        couplings, own, bias, density_own = output
+        mean, slope = jax.jvp(
+            lambda couplings: _mean_square(couplings, bias, density, boxes, signed=signed),
+            (couplings,),
+            (own,),
+        )
+        return density_own / 3 - slope + mean
+
+    own = jnp.eye(bias.size, dtype=weights.dtype)
+    # One output at a time: their states together would not fit a cache.
+    losses = lax.map(output_loss, (weights.T @ weights, own, bias, density))
+    return importance @ losses
+
+
+_unsigned_loss = jax.jit(functools.partial(_relu_loss, signed=False))
+_signed_loss = jax.jit(functools.partial(_relu_loss, signed=True))
+
+
+@jax.jit
+def _linear_loss(
+    weights: Float[Array, "hidden features"],
+    bias: Float[Array, " features"],
+    density: Float[Array, "..."],
+    importance: Float[Array, "..."],
+) -> Float[Array, ""]:
+    density = jnp.broadcast_to(density, bias.shape)
+    missing = jnp.eye(bias.size, dtype=weights.dtype) - weights.T @ weights
+    variance = missing**2 @ (density / 3 - density**2 / 4)
+    return jnp.broadcast_to(importance, bias.shape) @ (
+        variance + (missing @ (density / 2) - bias) ** 2
+    )
+
+
+@jax.jit
+def _one_active_loss(
+    weights: Float[Array, "hidden features"],
+    bias: Float[Array, " features"],
+    importance: Float[Array, "..."],
+) -> Float[Array, ""]:
+    couplings = weights.T @ weights
+    edge = _boxes(1, 2)
+    active = jnp.ones(1, weights.dtype)
+
+    def mean_square(coupling: Float[Array, ""], bias: Float[Array, ""]) -> Float[Array, ""]:
+        return _mean_square(coupling[None], bias, active, edge, signed=False)
+
+    pairs = jax.vmap(jax.vmap(mean_square, (0, None)), (0, 0))(couplings, bias)
+    slopes = jax.vmap(jax.grad(mean_square))(jnp.diagonal(couplings), bias)
+    losses = pairs.sum(axis=1) + 1 / 3 - slopes
+    return jnp.broadcast_to(importance, bias.shape) @ losses / bias.size
+
+
+def _in_float64(
+    function: Callable[..., Array],
+    weights: Weights,
+    bias: Bias,
+    *per_feature: PerFeature,
+    boxes: _Boxes | None = None,
+) -> Loss:
+    """Call `function` in float64, unless JAX is tracing: then the arguments decide."""
+    further = () if boxes is None else (boxes,)
+    numbers = (weights, bias, *per_feature)
+    if any(isinstance(value, Tracer) for value in numbers):
+        return function(*map(jnp.asarray, numbers), *further)
+    # One shape, so that a number and an array share a compiled program.
+    wide = [np.broadcast_to(np.asarray(value, np.float64), bias.shape) for value in per_feature]
+    with jax.enable_x64(True):
+        # NumPy keeps the digits in arithmetic outside of this block; JAX would not.
+        return np.asarray(
+            function(np.asarray(weights, np.float64), np.asarray(bias, np.float64), *wide, *further)
+        )
+
+
+def _check(weights: Any, bias: Any, density: Any, importance: Any) -> None:
+    num_features = weights.shape[-1]
+    if bias.shape != (num_features,):
+        raise InputError(f"bias has shape {bias.shape}: give ({num_features},), one per feature")
+    for name, value in (("density", density), ("importance", importance)):
+        shape = np.shape(value)
+        if shape not in ((), (num_features,)):
+            raise InputError(
+                f"{name} has shape {shape}: give one number or {num_features}, one per feature"
+            )
+    for name, value in (("a weight", weights), ("a bias", bias)):
+        checks.interval(name, value, remedy="the loss is that of finite numbers")
+    checks.interval(
+        "density",
+        density,
+        low=0,
+        high=1,
+        remedy="it is the probability 1 - S that a feature is not zero",
+    )
+    checks.interval(
+        "importance", importance, low=0, remedy="it weighs the squared error of an output"
+    )
