@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -250,6 +251,8 @@ def run(
     starts = iter(range(0, len(seeds), program.width))
     here = environment()
     waiting: dict[concurrent.futures.Future[Answer], int] = {}
+    # Ctrl-C inside `concurrent.futures.wait` can leave a future locked for ever.
+    done: queue.SimpleQueue[concurrent.futures.Future[Answer]] = queue.SimpleQueue()
 
     def submit(start: int) -> None:
         # The last block is filled with copies of its last lane: a free check of the promise.
@@ -260,6 +263,7 @@ def run(
         else:
             future = executor.submit(call, portable, program.wide_floats, *block)
         waiting[future] = start
+        future.add_done_callback(done.put)
 
     def accept(future: concurrent.futures.Future[Answer]) -> None:
         answer = future.result()
@@ -270,17 +274,19 @@ def run(
         deliver(start, stop, {name: out[: stop - start] for name, out in answer.outputs.items()})
         del waiting[future]
 
+    def settle(future: concurrent.futures.Future[Answer]) -> None:
+        if future in waiting and future.exception() is None:
+            with contextlib.suppress(Exception):  # what went wrong first is what counts
+                accept(future)
+        waiting.pop(future, None)
+
     try:
         while True:
             while len(waiting) < _WAITING and (start := next(starts, None)) is not None:
                 submit(start)
             if not waiting:
                 return
-            done, _ = concurrent.futures.wait(
-                waiting, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                accept(future)
+            accept(done.get())
     except BaseException as error:
         for future in [future for future in waiting if future.cancel()]:
             del waiting[future]
@@ -289,10 +295,10 @@ def run(
                 f"finishing {len(waiting)} blocks that are running; Ctrl-C again goes on without",
                 file=sys.stderr,
             )
-        for future in list(waiting):
-            if future.exception() is None:
-                with contextlib.suppress(Exception):  # what went wrong first is what counts
-                    accept(future)
+        for future in [future for future in waiting if future.done()]:
+            settle(future)
+        while waiting:
+            settle(done.get())
         if isinstance(error, KeyboardInterrupt | InputError | BlockError | OSError):
             raise
         raise _explained(error, program.width) from error
