@@ -345,3 +345,18 @@ def test_the_ends_of_an_axis_have_what_arrays_have():
 def test_a_cell_that_is_jitted_already_is_the_cell():
     grid = {"axes": {"a": [1.0, 2.0], "b": [3.0]}, "num_seeds": 2}
     xr.testing.assert_equal(sweep(tm.jit(noisy_sum), **grid), sweep(noisy_sum, **grid))
+
+
+def test_an_error_without_words_in_a_block_keeps_what_was_finished(monkeypatch):
+    call = blocks.Program.__call__
+
+    def failing(self, number, *block):
+        if number == 1:
+            raise RuntimeError
+        return call(self, number, *block)
+
+    monkeypatch.setattr(blocks.Program, "__call__", failing)
+    monkeypatch.setattr(blocks.Program, "workers", 1)
+    with pytest.raises(tm.SweepError, match="RuntimeError") as stop:
+        sweep(noisy_sum, axes={"a": np.arange(8.0), "b": [1.0]}, width=4)
+    assert int(stop.value.results["y"].notnull().sum()) == 4

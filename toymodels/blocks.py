@@ -339,13 +339,13 @@ def _check_copies(outputs: Arrays, last: int, name: str) -> None:
             )
 
 
-def _explained(error: BaseException, width: int) -> BaseException:
+def _explained(error: BaseException, width: int) -> BlockError:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         fewer = f"sweep(width={width // 2}) or less, or " if width > 2 else ""
         return BlockError(
             f"a block of {width} cells ran out of memory: give {fewer}a smaller batch ({error})"
         )
-    return BlockError(f"a block of {width} cells failed: {error}") if error.args else error
+    return BlockError(f"a block of {width} cells failed: {str(error) or repr(error)}")
 
 
 def _key_data(seeds: Int[np.ndarray, " lanes"]) -> UInt32[np.ndarray, "lanes 2"]:

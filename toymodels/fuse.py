@@ -46,9 +46,7 @@ class Path(NamedTuple):
     reason: str
 
 
-def value_and_grad(
-    loss: Loss, finish: Finish = lambda batch: batch
-) -> Callable[[Any, Any], tuple[Float[Array, ""], Any]]:
+def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], Any]]:
     r"""Value and gradient of the mean of `loss` over a batch, fused where that is exact.
 
     $$\ell = \frac{1}{B} \sum_{b=1}^B \mathrm{loss}(\theta, x_b), \qquad
@@ -60,26 +58,29 @@ def value_and_grad(
 
     Args:
         loss: of parameters and ONE example, to a scalar. May close over traced numbers.
-        finish: makes the batch from what the result is called with. Where models run one
-            after another it does, too, and no two batches exist at once.
 
     Returns:
-        A function of parameters and a batch (every leaf with a leading batch axis) or
-        `draws.Shared` rows of which `finish` makes one, to the mean loss and its gradient by
-        the parameters.
+        A function of parameters and a batch (every leaf with a leading batch axis), to the
+        mean loss and its gradient by the parameters.
     """
-    return _mean(jax.value_and_grad, loss, finish)
+    return _mean(jax.value_and_grad, loss, lambda batch: batch)
 
 
 def grad(loss: Loss, finish: Finish = lambda batch: batch) -> Callable[[Any, Any], Any]:
-    """The gradient of the mean of `loss` over a batch; as `value_and_grad` in all else."""
+    """The gradient of the mean of `loss` over a batch; as `value_and_grad` in all else.
+
+    Args:
+        loss: of parameters and ONE example, to a scalar.
+        finish: makes the batch from what the result is called with, a batch or `draws.Shared`
+            rows. Where models run one after another so does it: no two batches exist at once.
+    """
     return _mean(jax.grad, loss, finish)
 
 
 def value(
     loss: Loss, finish: Finish = lambda batch: batch
 ) -> Callable[[Any, Any], Float[Array, ""]]:
-    """The mean of `loss` over a batch; as `value_and_grad` in all else."""
+    """The mean of `loss` over a batch; as `grad` in all else."""
     return _mean(lambda of_params: of_params, loss, finish)
 
 

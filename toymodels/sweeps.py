@@ -142,7 +142,10 @@ def sweep(
                 labels = zip(static_axes, (label for label, _ in variant), strict=True)
                 title = " ".join([_title(cell), *(f"{name}={label}" for name, label in labels)])
                 _finish(program, title, seeds, values, part, opened, executor, progress)
-        except (KeyboardInterrupt, blocks.BlockError, StoreError) as error:
+        except (KeyboardInterrupt, InputError, blocks.BlockError, StoreError) as error:
+            # A store whose file is made read-only meanwhile, say, must not cost what has run.
+            if isinstance(error, InputError) and not any(part.done.any() for part in finished):
+                raise
             failure = error
     results = datasets.assemble(finished, num_seeds, grid, static_axes, own_dims)
     for name, unit in (units or {}).items():
