@@ -7,13 +7,14 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["loss", "phases"],
+    submodules=["capacity", "loss", "minima", "persian_rug", "phases"],
     submod_attrs={
         "loss": [
             "expected_loss",
             "expected_loss_linear",
             "expected_loss_one_active",
             "expected_loss_signed",
-        ]
+        ],
+        "minima": ["free_optimum", "optimum", "optimum_one_active"],
     },
 )

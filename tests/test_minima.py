@@ -1,0 +1,288 @@
+"""Minima against tables made without our code, theorems about optima, and finite differences."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import toymodels as tm
+from toymodels.theory import minima, phases
+from toymodels.theory.loss import (
+    expected_loss,
+    expected_loss_linear,
+    expected_loss_one_active,
+    expected_loss_signed,
+)
+from toymodels.theory.minima import free_optimum, optimum, optimum_one_active
+
+
+def norms(weights):
+    return np.linalg.norm(weights, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("density", "loss", "length", "bias"),
+    [  # minimised by SciPy's BFGS on a quadrature of the loss, from 40 starts each
+        (0.2, 0.07958805, 1.03337, -0.13203),
+        (0.1, 0.02630513, 1.10045, -0.20993),
+        (0.05, 0.00890359, 1.13462, -0.24633),
+        (0.01, 0.00100148, 1.16311, -0.27508),
+    ],
+)
+def test_five_sparse_features_in_two_dimensions_are_a_pentagon(density, loss, length, bias):
+    found = optimum(5, 2, density)
+    np.testing.assert_allclose(found.loss, loss, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(norms(found.weights), length, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.bias, bias, rtol=0, atol=1e-5)
+    angles = np.sort(np.angle(found.weights[0] + 1j * found.weights[1]))
+    np.testing.assert_allclose(np.diff(angles), 2 * np.pi / 5, rtol=1e-5)
+    assert found.minima[0].zero_modes == 1  # rotation
+
+
+def test_denser_ones_are_two_antipodal_pairs():
+    found = optimum(5, 2, 0.3)
+    np.testing.assert_allclose(found.loss, 0.13612071, rtol=0, atol=1e-8)
+    *pairs, dropped = np.argsort(-norms(found.weights))
+    np.testing.assert_allclose(norms(found.weights)[pairs], 1.010, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(found.weights[:, dropped], 0, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.bias[dropped], 0.15, rtol=1e-6)  # its mean
+    pentagon = [minimum.loss for minimum in found.minima if norms(minimum.weights).min() > 0.9]
+    np.testing.assert_allclose(pentagon, [0.14760745], rtol=0, atol=1e-8)
+
+
+def test_the_pentagon_gives_way_where_it_should():
+    below, above = optimum(5, 2, 0.22487), optimum(5, 2, 0.22488)
+    assert norms(below.weights).min() > 0.9
+    assert norms(above.weights).min() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("density", "loss", "length", "bias"),
+    [
+        (0.7, 0.10810636, 0.7591, 0.3286),
+        (0.5, 0.07628245, 0.969, 0.0977),
+        (0.3, 0.02931036, 1.0104, 0.0178),
+        (0.1, 0.00331948, 1.0058, 0.0012),
+        (0.01, 0.00003332, 1.0006, 0.0),
+    ],
+)
+def test_two_features_in_one_dimension_are_an_antipodal_pair(density, loss, length, bias):
+    pairs = [
+        minimum
+        for minimum in optimum(2, 1, density).minima
+        if minimum.weights.prod() < 0 and np.ptp(np.abs(minimum.weights)) < 1e-6
+    ]
+    assert len(pairs) == 1
+    np.testing.assert_allclose(pairs[0].loss, loss, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(norms(pairs[0].weights), length, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(pairs[0].bias, bias, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("density", "importance"),
+    [(0.3, 0.20470), (0.2, 0.11382), (0.1, 0.04872), (0.05, 0.02274), (0.01, 0.00432)],
+)
+def test_a_pair_is_worth_it_from_a_critical_importance_on(density, importance):
+    below = optimum(2, 1, density, np.array([1.0, importance - 2e-5]))
+    above = optimum(2, 1, density, np.array([1.0, importance + 2e-5]))
+    np.testing.assert_allclose(below.weights[0, 1], 0, rtol=0, atol=1e-6)
+    assert above.weights.prod() < -0.3
+
+
+def test_one_active_feature_of_six_has_ten_minima():
+    found = optimum_one_active(6, 2, num_starts=256)
+    expected = [0.048192, 0.061799, 0.068744, 0.097222, 0.104167]
+    expected += [1 / 9, 1 / 6, 2 / 9, 5 / 18, 1 / 3]
+    losses = [minimum.loss for minimum in found.minima]
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-6)
+    # Rotation alone for a hexagon; a dead output leaves its bias free and its column, too.
+    assert [minimum.zero_modes for minimum in found.minima[:3]] == [1, 1, 4]
+
+
+def test_a_rectifier_helps_even_without_sparsity():
+    """One principal component of two loses 1/12; a slanted one that is clipped at zero, less."""
+    found = optimum(2, 1, 1.0)
+    points = (np.arange(400) + 0.5) / 400
+    x = np.stack(np.meshgrid(points, points)).reshape(2, -1)
+    output = np.maximum(found.weights.T @ (found.weights @ x) + found.bias[:, None], 0)
+    midpoint_rule = ((x - output) ** 2).sum(axis=0).mean()
+    np.testing.assert_allclose(found.loss, midpoint_rule, rtol=0, atol=1e-6)  # 400^-2 / 12
+    assert found.loss < 1 / 12 - 7e-5
+
+
+numbers = st.floats(0.05, 0.95)
+properties = settings(deadline=None, derandomize=True, max_examples=12)
+
+
+@properties
+@given(st.tuples(numbers, numbers, numbers), st.tuples(numbers, numbers, numbers))
+def test_the_linear_model_has_the_principal_components(density, importance):
+    """The optimum keeps the features of most importance times variance, and never mixes."""
+    density, importance = np.array(density), np.array(importance)
+    dropped = np.sort(importance * (density / 3 - density**2 / 4))[:-1]
+    found = optimum(3, 1, density, importance, loss=expected_loss_linear)
+    np.testing.assert_allclose(found.loss, dropped.sum(), rtol=1e-8)
+
+
+@properties
+@given(numbers, st.tuples(numbers, numbers, numbers))
+def test_more_dimensions_never_hurt(density, importance):
+    importance = np.array(importance)
+    losses = [optimum(3, hidden, density, importance).loss for hidden in (1, 2)]
+    variance = density / 3 - density**2 / 4
+    assert losses[0] <= np.sum(importance) * variance + 1e-12  # no feature at all
+    assert losses[1] <= losses[0] + 1e-12
+
+
+@properties
+@given(numbers, st.floats(0.1, 10))
+def test_simple_solutions_are_no_better(density, importance):
+    importances = np.array([1.0, 1.0, importance])
+    two, three = optimum(2, 1, density, importances[1:]), optimum(3, 2, density, importances)
+    scale = 1 + 1e-6  # they are in float32
+    assert two.loss <= scale * phases.losses(density, importance).min()
+    assert three.loss <= scale * phases.losses(density, importance, hidden=2).min()
+    # A dimension of its own for one feature, and the rest share the other.
+    assert three.loss <= two.loss + 1e-12
+
+
+@properties
+@given(numbers, st.tuples(numbers, numbers, numbers), st.floats(0.01, 100))
+def test_importance_is_relative(density, importance, scale):
+    importance = np.array(importance)
+    once, scaled = (optimum(3, 1, density, values) for values in (importance, scale * importance))
+    np.testing.assert_allclose(scaled.loss, scale * once.loss, rtol=1e-8)
+
+
+@functools.cache
+def all_minima():
+    density, importance = np.array([0.3, 0.2, 0.15]), np.array([1.0, 0.5, 2.0])
+    unequal = {"density": density, "importance": importance}
+    pair = {"density": 0.3, "importance": importance[:2]}
+    return [
+        (optimum(3, 2, **unequal), functools.partial(expected_loss, **unequal)),
+        (
+            optimum(2, 1, **pair, loss=expected_loss_signed),
+            functools.partial(expected_loss_signed, **pair),
+        ),
+        (optimum_one_active(6, 2), functools.partial(expected_loss_one_active, importance=1.0)),
+    ]
+
+
+def value_at(loss, minimum):
+    """The loss as a function of all parameters in one vector, and where the minimum is."""
+    shape, size = minimum.weights.shape, minimum.weights.size
+
+    def value(parameters):
+        return float(loss(parameters[:size].reshape(shape), parameters[size:]))
+
+    return value, np.concatenate([minimum.weights.ravel(), minimum.bias])
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_every_minimum_is_one(which):
+    found, loss = all_minima()[which]
+    rng = np.random.default_rng(which)
+    for minimum in found.minima:
+        value, point = value_at(loss, minimum)
+        assert minimum.loss == pytest.approx(value(point), abs=1e-14)
+        directions = rng.normal(size=(30, point.size))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        for step in (1e-3, 1e-5):
+            least = min(value(point + step * direction) for direction in directions)
+            # A slope of 1e-6, the most that a descent may end with, and rounding.
+            assert least >= minimum.loss - 1e-6 * step - 1e-15
+
+
+def test_curvatures_are_those_of_second_differences():
+    minimum = optimum(5, 2, 0.2).minima[0]  # a pentagon, away from all kinks
+    value, point = value_at(functools.partial(expected_loss, density=0.2, importance=1.0), minimum)
+    step = 1e-4
+    along = step * np.eye(point.size)
+    hessian = np.array(
+        [
+            [
+                value(point + a + b) - value(point + a - b)
+                - value(point - a + b) + value(point - a - b)
+                for b in along
+            ]
+            for a in along
+        ]
+    ) / (4 * step**2)  # fmt: skip
+    expected = np.linalg.eigvalsh(hessian)
+    # Rounding of 1e-16 over the square of the step, and the fourth derivative times it.
+    np.testing.assert_allclose(minimum.curvatures, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_minima_are_distinct_rising_and_reached(which):
+    found, _ = all_minima()[which]
+    losses = np.array([minimum.loss for minimum in found.minima])
+    assert (np.diff(losses) > 0).all()
+    assert found.loss == losses[0]
+    frequencies = np.array([minimum.frequency for minimum in found.minima])
+    assert (frequencies >= 0).all()
+    assert frequencies.sum() <= 1 + 1e-12
+    assert frequencies.max() > 0
+
+
+def test_a_sweep_of_free_optima_agrees_with_one_at_a_time():
+    def cell(key, *, density, importance):
+        lowest = free_optimum(key, 1, jnp.full(2, density), jnp.stack([1.0, importance]))
+        return {"loss": lowest.loss, "slope": lowest.slope}
+
+    axes = {"density": [0.1, 0.5], "importance": [0.2, 1.0]}
+    with jax.enable_x64(True):
+        results = tm.sweep(cell, axes=axes, num_seeds=1).isel(seed=0)
+    assert float(results["slope"].max()) < 1e-6
+    for place in results["loss"].stack(cell=("density", "importance")).transpose("cell"):
+        importance = np.array([1.0, float(place.importance)])
+        alone = optimum(2, 1, float(place.density), importance)
+        np.testing.assert_allclose(float(place), alone.loss, rtol=1e-9)
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3, 5])
+def test_a_simplex_has_equal_angles(hidden):
+    vertices = minima.simplex(hidden)
+    expected = np.full((hidden + 1, hidden + 1), -1 / hidden)
+    np.fill_diagonal(expected, 1)
+    np.testing.assert_allclose(vertices.T @ vertices, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("num_features", "hidden"), [(2, 1), (5, 2), (6, 3), (8, 4)])
+def test_structured_starts_are_different_tight_frames(num_features, hidden):
+    frames = list(minima._direct_sums(num_features, hidden))
+    for frame in frames:
+        lengths = norms(frame)
+        np.testing.assert_allclose(lengths[lengths > 0], 1)
+        # Every feature is an eigenvector of the frame operator: each block is tight.
+        operator = frame @ frame.T
+        stretched = (frame * (operator @ frame)).sum(axis=0)
+        np.testing.assert_allclose(operator @ frame, stretched * frame, rtol=0, atol=1e-12)
+    grams = {tuple(np.round(frame.T @ frame, 9).ravel() + 0.0) for frame in frames}
+    assert len(grams) == len(frames)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5, 2, 1.5), "density is 1.5"),
+        ((5, 2, 0.5, -1.0), "importance is -1"),
+        ((13, 2, 0.5), "13 features are more than the 12"),
+        ((5, 0, 0.5), "hidden is 0"),
+        ((0, 1, 0.5), "num_features is 0"),
+        ((2, 1, np.array([0.1, 0.2, 0.3])), "density has shape"),
+    ],
+)
+def test_impossible_numbers_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        optimum(*arguments)
+
+
+def test_no_starts_are_refused():
+    with pytest.raises(ValueError, match="num_starts is 0"):
+        optimum(2, 1, 0.5, num_starts=0)
