@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import optimize
 
-from toymodels import features, models, tasks
+from toymodels import features, models, plotting, tasks
 from toymodels.analysis import phases as measured
 from toymodels.theory import phases
+from toymodels.theory.loss import expected_loss
+from toymodels.theory.minima import free_optimum
 from toymodels.theory.phases import Phase
 
 # No deadline: the first example compiles. Derandomized: a failure comes back.
@@ -19,40 +20,42 @@ densities = st.floats(0.01, 1)
 importances = st.floats(0.05, 20)
 
 
-def solution(phase, density):
+def solution(phase, density, hidden):
+    """Weights and bias, the extra feature last; unit vectors for what is not in question."""
     mean = density / 2
-    return {
+    pairs = {
         Phase.NOT_REPRESENTED: ([1.0, 0.0], [0.0, mean]),
         Phase.DEDICATED: ([0.0, 1.0], [mean, 0.0]),
         Phase.SUPERPOSITION: ([1.0, -1.0], [0.0, 0.0]),
-    }[phase]
+    }
+    if phase == Phase.DEDICATED_BESIDE_PAIR:
+        weights = np.eye(hidden, hidden + 1, k=1)
+        weights[0, 0] = -1.0
+        return weights, np.zeros(hidden + 1)
+    row, bias = pairs[phase]
+    weights = np.zeros((hidden, hidden + 1))
+    weights[:-1, : hidden - 1] = np.eye(hidden - 1)
+    weights[-1, -2:] = row
+    return weights, np.array([0.0] * (hidden - 1) + bias)
 
 
-def expected_loss(weights, bias, density, importance, points=64):
-    """Midpoint rule over (0, 1]^2, of second order: 64 points miss by about 2e-5."""
-    weights, bias = np.asarray(weights), np.asarray(bias)
-    uniform = (np.arange(points) + 0.5) / points
-    off, zero = 1 - density, np.zeros(1)
-    first, second = np.meshgrid(uniform, uniform, indexing="ij")
-    total = 0.0
-    for chance, x in (
-        (density**2, np.stack([first.ravel(), second.ravel()])),
-        (density * off, np.stack([uniform, 0 * uniform])),
-        (density * off, np.stack([0 * uniform, uniform])),
-        (off**2, np.stack([zero, zero])),
-    ):
-        output = np.maximum(np.outer(weights, weights @ x) + bias[:, None], 0)
-        total += chance * np.mean(np.array([1, importance]) @ (x - output) ** 2)
-    return total
+def cases(hidden):
+    return [phase for phase in Phase if hidden > 1 or phase != Phase.DEDICATED_BESIDE_PAIR]
 
 
-@pytest.mark.parametrize("phase", Phase)
+both = pytest.mark.parametrize(
+    ("hidden", "phase"), [(hidden, phase) for hidden in (1, 2, 4) for phase in cases(hidden)]
+)
+
+
+@both
 @pytest.mark.parametrize(("density", "importance"), [(0.1, 0.3), (0.5, 1.0), (0.9, 4.0)])
-def test_losses_are_those_of_the_model_on_samples(phase, density, importance):
-    weights, bias = solution(phase, density)
-    params = {"weights": jnp.array([weights]), "bias": jnp.array(bias)}
-    task = tasks.Task(features.SparseUniform(2, density), importance=jnp.array([1.0, importance]))
-    model = models.ReLUOutput(hidden=1)
+def test_losses_are_those_of_the_model_on_samples(hidden, phase, density, importance):
+    weights, bias = solution(phase, density, hidden)
+    params = {"weights": jnp.asarray(weights), "bias": jnp.asarray(bias)}
+    importances = jnp.ones(hidden + 1).at[-1].set(importance)
+    task = tasks.Task(features.SparseUniform(hidden + 1, density), importance=importances)
+    model = models.ReLUOutput(hidden)
 
     def loss(x):
         return task.loss(x, model.apply({"params": params}, x))
@@ -60,17 +63,19 @@ def test_losses_are_those_of_the_model_on_samples(phase, density, importance):
     samples = task.features.sample(jax.random.key(0), 100_000)
     errors = np.asarray(jax.vmap(loss)(samples), np.float64)
     standard_error = errors.std() / np.sqrt(errors.size)
-    actual = phases.losses(density, importance)[phase]
+    actual = phases.losses(density, importance, hidden=hidden)[phase]
     np.testing.assert_allclose(actual, errors.mean(), rtol=0, atol=4 * standard_error)
 
 
-@pytest.mark.parametrize("phase", Phase)
+@both
 @pytest.mark.parametrize(("density", "importance"), [(0.05, 0.2), (0.4, 1.0), (1.0, 3.0)])
-def test_losses_are_the_expected_ones(phase, density, importance):
+def test_losses_are_the_exact_ones(hidden, phase, density, importance):
+    weights, bias = solution(phase, density, hidden)
+    importances = np.array([1.0] * hidden + [importance])
     np.testing.assert_allclose(
-        phases.losses(density, importance)[phase],
-        expected_loss(*solution(phase, density), density, importance),
-        rtol=1e-3,  # 2e-5 of the midpoint rule, and the least variance is 1/12
+        phases.losses(density, importance, hidden=hidden)[phase],
+        expected_loss(weights, bias, density, importances),
+        rtol=1e-6,  # float32
     )
 
 
@@ -84,12 +89,34 @@ def test_exchanging_the_features_exchanges_their_phases(density, importance):
 
 
 @properties
+@given(importances, st.integers(1, 3))
+def test_losses_cross_at_the_boundary(importance, hidden):
+    density = phases.boundary(importance, hidden=hidden)
+    ignored, dedicated, *shared = phases.losses(density, importance, hidden=hidden)
+    np.testing.assert_allclose(min(shared), min(ignored, dedicated), rtol=1e-5)
+
+
+@properties
 @given(importances)
-def test_losses_cross_at_the_boundary(importance):
-    density = phases.boundary(importance)
-    ignored, dedicated, shared = phases.losses(density, importance)
-    np.testing.assert_allclose(shared, min(ignored, dedicated), rtol=1e-5)
-    np.testing.assert_allclose(phases.boundary(1 / importance), density, rtol=1e-5)
+def test_the_boundary_of_two_features_does_not_know_which_is_which(importance):
+    np.testing.assert_allclose(
+        phases.boundary(1 / importance), phases.boundary(importance), rtol=1e-5
+    )
+
+
+@properties
+@given(densities, importances)
+def test_three_features_have_the_phases_of_the_paper(density, importance):
+    """Left of r = 1 the diagram of two features; right of it a constant boundary at 4/7."""
+    assume(abs(importance - 1) > 1e-4)
+    boundary = float(phases.boundary(importance, hidden=2))
+    assume(abs(density - boundary) > 1e-4)
+    if importance < 1:
+        expected = phases.phase(density, importance)
+    else:
+        np.testing.assert_allclose(boundary, 4 / 7, rtol=1e-6)
+        expected = Phase.DEDICATED_BESIDE_PAIR if density < 4 / 7 else Phase.DEDICATED
+    assert phases.phase(density, importance, hidden=2) == expected
 
 
 @properties
@@ -140,31 +167,24 @@ def test_impossible_numbers_are_refused(density, importance, message):
         phases.losses(density, importance)
 
 
-@pytest.mark.parametrize(("importance", "boundary"), phases.FREE_OPTIMUM_BOUNDARY.items())
-def test_the_free_optimum_leaves_the_antipodal_branch_there(importance, boundary):
-    def optimum(density):
-        starts = [  # antipodal, weakly antipodal, ignoring the extra feature
-            (0.95, -0.75, 0.1, 0.15),
-            (0.85, -0.75, 0.25, 0.3),
-            (0.95, -0.4, 0.15, 0.4),
-            (1.01, -0.2, 0.03, 0.35),
-            (1.0, 0.01, 0.0, density / 2),
-        ]
-        fits = [
-            optimize.minimize(
-                lambda params: expected_loss(params[:2], params[2:], density, importance, 32),
-                start,
-                method="BFGS",
-                options={"gtol": 1e-6},
-            )
-            for start in starts
-        ]
-        return min(fits, key=lambda fit: fit.fun).x
+def test_the_free_optimum_leaves_the_antipodal_branch_there():
+    """What was found by BFGS on a quadrature rule, again from the exact loss and more starts."""
+    importance, boundary = (
+        np.array(list(part)) for part in zip(*phases.FREE_OPTIMUM_BOUNDARY.items(), strict=True)
+    )
+    with jax.enable_x64(True):
 
-    below, above = optimum(boundary - 0.004), optimum(boundary + 0.004)
-    assert below[0] * below[1] < 0
-    assert np.abs(below[:2]).min() > 0.6
-    assert np.abs(above[:2]).min() < 0.55
+        def weights(importance, density):
+            return free_optimum(
+                jax.random.key(0), 1, jnp.full(2, density), jnp.stack([1.0, importance])
+            ).weights[0]
+
+        lowest = jax.jit(jax.vmap(weights))
+        below = np.asarray(lowest(importance, boundary - 0.001))
+        above = np.asarray(lowest(importance, boundary + 0.001))
+    assert (below.prod(axis=1) < 0).all()
+    assert (np.abs(below).min(axis=1) > 0.6).all()
+    assert (np.abs(above).min(axis=1) < 0.55).all()
 
 
 @pytest.mark.parametrize(
@@ -174,8 +194,8 @@ def test_the_free_optimum_leaves_the_antipodal_branch_there(importance, boundary
         ([0.0, 0.0], Phase.NOT_REPRESENTED),
         ([1.0, -0.49], Phase.NOT_REPRESENTED),
         ([0.0, 1.0], Phase.DEDICATED),
-        ([-0.7, 1.0], Phase.DEDICATED),
-        ([-0.72, 1.0], Phase.SUPERPOSITION),
+        ([-0.49, 1.0], Phase.DEDICATED),
+        ([-0.51, 1.0], Phase.SUPERPOSITION),
         ([1.0, -1.0], Phase.SUPERPOSITION),
         ([-1.0, 1.0], Phase.SUPERPOSITION),
         ([1.0, -0.51], Phase.SUPERPOSITION),
@@ -187,13 +207,31 @@ def test_planted_weights_are_labelled(weights, expected):
 
 def test_the_last_feature_of_several_is_the_extra_one():
     weights = jnp.array([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]])
-    assert measured.phase(weights) == Phase.DEDICATED
+    assert measured.phase(weights) == Phase.DEDICATED_BESIDE_PAIR
     assert measured.phase(weights[:, ::-1]) == Phase.SUPERPOSITION
 
 
+@both
+def test_theory_and_measurement_speak_the_same_labels(hidden, phase):
+    weights, _ = solution(phase, 0.5, hidden)
+    assert measured.phase(jnp.asarray(weights)) == phase
+
+
 @properties
-@given(densities, importances)
-def test_theory_and_measurement_speak_the_same_labels(density, importance):
-    phase = Phase(int(phases.phase(density, importance)))
-    weights, _ = solution(phase, density)
-    assert measured.phase(jnp.array([weights])) == phase
+@given(st.tuples(st.floats(-1.5, 1.5), st.floats(-1.5, 1.5)))
+def test_labels_of_exchanged_features_mirror_each_other(weights):
+    assume(all(abs(abs(weight) - 0.5) > 1e-3 for weight in weights))
+    mirror = {
+        Phase.NOT_REPRESENTED: {Phase.DEDICATED, Phase.NOT_REPRESENTED},
+        Phase.DEDICATED: {Phase.NOT_REPRESENTED},
+        Phase.SUPERPOSITION: {Phase.SUPERPOSITION},
+    }
+    label, exchanged = (
+        Phase(int(measured.phase(jnp.array([row])))) for row in (weights, weights[::-1])
+    )
+    assert exchanged in mirror[label]
+
+
+def test_phases_have_colors_of_their_own():
+    colors = plotting.phase_colors(list(Phase))
+    assert len({tuple(color) for color in colors}) == len(Phase)

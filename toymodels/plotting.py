@@ -22,6 +22,9 @@ BACKGROUND = "#FCFBF8"
 # Dedicated, tetrahedron, triangle, digon, pentagon, antiprism, not learned, as in the paper.
 POLYTOPE_COLORS = ("#cc33aa", "#3366cc", "#229944", "#ccaa00", "#ee7722", "#7744aa", "#cc2222")
 NOT_REPRESENTED, DEDICATED, ANTIPODAL = "#dddddd", "#003399", "#dd4444"
+DEDICATED_BESIDE_PAIR = "#2255bb"
+# In the order of `toymodels.theory.phases.Phase`.
+PHASE_COLORS = (NOT_REPRESENTED, DEDICATED, ANTIPODAL, DEDICATED_BESIDE_PAIR)
 
 _STYLE: Any = {
     "axes.edgecolor": "0.4",
@@ -99,10 +102,8 @@ def norm_and_superposition_legend(axes: Axes) -> None:
 
 
 def phase_colors(phase: ArrayLike) -> Colors:
-    """The paper's colours of the three phases of two features in one dimension."""
-    return np.asarray([to_rgb(color) for color in (NOT_REPRESENTED, DEDICATED, ANTIPODAL)])[
-        np.asarray(phase, int)
-    ]
+    """The paper's colours of the phases of `toymodels.theory.phases.Phase`."""
+    return np.asarray([to_rgb(color) for color in PHASE_COLORS])[np.asarray(phase, int)]
 
 
 def feature_directions(axes: Axes, weights: ArrayLike, importance: ArrayLike) -> None:

@@ -1,10 +1,14 @@
-r"""Superposition as a phase change: two features, one hidden dimension, in closed form.
+r"""Superposition as a phase change: one feature more than hidden dimensions, in closed form.
 
-The ReLU-output model $y = \mathrm{ReLU}(W^\top W x + b)$ with $n = 2$, $m = 1$ reconstructs
-independent features of density $p$, uniform on $(0, 1]$ where they are not zero. The first
-feature has importance 1, the second, the *extra* one, relative importance $r$. Three simple
-solutions compete. An ignored feature has its best bias, the mean; a pair has none, though a
-small positive one would be better.
+The ReLU-output model $y = \mathrm{ReLU}(W^\top W x + b)$ with $n = m + 1$ reconstructs
+independent features of density $p$, uniform on $(0, 1]$ where they are not zero. The last one is
+the *extra* feature, of relative importance $r$; the others have importance 1. Simple solutions
+compete: one feature is ignored, or two share a dimension. An ignored feature has its best bias,
+the mean; a pair has none, though a small positive one would be better.
+
+For $m \ge 2$ the same four compete, whatever $m$. Three features at 120 degrees in two
+dimensions are left out, as in the paper, though near $r = 1$ and $p$ from 0.55 to 0.8 they do
+better: `toymodels.theory.optimum` finds them all.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", section "Superposition as a Phase
@@ -23,14 +27,17 @@ from toymodels import checks
 
 
 class Phase(enum.IntEnum):
-    """What becomes of the extra feature."""
+    """What becomes of the extra feature; $W$ and $b$ as they are for one and two dimensions."""
 
     NOT_REPRESENTED = 0
     """Ignored: $W = [1, 0]$, $b = (0, p/2)$."""
     DEDICATED = 1
-    """It has the hidden dimension, and the first is ignored: $W = [0, 1]$, $b = (p/2, 0)$."""
+    """It has a hidden dimension, and another is ignored: $W = [0, 1]$, $b = (p/2, 0)$."""
     SUPERPOSITION = 2
-    """Both share it as an antipodal pair: $W = [1, -1]$, $b = 0$."""
+    """It shares a dimension with another as an antipodal pair: $W = [1, -1]$, $b = 0$."""
+    DEDICATED_BESIDE_PAIR = 3
+    """It has a hidden dimension, and two others are a pair: $W = [[1, -1, 0], [0, 0, 1]]$, $b = 0$.
+    Needs two hidden dimensions."""
 
 
 FREE_OPTIMUM_BOUNDARY: Final[Mapping[float, float]] = {
@@ -60,13 +67,17 @@ weak antipodal remainder, 0.15 at $r = 0.6$ and 0.52 at $r = 1$, which then shri
 
 
 def losses(
-    density: Float[Array, ""] | float, relative_importance: Float[Array, ""] | float
-) -> Float[Array, "phases"]:
-    r"""Expected loss of each simple solution, summed over the two outputs.
+    density: Float[Array, ""] | float,
+    relative_importance: Float[Array, ""] | float,
+    *,
+    hidden: int = 1,
+) -> Float[Array, " phases"]:
+    r"""Expected loss of each simple solution, summed over the outputs.
 
     $$L_\text{not represented} = r \left(\tfrac p3 - \tfrac{p^2}4\right), \quad
       L_\text{dedicated} = \tfrac p3 - \tfrac{p^2}4, \quad
-      L_\text{superposition} = (1 + r) \tfrac{p^2}6.$$
+      L_\text{superposition} = (1 + r) \tfrac{p^2}6, \quad
+      L_\text{beside pair} = \tfrac{p^2}3.$$
 
     An ignored feature costs its variance, for its bias is its mean. An antipodal pair is
     exact unless both are active, and then each output misses by the smaller of the two.
@@ -74,59 +85,67 @@ def losses(
     Args:
         density: $p$, in $(0, 1]$.
         relative_importance: $r \ge 0$.
+        hidden: $m$, at least 1; there are $m + 1$ features.
 
     Returns:
-        Three losses of at least 0, ordered as `Phase`.
+        Losses of at least 0, ordered as `Phase`: three for one hidden dimension, else four.
     """
-    _check(density, relative_importance)
+    _check(density, relative_importance, hidden)
     variance = density / 3 - density**2 / 4
-    return jnp.stack(
-        [
-            jnp.asarray(relative_importance * variance),
-            jnp.asarray(variance),
-            jnp.asarray((1 + relative_importance) * density**2 / 6),
-        ]
-    )
+    candidates = [
+        relative_importance * variance,
+        variance,
+        (1 + relative_importance) * density**2 / 6,
+        density**2 / 3,
+    ]
+    return jnp.stack([jnp.asarray(loss) for loss in candidates[: 3 if hidden == 1 else 4]])
 
 
 def phase(
-    density: Float[Array, ""] | float, relative_importance: Float[Array, ""] | float
+    density: Float[Array, ""] | float,
+    relative_importance: Float[Array, ""] | float,
+    *,
+    hidden: int = 1,
 ) -> Int[Array, ""]:
     r"""The simple solution of the lowest expected loss.
 
     Args:
         density: $p$, in $(0, 1]$.
         relative_importance: $r \ge 0$.
+        hidden: $m$, at least 1; there are $m + 1$ features.
 
     Returns:
         A value of `Phase`; among equals the first, so `NOT_REPRESENTED` for $r = 1$ above the
         triple point $p = 4/7$.
     """
-    return jnp.argmin(losses(density, relative_importance))
+    return jnp.argmin(losses(density, relative_importance, hidden=hidden))
 
 
-def boundary(relative_importance: Float[Array, ""] | float) -> Float[Array, ""]:
-    r"""Density above which superposition costs more than ignoring the lesser feature.
+def boundary(relative_importance: Float[Array, ""] | float, *, hidden: int = 1) -> Float[Array, ""]:
+    r"""Density above which two features in one dimension cost more than ignoring the lesser one.
 
     $$p^* = \frac{4 \min(r, 1)}{2 (1 + r) + 3 \min(r, 1)} =
       \begin{cases} 4r / (2 + 5r) & r \le 1 \\ 4 / (5 + 2r) & r \ge 1. \end{cases}$$
 
+    With $m \ge 2$ and $r \ge 1$ two others are the pair, whose importance is 1, so $p^* = 4/7$.
     The losses cross there with different slopes: a first-order transition. For
     $p > p^*$ the phase is `NOT_REPRESENTED` if $r < 1$ and `DEDICATED` if $r > 1$.
 
     Args:
         relative_importance: $r \ge 0$.
+        hidden: $m$, at least 1; there are $m + 1$ features.
 
     Returns:
-        In $[0, 4/7]$: 0 at $r = 0$, greatest at the triple point $r = 1$, the same for $r$
-        and $1/r$.
+        In $[0, 4/7]$: 0 at $r = 0$, greatest at the triple point $r = 1$; the same for $r$
+        and $1/r$ if $m = 1$.
     """
-    _check_importance(relative_importance)
+    _check_rest(relative_importance, hidden)
     lesser = jnp.minimum(relative_importance, 1.0)
-    return 4 * lesser / (2 * (1 + relative_importance) + 3 * lesser)
+    partner = relative_importance if hidden == 1 else lesser
+    return 4 * lesser / (2 * (1 + partner) + 3 * lesser)
 
 
-def _check(density: Array | float, relative_importance: Array | float) -> None:
+def _check(density: Array | float, relative_importance: Array | float, hidden: int) -> None:
     checks.interval(
         "density",
         density,
@@ -135,13 +154,14 @@ def _check(density: Array | float, relative_importance: Array | float) -> None:
         open_low=True,
         remedy="it is the probability 1 - S that a feature is not zero",
     )
-    _check_importance(relative_importance)
+    _check_rest(relative_importance, hidden)
 
 
-def _check_importance(relative_importance: Array | float) -> None:
+def _check_rest(relative_importance: Array | float, hidden: int) -> None:
+    checks.count("hidden", hidden)
     checks.interval(
         "relative importance",
         relative_importance,
         low=0.0,
-        remedy="it is the importance of the extra feature over that of the first",
+        remedy="it is the importance of the extra feature over that of the others",
     )
