@@ -218,3 +218,39 @@ def test_a_zero_column_counts_for_nothing_and_has_a_finite_gradient(measure, wei
     for gradient in (jax.jacrev(measure)(weights), jax.jacfwd(measure)(weights)):
         assert np.all(np.isfinite(gradient))
         np.testing.assert_array_equal(gradient[:, :, zero], 0)
+
+
+@settings(properties, max_examples=15)  # each of a new shape to compile
+@given(st.lists(st.tuples(tight_frames, st.floats(0.5, 2)), min_size=1, max_size=3), seeds)
+def test_features_of_tight_frames_are_eigenvectors(frames, seed):
+    weights = block_diagonal([scale * frame for frame, scale in frames])
+    turned = rotation(seed, weights.shape[0]) @ weights
+    np.testing.assert_allclose(on(geometry.eigenvector_residual, turned), 0, atol=1e-5)
+
+
+@properties
+@given(weight_matrices)
+def test_dimensions_are_all_used_only_by_eigenvectors(weights):
+    """The sine of an angle, and 0 for all exactly where the dimensionalities add to the rank."""
+    wide = weights.astype(np.float64)
+    frame = wide @ wide.T
+    moved, squares = frame @ wide, np.sum(wide**2, axis=0)
+    cosine = np.sum(wide * moved, axis=0) / np.maximum(
+        np.linalg.norm(moved, axis=0) * np.sqrt(squares), 1e-300
+    )
+    expected = np.where(squares > 0, np.sqrt(np.maximum(1 - cosine**2, 0)), 0)
+    actual = on(geometry.eigenvector_residual, weights)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    shared = np.sum((wide.T @ wide) ** 2, axis=0)
+    shares = squares**2 / np.where(shared > 0, shared, 1)
+    assert (np.linalg.matrix_rank(wide) - shares.sum() > 1e-10) == (expected.max() > 1e-5)
+
+
+def test_eigenvector_residual_of_two_directions():
+    """At 45 degrees F has the eigenvectors of the bisectors: both features are 22.5 from one."""
+    weights = np.array([[1, 1], [0, 1]]) / [1, np.sqrt(2)]
+    ratio = (2 - np.sqrt(2)) / (2 + np.sqrt(2))  # of the eigenvalues, 1 -+ cos
+    turned = np.arctan(ratio * np.tan(np.pi / 8))
+    np.testing.assert_allclose(
+        on(geometry.eigenvector_residual, weights), np.sin(np.pi / 8 - turned), rtol=1e-5
+    )

@@ -480,5 +480,7 @@ def test_a_bias_per_output_is_needed():
     [(expected_loss, exact.MOST_FEATURES), (expected_loss_signed, exact.MOST_SIGNED_FEATURES)],
 )
 def test_too_many_features_are_refused(loss, most):
-    with pytest.raises(ValueError, match=f"{most + 1} features are more than the {most}.*evaluate"):
+    with pytest.raises(
+        ValueError, match=f"{most + 1} features are more than the {most}.*estimate it"
+    ):
         loss(np.ones((2, most + 1)), np.zeros(most + 1), 0.5, 1.0)

@@ -90,6 +90,27 @@ def feature_dimensionality(
     return squared_norms / jnp.where(shared > 0, shared, 1.0)
 
 
+def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
+    r"""How far each feature is from an eigenvector of $F = W W^\top$.
+
+    $$\frac{\lVert F W_i - \lambda_i W_i \rVert}{\lVert F W_i \rVert}, \qquad
+      \lambda_i = \frac{W_i^\top F W_i}{\lVert W_i \rVert^2},$$
+
+    the sine of the angle between $W_i$ and $F W_i$: all interference that is not along $W_i$. The
+    feature dimensionalities add up to the rank of `weights` if and only if all are 0.
+
+    Returns:
+        In $[0, 1)$: 0 in tight frames that are orthogonal to each other, and for a zero column.
+        It is a norm, so its gradient is that of no length at 0.
+    """
+    norms = feature_norms(weights)
+    directions = weights / jnp.where(norms > 0, norms, 1.0)[None, :]
+    moved = weights @ (weights.T @ directions)
+    residual = moved - directions * jnp.sum(directions * moved, axis=0)[None, :]
+    lengths = feature_norms(moved)
+    return feature_norms(residual) / jnp.where(lengths > 0, lengths, 1.0)
+
+
 def dimensions_per_feature(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
     r"""Hidden dimensions that a represented feature has on average.
 

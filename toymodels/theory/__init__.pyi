@@ -1,4 +1,5 @@
-from . import capacity, loss, minima, persian_rug, phases
+from . import bounds, boxes, capacity, estimates, loss, minima, persian_rug, phases
+from .estimates import expected_loss_gaussian, expected_loss_sampled
 from .loss import (
     expected_loss,
     expected_loss_linear,
@@ -8,10 +9,15 @@ from .loss import (
 from .minima import free_optimum, optimum, optimum_one_active
 
 __all__ = [
+    "bounds",
+    "boxes",
     "capacity",
+    "estimates",
     "expected_loss",
+    "expected_loss_gaussian",
     "expected_loss_linear",
     "expected_loss_one_active",
+    "expected_loss_sampled",
     "expected_loss_signed",
     "free_optimum",
     "loss",
