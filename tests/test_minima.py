@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toymodels as tm
-from toymodels.theory import minima, phases
+from toymodels.theory import phases
 from toymodels.theory.loss import (
     expected_loss,
     expected_loss_linear,
@@ -243,28 +243,6 @@ def test_a_sweep_of_free_optima_agrees_with_one_at_a_time():
         importance = np.array([1.0, float(place.importance)])
         alone = optimum(2, 1, float(place.density), importance)
         np.testing.assert_allclose(float(place), alone.loss, rtol=1e-9)
-
-
-@pytest.mark.parametrize("hidden", [1, 2, 3, 5])
-def test_a_simplex_has_equal_angles(hidden):
-    vertices = minima.simplex(hidden)
-    expected = np.full((hidden + 1, hidden + 1), -1 / hidden)
-    np.fill_diagonal(expected, 1)
-    np.testing.assert_allclose(vertices.T @ vertices, expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(("num_features", "hidden"), [(2, 1), (5, 2), (6, 3), (8, 4)])
-def test_structured_starts_are_different_tight_frames(num_features, hidden):
-    frames = list(minima._direct_sums(num_features, hidden))
-    for frame in frames:
-        lengths = norms(frame)
-        np.testing.assert_allclose(lengths[lengths > 0], 1)
-        # Every feature is an eigenvector of the frame operator: each block is tight.
-        operator = frame @ frame.T
-        stretched = (frame * (operator @ frame)).sum(axis=0)
-        np.testing.assert_allclose(operator @ frame, stretched * frame, rtol=0, atol=1e-12)
-    grams = {tuple(np.round(frame.T @ frame, 9).ravel() + 0.0) for frame in frames}
-    assert len(grams) == len(frames)
 
 
 @pytest.mark.parametrize(

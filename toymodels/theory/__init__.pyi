@@ -1,4 +1,4 @@
-from . import bounds, boxes, capacity, estimates, loss, minima, persian_rug, phases
+from . import bounds, boxes, capacity, estimates, frames, loss, minima, persian_rug, phases
 from .estimates import expected_loss_gaussian, expected_loss_sampled
 from .loss import (
     expected_loss,
@@ -19,6 +19,7 @@ __all__ = [
     "expected_loss_one_active",
     "expected_loss_sampled",
     "expected_loss_signed",
+    "frames",
     "free_optimum",
     "loss",
     "minima",

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 from toymodels import checks, compiling
 from toymodels.errors import InputError
 from toymodels.theory import loss as exact
+from toymodels.theory.frames import direct_sums
 
 PerFeature: TypeAlias = Float[Array | np.ndarray, "..."] | float
 ModelLoss: TypeAlias = Callable[[Any, Any, Any, Any], Any]
@@ -247,7 +248,7 @@ def starts(
     level = jax.random.uniform(key_level, (num_random, 1), dtype, -0.5, 0.25)
     bias = level + 0.1 * jax.random.normal(key_bias, (num_random, num_features), dtype)
 
-    frames = np.stack(list(_direct_sums(num_features, hidden)))
+    frames = np.stack(list(direct_sums(num_features, hidden)))
     structured = jnp.asarray(frames, dtype)
     disturbance = jax.random.normal(key_disturbance, frames.shape, dtype)
     dropped = jnp.asarray((frames**2).sum(axis=1) == 0)
@@ -256,40 +257,6 @@ def starts(
     structured = (structured + 0.02 * disturbance)[:, :, rank]
     means = jnp.where(dropped[:, rank], density / 2, 0.0)
     return jnp.concatenate([weights, structured]), jnp.concatenate([bias, means])
-
-
-def simplex(dimensions: int) -> Float[np.ndarray, "dimensions vertices"]:
-    """The $d + 1$ vertices of a regular simplex in $d$ dimensions, of length 1, as columns."""
-    centred = np.eye(dimensions + 1) - 1 / (dimensions + 1)
-    # All nonzero singular values are one: rotated into the hyperplane of the vertices.
-    vertices = np.linalg.svd(centred)[2][:dimensions]
-    return vertices / np.linalg.norm(vertices, axis=0)
-
-
-def regular_polygon(num_vertices: int) -> Float[np.ndarray, "dimensions vertices"]:
-    """The vertices of a regular polygon in the plane, of length 1, as columns."""
-    angles = 2 * np.pi * np.arange(num_vertices) / num_vertices
-    return np.stack([np.cos(angles), np.sin(angles)])
-
-
-def _direct_sums(num_features: int, hidden: int) -> Iterator[Float[np.ndarray, "hidden features"]]:
-    """Every direct sum of blocks that fits; blocks in a fixed order, so that none comes twice."""
-    blocks = [np.ones((1, 1))]
-    blocks += [simplex(dimensions) for dimensions in range(1, hidden + 1)]
-    if hidden > 1:
-        blocks += [regular_polygon(count) for count in range(5, num_features + 1)]
-    yield np.zeros((hidden, num_features))
-
-    def extended(frame: Any, row: int, column: int, first: int) -> Iterator[Any]:
-        for number, block in enumerate(blocks[first:], first):
-            rows, columns = row + block.shape[0], column + block.shape[1]
-            if rows <= hidden and columns <= num_features:
-                larger = frame.copy()
-                larger[row:rows, column:columns] = block
-                yield larger
-                yield from extended(larger, rows, columns, number)
-
-    yield from extended(np.zeros((hidden, num_features)), 0, 0, 0)
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,0 +1,44 @@
+"""Arrangements of features of length 1 that share their dimensions evenly: unit tight frames."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+
+def simplex(dimensions: int) -> Float[np.ndarray, "dimensions vertices"]:
+    """The $d + 1$ vertices of a regular simplex in $d$ dimensions, of length 1, as columns."""
+    centred = np.eye(dimensions + 1) - 1 / (dimensions + 1)
+    # All nonzero singular values are one: rotated into the hyperplane of the vertices.
+    vertices = np.linalg.svd(centred)[2][:dimensions]
+    return vertices / np.linalg.norm(vertices, axis=0)
+
+
+def regular_polygon(num_vertices: int) -> Float[np.ndarray, "dimensions vertices"]:
+    """The vertices of a regular polygon in the plane, of length 1, as columns."""
+    angles = 2 * np.pi * np.arange(num_vertices) / num_vertices
+    return np.stack([np.cos(angles), np.sin(angles)])
+
+
+def direct_sums(num_features: int, hidden: int) -> Iterator[Float[np.ndarray, "hidden features"]]:
+    """Every direct sum of dedicated features, simplices and polygons that fits, and none at all.
+
+    Blocks come in a fixed order, so that no sum comes twice; what is left over is zero.
+    """
+    blocks = [np.ones((1, 1))]
+    blocks += [simplex(dimensions) for dimensions in range(1, hidden + 1)]
+    if hidden > 1:
+        blocks += [regular_polygon(count) for count in range(5, num_features + 1)]
+    yield np.zeros((hidden, num_features))
+
+    def extended(frame: Any, row: int, column: int, first: int) -> Iterator[Any]:
+        for number, block in enumerate(blocks[first:], first):
+            rows, columns = row + block.shape[0], column + block.shape[1]
+            if rows <= hidden and columns <= num_features:
+                larger = frame.copy()
+                larger[row:rows, column:columns] = block
+                yield larger
+                yield from extended(larger, rows, columns, number)
+
+    yield from extended(np.zeros((hidden, num_features)), 0, 0, 0)
