@@ -264,3 +264,8 @@ def test_impossible_numbers_are_refused(arguments, message):
 def test_no_starts_are_refused():
     with pytest.raises(ValueError, match="num_starts is 0"):
         optimum(2, 1, 0.5, num_starts=0)
+
+
+def test_single_precision_is_refused():
+    with pytest.raises(ValueError, match="enable_x64"):
+        free_optimum(jax.random.key(0), 1, jnp.full(2, 0.5), jnp.ones(2))

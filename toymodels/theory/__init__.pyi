@@ -1,4 +1,4 @@
-from . import bounds, boxes, capacity, estimates, frames, loss, minima, persian_rug, phases
+from . import bounds, boxes, capacity, estimates, frames, k_gons, loss, minima, persian_rug, phases
 from .estimates import expected_loss_gaussian, expected_loss_sampled
 from .loss import (
     expected_loss,
@@ -21,6 +21,7 @@ __all__ = [
     "expected_loss_signed",
     "frames",
     "free_optimum",
+    "k_gons",
     "loss",
     "minima",
     "optimum",

@@ -1,0 +1,3 @@
+from . import geometry, learning_coefficient, phases
+
+__all__ = ["geometry", "learning_coefficient", "phases"]

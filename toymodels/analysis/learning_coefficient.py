@@ -1,0 +1,195 @@
+r"""The local learning coefficient: how fast the posterior's loss shrinks with more data.
+
+Near a minimum $w^*$ of a loss $L$ the volume where $L - L(w^*) < \epsilon$ goes as
+$\epsilon^\lambda$, and $\lambda$ is half the number of parameters if and only if the Hessian is
+regular. Flat and quartic directions make it smaller.
+
+References:
+    Lau, Furman, Wang, Murfet and Wei (2023), "The Local Learning Coefficient: A
+    Singularity-Aware Complexity Measure".
+    Watanabe (2013), "A Widely Applicable Bayesian Information Criterion".
+    Neal (2011), "MCMC using Hamiltonian Dynamics".
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key, PyTree
+
+from toymodels import checks
+from toymodels.errors import InputError
+
+_TARGET_ACCEPTANCE = 0.8  # near the best of Hamiltonian Monte Carlo, by Neal and by trial
+
+
+class Estimate(NamedTuple):
+    r"""A local learning coefficient, and whether to believe it.
+
+    Attributes:
+        coefficient: $\hat\lambda$.
+        standard_error: of `coefficient`, from the spread of the chains, which are independent.
+        acceptance: mean acceptance of the kept steps, about 0.8 where the sampler is at ease.
+        lowest: least $L(w) - L(w^*)$ that any chain met. Clearly negative: the chains found a
+            better place, $w^*$ is no minimum of its neighbourhood, and $\hat\lambda$ means nothing.
+    """
+
+    coefficient: Float[Array, ""]
+    standard_error: Float[Array, ""]
+    acceptance: Float[Array, ""]
+    lowest: Float[Array, ""]
+
+
+class _Chain(NamedTuple):
+    place: Float[Array, " parameters"]
+    gradient: Float[Array, " parameters"]
+    energy: Float[Array, ""]
+    excess: Float[Array, ""]
+
+
+def learning_coefficient(
+    key: Key[Array, ""],
+    loss: Callable[[Any], Array],
+    params: PyTree,
+    *,
+    inverse_temperature: Float[Array, ""] | float,
+    localization: Float[Array, ""] | float,
+    chains: int,
+    warmup: int,
+    steps: int,
+    leapfrog: int,
+) -> Estimate:
+    r"""Estimate the local learning coefficient of a loss at a minimum.
+
+    $$\hat\lambda = n\beta \left( E[L(w)] - L(w^*) \right), \quad
+      w \sim \exp\left(-n\beta L(w) - \tfrac\gamma2 \lVert w - w^* \rVert^2\right),$$
+
+    by Hamiltonian Monte Carlo: every trajectory is accepted or refused by its error in energy, so,
+    unlike with stochastic gradient Langevin dynamics, the step size leaves no bias. It is tuned
+    during the warm-up, for all chains together. The loss must be the same function at each call: of
+    a whole data set, or the exact expected loss.
+
+    **Bias.** At finite $n\beta$ this is the slope of the localised free energy in
+    $\log n\beta$, not its limit. A direction of curvature $h$ counts
+    $\tfrac12\, n\beta h / (n\beta h + \gamma)$: with $\gamma$ too large all is too low, with
+    $\gamma$ too small chains reach other minima. Where singular directions cross, as in
+    $w_1^2 w_2^2$, it falls short by about $1/\log(n\beta/\gamma)$. Repeat at ten times the
+    inverse temperature.
+
+    Args:
+        key: decides the chains.
+        loss: of parameters, to a scalar; smooth almost everywhere.
+        params: $w^*$, any pytree of floats. Losses are compared in their precision: with float32
+            keep $n\beta L(w^*)$ below 1e5, or work inside `with jax.enable_x64(True)`.
+        inverse_temperature: $n\beta > 0$. For a data set of $n$ examples and a loss that is their
+            mean negative log likelihood, $n / \log n$: with the size of the data set, not of a
+            batch.
+        localization: $\gamma > 0$.
+        chains: at least 2, all from $w^*$.
+        warmup: trajectories of each chain to tune and forget the start; hundreds.
+        steps: trajectories of each chain that count.
+        leapfrog: steps of a trajectory, one gradient each. The steps fit the steepest
+            direction; longer trajectories explore the shallow ones.
+
+    Returns:
+        The estimate, in the dtype of `params`. NaN where the loss is not finite at a traced
+        `params`. Not compiled: wrap the call in `toymodels.jit`.
+
+    Raises:
+        ValueError: numbers out of range, parameters that are not floats, a loss that is not a
+            scalar, or not finite at `params`, it or its gradient.
+    """
+    remedy = "it scales the loss, or the distance, in the exponent"
+    for name, value in (
+        ("inverse temperature", inverse_temperature),
+        ("localization", localization),
+    ):
+        checks.interval(name, value, low=0, open_low=True, remedy=remedy)
+    checks.count("chains", chains, least=2)
+    for name, value in (("warmup", warmup), ("steps", steps), ("leapfrog", leapfrog)):
+        checks.count(name, value)
+    center, unravel = ravel_pytree(params)
+    if not jnp.issubdtype(center.dtype, jnp.floating) or not center.size:
+        raise InputError(f"params are {center.size} numbers of {center.dtype}: give floats")
+
+    def loss_of(place: Float[Array, " parameters"]) -> Float[Array, ""]:
+        value = loss(unravel(place))
+        if value.shape:
+            raise InputError(f"the loss has shape {value.shape}: give one number, such as its mean")
+        return value
+
+    least, slope = jax.value_and_grad(loss_of)(center)
+    _check_finite(least, slope)
+
+    def energy(place: Float[Array, " parameters"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        excess = loss_of(place) - least
+        distance = jnp.sum((place - center) ** 2)
+        return inverse_temperature * excess + localization * distance / 2, excess
+
+    force = jax.value_and_grad(energy, has_aux=True)
+
+    def leap(state: Any, size: Float[Array, ""]) -> tuple[Any, None]:
+        place, momentum, gradient, _ = state
+        momentum = momentum - size * gradient / 2
+        place = place + size * momentum
+        energies, gradient = force(place)
+        return (place, momentum - size * gradient / 2, gradient, energies), None
+
+    def trajectory(
+        key: Key[Array, ""], chain: _Chain, size: Float[Array, ""]
+    ) -> tuple[_Chain, Float[Array, ""]]:
+        key_momentum, key_size, key_accept = jax.random.split(key, 3)
+        momentum = jax.random.normal(key_momentum, center.shape, center.dtype)
+        # Of random length, for else it may close on itself in some direction.
+        size = size * jax.random.uniform(key_size, (), center.dtype, 0.5, 1.5)
+        start = (chain.place, momentum, chain.gradient, (chain.energy, chain.excess))
+        sizes = jnp.full(leapfrog, size)
+        (place, last, gradient, (new, excess)), _ = lax.scan(leap, start, sizes)
+        error = new - chain.energy + (jnp.sum(last**2) - jnp.sum(momentum**2)) / 2
+        # The comparison refuses NaN.
+        chance = jnp.where(error < jnp.inf, jnp.exp(-jnp.maximum(error, 0.0)), 0.0)
+        accept = jax.random.uniform(key_accept, (), center.dtype) < chance
+        proposal = _Chain(place, gradient, new, excess)
+        return jax.tree.map(lambda a, b: jnp.where(accept, a, b), proposal, chain), chance
+
+    def step(carry: Any, number: Array) -> tuple[Any, None]:
+        state, size, total, accepted, lowest = carry
+        keys = jax.random.split(jax.random.fold_in(key, number), chains)
+        state, chances = jax.vmap(trajectory, (0, 0, None))(keys, state, size)
+        tuning = number < warmup
+        # Robbins and Monro: what is learnt adds up without limit, and each step ever less.
+        gain = jnp.where(tuning, (number + 1.0).astype(center.dtype) ** -0.5, 0.0)
+        size = size * jnp.exp(gain * (chances.mean() - _TARGET_ACCEPTANCE))
+        kept = jnp.where(tuning, zero, 1.0)
+        total = total + kept * state.excess
+        accepted = accepted + kept * chances.mean()
+        return (state, size, total, accepted, jnp.minimum(lowest, state.excess.min())), None
+
+    zero = jnp.zeros((), center.dtype)
+    first = _Chain(center, inverse_temperature * slope, zero, zero)
+    state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), first)
+    # At first as far as localization reaches. Too far, so chains wait until it is small enough.
+    size = jnp.asarray(localization, center.dtype) ** -0.5
+    begin = (state, size, jnp.zeros(chains, center.dtype), zero, zero)
+    (_, _, total, accepted, lowest), _ = lax.scan(step, begin, jnp.arange(warmup + steps))
+    estimates = inverse_temperature * total / steps
+    return Estimate(
+        coefficient=estimates.mean(),
+        standard_error=estimates.std(ddof=1) / chains**0.5,
+        acceptance=accepted / steps,
+        lowest=lowest,
+    )
+
+
+def _check_finite(least: Array, slope: Array) -> None:
+    if isinstance(least, Tracer):
+        return
+    for name, value in (("loss", least), ("gradient of the loss", slope)):
+        if not jnp.isfinite(value).all():
+            raise InputError(
+                f"the {name} at params is not finite: give the parameters of a minimum"
+            )
