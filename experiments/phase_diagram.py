@@ -269,7 +269,7 @@ def plot(results: xr.Dataset) -> Figure:
         vmax=10,
         rasterized=True,
     )
-    figure.colorbar(image, ax=axes, label="%", extend="both")
+    figure.colorbar(image, ax=axes, label="relative excess, %", extend="both")
     axes.set(
         xscale="log",
         yscale="log",

@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "theory.phases": {"checks", "errors"},
     "theory.capacity": {"checks", "errors"},
     "theory.persian_rug": {"checks", "errors"},
+    "theory.polytopes": {"theory.loss", "theory.frames", "compiling", "checks", "errors"},
     "theory.k_gons": {"checks", "errors"},
     "analysis.geometry": {"checks", "errors"},
     "analysis.learning_coefficient": {"checks", "errors"},

@@ -1,4 +1,16 @@
-from . import bounds, boxes, capacity, estimates, frames, k_gons, loss, minima, persian_rug, phases
+from . import (
+    bounds,
+    boxes,
+    capacity,
+    estimates,
+    frames,
+    k_gons,
+    loss,
+    minima,
+    persian_rug,
+    phases,
+    polytopes,
+)
 from .estimates import expected_loss_gaussian, expected_loss_sampled
 from .loss import (
     expected_loss,
@@ -28,4 +40,5 @@ __all__ = [
     "optimum_one_active",
     "persian_rug",
     "phases",
+    "polytopes",
 ]

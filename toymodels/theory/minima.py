@@ -180,9 +180,8 @@ def free_optimum(
 ) -> Descended:
     r"""The lowest minimum alone, as a pure function to trace: for `vmap` and as a cell of `sweep`.
 
-    Work inside `with jax.enable_x64(True)`, for in float32 a descent cannot converge. Measured on
-    two cores that did other work, too, with the 11 or 14 starts of the defaults: 1e4 phase-diagram
-    cells of (2, 1) in 100 s, @@32@@.
+    Work inside `with jax.enable_x64(True)`, for in float32 a descent cannot converge. 1e4 cells of
+    the phase diagram of (2, 1) took 70 s of processor time, those of (3, 2) 10 minutes.
 
     Args:
         key: of the random starts.
