@@ -99,9 +99,14 @@ def test_experiments_do_not_import_each_other():
     names = {path.stem for path in folder.glob("*.py")}
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                imported = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-                assert not names & imported, path
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            source = str(getattr(node, "module", None))
+            if source not in ("None", "experiments"):
+                imported = {source}
+            else:
+                imported = {alias.name.removeprefix("experiments.") for alias in node.names}
+            assert not names & imported, path
 
 
 def test_matplotlib_is_imported_in_one_place():

@@ -287,3 +287,7 @@ def test_what_is_no_arrangement_is_refused():
         bounds.least_coherence(3, 0)
     with pytest.raises(ValueError, match="a norm is -1"):
         bounds.least_frame_potential(np.array([-1.0]), 2)
+
+
+def test_room_for_all_costs_nothing():
+    assert bounds.least_loss(np.inf, np.full(4, 0.3), np.ones(4)) == 0

@@ -254,3 +254,18 @@ def test_eigenvector_residual_of_two_directions():
     np.testing.assert_allclose(
         on(geometry.eigenvector_residual, weights), np.sin(np.pi / 8 - turned), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-5, 1e5, 1e15])
+def test_eigenvector_residual_does_not_depend_on_scale(scale):
+    weights = np.array([[1, 1, 0], [0, 1, 0]], np.float32)
+    np.testing.assert_allclose(
+        on(geometry.eigenvector_residual, scale * weights),
+        on(geometry.eigenvector_residual, weights),
+        rtol=1e-5,
+    )
+
+
+def test_a_column_that_is_not_a_number_has_no_norm():
+    norms = on(geometry.feature_norms, np.array([[np.nan, 1.0]]))
+    np.testing.assert_array_equal(norms, [np.nan, 1.0])

@@ -21,6 +21,7 @@ from toymodels.theory.loss import (
     expected_loss_linear,
     expected_loss_one_active,
     expected_loss_signed,
+    floating,
 )
 
 
@@ -484,3 +485,62 @@ def test_too_many_features_are_refused(loss, most):
         ValueError, match=f"{most + 1} features are more than the {most}.*estimate it"
     ):
         loss(np.ones((2, most + 1)), np.zeros(most + 1), 0.5, 1.0)
+
+
+@pytest.mark.parametrize("loss", [expected_loss, expected_loss_signed])
+@pytest.mark.parametrize("smallest", [1e-8, 1e-14, 1e-80])
+def test_a_tiny_coupling_has_a_finite_gradient(loss, smallest):
+    """The square of such a range of preactivations underflows, in single precision or in both."""
+    with jax.enable_x64(True):
+        gradient = jax.grad(lambda w, b: loss(w, b, 0.3, 1.0), argnums=(0, 1))
+        for bias in (0.0, -smallest):
+            single, double = (
+                np.concatenate(
+                    [
+                        slopes.ravel()
+                        for slopes in gradient(
+                            jnp.array([[1.0, smallest]], dtype), jnp.array([0.0, bias], dtype)
+                        )
+                    ]
+                )
+                for dtype in (np.float32, np.float64)
+            )
+            assert np.isfinite(double).all()
+            assert np.isfinite(single).all()
+            if smallest == 1e-8:  # the others are like zero in single precision
+                np.testing.assert_allclose(single, double, rtol=0, atol=1e-6)
+
+
+def test_whole_numbers_are_made_floats():
+    assert floating(jnp.array([1, -1])).dtype == jnp.float32
+    assert floating(jnp.array([1.0], jnp.float16)).dtype == jnp.float16
+
+
+@pytest.mark.parametrize("which", ["weights", "bias"])
+def test_what_is_not_finite_has_no_loss_when_traced(which):
+    model = {"weights": np.array([[1.0, 0.5], [0.2, -1.0]]), "bias": np.zeros(2)}
+    model[which].flat[0] = np.nan
+    for loss in (expected_loss, expected_loss_signed):
+        assert np.isnan(tm.jit(lambda m, loss=loss: loss(m["weights"], m["bias"], 0.3))(model))
+    one_active = tm.jit(lambda m: expected_loss_one_active(m["weights"], m["bias"]))
+    assert np.isnan(one_active(model))
+
+
+def test_plain_numbers_have_a_loss_while_something_else_is_traced():
+    weights, bias = np.array([[1.0, -1.0]]), np.zeros(2)
+    shifted = jax.jit(lambda x: x + expected_loss(weights, bias, 0.3))
+    np.testing.assert_allclose(shifted(1.0), 1 + 0.3**2 / 3, rtol=1e-6)
+    results = tm.sweep(
+        lambda key, density: {"loss": expected_loss(weights, bias, density)},
+        axes={"density": [0.1, 0.2]},
+        num_seeds=1,
+    )
+    np.testing.assert_allclose(
+        results["loss"].isel(seed=0), np.array([0.1, 0.2]) ** 2 / 3, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 0), (2, 2, 3)])
+def test_weights_of_no_model_are_refused(shape):
+    with pytest.raises((ValueError, TypeCheckError), match="weights"):
+        expected_loss(np.zeros(shape), np.zeros(shape[-1]), 0.5, 1.0)

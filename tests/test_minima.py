@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 import toymodels as tm
-from toymodels.theory import phases
+from toymodels.theory import minima, phases
 from toymodels.theory.loss import (
     expected_loss,
     expected_loss_linear,
@@ -151,7 +152,7 @@ def test_simple_solutions_are_no_better(density, importance):
 
 
 @properties
-@given(numbers, st.tuples(numbers, numbers, numbers), st.floats(0.01, 100))
+@given(numbers, st.tuples(numbers, numbers, numbers), st.floats(-12, 12).map(lambda k: 10**k))
 def test_importance_is_relative(density, importance, scale):
     importance = np.array(importance)
     once, scaled = (optimum(3, 1, density, values) for values in (importance, scale * importance))
@@ -269,3 +270,28 @@ def test_no_starts_are_refused():
 def test_single_precision_is_refused():
     with pytest.raises(ValueError, match="enable_x64"):
         free_optimum(jax.random.key(0), 1, jnp.full(2, 0.5), jnp.ones(2))
+
+
+@pytest.mark.parametrize("density", [1e-3, 1e-4])
+def test_very_sparse_features_are_a_pair(density):
+    """Of about unit length and without bias: wrong by p^2/6 each, where both are active."""
+    np.testing.assert_allclose(optimum(2, 1, density).loss, density**2 / 3, rtol=density)
+
+
+def test_too_sparse_features_are_referred_to_their_limit():
+    with pytest.raises(ValueError, match=r"density is 1e-05, below 0\.0001.*optimum_one_active"):
+        optimum(2, 1, 1e-5)
+
+
+def test_numbers_for_all_features_are_refused_where_one_each_is_needed():
+    with jax.enable_x64(True), pytest.raises((ValueError, TypeCheckError), match="density"):
+        free_optimum(jax.random.key(0), 1, jnp.asarray(0.5), jnp.ones(2))
+
+
+def test_structured_starts_represent_what_matters_most():
+    density, importance = jnp.full(3, 0.5), jnp.array([0.1, 1.0, 0.5])
+    weights, bias = minima.starts(jax.random.key(0), 1, density, importance, 1)
+    learned = np.abs(weights[1:, 0]) > 0.5  # the first start is random
+    rows = {tuple(row) for row in learned.tolist()}
+    assert rows == {(False, False, False), (False, True, False), (False, True, True)}
+    np.testing.assert_allclose(np.asarray(bias[1:]), np.where(learned, 0, 0.25))

@@ -367,3 +367,13 @@ def test_eight_dense_features_are_already_nearly_gaussian():
 def test_impossible_numbers_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_too_few_dimensions_to_be_seen_are_refused():
+    with pytest.raises(ValueError, match="ratio is 1e-07, below"):
+        persian_rug.best_rug(0.9, 1e-7)
+
+
+def test_pairs_have_a_derivative_in_the_ratio():
+    slope = jax.grad(lambda ratio: persian_rug.loss_of_pairs(0.1, ratio))(0.3)
+    np.testing.assert_allclose(slope, -(2 * (0.1 / 3 - 0.01 / 4) - 0.01 / 3), rtol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from toymodels import features, models, plotting, tasks
 from toymodels.analysis import phases as measured
@@ -235,3 +236,8 @@ def test_labels_of_exchanged_features_mirror_each_other(weights):
 def test_phases_have_colors_of_their_own():
     colors = plotting.phase_colors(list(Phase))
     assert len({tuple(color) for color in colors}) == len(Phase)
+
+
+def test_a_grid_is_refused():
+    with pytest.raises((ValueError, TypeCheckError), match="density"):
+        phases.phase(jnp.array([0.1, 0.9]), 1.0)

@@ -1,4 +1,4 @@
-from . import analysis, theory
+from . import analysis, plotting, theory
 from .compiling import jit
 from .experiment import Bound, Claim
 from .features import Binary, Features, SignedSparseUniform, SparseUniform
@@ -57,6 +57,7 @@ __all__ = [
     "jit",
     "log_spaced",
     "notebook_initializer",
+    "plotting",
     "sweep",
     "task_loss",
     "theory",

@@ -37,6 +37,8 @@ def interval(
     numbers = np.asarray(value, np.float64)
     above = numbers > low if open_low else numbers >= low
     wrong = numbers[~(above & (numbers <= high) & np.isfinite(numbers))]
+    if wrong.size and not np.isfinite(wrong[0]):
+        raise InputError(f"{name} is {wrong[0]:g}, not a finite number: {remedy}")
     if wrong.size:
         bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
         raise InputError(f"{name} is {wrong[0]:g}, outside {bounds}: {remedy}")

@@ -5,7 +5,7 @@ $\hat W_i = W_i / \lVert W_i \rVert$. `vmap` over a sweep.
 
 A column is zero where $\lVert W_i \rVert^2$ is: in float32 also where it underflows, below a
 norm of about 1e-19. Every function has a finite gradient there, except that of a zero matrix
-in `dimensions_per_feature`.
+in `dimensions_per_feature`. Shortly above, up to norms of about 1e-9, gradients may overflow.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", sections "Demonstrating
@@ -39,9 +39,9 @@ def feature_norms(weights: Float[Array, "hidden features"]) -> Float[Array, " fe
         At least 0. The norm has no derivative at a zero column; the gradient there is 0.
     """
     squared_norms = jnp.sum(weights**2, axis=0)
-    learned = squared_norms > 0
+    zero = squared_norms == 0  # NaN stays NaN
     # Two `where`s: reverse mode differentiates the branch that is not taken as well.
-    return jnp.where(learned, jnp.sqrt(jnp.where(learned, squared_norms, 1.0)), 0.0)
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared_norms)))
 
 
 def superposition(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
@@ -105,7 +105,10 @@ def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Arra
     """
     norms = feature_norms(weights)
     directions = weights / jnp.where(norms > 0, norms, 1.0)[None, :]
-    moved = weights @ (weights.T @ directions)
+    # Whatever the scale, F neither overflows nor underflows.
+    longest = jnp.max(norms)
+    scaled = weights / jnp.where(longest > 0, longest, 1.0)
+    moved = scaled @ (scaled.T @ directions)
     residual = moved - directions * jnp.sum(directions * moved, axis=0)[None, :]
     lengths = feature_norms(moved)
     return feature_norms(residual) / jnp.where(lengths > 0, lengths, 1.0)

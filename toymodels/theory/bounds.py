@@ -157,7 +157,8 @@ def least_loss(
     if not num_represented >= 0:
         raise InputError(f"num_represented is {num_represented}: give a number of features")
     costs = np.sort(importance * (density / 3 - density**2 / 4))
-    return float(costs[: max(0, math.ceil(costs.size - num_represented))].sum())
+    ignored = max(0.0, costs.size - num_represented)  # infinity is as good as all
+    return float(costs[: math.ceil(ignored)].sum())
 
 
 def feature_dimensionality(num_features: int, dimensions: int) -> float:

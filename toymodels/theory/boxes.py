@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -102,6 +103,7 @@ def mean_square(
     variances = jnp.where(boxes.active, edge_variances[None, :], 0.0).sum(axis=1)
     columns = (boxes.places * silent[None, :]).sum(axis=1)
 
+    least = float(jnp.finfo(low.dtype).tiny) ** 0.5
     high = low = low[None, :]
     squares = jnp.where(low >= 0, low**2, 0.0)
     means = [squares[0, columns[:1]]]
@@ -114,9 +116,12 @@ def mean_square(
         squares = squares.ravel()
         at_low, at_high = squares[level.low].sum(axis=0), squares[level.high].sum(axis=0)
         # Two `where`s: reverse mode differentiates the branch that is not taken as well.
-        kinked = (low < 0) & (high >= 0)
-        width = (edges + 2) * jnp.where(kinked, high - low, 1.0)
-        part = (high * at_high - low * at_low) / width
+        # Below `least` its square underflows, and there is nothing to add.
+        kinked = (low < 0) & (high >= 0) & (high - low > least)
+        width = jnp.where(kinked, high - low, 1.0)
+        # A constant that cancels: derivatives would divide by the square of the width.
+        unit = lax.stop_gradient(width)
+        part = (high / unit * at_high - low / unit * at_low) / ((edges + 2) * (width / unit))
         whole = ((low + high) / 2) ** 2 + variances[here, None]
         squares = jnp.where(low >= 0, whole, jnp.where(kinked, part, 0.0))
         means.append(jnp.take_along_axis(squares, columns[here, None], axis=1)[:, 0])

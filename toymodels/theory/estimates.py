@@ -25,6 +25,7 @@ from toymodels.theory.loss import (
     PerFeature,
     Weights,
     check_model,
+    floating,
 )
 
 RANDOMIZATIONS: Final = 16
@@ -70,7 +71,7 @@ def expected_loss_sampled(
     weights: Weights,
     bias: Bias,
     density: PerFeature,
-    importance: PerFeature,
+    importance: PerFeature = 1.0,
     *,
     examples: int,
 ) -> SampledLoss:
@@ -106,7 +107,7 @@ def expected_loss_sampled(
     """
     check_model(weights, bias, density, importance)
     checks.count("examples", examples)
-    num_features = bias.size
+    num_features = np.size(bias)
     checks.interval(
         "number of features",
         num_features,
@@ -120,7 +121,7 @@ def expected_loss_sampled(
     means: list[float] = []
     for scrambling in rng.spawn(RANDOMIZATIONS):
         sobol = qmc.Sobol(num_features, rng=scrambling)
-        with jax.enable_x64(True):
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
             blocks = range(points // block)
             total = sum(float(_total_loss(sobol.random(block), *model)) for _ in blocks)
         means.append(total / points)
@@ -128,7 +129,7 @@ def expected_loss_sampled(
 
 
 def expected_loss_gaussian(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature
+    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature = 1.0
 ) -> GaussianLoss:
     r"""`expected_loss` as if interference were Gaussian: no samples, differentiable, any size.
 
@@ -174,8 +175,8 @@ def expected_loss_gaussian(
     check_model(weights, bias, density, importance)
     numbers = (weights, bias, density, importance)
     if any(isinstance(value, Tracer) for value in numbers):
-        return GaussianLoss(*_gaussian_loss(*map(jnp.asarray, numbers)))
-    with jax.enable_x64(True):
+        return GaussianLoss(*_gaussian_loss(*map(floating, numbers)))
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         return GaussianLoss(*np.asarray(_gaussian_loss(*_float64(*numbers))))
 
 
@@ -184,7 +185,7 @@ def _float64(
 ) -> tuple[np.ndarray, ...]:
     """One shape and type, so that a number and an array share a compiled program."""
     wide = (
-        np.broadcast_to(np.asarray(value, np.float64), bias.shape)
+        np.broadcast_to(np.asarray(value, np.float64), np.shape(bias))
         for value in (density, importance)
     )
     return np.asarray(weights, np.float64), np.asarray(bias, np.float64), *wide

@@ -141,9 +141,8 @@ def configuration(
         dead_bias: of the other dead columns, negative. The potential does not depend on it.
     """
     _check(num_features, vertices, positive)
-    checks.interval(
-        "dead bias", -dead_bias, low=0, open_low=True, remedy="a silent output has a negative bias"
-    )
+    if not dead_bias < 0:
+        raise InputError(f"dead bias is {dead_bias:g}: a silent output has a negative one")
     weights, bias = np.zeros((2, num_features)), np.full(num_features, float(dead_bias))
     if vertices:
         best = polygon(vertices)
@@ -279,7 +278,7 @@ def crossover(
         noise_variance: $\sigma^2 > 0$, as in `free_energy`.
 
     Returns:
-        At least $e$, or 1 where the second is preferred for every $n$: $a < e$.
+        Above $e$, or 1 where the second is preferred for every $n$: $a \le e$.
 
     Raises:
         ValueError: the potentials do not decrease, or the coefficients do.
@@ -292,7 +291,7 @@ def crossover(
             "phase of the higher potential and of the lower coefficient"
         )
     ratio = 2 * noise_variance * price / gain
-    if ratio < np.e:
+    if ratio <= np.e:
         return 1.0
     return float(-ratio * special.lambertw(-1 / ratio, -1).real)
 

@@ -9,6 +9,9 @@ $$L = \sum_i I_i \left[\tfrac{p_i}3 + (1 - \partial_{G_{ii}})\, E\,\mathrm{ReLU}
 
 That function is exact, too: see `toymodels.theory.boxes`.
 
+**Bad input** is refused where numbers are plain. Traced ones are not looked at, but a sweep tries
+the ends of each of its axes as plain numbers first. Weights that are not finite have a loss of NaN.
+
 **Precision.** Plain numbers are computed in float64, whatever the settings of JAX, and the
 answer is a NumPy array. Under `jit`, `grad` and `vmap` the inputs decide: work inside
 `with jax.enable_x64(True)` for all digits. Derivatives of first and second order are exact.
@@ -49,7 +52,7 @@ Loss: TypeAlias = Float[Array | np.ndarray, ""]
 
 
 def expected_loss(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature
+    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature = 1.0
 ) -> Loss:
     r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of $y = \mathrm{ReLU}(W^\top W x + b)$.
 
@@ -77,7 +80,7 @@ def expected_loss(
 
 
 def expected_loss_signed(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature
+    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature = 1.0
 ) -> Loss:
     r"""`expected_loss` for features uniform on $[-1, 1]$: `SignedSparseUniform`.
 
@@ -100,7 +103,7 @@ def expected_loss_signed(
 
 
 def expected_loss_linear(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature
+    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature = 1.0
 ) -> Loss:
     r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of the linear model $y = W^\top W x + b$.
 
@@ -126,7 +129,7 @@ def expected_loss_linear(
     return _in_float64(_linear_loss, weights, bias, density, importance)
 
 
-def expected_loss_one_active(weights: Weights, bias: Bias, importance: PerFeature) -> Loss:
+def expected_loss_one_active(weights: Weights, bias: Bias, importance: PerFeature = 1.0) -> Loss:
     r"""The potential $H$ of Chen et al.: exactly one feature is active, each as likely.
 
     With $x = \lambda e_j$, $j$ uniform on the $n$ features and $\lambda$ on $(0, 1]$,
@@ -156,7 +159,7 @@ def _exact_loss(
     weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature, *, signed: bool
 ) -> Loss:
     check_model(weights, bias, density, importance)
-    num_features = weights.shape[-1]
+    num_features = np.shape(weights)[-1]
     most = MOST_SIGNED_FEATURES if signed else MOST_FEATURES
     if num_features > most:
         remedy = (
@@ -198,7 +201,7 @@ def _relu_loss(
     own = jnp.eye(bias.size, dtype=weights.dtype)
     # One output at a time: their states together would not fit a cache.
     losses = lax.map(output_loss, (weights.T @ weights, own, bias, density))
-    return importance @ losses
+    return _finite(weights, bias, importance @ losses)
 
 
 _unsigned_loss = jax.jit(functools.partial(_relu_loss, signed=False))
@@ -236,7 +239,14 @@ def _one_active_loss(
     pairs = jax.vmap(jax.vmap(of_pair, (0, None)), (0, 0))(couplings, bias)
     slopes = jax.vmap(jax.grad(of_pair))(jnp.diagonal(couplings), bias)
     losses = pairs.sum(axis=1) + 1 / 3 - slopes
-    return jnp.broadcast_to(importance, bias.shape) @ losses / bias.size
+    mean = jnp.broadcast_to(importance, bias.shape) @ losses / bias.size
+    return _finite(weights, bias, mean)
+
+
+def _finite(weights: Array, bias: Array, loss: Array) -> Array:
+    """The loss, or NaN for weights of a run that diverged: comparisons with NaN would hide it."""
+    finite = jnp.isfinite(weights).all() & jnp.isfinite(bias).all()
+    return jnp.where(finite, loss, jnp.nan)
 
 
 def _in_float64(
@@ -250,21 +260,35 @@ def _in_float64(
     further = () if boxes is None else (boxes,)
     numbers = (weights, bias, *per_feature)
     if any(isinstance(value, Tracer) for value in numbers):
-        return function(*map(jnp.asarray, numbers), *further)
+        return function(*map(floating, numbers), *further)
     # One shape, so that a number and an array share a compiled program.
-    wide = [np.broadcast_to(np.asarray(value, np.float64), bias.shape) for value in per_feature]
-    with jax.enable_x64(True):
+    wide = [np.broadcast_to(np.asarray(value, np.float64), np.shape(bias)) for value in per_feature]
+    # Plain numbers have plain losses, also while something else is traced.
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         # NumPy keeps the digits in arithmetic outside of this block; JAX would not.
         return np.asarray(
             function(np.asarray(weights, np.float64), np.asarray(bias, np.float64), *wide, *further)
         )
 
 
+def floating(value: Any) -> Array:
+    """A traced value, whole numbers as floats of the default precision."""
+    return jnp.asarray(value, jnp.result_type(value, float))
+
+
 def check_model(weights: Any, bias: Any, density: Any, importance: Any) -> None:
     """Raise `InputError` for shapes that do not fit, impossible densities or importances."""
-    num_features = weights.shape[-1]
-    if bias.shape != (num_features,):
-        raise InputError(f"bias has shape {bias.shape}: give ({num_features},), one per feature")
+    if len(np.shape(weights)) != 2 or 0 in np.shape(weights)[1:]:
+        raise InputError(
+            f"weights have shape {np.shape(weights)}: give hidden x features of one model, with at "
+            "least one feature; vmap over several"
+        )
+    num_features = np.shape(weights)[-1]
+    if np.shape(bias) != (num_features,):
+        raise InputError(
+            f"bias has shape {np.shape(bias)}: give ({num_features},), one for each column of "
+            "weights, which are hidden x features"
+        )
     for name, value in (("density", density), ("importance", importance)):
         shape = np.shape(value)
         if shape not in ((), (num_features,)):

@@ -99,6 +99,7 @@ def rug_loss(gain: Number, bias: Number, density: Number, ratio: Number) -> Numb
         Plain numbers give float64; under `jit`, `grad` and `vmap` the inputs decide.
     """
     _check(density, ratio)
+    _check_digits(density, ratio)
     checks.interval("gain", gain, low=0, open_low=True, remedy="without a gain, nothing is seen")
     checks.interval("bias", bias, remedy="give a finite number")
     return _in_float64(_loss, gain, bias, density, ratio)
@@ -125,6 +126,7 @@ def best_rug(density: Number, ratio: Number) -> Rug:
         give float64; under `jit`, `grad` and `vmap` the inputs decide.
     """
     _check(density, ratio)
+    _check_digits(density, ratio)
     return _in_float64(_best, density, ratio)
 
 
@@ -206,10 +208,11 @@ def loss_of_pairs(density: Number, ratio: Number) -> Number:
     _check(density, ratio)
     variance = _variance(density)
     both = density**2 / 3  # of an antipodal pair, against that of one dropped feature
-    minimum = jnp.minimum if isinstance(both, Array) else np.minimum
-    maximum = jnp.maximum if isinstance(both, Array) else np.maximum
     dropping = variance - ratio * (2 * variance - both)
-    return minimum(maximum(dropping, (1 - ratio) * both), (1 - ratio) * variance)
+    traced = any(isinstance(number, Tracer) for number in (density, ratio))
+    library: Any = jnp if traced else np
+    pairs = library.maximum(dropping, (1 - ratio) * both)
+    return library.minimum(pairs, (1 - ratio) * variance)
 
 
 def hadamard_weights(
@@ -359,7 +362,8 @@ def _in_float64(function: Callable[..., Any], *numbers: Number) -> Any:
     """Call `function` in float64, unless JAX is tracing: then the arguments decide."""
     if any(isinstance(number, Tracer) for number in numbers):
         return function(*map(jnp.asarray, numbers))
-    with jax.enable_x64(True):
+    # Plain numbers have plain losses, also while something else is traced.
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         # NumPy keeps the digits in arithmetic outside of this block; JAX would not.
         return jax.tree.map(np.asarray, function(*(np.float64(number) for number in numbers)))
 
@@ -376,3 +380,15 @@ def _check(density: Any, ratio: Any) -> None:
     checks.interval(
         "ratio", ratio, low=0, high=1, open_low=True, remedy="it is hidden dimensions per feature"
     )
+
+
+def _check_digits(density: Any, ratio: Any) -> None:
+    if isinstance(density, Tracer) or isinstance(ratio, Tracer):
+        return
+    least = 1e-4 * np.asarray(_variance(density), np.float64)
+    if (np.asarray(ratio) < least).any():
+        raise InputError(
+            f"ratio is {np.min(ratio):g}, below {np.max(least):g} at this density: rounding would "
+            "hide the loss of so few dimensions, which is the variance p/3 - p^2/4 to within its "
+            "share; see loss_of_linear"
+        )

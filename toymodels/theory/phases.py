@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from toymodels import checks
+from toymodels.errors import InputError
 
 
 class Phase(enum.IntEnum):
@@ -146,6 +147,7 @@ def boundary(relative_importance: Float[Array, ""] | float, *, hidden: int = 1) 
 
 
 def _check(density: Array | float, relative_importance: Array | float, hidden: int) -> None:
+    _check_single("density", density)
     checks.interval(
         "density",
         density,
@@ -159,9 +161,15 @@ def _check(density: Array | float, relative_importance: Array | float, hidden: i
 
 def _check_rest(relative_importance: Array | float, hidden: int) -> None:
     checks.count("hidden", hidden)
+    _check_single("relative importance", relative_importance)
     checks.interval(
         "relative importance",
         relative_importance,
         low=0.0,
         remedy="it is the importance of the extra feature over that of the others",
     )
+
+
+def _check_single(name: str, value: Array | float) -> None:
+    if jnp.ndim(value):
+        raise InputError(f"{name} has shape {jnp.shape(value)}: give one number; vmap over a grid")
