@@ -85,7 +85,15 @@ def test_two_features_in_one_dimension_are_an_antipodal_pair(density, loss, leng
 
 @pytest.mark.parametrize(
     ("density", "importance"),
-    [(0.3, 0.20470), (0.2, 0.11382), (0.1, 0.04872), (0.05, 0.02274), (0.01, 0.00432)],
+    [
+        (0.5, 0.53574),
+        (0.3, 0.20470),
+        (0.2, 0.11382),
+        (0.1, 0.04872),
+        (0.05, 0.02274),
+        (0.02, 0.00875),
+        (0.01, 0.00432),
+    ],
 )
 def test_a_pair_is_worth_it_from_a_critical_importance_on(density, importance):
     below = optimum(2, 1, density, np.array([1.0, importance - 2e-5]))
