@@ -37,7 +37,7 @@ def interval(
     numbers = np.asarray(value, np.float64)
     above = numbers > low if open_low else numbers >= low
     wrong = numbers[~(above & (numbers <= high) & np.isfinite(numbers))]
-    if wrong.size and not np.isfinite(wrong[0]):
+    if wrong.size and math.isinf(low) and math.isinf(high):
         raise InputError(f"{name} is {wrong[0]:g}, not a finite number: {remedy}")
     if wrong.size:
         bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
