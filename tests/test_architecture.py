@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "analysis.geometry": {"checks", "errors"},
     "analysis.learning_coefficient": {"checks", "errors"},
     "analysis.phases": {"analysis.geometry", "theory.phases"},
+    "analysis.polytopes": {"theory.frames", "theory.polytopes", "checks"},
     "plotting": set(),
     "claims": {"errors"},
     "experiment": {"blocks", "claims", "cli", "errors", "plotting", "sweeps"},

@@ -1,3 +1,3 @@
-from . import geometry, learning_coefficient, phases
+from . import geometry, learning_coefficient, phases, polytopes
 
-__all__ = ["geometry", "learning_coefficient", "phases"]
+__all__ = ["geometry", "learning_coefficient", "phases", "polytopes"]

@@ -1,0 +1,321 @@
+"""Planted polytopes are found whatever hides them, and what is no polytope stays unknown."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+
+from toymodels.analysis.polytopes import Shape, identify
+from toymodels.theory import polytopes
+
+properties = settings(deadline=None, derandomize=True, max_examples=60)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def polygon(count, step=1):
+    angles = 2 * np.pi * step * np.arange(count) / count
+    return np.stack([np.cos(angles), np.sin(angles)])
+
+
+def simplex(dimensions):
+    """From the standard basis, centred; in one dimension more than it needs."""
+    count = dimensions + 1
+    return (np.eye(count) - 1 / count) / np.sqrt(1 - 1 / count)
+
+
+def antiprism(height):
+    """Two squares, turned by 45 degrees, at heights of opposite sign."""
+    square = np.sqrt(1 - height**2) * polygon(8)
+    return np.vstack([square, height * np.array([1, -1] * 4)])
+
+
+CUBE = np.array(list(itertools.product([-1, 1], repeat=3))).T / np.sqrt(3)
+
+KNOWN = {
+    "dedicated": (np.ones((1, 1)), Shape.DEDICATED, 1),
+    "digon": (np.array([[1.0, -1.0]]), Shape.DIGON, 1),
+    "triangle": (polygon(3), Shape.TRIANGLE, 2),
+    "tetrahedron": (simplex(3), Shape.TETRAHEDRON, 3),
+    "4-simplex": (simplex(4), Shape.SIMPLEX, 4),
+    "5-simplex": (simplex(5), Shape.SIMPLEX, 5),
+    "pentagon": (polygon(5), Shape.PENTAGON, 2),
+    "pentagram": (polygon(5, step=2), Shape.PENTAGON, 2),
+    "hexagon": (polygon(6), Shape.POLYGON, 2),
+    "octagon": (polygon(8), Shape.POLYGON, 2),
+    "11-gon": (polygon(11), Shape.POLYGON, 2),
+    "square antiprism": (antiprism(np.sqrt(1 / 3)), Shape.SQUARE_ANTIPRISM, 3),
+    "flat square antiprism": (antiprism(0.45), Shape.SQUARE_ANTIPRISM, 3),
+}
+
+
+def rotation(generator, dimensions):
+    return np.linalg.qr(generator.normal(size=(dimensions, dimensions)))[0]
+
+
+def direct_sum(blocks, spare=0):
+    rows, columns = np.sum([block.shape for block in blocks], axis=0)
+    weights = np.zeros((rows, columns + spare))
+    row = column = 0
+    for block in blocks:
+        weights[row : row + block.shape[0], column : column + block.shape[1]] = block
+        row, column = row + block.shape[0], column + block.shape[1]
+    return weights
+
+
+def shapes(weights, **thresholds):
+    return [found.shape for found in identify(np.asarray(weights), **thresholds).components]
+
+
+@properties
+@given(
+    st.lists(st.sampled_from(sorted(KNOWN)), min_size=1, max_size=5),
+    seeds,
+    st.sampled_from([0.0, 1e-4, 0.02]),
+)
+def test_planted_polytopes_are_found(names, seed, noise):
+    generator = np.random.default_rng(seed)
+    blocks = [generator.uniform(0.8, 1.3) * KNOWN[name][0] for name in names]
+    spare = int(generator.integers(4))
+    clean = direct_sum(blocks, spare)
+    features = clean.shape[1]
+    order = generator.permutation(features)
+    weights = (rotation(generator, len(clean)) @ clean)[:, order]
+    weights += noise * generator.normal(size=weights.shape)
+
+    place = np.argsort(order)  # of each planted feature
+    ends = np.cumsum([block.shape[1] for block in blocks])
+    planted = {
+        (tuple(sorted(place[end - block.shape[1] : end].tolist())), *KNOWN[name][1:])
+        for name, block, end in zip(names, blocks, ends, strict=True)
+    }
+    found = identify(weights)
+    assert {component[:3] for component in found.components} == planted
+    assert found.not_represented == tuple(sorted(place[ends[-1] :].tolist()))
+    # Noise s moves every dot product of k features by at most some 1.4 s times a few.
+    assert max(component.residual for component in found.components) < max(5 * noise, 1e-6)
+
+
+@properties
+@given(
+    seeds,
+    st.integers(1, 6),
+    st.integers(1, 14),
+    st.sampled_from([0.05, 0.5]),
+)
+def test_rotation_and_permutation_change_nothing_and_every_feature_comes_once(
+    seed, hidden, features, overlap
+):
+    generator = np.random.default_rng(seed)
+    weights = generator.normal(size=(hidden, features)) / np.sqrt(hidden)
+    order = generator.permutation(features)
+    first = identify(weights, overlap=overlap)
+    second = identify((rotation(generator, hidden) @ weights)[:, order], overlap=overlap)
+
+    listed = [i for component in first.components for i in component.features]
+    assert sorted([*listed, *first.not_represented]) == list(range(features))
+    firsts = [component.features[0] for component in first.components]
+    assert firsts == sorted(firsts)
+
+    def named(found, names):
+        return {
+            (frozenset(names[i] for i in component.features), *component[1:3])
+            for component in found.components
+        }
+
+    assert named(first, np.arange(features)) == named(second, order)
+    residuals = [sorted(c.residual for c in found.components) for found in (first, second)]
+    np.testing.assert_allclose(*residuals, rtol=1e-6, atol=1e-6)
+
+
+@properties
+@given(seeds, st.floats(0.3, 3))
+def test_a_common_factor_changes_only_who_is_represented(seed, scale):
+    weights = np.random.default_rng(seed).normal(size=(4, 9))
+    plain, scaled = (identify(c * weights, norm=0.5 * c, overlap=0.4) for c in (1.0, scale))
+    assert [c[:3] for c in plain.components] == [c[:3] for c in scaled.components]
+    assert plain.not_represented == scaled.not_represented
+
+
+@pytest.mark.parametrize("shift", [0.01, 0.1, 0.3, 0.6])
+def test_residual_of_a_digon_of_unequal_lengths(shift):
+    longer, shorter = 1 + shift, 1 - shift
+    (found,) = identify(np.array([[longer, -shorter]]), norm=0.1).components
+    # cos between the Gram matrices, by hand
+    cosine = (longer + shorter) ** 2 / (2 * (longer**2 + shorter**2))
+    np.testing.assert_allclose(found.residual, np.sqrt(1 - cosine**2), rtol=1e-12)
+
+
+@properties
+@given(seeds, st.sampled_from(["triangle", "tetrahedron", "pentagon", "hexagon"]))
+def test_residual_is_the_least_over_all_orders_and_sizes(seed, name):
+    ideal = KNOWN[name][0]
+    weights = ideal + 0.1 * np.random.default_rng(seed).normal(size=ideal.shape)
+    gram, ideal_gram = weights.T @ weights, ideal.T @ ideal
+    least = min(
+        optimize.nnls(ideal_gram.reshape(-1, 1), gram[np.ix_(order, order)].ravel())[1]
+        for order in itertools.permutations(range(len(gram)))
+    )
+    found = identify(weights, norm=0.0, overlap=0.01)
+    if len(found.components) == 1 and found.components[0].dimension == KNOWN[name][2]:
+        expected = least / np.linalg.norm(gram)
+        np.testing.assert_allclose(found.components[0].residual, expected, rtol=1e-9)
+
+
+@properties
+@given(seeds)
+def test_residual_of_an_antiprism_near_its_order(seed):
+    generator = np.random.default_rng(seed)
+    clean = antiprism(np.sqrt(generator.uniform(0.25, 0.4)))
+    weights = clean + 0.03 * generator.normal(size=clean.shape)
+    gram = weights.T @ weights
+    # The rows of height and those of the squares, each with its own factor.
+    terms = np.stack([(clean[:2].T @ clean[:2]).ravel(), np.outer(clean[2], clean[2]).ravel()])
+    expected = optimize.nnls(terms.T, gram.ravel())[1] / np.linalg.norm(gram)
+    order = generator.permutation(8)
+    (found,) = identify(weights[:, order]).components
+    np.testing.assert_allclose(found.residual, expected, rtol=1e-9)
+
+
+@properties
+@given(seeds, st.integers(9, 16))
+def test_residual_of_a_large_polygon_near_its_order(seed, count):
+    generator = np.random.default_rng(seed)
+    # A quarter of the gap: neighbours keep their order.
+    angles = 2 * np.pi * (np.arange(count) + generator.uniform(-0.25, 0.25, count)) / count
+    weights = np.stack([np.cos(angles), np.sin(angles)])
+    gram, ideal = weights.T @ weights, polygon(count).T @ polygon(count)
+    expected = optimize.nnls(ideal.reshape(-1, 1), gram.ravel())[1] / np.linalg.norm(gram)
+    order = generator.permutation(count)
+    (found,) = identify(weights[:, order]).components
+    np.testing.assert_allclose(found.residual, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("density", [0.25, 0.15])
+def test_the_optimal_antiprism_is_one(density):
+    weights = polytopes.arrangement(polytopes.SQUARE_ANTIPRISM, density).weights
+    (found,) = identify(np.asarray(weights)).components
+    assert found.shape is Shape.SQUARE_ANTIPRISM
+    assert found.residual < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        pytest.param(np.hstack([np.eye(3), -np.eye(3)]), [Shape.DIGON] * 3, id="octahedron"),
+        pytest.param(polygon(4), [Shape.DIGON] * 2, id="square"),
+        pytest.param(
+            direct_sum([polygon(3), np.array([[1.0, -1.0]])]),
+            [Shape.TRIANGLE, Shape.DIGON],
+            id="triangular bipyramid",
+        ),
+        pytest.param(
+            direct_sum([np.array([[1.0, -1.0]]), polygon(5)]),
+            [Shape.DIGON, Shape.PENTAGON],
+            id="pentagonal bipyramid",
+        ),
+        pytest.param(np.zeros((3, 4)), [], id="nothing represented"),
+        pytest.param(np.zeros((3, 0)), [], id="no features"),
+    ],
+)
+def test_direct_sums_come_apart(weights, expected):
+    assert shapes(weights) == expected
+    assert shapes(jnp.asarray(weights, jnp.float32)) == expected
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        pytest.param([[1.0, 1.0]], id="two features one way"),
+        pytest.param([[1.0, -0.6]], id="unequal lengths"),
+        pytest.param([[1.0, -1.0, 1.0, -1.0]], id="two digons on one axis"),
+        pytest.param(np.array([[1.0, -1.0] * 4]), id="an antiprism without squares"),
+        pytest.param(CUBE, id="cube"),
+        pytest.param(np.delete(polygon(5), 0, axis=1), id="pentagon with a gap"),
+        pytest.param(np.delete(polygon(7), 0, axis=1), id="heptagon with a gap"),
+        pytest.param(np.hstack([polygon(3), 0.98 * polygon(3)]), id="two triangles, one plane"),
+        pytest.param(np.hstack([polygon(5), [[0.0], [1.0]]]), id="pentagon and a stray"),
+        pytest.param([[1.0, 0.8], [0.0, 0.6]], id="an acute angle"),
+        pytest.param(
+            [
+                [1.0, -0.5, -0.5, 0.6, -0.6],
+                [0, 0.75**0.5, -(0.75**0.5), 0, 0],
+                [0, 0, 0, 0.8, -0.8],
+            ],
+            id="a digon leans into the plane of a triangle",
+        ),
+    ],
+)
+def test_what_has_no_name_is_unknown(weights):
+    (found,) = identify(np.asarray(weights)).components
+    assert found.shape is Shape.UNKNOWN
+    assert found.residual > 0.2
+
+
+@properties
+@given(seeds, st.integers(3, 10), st.integers(2, 4))
+def test_random_directions_are_unknown(seed, hidden, ratio):
+    weights = np.random.default_rng(seed).normal(size=(hidden, ratio * hidden))
+    weights /= np.linalg.norm(weights, axis=0)
+    for component in identify(weights).components:
+        # By chance a few features are far from all others, or near a small polytope.
+        assert component.shape is Shape.UNKNOWN or len(component.features) <= 3
+
+
+def test_overlap_joins_only_above_it():
+    weights = np.array([[1.0, 0.6], [0.0, 0.8]])
+    assert shapes(weights, overlap=0.6 + 1e-9) == [Shape.DEDICATED] * 2
+    (joined,) = identify(weights, overlap=0.6 - 1e-9).components
+    assert joined.features == (0, 1)
+    assert shapes(np.eye(3), overlap=0.0) == [Shape.DEDICATED] * 3
+
+
+def test_norm_represents_only_above_it():
+    assert identify(np.eye(2) * 0.5) == ((), (0, 1))
+    assert identify(np.diag([0.51, 0.49])).not_represented == (1,)
+    # A feature that is not represented joins no others.
+    assert shapes([[1.0, 0.0, 0.2], [0.0, 1.0, 0.2]]) == [Shape.DEDICATED] * 2
+
+
+def test_tolerance_is_the_largest_residual_of_a_shape():
+    weights = [[1.0, -0.9]]
+    (found,) = identify(np.asarray(weights)).components
+    assert shapes(weights, tolerance=found.residual) == [Shape.DIGON]
+    assert shapes(weights, tolerance=found.residual * (1 - 1e-9)) == [Shape.UNKNOWN]
+
+
+@pytest.mark.parametrize(("cosine", "dimension"), [(0.59, 2), (0.61, 1)])
+def test_dimension_counts_singular_values_above_half_the_largest(cosine, dimension):
+    # The squared singular values are 1 + c and 1 - c: one is four times the other at c = 0.6.
+    weights = np.array([[1.0, cosine], [0.0, np.sqrt(1 - cosine**2)]])
+    (found,) = identify(weights).components
+    assert found.dimension == dimension
+
+
+def test_a_pentagon_slightly_out_of_its_plane_is_still_one():
+    weights = np.vstack([polygon(5), [0.25, -0.25, 0.0, 0.0, 0.0]])
+    assert shapes(weights) == [Shape.PENTAGON]
+
+
+def test_without_a_polytope_of_that_size_the_residual_is_infinite():
+    (found,) = identify(CUBE[:, :7]).components
+    assert found.shape is Shape.UNKNOWN
+    assert found.dimension == 3
+    assert found.residual == np.inf
+
+
+@pytest.mark.parametrize(
+    ("weights", "thresholds", "words"),
+    [
+        ([[1.0, np.nan]], {}, "weights is nan"),
+        ([[1.0, -1.0]], {"norm": -0.1}, "norm is -0.1"),
+        ([[1.0, -1.0]], {"overlap": 1.5}, "overlap is 1.5"),
+        ([[1.0, -1.0]], {"tolerance": -1.0}, "tolerance is -1"),
+    ],
+)
+def test_bad_input_is_named(weights, thresholds, words):
+    with pytest.raises(ValueError, match=words):
+        identify(np.array(weights), **thresholds)
