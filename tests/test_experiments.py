@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,7 @@ def test_ctrl_c_saves_what_was_finished(tmp_path):
     for line in running.stderr:
         if " cells, " in line:  # a tenth is done
             break
+    time.sleep(1)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 130, errors
