@@ -1,5 +1,6 @@
 """Whatever ends a sweep: what was finished is kept, and to run it again gives the same bits."""
 
+import concurrent.futures
 import contextlib
 import hashlib
 import importlib.metadata
@@ -382,6 +383,19 @@ def test_ctrl_c_without_a_store_keeps_what_was_finished(monkeypatch, ran, undist
     ) as caught:
         sweep()
     assert right(caught.value.results, undisturbed) in range(24, len(ran) + 1)
+
+
+def test_an_interrupt_before_a_block_is_listened_to_loses_nothing(monkeypatch, slow):
+    """As Ctrl-C may come between the start of a block and the call that waits for its end."""
+    add = concurrent.futures.Future.add_done_callback
+
+    def interrupted(self, callback):
+        monkeypatch.setattr(concurrent.futures.Future, "add_done_callback", add)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(concurrent.futures.Future, "add_done_callback", interrupted)
+    with pytest.raises(tm.SweepInterrupted, match=r"of 48 cells finished"):
+        sweep()
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")

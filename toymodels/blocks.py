@@ -295,8 +295,9 @@ def run(
                 f"finishing {len(waiting)} blocks that are running; Ctrl-C again goes on without",
                 file=sys.stderr,
             )
-        for future in [future for future in waiting if future.done()]:
-            settle(future)
+        # Again, for Ctrl-C may come before the first time, or after a future was taken out.
+        for future in waiting:
+            future.add_done_callback(done.put)
         while waiting:
             settle(done.get())
         if isinstance(error, KeyboardInterrupt | InputError | BlockError | OSError):
