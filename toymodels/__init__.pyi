@@ -1,7 +1,14 @@
 from . import analysis, plotting, theory
 from .compiling import jit
 from .experiment import Bound, Claim
-from .features import Binary, Features, SignedSparseUniform, SparseUniform
+from .features import (
+    AnticorrelatedSets,
+    Binary,
+    CorrelatedSets,
+    Features,
+    SignedSparseUniform,
+    SparseUniform,
+)
 from .fuse import explain, value_and_grad
 from .models import (
     LinearOutput,
@@ -28,9 +35,11 @@ from .training import (
 )
 
 __all__ = [
+    "AnticorrelatedSets",
     "Binary",
     "Bound",
     "Claim",
+    "CorrelatedSets",
     "Features",
     "Fitted",
     "History",

@@ -101,22 +101,98 @@ class Binary:
         return jnp.where(uniform < density, 1.0, 0.0).T
 
 
-def _density(density: Array | float, num_features: int) -> Float[Array, "features 1"]:
-    checks.count("num_features", num_features)
+@struct.dataclass
+class CorrelatedSets:
+    r"""Sets of features that are present or absent together, independent of other sets.
+
+    With probability $p_s$ all members of set $s$ are uniform on $(0, 1]$, each with a value of its
+    own; else all are zero. So a member has density $p_s$, and two of a set
+    $E x_i x_j = p_s / 4$.
+
+    Attributes:
+        num_sets: at least 1.
+        size: features of a set, side by side; at least 1. Sets of one are `SparseUniform`.
+        density: $p$, the probability that a set is present, in $(0, 1]$; one number, or one per
+            set.
+
+    References:
+        Elhage et al. (2022), section "The Geometry of Non-Uniform Superposition".
+    """
+
+    num_sets: int = struct.field(pytree_node=False)
+    size: int = struct.field(pytree_node=False)
+    density: Float[Array, "*cells"] | float
+
+    @property
+    def num_features(self) -> int:
+        """All members of all sets."""
+        return self.num_sets * self.size
+
+    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
+        """Draw `batch` independent vectors with one use of `key`."""
+        density = _density(self.density, self.num_sets, each="set")
+        checks.count("size", self.size)
+        uniform = _uniform(key, batch, self.num_sets + self.num_features)
+        present = uniform[: self.num_sets] < density
+        members = jnp.repeat(present, self.size, axis=0)
+        return jnp.where(members, 1 - uniform[self.num_sets :], 0.0).T
+
+
+@struct.dataclass
+class AnticorrelatedSets:
+    r"""Sets of features of which at most one is present, independent of other sets.
+
+    With probability $p_s$ one member of set $s$, each as likely, is uniform on $(0, 1]$; all others
+    are zero. So a member has density $p_s / \text{size}$, and two of a set $E x_i x_j = 0$.
+
+    One random word makes set, member and value: with $t = u \cdot \text{size} / p_s$ for
+    $u \sim U[0, 1)$, member $\lfloor t \rfloor$ has the value $1 - (t - \lfloor t \rfloor)$.
+
+    Attributes:
+        num_sets: at least 1.
+        size: features of a set, side by side; at least 1. Sets of one are `SparseUniform`.
+        density: $p$, the probability that a SET is present, in $(0, 1]$; one number, or one per
+            set.
+
+    References:
+        Elhage et al. (2022), section "The Geometry of Non-Uniform Superposition".
+    """
+
+    num_sets: int = struct.field(pytree_node=False)
+    size: int = struct.field(pytree_node=False)
+    density: Float[Array, "*cells"] | float
+
+    @property
+    def num_features(self) -> int:
+        """All members of all sets."""
+        return self.num_sets * self.size
+
+    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
+        """Draw `batch` independent vectors with one use of `key`."""
+        density = _density(self.density, self.num_sets, each="set")
+        checks.count("size", self.size)
+        place = _uniform(key, batch, self.num_sets) * (self.size / density)
+        member = jnp.tile(jnp.arange(self.size, dtype=place.dtype), self.num_sets)
+        since = jnp.repeat(place, self.size, axis=0) - member[:, None]
+        return jnp.where((since >= 0) & (since < 1), 1 - since, 0.0).T
+
+
+def _density(density: Array | float, count: int, each: str = "feature") -> Float[Array, "count 1"]:
+    checks.count(f"num_{each}s", count)
     checks.interval(
         "density",
         density,
         low=0,
         high=1,
         open_low=True,
-        remedy="it is the probability 1 - S that a feature is not zero",
+        remedy=f"it is the probability 1 - S that a {each} is not zero",
     )
     density = jnp.asarray(density)
-    if density.shape not in ((), (num_features,)):
+    if density.shape not in ((), (count,)):
         raise InputError(
-            f"density has shape {density.shape}: give one number or {num_features}, one per feature"
+            f"density has shape {density.shape}: give one number or {count}, one per {each}"
         )
-    return jnp.broadcast_to(density, (num_features,))[:, None]
+    return jnp.broadcast_to(density, (count,))[:, None]
 
 
 def _words(key: Key[Array, ""], batch: int, num_features: int) -> UInt32[Array, "features batch"]:
