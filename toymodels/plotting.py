@@ -11,13 +11,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 Colors: TypeAlias = NDArray[Any]
 
 IMPORTANCE_MAP = mpl.colormaps["viridis"]
+WEIGHT_MAP, WEIGHT_NORM = mpl.colormaps["coolwarm"], Normalize(-1, 1)
+SUPERPOSITION_MAP = LinearSegmentedColormap.from_list(
+    "superposition", ["#16224d", "#31688e", "#21918c", "#5ec962", "#fde725"]
+)
+SUPERPOSITION_NORM = Normalize(0, 1)
 BACKGROUND = "#FCFBF8"
 # Dedicated, tetrahedron, triangle, digon, pentagon, antiprism, not learned, as in the paper.
 POLYTOPE_COLORS = ("#cc33aa", "#3366cc", "#229944", "#ccaa00", "#ee7722", "#7744aa", "#cc2222")
@@ -137,6 +142,68 @@ def importance_bar(figure: Figure, grid: Any, importance: ArrayLike) -> None:
 def _importance_norm(importance: ArrayLike) -> Normalize:
     values = np.asarray(importance)
     return Normalize(float(values.min()), float(values.max()))
+
+
+def weights_and_bias(axes: Axes, gram: ArrayLike, bias: ArrayLike) -> None:
+    """$W^T W$ from blue at -1 to red at 1, with the bias as one more column, a gap apart.
+
+    Args:
+        axes: to draw on; without ticks or frame.
+        gram: features x features.
+        bias: of each feature.
+    """
+    column = np.asarray(bias)[:, None]
+    width = max(1, len(column) // 20)
+    gap = np.full((len(column), width), np.nan)
+    columns = np.hstack([np.asarray(gram), gap, np.repeat(column, width, axis=1)])
+    axes.imshow(columns, cmap=WEIGHT_MAP, norm=WEIGHT_NORM, interpolation="nearest", aspect="equal")
+    axes.set(xticks=(), yticks=())
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def norm_bars(axes: Axes, norm: ArrayLike, superposition: ArrayLike) -> None:
+    """One horizontal bar for each feature, the first on top, coloured by its superposition.
+
+    Args:
+        axes: to draw on; up to a norm of 1.3.
+        norm: of each feature.
+        superposition: of each; 1 and more are the same.
+    """
+    lengths = np.asarray(norm)
+    colors = SUPERPOSITION_MAP(SUPERPOSITION_NORM(np.asarray(superposition)))
+    axes.barh(np.arange(len(lengths)), lengths, height=0.8, color=colors, rasterized=True)
+    axes.set(xlim=(0, 1.3), ylim=(len(lengths) - 0.4, -0.6), xticks=(0, 1), yticks=())
+    axes.spines["bottom"].set_visible(False)
+
+
+def neuron_stacks(
+    axes: Axes, weights: ArrayLike, colors: Colors, *, tint: Colors | None = None
+) -> None:
+    """The paper's stack plot: a column for each neuron, a rectangle for each of its weights.
+
+    Positive weights are piled up from the axis in the order of the features, negative ones
+    down; heights are absolute values, so that a neuron for one feature is one rectangle.
+
+    Args:
+        axes: to draw on; neurons from left to right.
+        weights: neurons x features.
+        colors: of the features, features x 3 or 4.
+        tint: background of each neuron, neurons x 3 or 4.
+    """
+    table = np.asarray(weights)
+    places = np.arange(len(table))
+    up, down = np.maximum(table, 0), np.minimum(table, 0)
+    for part in (up, down):
+        starts = np.cumsum(part, axis=1) - part
+        for height, start, color in zip(part.T, starts.T, colors, strict=True):
+            axes.bar(places, height, 0.8, start, color=color, edgecolor="white", linewidth=0.3)
+    if tint is not None:
+        for place, color in zip(places, tint, strict=True):
+            axes.axvspan(place - 0.5, place + 0.5, color=color, zorder=0, linewidth=0)
+    axes.axhline(0, color="0.3", linewidth=0.6)
+    axes.set(xticks=(), xlim=(-0.5, len(table) - 0.5))
+    axes.spines["bottom"].set_visible(False)
 
 
 def grouped_bars(axes: Axes, values: xr.DataArray, *, groups: str, bars: str) -> None:
