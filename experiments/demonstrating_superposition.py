@@ -17,15 +17,11 @@ import dataclasses
 from typing import Any
 
 import jax
-import matplotlib as mpl
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -50,12 +46,6 @@ NOTE_SPARSE_LINEAR = (
     "of 80 features one seed of five had kept feature 20 (of norm 0.96), not 19 (0.28)."
 )
 
-WEIGHT_MAP, WEIGHT_NORM = mpl.colormaps["coolwarm"], Normalize(-1, 1)
-SUPERPOSITION_MAP = LinearSegmentedColormap.from_list(
-    "superposition", ["#16224d", "#31688e", "#21918c", "#5ec962", "#fde725"]
-)
-SUPERPOSITION_NORM = Normalize(0, 1)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -72,7 +62,7 @@ class Config:
     evaluation: int = 1_048_576
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    linear_steps: int = 5000
+    linear_steps: int = 20_000
     linear_learning_rate: float = 1e-2
     """At the start of a cosine schedule."""
     instances: int = 20
@@ -328,9 +318,9 @@ def plot(results: xr.Dataset) -> Figure:
         for (every, name), top, bottom in zip(shown, matrices, bars, strict=True):
             best = tm.best_of(every, "loss").isel(density=0)
             weights = best["weights"].transpose("hidden", "feature").values
-            weights_and_bias(top, weights.T @ weights, best["bias"].values)
+            plotting.weights_and_bias(top, weights.T @ weights, best["bias"].values)
             top.set_title(f"{name}\n$1-S$ = {every.density.values[0]:g}")
-            norm_bars(bottom, best["norm"].values, best["superposition"].values)
+            plotting.norm_bars(bottom, best["norm"].values, best["superposition"].values)
             bottom.set_xlabel(
                 f"{counted(represented(every), represented(best))} represented\n"
                 f"{counted(dedicated(every), dedicated(best))} dedicated",
@@ -341,10 +331,10 @@ def plot(results: xr.Dataset) -> Figure:
         matrices[0].set_ylabel(f"n = {size}, m = {hidden}\n$I_i = {ratio:g}^i$\n$W^T W$ and $b$")
         bars[0].set_ylabel("feature norm $||W_i||$")
     for rows, colors, label in (
-        (grid[::2], ScalarMappable(WEIGHT_NORM, WEIGHT_MAP), "weight or bias"),
+        (grid[::2], ScalarMappable(plotting.WEIGHT_NORM, plotting.WEIGHT_MAP), "weight or bias"),
         (
             grid[1::2],
-            ScalarMappable(SUPERPOSITION_NORM, SUPERPOSITION_MAP),
+            ScalarMappable(plotting.SUPERPOSITION_NORM, plotting.SUPERPOSITION_MAP),
             r"superposition $\sum_{j \neq i} (\hat W_i \cdot W_j)^2$",
         ),
     ):
@@ -363,25 +353,6 @@ def plot(results: xr.Dataset) -> Figure:
 def counted(every: xr.DataArray, best: xr.DataArray) -> str:
     low, high = int(every.min()), int(every.max())
     return f"{int(best)}" if low == high else f"{int(best)} [{low}-{high}]"
-
-
-def weights_and_bias(axes: Axes, gram: NDArray[Any], bias: NDArray[Any]) -> None:
-    """The paper's matrix with the bias as one more column, a gap apart."""
-    width = max(1, len(bias) // 20)
-    gap = np.full((len(bias), width), np.nan)
-    columns = np.hstack([gram, gap, np.repeat(bias[:, None], width, axis=1)])
-    axes.imshow(columns, cmap=WEIGHT_MAP, norm=WEIGHT_NORM, interpolation="nearest", aspect="equal")
-    axes.set(xticks=(), yticks=())
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def norm_bars(axes: Axes, norm: NDArray[Any], superposition: NDArray[Any]) -> None:
-    """One horizontal bar for each feature, the first on top, coloured by its superposition."""
-    colors = SUPERPOSITION_MAP(SUPERPOSITION_NORM(superposition))
-    axes.barh(np.arange(len(norm)), norm, height=0.8, color=colors, rasterized=True)
-    axes.set(xlim=(0, 1.3), ylim=(len(norm) - 0.4, -0.6), xticks=(0, 1), yticks=())
-    axes.spines["bottom"].set_visible(False)
 
 
 if __name__ == "__main__":
