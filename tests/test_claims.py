@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,3 +44,12 @@ def test_the_page_marks_what_fails(tmp_path):
     assert "1 of 2 hold" in page
     assert page.count("| pass |") == 1
     assert page.count("| **FAIL** |") == 1
+
+
+def test_the_summary_counts_and_names_what_fails():
+    groups = {"figure": [claim(1, 1), claim(1, 2)], "sure": [claim(1, 1)]}
+    rows = claims.summary(groups, Path("figures")).splitlines()[2:]
+    assert len(rows) == 2
+    assert "(figures/figure.png)" in rows[0]
+    assert "[1 of 2](figures/CLAIMS.md#figure) | statement: 2, expected 1" in rows[0]
+    assert "[1 of 1](figures/CLAIMS.md#sure) |  |" in rows[1]

@@ -28,7 +28,7 @@ def test_every_python_block_runs(tmp_path, monkeypatch):
 
 def test_the_table_of_claims_is_current():
     table = README.split("<!-- claims -->\n")[1].split("<!-- /claims -->")[0]
-    expected = claims.summary(claims.read(ROOT / "figures"))
+    expected = claims.summary(claims.read(ROOT / "figures"), Path("figures"))
     assert table == expected, "run: toymodels claims figures README.md"
 
 

@@ -125,11 +125,18 @@ def markdown(claims: dict[str, list[Claim]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def summary(claims: dict[str, list[Claim]]) -> str:
-    """The claims of all figures as one table."""
-    lines = ["| | claim | expected | measured |", "|---|---|---|---|"]
+def summary(claims: dict[str, list[Claim]], folder: Path) -> str:
+    """One row for each figure in `folder`: how many of its claims hold, and which fail."""
+    lines = ["| figure | claims that hold | those that fail |", "|---|---|---|"]
     for name, group in claims.items():
-        lines += [_cells(claim, f"`{name}` {claim.statement}") for claim in group]
+        held = f"{sum(claim.holds for claim in group)} of {len(group)}"
+        failed = "<br>".join(
+            f"{_escaped(claim.statement)}: {claim.measured:.4g}, expected {claim.range}"
+            for claim in group
+            if not claim.holds
+        )
+        figure = f"[{name}]({folder.as_posix()}/{name}.png)"
+        lines.append(f"| {figure} | [{held}]({folder.as_posix()}/CLAIMS.md#{name}) | {failed} |")
     return "\n".join([*lines, ""])
 
 
@@ -148,5 +155,8 @@ def _finding(claim: Claim) -> bool:
 
 def _cells(claim: Claim, statement: str) -> str:
     mark = "pass" if claim.holds else "**FAIL**"
-    escaped = statement.replace("|", "\\|")
-    return f"| {mark} | {escaped} | {claim.range} | {claim.measured:.5g} |"
+    return f"| {mark} | {_escaped(statement)} | {claim.range} | {claim.measured:.5g} |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -27,7 +27,7 @@ commands:
                         FLAGS are the fields of its Config: `toymodels run FILE --help`
   claims [FOLDER [PAGE]]
                         every claim of the figures in FOLDER (default: figures); and put
-                        the table into PAGE, between the marks of README.md
+                        how many hold and which fail into PAGE, as into README.md
   store FILE            what sweeps keep in FILE (their store=), every row checked
   new FILE              write the skeleton of a new experiment
 
@@ -191,7 +191,7 @@ def _claims(folder: Path, pages: Sequence[Path]) -> None:
     for name, group in groups.items():
         claims.show(name, group, Console())
     for page in pages:
-        claims.insert(claims.summary(groups), page)
+        claims.insert(claims.summary(groups, folder), page)
     flat = [claim for group in groups.values() for claim in group]
     print(f"{sum(claim.holds for claim in flat)} of {len(flat)} claims hold")
     if not all(claim.holds for claim in flat):
