@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "theory.k_gons": {"checks", "errors"},
     "analysis.geometry": {"checks", "errors"},
     "analysis.learning_coefficient": {"checks", "errors"},
+    "analysis.neurons": {"checks"},
     "analysis.phases": {"analysis.geometry", "theory.phases"},
     "analysis.polytopes": {"theory.frames", "theory.polytopes", "checks"},
     "plotting": set(),

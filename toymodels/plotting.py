@@ -193,11 +193,19 @@ def neuron_stacks(
     """
     table = np.asarray(weights)
     places = np.arange(len(table))
-    up, down = np.maximum(table, 0), np.minimum(table, 0)
-    for part in (up, down):
+    for part in (np.maximum(table, 0), np.minimum(table, 0)):
         starts = np.cumsum(part, axis=1) - part
         for height, start, color in zip(part.T, starts.T, colors, strict=True):
-            axes.bar(places, height, 0.8, start, color=color, edgecolor="white", linewidth=0.3)
+            seen = height != 0
+            axes.bar(
+                places[seen],
+                height[seen],
+                0.8,
+                start[seen],
+                color=color,
+                edgecolor="white",
+                linewidth=0.3,
+            )
     if tint is not None:
         for place, color in zip(places, tint, strict=True):
             axes.axvspan(place - 0.5, place + 0.5, color=color, zorder=0, linewidth=0)
