@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "sweeps": {"blocks", "checks", "datasets", "grids", "progress", "rows", "store", "errors"},
     "theory.boxes": set(),
     "theory.loss": {"theory.boxes", "checks", "errors"},
+    "theory.correlated": {"theory.loss", "checks", "errors"},
     "theory.estimates": {"theory.loss", "checks"},
     "theory.bounds": {"checks", "errors"},
     "theory.frames": set(),

@@ -2,6 +2,7 @@ from . import (
     bounds,
     boxes,
     capacity,
+    correlated,
     estimates,
     frames,
     k_gons,
@@ -11,6 +12,7 @@ from . import (
     phases,
     polytopes,
 )
+from .correlated import expected_loss_anticorrelated, expected_loss_correlated
 from .estimates import expected_loss_gaussian, expected_loss_sampled
 from .loss import (
     expected_loss,
@@ -24,8 +26,11 @@ __all__ = [
     "bounds",
     "boxes",
     "capacity",
+    "correlated",
     "estimates",
     "expected_loss",
+    "expected_loss_anticorrelated",
+    "expected_loss_correlated",
     "expected_loss_gaussian",
     "expected_loss_linear",
     "expected_loss_one_active",

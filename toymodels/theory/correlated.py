@@ -1,0 +1,162 @@
+r"""The exact expected loss where features come in sets: present together, or one at a time.
+
+Chance decides which features are present; their values are independent. So the loss is a mean of
+losses of independent features, over the cases $a$ of who is present:
+
+$$L = \sum_a \Pr(a)\, L(p^{(a)}), \qquad p^{(a)} \in \{0, 1\}^n.$$
+
+Conventions, precision and bad input are those of `toymodels.theory.loss`, but that a density is
+the probability that a SET is present, as in `CorrelatedSets` and `AnticorrelatedSets`.
+
+References:
+    Elhage et al. (2022), "Toy Models of Superposition", section "The Geometry of Non-Uniform
+    Superposition".
+"""
+
+import itertools
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from toymodels import checks
+from toymodels.errors import InputError
+from toymodels.theory.loss import (
+    MOST_FEATURES,
+    Bias,
+    Loss,
+    PerFeature,
+    Weights,
+    check_model,
+    expected_loss,
+    floating,
+)
+
+PerSet: TypeAlias = Float[Array | np.ndarray, "..."] | float
+
+
+def expected_loss_correlated(
+    weights: Weights, bias: Bias, density: PerSet, importance: PerFeature = 1.0, *, num_sets: int
+) -> Loss:
+    r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of $y = \mathrm{ReLU}(W^\top W x + b)$.
+
+    Features are those of `CorrelatedSets`: a set is present or absent as a whole, $2^s$ cases for
+    $s$ sets. All together take little more time than one, see `expected_loss`.
+
+    Args:
+        weights: one model, the features of a set side by side; `vmap` over several.
+        bias: one per output.
+        density: $p$, in $[0, 1]$, the probability that a set is present; one number, or one per
+            set.
+        importance: $I \ge 0$; one number, or one per feature.
+        num_sets: $s$, all of the same size.
+
+    Returns:
+        At least 0, up to rounding of about 1e-16 for each output.
+
+    Raises:
+        ValueError: more than `MOST_FEATURES` features, features that do not make `num_sets` equal
+            sets, shapes that do not fit, a density outside $[0, 1]$, a negative importance, or
+            numbers that are not finite.
+    """
+    size = _size(weights, bias, density, importance, num_sets)
+    return _sets_loss(weights, bias, density, importance, num_sets, np.ones((1, size), int))
+
+
+def expected_loss_anticorrelated(
+    weights: Weights, bias: Bias, density: PerSet, importance: PerFeature = 1.0, *, num_sets: int
+) -> Loss:
+    r"""The same for `AnticorrelatedSets`: one member of a set is present, or none.
+
+    $(k + 1)^s$ cases for $s$ sets of $k$, all members equally likely.
+
+    Args:
+        weights: one model, the features of a set side by side; `vmap` over several.
+        bias: one per output.
+        density: $p$, in $[0, 1]$, the probability that a set is present; one number, or one per
+            set. A feature has the density $p / k$.
+        importance: $I \ge 0$; one number, or one per feature.
+        num_sets: $s$, all of the same size.
+
+    Returns:
+        At least 0, up to rounding of about 1e-16 for each output.
+
+    Raises:
+        ValueError: as `expected_loss_correlated`.
+    """
+    size = _size(weights, bias, density, importance, num_sets)
+    return _sets_loss(weights, bias, density, importance, num_sets, np.eye(size, dtype=int))
+
+
+def _sets_loss(
+    weights: Weights,
+    bias: Bias,
+    density: PerSet,
+    importance: PerFeature,
+    num_sets: int,
+    ways: Int[np.ndarray, "ways size"],
+) -> Loss:
+    """`ways`, equally likely, in which a set that is not absent has its members."""
+    states = np.vstack([np.zeros_like(ways[:1]), ways])
+    cases = np.array([*itertools.product(range(len(states)), repeat=num_sets)])
+    active = states[cases].reshape(len(cases), -1)
+    numbers = (weights, bias, density, importance)
+    # In float64, unless JAX is tracing: then the arguments decide.
+    if any(isinstance(value, Tracer) for value in numbers):
+        return _mean_over(cases, active, len(ways), *map(floating, numbers))
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        wide = (np.asarray(value, np.float64) for value in numbers)
+        return np.asarray(_mean_over(cases, active, len(ways), *wide))
+
+
+@jax.jit
+def _mean_over(
+    cases: Any,
+    active: Any,
+    num_ways: Any,
+    weights: Float[Array, "hidden features"],
+    bias: Float[Array, " features"],
+    density: Float[Array, "..."],
+    importance: Float[Array, "..."],
+) -> Float[Array, ""]:
+    """`cases` x sets are numbers of ways, 0 for absent; `active` are cases x features."""
+    density = jnp.broadcast_to(density, cases.shape[1:])[None]
+    chances = jnp.where(cases > 0, density / num_ways, 1 - density).prod(axis=1)
+
+    def given(active: Any) -> Any:
+        return expected_loss(weights, bias, active, importance)
+
+    # `vmap` over densities alone: the boxes, all that costs, are worked out once.
+    return chances @ jax.vmap(given)(active.astype(weights.dtype))
+
+
+def _size(weights: Any, bias: Any, density: Any, importance: Any, num_sets: int) -> int:
+    """Features of a set; `InputError` for a model or numbers that do not fit."""
+    checks.count("num_sets", num_sets)
+    check_model(weights, bias, 1.0, importance)
+    num_features = np.size(bias)
+    if num_features > MOST_FEATURES:
+        raise InputError(
+            f"{num_features} features are more than the {MOST_FEATURES} that the exact loss can "
+            "take: estimate it from samples with toymodels.evaluate"
+        )
+    if num_features % num_sets:
+        raise InputError(
+            f"{num_features} features do not make {num_sets} equal sets: give a num_sets that "
+            "divides them"
+        )
+    if np.shape(density) not in ((), (num_sets,)):
+        raise InputError(
+            f"density has shape {np.shape(density)}: give one number or {num_sets}, one per set"
+        )
+    checks.interval(
+        "density",
+        density,
+        low=0,
+        high=1,
+        remedy="it is the probability 1 - S that a set is present",
+    )
+    return num_features // num_sets
