@@ -4,7 +4,9 @@ Claim      As equally important features get sparser, dimensions per feature m /
            at 1, then rest at 1/2 (antipodal pairs), and only then fall; a single feature's
            share D_i clusters at the fractions of regular polytopes.
 Reproduces Elhage et al. (2022), "The Geometry of Superposition", both figures over sparsity,
-           at the size of the authors' notebook. PAPER is the paper's size, n=400 and m=30.
+           at the size of the authors' notebook, at the paper's 50 densities. PAPER is the paper's
+           size, n=400, m=30. The graphs of features at six densities are in
+           `feature_geometry.py`.
 Selection  None, as in the paper: one model per density.
 Command    toymodels run experiments/dimensions_per_feature.py [--paper]
 """
@@ -13,6 +15,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
@@ -24,6 +27,19 @@ from toymodels.analysis import geometry
 
 PAPER_SECTION = "Elhage et al. (2022), The Geometry of Superposition"
 NOTEBOOK = "stored output of the authors' notebook, n=200, m=20"
+NOTEBOOK_CURVE = {
+    **{1.0: 1.0033, 1.17: 0.9983, 1.37: 0.9512, 1.6: 0.8303, 1.88: 0.584, 2.2: 0.5263},
+    **{2.58: 0.5102, 3.02: 0.5052, 3.53: 0.5026, 4.13: 0.4325, 4.84: 0.3694, 5.67: 0.341},
+    **{6.63: 0.2891, 7.77: 0.261, 9.09: 0.228},
+}
+PAPER_CURVE = {
+    **{1.207: 0.983, 1.265: 0.962, 1.326: 0.938, 1.389: 0.916, 1.456: 0.9, 1.526: 0.86},
+    **{1.6: 0.822, 1.758: 0.647, 1.842: 0.599, 1.931: 0.565, 2.02: 0.54, 2.12: 0.528},
+    **{2.22: 0.519, 2.33: 0.514, 2.44: 0.509, 2.68: 0.5, 3.2: 0.49, 3.73: 0.487, 3.91: 0.46},
+    **{4.1: 0.43, 4.5: 0.39, 4.94: 0.3625, 5.43: 0.355, 6.25: 0.333, 7.2: 0.304, 8.3: 0.28},
+    **{9.1: 0.2425, 10.0: 0.22},
+}
+"""1 / (1 - S) to m / ||W||_F^2, read from the figure, n=400, m=30."""
 
 POLYTOPES = {
     "dedicated": 1.0,
@@ -58,17 +74,21 @@ PAPER = Config(num_features=400, hidden=30)
 
 
 def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
-    model = tm.ReLUOutput(config.hidden, initializer=tm.notebook_initializer(config.instances))
+    n, m = config.num_features, config.hidden
+    initializer = tm.notebook_initializer(config.instances)
 
-    def cell(key: Any, *, density: Any) -> dict[str, Any]:
-        trained = tm.train(
+    def train(key: Any, num_features: int, hidden: int, density: Any) -> tm.Trained:
+        return tm.train(
             key,
-            model,
-            tm.Task(tm.SparseUniform(config.num_features, density)),
+            tm.ReLUOutput(hidden, initializer=initializer),
+            tm.Task(tm.SparseUniform(num_features, density)),
             optimizer=optax.adamw(config.learning_rate, weight_decay=config.weight_decay),
             steps=config.steps,
             batch=config.batch,
         )
+
+    def cell(key: Any, *, density: Any) -> dict[str, Any]:
+        trained = train(key, n, m, density)
         weights = trained.params["weights"]
         return {
             "loss": trained.loss,
@@ -76,15 +96,32 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             "dimensionality": geometry.feature_dimensionality(weights),
         }
 
+    def smaller(key: Any, *, size: tuple[int, int], density: Any) -> dict[str, Any]:
+        weights = train(key, *size, density).params["weights"]
+        return {"squared_norm": jnp.sum(weights**2)}
+
+    densities = np.geomspace(1.0, config.least_density, config.num_densities)
     results = tm.sweep(
         cell,
-        axes={"density": np.geomspace(1.0, config.least_density, config.num_densities)},
+        axes={"density": densities},
         num_seeds=config.num_seeds,
         dims={"dimensionality": ("feature",)},
         units={"loss": "summed over outputs"},
         store=store,
     )
-    return results.assign_attrs(hidden=config.hidden)
+    halves = tm.sweep(
+        smaller,
+        static={"size": {"n in m/2": (n, m // 2), "n/2 in m/2": (n // 2, m // 2)}},
+        axes={"density": densities[config.num_densities // 2 :: max(1, config.num_densities // 6)]},
+        num_seeds=config.num_seeds,
+        store=store,
+    )["squared_norm"]
+    squared_norm = m / results["dimensions_per_feature"].sel(density=halves["density"])
+    half = halves.sel(size="n in m/2", drop=True)
+    # NaN at the densities between.
+    results["twice_the_dimensions"] = squared_norm / half
+    results["twice_the_features"] = half / halves.sel(size="n/2 in m/2", drop=True)
+    return results.assign_attrs(hidden=m)
 
 
 def claims(results: xr.Dataset) -> list[tm.Claim]:
@@ -92,6 +129,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     ratio = results["dimensions_per_feature"]
     shares = results["dimensionality"]
     represented = shares > 0.1
+    dense = shares.isel(density=0)
+    hidden, features = results.attrs["hidden"], results.sizes["feature"]
 
     def near(fraction: float, low: float, high: float) -> float:
         """Of the features represented between two inverse densities, the share near `fraction`."""
@@ -103,7 +142,51 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         window = (inverse >= low) & (inverse <= high)
         return float(abs(ratio - fraction).where(window).max())
 
+    def difference(curve: dict[float, float]) -> Any:
+        """Of the average D* from another curve, interpolated in log 1/p."""
+        mean = ratio.mean("seed").values
+        return np.interp(np.log([*curve]), np.log(inverse), mean) - [*curve.values()]
+
     return [
+        tm.Claim(
+            "the curve of the notebook: largest difference of m/||W||^2",
+            NOTEBOOK,
+            expected=0.0,
+            measured=float(abs(difference(NOTEBOOK_CURVE)).max()),
+            tolerance=0.03,
+        ),
+        tm.Claim(
+            "the curve of the paper: mean absolute difference of m/||W||^2",
+            PAPER_SECTION + ", read from the figure, n=400, m=30",
+            expected=0.0,
+            measured=float(abs(difference(PAPER_CURVE)).mean()),
+            tolerance=0.02,
+        ),
+        tm.Claim(
+            "n does not matter if it is large: ||W||^2 for n over that for n/2, both in m/2 "
+            "dimensions, on average for 1/(1-S) > 3",
+            PAPER_SECTION,
+            expected=1.0,
+            measured=float(results["twice_the_features"].mean()),
+            tolerance=0.05,
+        ),
+        tm.Claim(
+            "twice the dimensions hold twice the features: ||W||^2 for m over that for m/2, on "
+            "average for 1/(1-S) > 3",
+            PAPER_SECTION,
+            expected=2.0,
+            measured=float(results["twice_the_dimensions"].mean()),
+            tolerance=0.1,
+            note="It is 2.06 where all are digons, at 3.2. Beyond, small models hold less: 2.10 at "
+            "4.6, 2.18 at 10, where 10 dimensions hold 42 features and 20 hold 92.",
+        ),
+        tm.Claim(
+            "dense end, not aligned with the basis: standard deviation of D_i over its mean, m/n",
+            "D_i of a random subspace is a leverage score: Beta(m/2, (n - m)/2)",
+            expected=float(np.sqrt(2 * (features - hidden) / hidden / (features + 2))),
+            measured=float((dense.std("feature") / dense.mean("feature")).mean()),
+            tolerance=0.05,
+        ),
         tm.Claim(
             "sticky at 1: largest |m/||W||^2 - 1| for 1/(1-S) up to 1.15",
             PAPER_SECTION,
@@ -129,7 +212,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             "dimensions are used up: largest |sum_i D_i - m|",
             "sum_i D_i <= rank W, with equality for orthogonal unions of tight frames",
             expected=0.0,
-            measured=float(np.abs(shares.sum("feature") - results.attrs["hidden"]).max()),
+            measured=float(np.abs(shares.sum("feature") - hidden).max()),
             tolerance=0.05,
             note="At n=400, m=30 a learned feature of a digon has D_i = 0.4986: it loses 0.0014 to "
             "the 342 features that are not learned but whose weights are not zero, and 58 such "
@@ -150,8 +233,10 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.2,
             measured=near(2 / 5, 3.9, 4.4),
             bound=tm.Bound.AT_LEAST,
-            note="At n=400, m=30 this seed has most features of the window at D_i from 0.43 to "
-            "0.47; those near 2/5 come at 1/(1-S) from 4.4 to 5.0, 117 of 225.",
+            note="Most features of the window have the D_i of diplo-simplices, which are in "
+            "`feature_geometry.py`: 0.455 in the one model of n=200 that falls into it, where 50 "
+            "densities give a share of 0.223; from 0.43 to 0.47 at n=400, m=30, where those near "
+            "2/5 come at 1/(1-S) from 4.4 to 5.0, 117 of 225.",
         ),
     ]
 
@@ -190,6 +275,15 @@ def plot(results: xr.Dataset) -> Figure:
         color="0.45",
         linewidth=1.2,
         label=r"dimensions per feature $m / \Vert W \Vert_F^2$",
+    )
+    axes.plot(
+        *zip(*PAPER_CURVE.items(), strict=True),
+        "o",
+        color="0.45",
+        markersize=3.5,
+        markerfacecolor="none",
+        markeredgewidth=0.7,
+        label="the same, read from the paper's figure",
     )
     axes.set(
         xscale="log",

@@ -9,11 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from toymodels.analysis.polytopes import Shape, identify
+from toymodels.analysis import polytopes as analysis
+from toymodels.analysis.polytopes import Shape
 from toymodels.theory import polytopes
 
 properties = settings(deadline=None, derandomize=True, max_examples=60)
 seeds = st.integers(0, 2**32 - 1)
+
+
+def identify(weights, *, norm=0.5, overlap=(0.05, 0.15), tolerance=0.1):
+    """With the thresholds of the experiments."""
+    return analysis.identify(weights, norm=norm, overlap=overlap, tolerance=tolerance)
 
 
 def polygon(count, step=1):
@@ -33,7 +39,15 @@ def antiprism(height):
     return np.vstack([square, height * np.array([1, -1] * 4)])
 
 
+def diplo_simplex(dimensions):
+    """In one dimension more than it needs, with the simplex and its negative interleaved."""
+    half = simplex(dimensions)
+    return np.stack([half, -half], axis=2).reshape(len(half), -1)
+
+
 CUBE = np.array(list(itertools.product([-1, 1], repeat=3))).T / np.sqrt(3)
+DIAGONAL = np.full((6, 1), 6**-0.5)
+SEVEN_DIGONS = np.hstack([np.eye(6), DIAGONAL, -np.eye(6), -DIAGONAL])
 
 KNOWN = {
     "dedicated": (np.ones((1, 1)), Shape.DEDICATED, 1),
@@ -42,6 +56,8 @@ KNOWN = {
     "tetrahedron": (simplex(3), Shape.TETRAHEDRON, 3),
     "4-simplex": (simplex(4), Shape.SIMPLEX, 4),
     "5-simplex": (simplex(5), Shape.SIMPLEX, 5),
+    "4-diplo-simplex": (diplo_simplex(4), Shape.DIPLO_SIMPLEX, 4),
+    "6-diplo-simplex": (diplo_simplex(6), Shape.DIPLO_SIMPLEX, 6),
     "pentagon": (polygon(5), Shape.PENTAGON, 2),
     "pentagram": (polygon(5, step=2), Shape.PENTAGON, 2),
     "hexagon": (polygon(6), Shape.POLYGON, 2),
@@ -104,7 +120,7 @@ def test_planted_polytopes_are_found(names, seed, noise):
     seeds,
     st.integers(1, 6),
     st.integers(1, 14),
-    st.sampled_from([0.05, 0.5]),
+    st.sampled_from([(0.05, 0.05), (0.05, 0.3), (0.5, 0.5)]),
 )
 def test_rotation_and_permutation_change_nothing_and_every_feature_comes_once(
     seed, hidden, features, overlap
@@ -135,7 +151,7 @@ def test_rotation_and_permutation_change_nothing_and_every_feature_comes_once(
 @given(seeds, st.floats(0.3, 3))
 def test_a_common_factor_changes_only_who_is_represented(seed, scale):
     weights = np.random.default_rng(seed).normal(size=(4, 9))
-    plain, scaled = (identify(c * weights, norm=0.5 * c, overlap=0.4) for c in (1.0, scale))
+    plain, scaled = (identify(c * weights, norm=0.5 * c, overlap=(0.2, 0.4)) for c in (1.0, scale))
     assert [c[:3] for c in plain.components] == [c[:3] for c in scaled.components]
     assert plain.not_represented == scaled.not_represented
 
@@ -159,7 +175,7 @@ def test_residual_is_the_least_over_all_orders_and_sizes(seed, name):
         optimize.nnls(ideal_gram.reshape(-1, 1), gram[np.ix_(order, order)].ravel())[1]
         for order in itertools.permutations(range(len(gram)))
     )
-    found = identify(weights, norm=0.0, overlap=0.01)
+    found = identify(weights, norm=0.0, overlap=(0.01, 0.01))
     if len(found.components) == 1 and found.components[0].dimension == KNOWN[name][2]:
         expected = least / np.linalg.norm(gram)
         np.testing.assert_allclose(found.components[0].residual, expected, rtol=1e-9)
@@ -177,6 +193,20 @@ def test_residual_of_an_antiprism_near_its_order(seed):
     expected = optimize.nnls(terms.T, gram.ravel())[1] / np.linalg.norm(gram)
     order = generator.permutation(8)
     (found,) = identify(weights[:, order]).components
+    np.testing.assert_allclose(found.residual, expected, rtol=1e-9)
+
+
+@properties
+@given(seeds, st.integers(4, 9))
+def test_residual_of_a_diplo_simplex_near_its_order(seed, dimensions):
+    generator = np.random.default_rng(seed)
+    clean = diplo_simplex(dimensions)
+    weights = clean + 0.02 * generator.normal(size=clean.shape)
+    gram, ideal = weights.T @ weights, clean.T @ clean
+    expected = optimize.nnls(ideal.reshape(-1, 1), gram.ravel())[1] / np.linalg.norm(gram)
+    order = generator.permutation(gram.shape[0])
+    (found,) = identify(weights[:, order], tolerance=1.0).components
+    assert found.shape is Shape.DIPLO_SIMPLEX
     np.testing.assert_allclose(found.residual, expected, rtol=1e-9)
 
 
@@ -234,6 +264,7 @@ def test_direct_sums_come_apart(weights, expected):
         pytest.param([[1.0, -1.0, 1.0, -1.0]], id="two digons on one axis"),
         pytest.param(np.array([[1.0, -1.0] * 4]), id="an antiprism without squares"),
         pytest.param(CUBE, id="cube"),
+        pytest.param(SEVEN_DIGONS, id="a digon across six orthogonal ones"),
         pytest.param(np.delete(polygon(5), 0, axis=1), id="pentagon with a gap"),
         pytest.param(np.delete(polygon(7), 0, axis=1), id="heptagon with a gap"),
         pytest.param(np.hstack([polygon(3), 0.98 * polygon(3)]), id="two triangles, one plane"),
@@ -267,10 +298,52 @@ def test_random_directions_are_unknown(seed, hidden, ratio):
 
 def test_overlap_joins_only_above_it():
     weights = np.array([[1.0, 0.6], [0.0, 0.8]])
-    assert shapes(weights, overlap=0.6 + 1e-9) == [Shape.DEDICATED] * 2
-    (joined,) = identify(weights, overlap=0.6 - 1e-9).components
+    assert shapes(weights, overlap=(0.6 + 1e-9,) * 2) == [Shape.DEDICATED] * 2
+    (joined,) = identify(weights, overlap=(0.6 - 1e-9,) * 2).components
     assert joined.features == (0, 1)
-    assert shapes(np.eye(3), overlap=0.0) == [Shape.DEDICATED] * 3
+    assert shapes(np.eye(3), overlap=(0.0, 0.0)) == [Shape.DEDICATED] * 3
+    # What has no name is cut at the higher overlap, not above it.
+    assert shapes(weights, overlap=(0.0, 0.6 + 1e-9)) == [Shape.DEDICATED] * 2
+    assert shapes(weights, overlap=(0.0, 0.6 - 1e-9)) == [Shape.UNKNOWN]
+
+
+@pytest.mark.parametrize("dimensions", [4, 8, 11, 19])
+def test_diplo_simplices_are_found_whole_and_in_parts(dimensions):
+    weights = diplo_simplex(dimensions)
+    edge = 1 / dimensions  # the overlap of any two of its digons
+    count = 2 * dimensions + 2
+    (whole,) = identify(weights, overlap=(edge - 1e-9, 1.0)).components
+    assert whole[:3] == (tuple(range(count)), Shape.DIPLO_SIMPLEX, dimensions)
+    assert whole.residual < 1e-12
+    apart = identify(weights, overlap=(edge + 1e-9, 1.0)).components
+    assert [component.features for component in apart] == [(i, i + 1) for i in range(0, count, 2)]
+
+
+def test_only_the_weakest_joints_are_cut_and_components_stay_in_order():
+    # A pentagon leans on a diplo-simplex by less than its digons overlap; one feature lies between.
+    weights = direct_sum([polygon(5), np.ones((1, 1)), diplo_simplex(8)])
+    weights[:, 0] += 0.08 * weights[:, 6]
+    order = np.roll(np.arange(weights.shape[1]), -1)  # the pentagon is first and last
+    found = identify(weights[:, order]).components
+    expected = [Shape.PENTAGON, Shape.DEDICATED, Shape.DIPLO_SIMPLEX]
+    assert [component.shape for component in found] == expected
+    assert found[0].features == (0, 1, 2, 3, weights.shape[1] - 1)
+    between = identify(np.roll(weights[:, order], 1, axis=1)[:, ::-1]).components
+    assert [component.shape for component in between] == expected[::-1]
+    assert [component.features[0] for component in between] == [0, 18, 19]
+
+
+@pytest.mark.parametrize("lean", [0.08, 0.14])
+def test_polytopes_that_lean_on_each_other_are_taken_apart_and_no_further(lean):
+    blocks = [diplo_simplex(4), polygon(5), antiprism(np.sqrt(1 / 3)), diplo_simplex(9)]
+    weights = direct_sum(blocks)
+    # A vertex of each of the first three leans into another one. In the last, overlaps are 1/9.
+    for first, second in ((0, 10), (10, 15)):
+        weights[:, first] += lean * weights[:, second]
+    expected = [Shape.DIPLO_SIMPLEX, Shape.PENTAGON, Shape.SQUARE_ANTIPRISM, Shape.DIPLO_SIMPLEX]
+    assert shapes(weights) == expected
+    assert shapes(weights, overlap=(0.05, 0.05)) == [Shape.UNKNOWN, Shape.DIPLO_SIMPLEX]
+    assert shapes(weights, overlap=(0.15, 0.15)) == [*expected[:-1], *[Shape.DIGON] * 10]
 
 
 def test_norm_represents_only_above_it():
@@ -312,7 +385,8 @@ def test_without_a_polytope_of_that_size_the_residual_is_infinite():
     [
         ([[1.0, np.nan]], {}, "weights is nan"),
         ([[1.0, -1.0]], {"norm": -0.1}, "norm is -0.1"),
-        ([[1.0, -1.0]], {"overlap": 1.5}, "overlap is 1.5"),
+        ([[1.0, -1.0]], {"overlap": (0.1, 1.5)}, "overlap is 1.5"),
+        ([[1.0, -1.0]], {"overlap": (0.2, 0.1)}, "the lower one first"),
         ([[1.0, -1.0]], {"tolerance": -1.0}, "tolerance is -1"),
     ],
 )
