@@ -21,8 +21,8 @@ from toymodels.theory.loss import (
     expected_loss_linear,
     expected_loss_one_active,
     expected_loss_signed,
-    floating,
 )
+from toymodels.theory.precision import floating
 
 
 def random_model(seed, num_features, hidden, scale=0.6):

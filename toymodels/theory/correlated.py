@@ -13,13 +13,13 @@ References:
     Superposition".
 """
 
+import functools
 import itertools
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from toymodels import checks
@@ -32,8 +32,8 @@ from toymodels.theory.loss import (
     Weights,
     check_model,
     expected_loss,
-    floating,
 )
+from toymodels.theory.precision import in_float64
 
 PerSet: TypeAlias = Float[Array | np.ndarray, "..."] | float
 
@@ -103,13 +103,8 @@ def _sets_loss(
     states = np.vstack([np.zeros_like(ways[:1]), ways])
     cases = np.array([*itertools.product(range(len(states)), repeat=num_sets)])
     active = states[cases].reshape(len(cases), -1)
-    numbers = (weights, bias, density, importance)
-    # In float64, unless JAX is tracing: then the arguments decide.
-    if any(isinstance(value, Tracer) for value in numbers):
-        return _mean_over(cases, active, len(ways), *map(floating, numbers))
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        wide = (np.asarray(value, np.float64) for value in numbers)
-        return np.asarray(_mean_over(cases, active, len(ways), *wide))
+    mean = functools.partial(_mean_over, cases, active, len(ways))
+    return in_float64(mean, weights, bias, density, importance)
 
 
 @jax.jit

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 from scipy.stats import qmc
 
@@ -25,8 +24,9 @@ from toymodels.theory.loss import (
     PerFeature,
     Weights,
     check_model,
-    floating,
+    per_feature,
 )
+from toymodels.theory.precision import in_float64
 
 RANDOMIZATIONS: Final = 16
 """Independent point sets of `expected_loss_sampled`: their spread is the standard error."""
@@ -117,7 +117,8 @@ def expected_loss_sampled(
     points = 2 ** max(1, (-(-examples // RANDOMIZATIONS) - 1).bit_length())
     block = min(points, 2 ** max(1, (_BLOCK // num_features).bit_length() - 1))
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    model = _float64(weights, bias, density, importance)
+    numbers = weights, bias, *per_feature(bias, density, importance)
+    model = [np.asarray(value, np.float64) for value in numbers]
     means: list[float] = []
     for scrambling in rng.spawn(RANDOMIZATIONS):
         sobol = qmc.Sobol(num_features, rng=scrambling)
@@ -173,22 +174,8 @@ def expected_loss_gaussian(
         Goldstein (2010), "Bounds on the constant in the mean central limit theorem".
     """
     check_model(weights, bias, density, importance)
-    numbers = (weights, bias, density, importance)
-    if any(isinstance(value, Tracer) for value in numbers):
-        return GaussianLoss(*_gaussian_loss(*map(floating, numbers)))
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        return GaussianLoss(*np.asarray(_gaussian_loss(*_float64(*numbers))))
-
-
-def _float64(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature
-) -> tuple[np.ndarray, ...]:
-    """One shape and type, so that a number and an array share a compiled program."""
-    wide = (
-        np.broadcast_to(np.asarray(value, np.float64), np.shape(bias))
-        for value in (density, importance)
-    )
-    return np.asarray(weights, np.float64), np.asarray(bias, np.float64), *wide
+    numbers = weights, bias, *per_feature(bias, density, importance)
+    return GaussianLoss(*in_float64(_gaussian_loss, *numbers))
 
 
 @jax.jit

@@ -25,7 +25,6 @@ References:
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import jax
@@ -38,6 +37,7 @@ from jaxtyping import Array, Float
 from toymodels import checks
 from toymodels.errors import InputError
 from toymodels.theory.boxes import Boxes, all_boxes, mean_square
+from toymodels.theory.precision import in_float64
 
 MOST_FEATURES: Final = 12
 """What `expected_loss` takes: its cost grows as $n^2 3^n$."""
@@ -126,7 +126,7 @@ def expected_loss_linear(
         ValueError: as `expected_loss`, but for the number of features.
     """
     check_model(weights, bias, density, importance)
-    return _in_float64(_linear_loss, weights, bias, density, importance)
+    return in_float64(_linear_loss, weights, bias, *per_feature(bias, density, importance))
 
 
 def expected_loss_one_active(weights: Weights, bias: Bias, importance: PerFeature = 1.0) -> Loss:
@@ -152,7 +152,7 @@ def expected_loss_one_active(weights: Weights, bias: Bias, importance: PerFeatur
         ValueError: as `expected_loss`, but for the number of features.
     """
     check_model(weights, bias, 0.0, importance)
-    return _in_float64(_one_active_loss, weights, bias, importance)
+    return in_float64(_one_active_loss, weights, bias, *per_feature(bias, importance))
 
 
 def _exact_loss(
@@ -173,8 +173,8 @@ def _exact_loss(
             f"{remedy}"
         )
     boxes = all_boxes(num_features, 3 if signed else 2)
-    loss = _signed_loss if signed else _unsigned_loss
-    return _in_float64(loss, weights, bias, density, importance, boxes=boxes)
+    loss = functools.partial(_signed_loss if signed else _unsigned_loss, boxes=boxes)
+    return in_float64(loss, weights, bias, *per_feature(bias, density, importance))
 
 
 def _relu_loss(
@@ -249,31 +249,12 @@ def _finite(weights: Array, bias: Array, loss: Array) -> Array:
     return jnp.where(finite, loss, jnp.nan)
 
 
-def _in_float64(
-    function: Callable[..., Array],
-    weights: Weights,
-    bias: Bias,
-    *per_feature: PerFeature,
-    boxes: Boxes | None = None,
-) -> Loss:
-    """Call `function` in float64, unless JAX is tracing: then the arguments decide."""
-    further = () if boxes is None else (boxes,)
-    numbers = (weights, bias, *per_feature)
-    if any(isinstance(value, Tracer) for value in numbers):
-        return function(*map(floating, numbers), *further)
-    # One shape, so that a number and an array share a compiled program.
-    wide = [np.broadcast_to(np.asarray(value, np.float64), np.shape(bias)) for value in per_feature]
-    # Plain numbers have plain losses, also while something else is traced.
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        # NumPy keeps the digits in arithmetic outside of this block; JAX would not.
-        return np.asarray(
-            function(np.asarray(weights, np.float64), np.asarray(bias, np.float64), *wide, *further)
-        )
-
-
-def floating(value: Any) -> Array:
-    """A traced value, whole numbers as floats of the default precision."""
-    return jnp.asarray(value, jnp.result_type(value, float))
+def per_feature(bias: Bias, *values: PerFeature) -> tuple[Any, ...]:
+    """One shape, so that a number and an array share a compiled program; not of traced values."""
+    return tuple(
+        value if isinstance(value, Tracer) else np.broadcast_to(value, np.shape(bias))
+        for value in values
+    )
 
 
 def check_model(weights: Any, bias: Any, density: Any, importance: Any) -> None:

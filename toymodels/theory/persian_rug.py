@@ -25,7 +25,6 @@ References:
     large-scale symmetries".
 """
 
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import jax
@@ -37,6 +36,7 @@ from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.theory.precision import in_float64
 
 Number: TypeAlias = Float[Array | np.ndarray, ""] | float
 
@@ -102,7 +102,7 @@ def rug_loss(gain: Number, bias: Number, density: Number, ratio: Number) -> Numb
     _check_digits(density, ratio)
     checks.interval("gain", gain, low=0, open_low=True, remedy="without a gain, nothing is seen")
     checks.interval("bias", bias, remedy="give a finite number")
-    return _in_float64(_loss, gain, bias, density, ratio)
+    return in_float64(_loss, gain, bias, density, ratio)
 
 
 def best_rug(density: Number, ratio: Number) -> Rug:
@@ -127,7 +127,7 @@ def best_rug(density: Number, ratio: Number) -> Rug:
     """
     _check(density, ratio)
     _check_digits(density, ratio)
-    return _in_float64(_best, density, ratio)
+    return in_float64(_best, density, ratio)
 
 
 def ratio_of_half_loss(density: Number) -> Number:
@@ -142,7 +142,7 @@ def ratio_of_half_loss(density: Number) -> Number:
         In $(0, 1/2)$, for a linear model needs 1/2. Plain numbers give float64.
     """
     _check(density, 1.0)
-    return _in_float64(_ratio_of_half_loss, density)
+    return in_float64(_ratio_of_half_loss, density)
 
 
 def sparse_limit(load: Number) -> Number:
@@ -165,7 +165,7 @@ def sparse_limit(load: Number) -> Number:
         In $[0, 1]$.
     """
     checks.interval("load", load, low=0, remedy="it is a ratio of dimensions")
-    return _in_float64(_sparse_limit, load)
+    return in_float64(_sparse_limit, load)
 
 
 def loss_of_linear(density: Number, ratio: Number) -> Number:
@@ -356,16 +356,6 @@ def _ratio_of_half_loss(density: Array) -> Array:
 def _sparse_limit(load: Array) -> Array:
     kept = 1 - jnp.sqrt(2 / (3 * jnp.maximum(load, 2 / 3)))
     return 1 - kept * (3 - kept) ** 2 / 4
-
-
-def _in_float64(function: Callable[..., Any], *numbers: Number) -> Any:
-    """Call `function` in float64, unless JAX is tracing: then the arguments decide."""
-    if any(isinstance(number, Tracer) for number in numbers):
-        return function(*map(jnp.asarray, numbers))
-    # Plain numbers have plain losses, also while something else is traced.
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        # NumPy keeps the digits in arithmetic outside of this block; JAX would not.
-        return jax.tree.map(np.asarray, function(*(np.float64(number) for number in numbers)))
 
 
 def _check(density: Any, ratio: Any) -> None:
