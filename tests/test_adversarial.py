@@ -1,0 +1,113 @@
+"""Attacks on models whose harm is known, and what a penalty on activations leaves of a feature."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import activation_penalty as penalty
+from experiments import adversarial_robustness as robustness
+from toymodels.theory import expected_loss, frames
+
+
+def random_model(seed, hidden=3, num_features=7):
+    weights = np.random.default_rng(seed).normal(size=(hidden, num_features))
+    bias = np.random.default_rng(seed + 1).normal(size=num_features)
+    return jnp.asarray(weights), jnp.asarray(bias)
+
+
+def sparse_data(seed, num_features=7):
+    x = np.random.default_rng(seed).uniform(-2, 1, size=(50, num_features))
+    return jnp.asarray(np.maximum(x, 0))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [np.eye(3), frames.simplex(1), frames.simplex(4), *map(frames.regular_polygon, (3, 4, 5, 8))],
+)
+def test_unit_tight_frames_have_the_closed_form(frame, x64):
+    dimensions, count = frame.shape
+    cosines = frame.T @ frame
+    expected = count / dimensions * np.sum(np.maximum(cosines[0], 0) ** 2)
+    for size in (0.1, 3.0):
+        found = robustness.closed_form(jnp.asarray(frame), jnp.zeros(count), size)
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_closed_form_is_the_harm_without_features(x64):
+    for seed in range(5):
+        weights, bias = random_model(seed)
+        harm = robustness.harm(weights, bias, jnp.zeros((1, 7)), 0.3)
+        closed = robustness.closed_form(weights, bias, 0.3)
+        np.testing.assert_allclose(harm.single, closed, rtol=1e-12)
+
+
+def test_harm_is_that_of_the_loss_written_out(x64):
+    weights, bias = random_model(0)
+    x, size = sparse_data(1), 0.3
+
+    def loss(example, attacked):
+        output = np.maximum(weights.T @ (weights @ attacked) + bias, 0)
+        return np.sum((example - output) ** 2)
+
+    gram = np.asarray(weights.T @ weights)
+    attacks = [size * row / np.linalg.norm(row) for row in gram]
+    rises = np.array([[loss(e, e + delta) - loss(e, e) for e in x] for delta in attacks])
+    found = robustness.harm(weights, bias, x, size)
+    assert found.single == pytest.approx(rises.mean(axis=1).max() / size**2, rel=1e-10)
+    assert found.each == pytest.approx(rises.max(axis=0).mean() / size**2, rel=1e-10)
+
+
+def test_no_direction_moves_an_output_more_than_its_attack(x64):
+    weights, _ = random_model(2)
+    gram = weights.T @ weights
+    moved = jnp.diagonal(robustness.attacks(weights) @ gram)
+    np.testing.assert_allclose(moved, np.linalg.norm(gram, axis=1), rtol=1e-12)
+    others = np.random.default_rng(3).normal(size=(1000, 7))
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    assert np.all(others @ np.asarray(gram) <= np.asarray(moved) + 1e-12)
+
+
+def test_a_model_without_superposition_loses_the_square_of_the_attack(x64):
+    # The last four features have no weights: their attacks do nothing, and nothing is NaN.
+    weights, bias = jnp.eye(3, 7), jnp.where(jnp.arange(7) < 3, 0.0, 0.2)
+    found = robustness.harm(weights, bias, sparse_data(4), 0.3)
+    np.testing.assert_allclose(found, 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.05, 0.2, 0.33, 0.35, 0.9])
+def test_a_feature_under_the_penalty_is_the_lowest_of_all_lengths(strength):
+    importance, density = 0.55, 0.2
+    variance = penalty.variance(density)
+
+    def objective(norm):
+        return importance * variance * (1 - norm**2) ** 2 + strength * norm * density / 2
+
+    grid = np.linspace(0, 1.2, 2_000_001)
+    values = objective(grid)
+    best = grid[values.argmin()]
+    loss, found = penalty.dedicated(importance, strength, density)
+    assert found == pytest.approx(values.min(), rel=1e-9)
+    assert loss == pytest.approx(importance * variance * (1 - best**2) ** 2, abs=1e-6)
+    # 0.33 and 0.35 are on either side of the threshold.
+    assert (best > 0) == (strength < penalty.threshold(importance, density))
+    assert best == 0 or best > (2 / 3) ** 0.5 - 1e-6
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.6, 0.9])
+def test_the_loss_of_a_feature_with_its_best_bias(norm):
+    density = 0.2
+
+    def loss(bias):
+        return float(expected_loss(np.array([[norm]]), np.array([bias]), density))
+
+    best = (1 - norm**2) * density / 2
+    expected = penalty.variance(density) * (1 - norm**2) ** 2
+    assert loss(best) == pytest.approx(expected, rel=1e-12)
+    assert min(loss(best - 1e-3), loss(best + 1e-3)) > loss(best)
+
+
+def test_a_pair_costs_its_penalty_less_than_two_features_do(x64):
+    # Both at once, |x_1 - x_2| is 1/3 on average and not 1.
+    for density in (0.05, 0.3):
+        ratio = penalty.pair_threshold(density) / penalty.threshold(1.0, density)
+        assert 1 < ratio < 1.1
