@@ -5,7 +5,8 @@ Claim      Over density and relative importance, the trained optimum passes betw
            where closed-form losses cross and exactly where the free optimum changes: the lowest
            minimum of the exact expected loss over all weights and biases. The norm jumps there:
            a first-order transition.
-Reproduces Elhage et al. (2022), "Superposition as a Phase Change", the n=2, m=1 figure.
+Reproduces Elhage et al. (2022), "Superposition as a Phase Change", the n=2, m=1 figure; three
+           features are in `phase_diagram_three_features.py`.
 Selection  The best of 20 seeds (claims 1 and 2: of 10) by the exact expected loss of their
            weights. The paper averages the best nine of ten; one seed is shown, too. The free
            optimum is the lowest of 8 random and 3 structured starts.

@@ -1,3 +1,3 @@
-from . import geometry, learning_coefficient, neurons, phases, polytopes
+from . import geometry, learning_coefficient, neurons, phases, polytopes, superposition
 
-__all__ = ["geometry", "learning_coefficient", "neurons", "phases", "polytopes"]
+__all__ = ["geometry", "learning_coefficient", "neurons", "phases", "polytopes", "superposition"]
