@@ -1,3 +1,25 @@
-from . import geometry, learning_coefficient, neurons, phases, polytopes, superposition
+from . import (
+    concepts,
+    erasure,
+    geometry,
+    irreducibility,
+    learning_coefficient,
+    linearity,
+    neurons,
+    phases,
+    polytopes,
+    superposition,
+)
 
-__all__ = ["geometry", "learning_coefficient", "neurons", "phases", "polytopes", "superposition"]
+__all__ = [
+    "concepts",
+    "erasure",
+    "geometry",
+    "irreducibility",
+    "learning_coefficient",
+    "linearity",
+    "neurons",
+    "phases",
+    "polytopes",
+    "superposition",
+]

@@ -1,0 +1,135 @@
+r"""Concepts as directions: differences of words, and the inner product that separates them.
+
+A word $w$ has an unembedding $\gamma(w)$, one row of an array, and a context has an embedding
+$\lambda$ such that $P(w \mid \lambda) \propto \exp(\lambda \cdot \gamma(w))$. Every invertible $A$
+gives the same probabilities with $A \gamma$ and $A^{-\top} \lambda$, so the Euclidean angle between
+two unembeddings means nothing by itself. Pure functions of ONE model or set of words;
+`vmap` over a sweep.
+
+References:
+    Park, Choe, Veitch (2024), "The Linear Representation Hypothesis and the Geometry of Large
+    Language Models".
+    Park, Choe, Jiang, Veitch (2024), "The Geometry of Categorical and Hierarchical Concepts in
+    Large Language Models".
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from toymodels import checks
+
+
+def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, " pairs"]:
+    r"""Whether each pair of words differs as the other pairs do.
+
+    The cosine of $d_i = \gamma(w_i') - \gamma(w_i)$ with the mean of the other differences, the
+    direction of the concept fitted without pair $i$.
+
+    Returns:
+        In $[-1, 1]$: 1 for parallel differences, 0 for orthogonal ones, -1 if they add up to 0.
+        0 where a length is 0.
+
+    Raises:
+        InputError: fewer than two pairs.
+    """
+    checks.count("number of pairs", differences.shape[0], least=2)
+    others = jnp.sum(differences, axis=0)[None, :] - differences
+    lengths = jnp.linalg.norm(differences, axis=1) * jnp.linalg.norm(others, axis=1)
+    return jnp.sum(differences * others, axis=1) / jnp.where(lengths > 0, lengths, 1.0)
+
+
+def auroc(
+    positives: Float[Array, " positives"], negatives: Float[Array, " negatives"]
+) -> Float[Array, ""]:
+    r"""How well a score tells two groups apart: $P(s_+ > s_-) + P(s_+ = s_-) / 2$.
+
+    The area under the curve of true positives against false ones, over all thresholds. With
+    `held_out_cosines` of a concept against those of random pairs it says whether the concept has
+    a direction.
+
+    Returns:
+        In $[0, 1]$: 1/2 for scores of one distribution, 1 if every positive is above every
+        negative. Unchanged by increasing maps of the scores.
+    """
+    margins = positives[:, None] - negatives[None, :]
+    return jnp.mean((jnp.sign(margins) + 1) / 2)
+
+
+def causal_metric(unembeddings: Float[Array, "words hidden"]) -> Float[Array, "hidden hidden"]:
+    r"""The inner product in which concepts that vary independently are orthogonal.
+
+    $$M = \operatorname{Cov}(\gamma)^+, \qquad \langle u, v \rangle_C = u^\top M v,$$
+
+    over all words alike. If $\gamma(w) = \sum_i c_i(w) a_i$ with uncorrelated concepts $c_i$ of
+    variance 1 and independent $a_i$, then $a_i^\top M a_j = \delta_{ij}$, whatever the angles
+    of the $a_i$. $M$ also turns the direction $a_i$ that measures a concept, in the space of
+    unembeddings, into $M a_i$, the one that changes this concept and no other when it is added
+    to an embedding.
+
+    Args:
+        unembeddings: $\gamma(w)$, one row per word.
+
+    Returns:
+        Symmetric, positive semidefinite, of the rank of the covariance; 0 along directions in
+        which the words do not differ.
+    """
+    centred = unembeddings - jnp.mean(unembeddings, axis=0)[None, :]
+    return jnp.linalg.pinv(centred.T @ centred / unembeddings.shape[0], hermitian=True)
+
+
+def cosines(
+    directions: Float[Array, "directions hidden"], metric: Float[Array, "hidden hidden"]
+) -> Float[Array, "directions directions"]:
+    r"""All cosines in an inner product, $u^\top M v / \lVert u \rVert_M \lVert v \rVert_M$.
+
+    Args:
+        directions: one per row.
+        metric: $M$: `causal_metric`, or the identity for angles as they are.
+
+    Returns:
+        Symmetric, in $[-1, 1]$, with 1 on the diagonal; 0 for a direction of length 0.
+    """
+    products = directions @ metric @ directions.T
+    squared_lengths = jnp.diagonal(products)
+    lengths = jnp.sqrt(jnp.where(squared_lengths > 0, squared_lengths, jnp.inf))
+    return products / lengths[:, None] / lengths[None, :]
+
+
+def simplex_deviation(
+    categories: Float[Array, "categories hidden"], metric: Float[Array, "hidden hidden"]
+) -> Float[Array, ""]:
+    r"""How far $k$ categories are from a regular simplex.
+
+    The root mean square of $\cos(v_i, v_j) + 1 / (k - 1)$ over $i \ne j$, where the $v_i$ are the
+    categories about their mean. Exclusive categories that are alike but for their names form a
+    regular simplex, in which it is 0.
+
+    Returns:
+        At least 0. Two categories are always 0: about their mean they are opposite.
+
+    Raises:
+        InputError: fewer than two categories.
+    """
+    size = categories.shape[0]
+    checks.count("number of categories", size, least=2)
+    angles = cosines(categories - jnp.mean(categories, axis=0)[None, :], metric)
+    pairs = 1 - jnp.eye(size, dtype=angles.dtype)
+    return jnp.sqrt(jnp.sum(pairs * (angles + 1 / (size - 1)) ** 2) / (size * (size - 1)))
+
+
+def hierarchy_cosines(
+    parent: Float[Array, " hidden"],
+    children: Float[Array, "children hidden"],
+    metric: Float[Array, "hidden hidden"],
+) -> Float[Array, " children"]:
+    r"""Whether a child differs from its parent in directions of its own.
+
+    The cosine of $\ell_p$ with $\ell_c - \ell_p$, where $\ell$ is the vector of a category:
+    "mammal" against "dog beyond mammal". What makes an animal a mammal does not tell mammals
+    apart, so it is 0 where a hierarchy is represented orthogonally.
+
+    Returns:
+        In $[-1, 1]$; 0 for a child that equals its parent.
+    """
+    beyond = children - parent[None, :]
+    return cosines(jnp.concatenate([parent[None, :], beyond]), metric)[0, 1:]

@@ -1,0 +1,58 @@
+r"""Concept erasure: the smallest change after which no linear probe finds a concept.
+
+References:
+    Belrose et al. (2023), "LEACE: Perfect Linear Concept Erasure in Closed Form".
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Eraser(NamedTuple):
+    r"""The affine map $x' = A x + c$.
+
+    Attributes:
+        matrix: $A$, an oblique projection: $A^2 = A$.
+        offset: $c$, which keeps the mean where it was.
+    """
+
+    matrix: Float[Array, "hidden hidden"]
+    offset: Float[Array, " hidden"]
+
+
+def least_squares_eraser(
+    mean: Float[Array, " hidden"],
+    covariance: Float[Array, "hidden hidden"],
+    cross_covariance: Float[Array, "hidden concepts"],
+) -> Eraser:
+    r"""The affine map that erases a concept and changes the hidden vectors least (LEACE).
+
+    With $\Sigma$ the covariance of $x$, $\Sigma_{xz}$ its cross-covariance with the concept $z$
+    and $V = (\Sigma^{1/2})^+$,
+
+    $$x' = x - \Sigma_{xz} (V \Sigma_{xz})^+ V (x - \mu).$$
+
+    $\operatorname{Cov}(x', z) = 0$, so no affine probe of $x'$ predicts $z$ with a convex loss
+    better than a constant does; among all affine maps for which this holds it has the smallest
+    $\mathbb E \lVert x' - x \rVert^2$ and, as whitening shows, the smallest in any other metric.
+
+    Args:
+        mean: $\mu$.
+        covariance: $\Sigma$, positive semidefinite, of any rank.
+        cross_covariance: $\Sigma_{xz}$, one column per coordinate of $z$, of any rank: one-hot
+            coordinates for classes, numbers for a number. Its columns lie in the range of
+            $\Sigma$, as those of any cross-covariance do.
+
+    Returns:
+        The identity if the cross-covariance is zero. Directions with a variance below the rounding
+        of the largest one count as constant.
+    """
+    variances, axes = jnp.linalg.eigh(covariance)
+    rounding = jnp.finfo(covariance.dtype).eps * variances.size * jnp.max(variances)
+    varies = variances > rounding
+    scales = jnp.where(varies, 1 / jnp.sqrt(jnp.where(varies, variances, 1.0)), 0.0)
+    whitening = (axes * scales[None, :]) @ axes.T
+    removed = cross_covariance @ jnp.linalg.pinv(whitening @ cross_covariance) @ whitening
+    return Eraser(jnp.eye(mean.size, dtype=mean.dtype) - removed, removed @ mean)

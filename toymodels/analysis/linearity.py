@@ -1,0 +1,198 @@
+r"""Linear representation: how far sums of features are sums in the hidden space.
+
+Pure functions of ONE encoder, one array of representations or one weight matrix; `vmap` over a
+sweep. Directions are rows here, one representation a row, except in `weights`, whose columns are
+the directions of the features.
+
+References:
+    Park, Choe, Veitch (2024), "The Linear Representation Hypothesis and the Geometry of Large
+    Language Models".
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from toymodels import checks
+
+
+def additivity(
+    encode: Callable[[Float[Array, " features"]], Float[Array, " hidden"]],
+    features: Float[Array, "examples features"],
+) -> Float[Array, ""]:
+    r"""Share of the variance of $h(x)$ that the features explain one by one.
+
+    $$R^2 = 1 - \frac{\sum_x \lVert h(x) - \hat h(x) \rVert^2}
+                     {\sum_x \lVert h(x) - \bar h \rVert^2}, \qquad
+      \hat h(x) = h(0) + \sum_i \bigl(h(x_i e_i) - h(0)\bigr).$$
+
+    Nothing is fitted. For one neuron $h = \mathrm{ReLU}(x_1 - x_2)$ the error is
+    $\min(x_1, x_2)$, so $R^2$ falls from 1 to -2 as uniform features go from sparse to dense.
+
+    Returns:
+        At most 1, with equality for affine encoders and for examples with one active feature.
+        Negative if the mean of $h$ is a better guess. If no $h(x)$ differs from the mean, 1 or
+        minus infinity.
+    """
+    origin = encode(jnp.zeros_like(features[0]))
+
+    def one_by_one(example: Float[Array, " features"]) -> Float[Array, " hidden"]:
+        return origin + jnp.sum(jax.vmap(encode)(jnp.diag(example)) - origin[None, :], axis=0)
+
+    return _explained(jax.vmap(encode)(features), jax.vmap(one_by_one)(features))
+
+
+def scaling(
+    encode: Callable[[Float[Array, " features"]], Float[Array, " hidden"]],
+    direction: Float[Array, " features"],
+    scales: Float[Array, " scales"],
+) -> Float[Array, ""]:
+    r"""Share of the variance of $h(s v)$ that is linear in the scale $s$.
+
+    The $R^2$ of the least squares fit $h(s v) \approx a + s b$, with $a$ and $b$ vectors. For a
+    feature $v = e_i$ it says whether a larger feature is a longer vector of the same direction.
+
+    Args:
+        encode: one feature vector to one hidden vector.
+        direction: $v$.
+        scales: values of $s$, all weighted alike.
+
+    Returns:
+        In $[0, 1]$: 1 for affine encoders, for `ReLUHidden` on scales of one sign, and where $h$
+        does not change.
+
+    Raises:
+        InputError: all scales are equal.
+    """
+    checks.interval(
+        "range of scales", jnp.ptp(scales), low=0.0, open_low=True, remedy="give different scales"
+    )
+    hidden = jax.vmap(lambda scale: encode(scale * direction))(scales)
+    centred = scales - jnp.mean(scales)
+    slope = centred @ hidden / jnp.sum(centred**2)
+    return _explained(hidden, jnp.mean(hidden, axis=0)[None, :] + jnp.outer(centred, slope))
+
+
+def parallelogram_error(
+    representations: Float[Array, "values_a values_b hidden"],
+) -> Float[Array, ""]:
+    r"""How much the change from one value of $a$ to another depends on $b$.
+
+    $$\epsilon = \sqrt{\frac{\mathbb E \lVert (h_{ab} - h_{a'b}) - (h_{ab'} - h_{a'b'})
+      \rVert^2}{\mathbb E \lVert h_{ab} - h_{a'b} \rVert^2}}, \qquad a \ne a',\ b \ne b',$$
+
+    the closing error of "king - man = queen - woman" relative to a side. The sum over
+    quadruples is computed from the interactions $r_{ab} = h_{ab} - \bar h_a - \bar h_b + \bar h$:
+    $\epsilon^2 = 2 B \sum \lVert r_{ab} \rVert^2 / (B - 1) \sum \lVert h_{ab} - \bar h_b \rVert^2$
+    with $B$ values of $b$.
+
+    Returns:
+        In $[0, 2]$: 0 for additive representations $h_{ab} = u_a + v_b$ and if nothing depends on
+        $a$; near $\sqrt 2$ for independent random ones; 2 for $h_{ab} = s_a t_b u$ with two
+        opposite values each.
+
+    Raises:
+        InputError: an attribute has only one value.
+    """
+    _at_least_two_values(representations)
+    num_b = representations.shape[1]
+    changes = representations - jnp.mean(representations, axis=0, keepdims=True)
+    interactions = changes - jnp.mean(changes, axis=1, keepdims=True)
+    sides = jnp.sum(changes**2)
+    ratio = 2 * num_b * jnp.sum(interactions**2) / jnp.where(sides > 0, (num_b - 1) * sides, 1.0)
+    return jnp.sqrt(ratio)
+
+
+def analogy_accuracy(
+    representations: Float[Array, "values_a values_b hidden"], *, exclude_inputs: bool
+) -> Float[Array, ""]:
+    r"""How often "king - man + woman" is nearest to "queen".
+
+    Of all quadruples with $a \ne a'$ and $b \ne b'$, the share for which $h_{ab'}$ has a larger
+    cosine with $h_{ab} - h_{a'b} + h_{a'b'}$ than any other representation has.
+
+    Args:
+        representations: one for each pair of attributes.
+        exclude_inputs: whether the three inputs are left out of the candidates, as is usual. It
+            flatters: of $N$ candidates independent random ones then reach $1 / (N - 3)$, which is
+            1 for two values each, where they reach 0 in high dimensions if nothing is left out.
+
+    Returns:
+        In $[0, 1]$: 1 for additive representations, no two of them parallel. Ties are failures.
+
+    Raises:
+        InputError: an attribute has only one value.
+    """
+    _at_least_two_values(representations)
+    num_a, num_b, hidden = representations.shape
+    a, other_a, b, other_b = np.indices((num_a, num_a, num_b, num_b)).reshape(4, -1)
+    proper = (a != other_a) & (b != other_b)
+    corners = [(a, b), (other_a, b), (other_a, other_b), (a, other_b)]
+    king, man, woman, queen = (np.asarray(i * num_b + j)[proper] for i, j in corners)
+
+    words = jnp.reshape(representations, (num_a * num_b, hidden))
+    norms = jnp.linalg.norm(words, axis=1, keepdims=True)
+    directions = words / jnp.where(norms > 0, norms, 1.0)
+    # The length of a query does not change which candidate is nearest.
+    cosines = (words[king] - words[man] + words[woman]) @ directions.T
+    queries = np.arange(queen.size)
+    rivals = cosines.at[queries, queen].set(-jnp.inf)
+    if exclude_inputs:
+        rivals = rivals.at[queries[:, None], np.stack([king, man, woman], axis=1)].set(-jnp.inf)
+    return jnp.mean(cosines[queries, queen] > jnp.max(rivals, axis=1))
+
+
+def steering_vectors(weights: Float[Array, "hidden features"]) -> Float[Array, "hidden features"]:
+    r"""The shortest change of $h$ that raises each $W_i \cdot h$ by 1: $W_i / \lVert W_i \rVert^2$.
+
+    Returns:
+        One column per feature, a zero column for a zero column.
+    """
+    squared_norms = jnp.sum(weights**2, axis=0)
+    return weights / jnp.where(squared_norms > 0, squared_norms, 1.0)[None, :]
+
+
+def steering_effects(
+    weights: Float[Array, "hidden features"],
+    preactivation: Float[Array, " features"],
+    amount: Float[Array, ""] | float,
+    *,
+    activation: Callable[[Array], Array],
+) -> Float[Array, "features features"]:
+    r"""What steering each feature by $\alpha$ does to all outputs of a tied model.
+
+    Adding $\alpha W_i / \lVert W_i \rVert^2$ to $h$ changes output $j$ by
+
+    $$f\Bigl(z_j + \alpha \frac{W_i \cdot W_j}{\lVert W_i \rVert^2}\Bigr) - f(z_j), \qquad
+      z = W^\top h + b.$$
+
+    Args:
+        weights: $W$, which encodes and decodes.
+        preactivation: $z$ before steering.
+        amount: $\alpha$.
+        activation: $f$, elementwise: ReLU for `ReLUOutput`, the identity for `LinearOutput`.
+
+    Returns:
+        Row $i$: steering feature $i$; column $j$: output $j$. With a linear output the diagonal is
+        $\alpha$ and the rest is interference. A row of 0 for a feature that is not represented.
+    """
+    moved = preactivation[None, :] + amount * (steering_vectors(weights).T @ weights)
+    return activation(moved) - activation(preactivation)[None, :]
+
+
+def _explained(
+    actual: Float[Array, "examples hidden"], predicted: Float[Array, "examples hidden"]
+) -> Float[Array, ""]:
+    """1 minus the residual sum of squares over that about the mean; 1 without a residual."""
+    residual = jnp.sum((actual - predicted) ** 2)
+    total = jnp.sum((actual - jnp.mean(actual, axis=0)[None, :]) ** 2)
+    # 0/0 reads 0, also for the gradient.
+    return 1 - residual / jnp.where(residual == 0, 1.0, total)
+
+
+def _at_least_two_values(representations: Float[Array, "values_a values_b hidden"]) -> None:
+    for size in representations.shape[:2]:
+        checks.count("number of values of an attribute", size, least=2)
