@@ -30,7 +30,7 @@ def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, 
         0 where a length is 0.
 
     Raises:
-        InputError: fewer than two pairs.
+        ValueError: fewer than two pairs.
     """
     checks.count("number of pairs", differences.shape[0], least=2)
     others = jnp.sum(differences, axis=0)[None, :] - differences
@@ -108,7 +108,7 @@ def simplex_deviation(
         At least 0. Two categories are always 0: about their mean they are opposite.
 
     Raises:
-        InputError: fewer than two categories.
+        ValueError: fewer than two categories.
     """
     size = categories.shape[0]
     checks.count("number of categories", size, least=2)

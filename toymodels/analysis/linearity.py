@@ -65,7 +65,7 @@ def scaling(
         does not change.
 
     Raises:
-        InputError: all scales are equal.
+        ValueError: all scales are equal.
     """
     checks.interval(
         "range of scales", jnp.ptp(scales), low=0.0, open_low=True, remedy="give different scales"
@@ -95,7 +95,7 @@ def parallelogram_error(
         opposite values each.
 
     Raises:
-        InputError: an attribute has only one value.
+        ValueError: an attribute has only one value.
     """
     _at_least_two_values(representations)
     num_b = representations.shape[1]
@@ -124,7 +124,7 @@ def analogy_accuracy(
         In $[0, 1]$: 1 for additive representations, no two of them parallel. Ties are failures.
 
     Raises:
-        InputError: an attribute has only one value.
+        ValueError: an attribute has only one value.
     """
     _at_least_two_values(representations)
     num_a, num_b, hidden = representations.shape
