@@ -40,6 +40,11 @@ PAPER_CURVE = {
     **{9.1: 0.2425, 10.0: 0.22},
 }
 """1 / (1 - S) to m / ||W||_F^2, read from the figure, n=400, m=30."""
+NOTE_DENSE = (
+    "At n=400, m=30 the curve is higher for 1/(1-S) from 1.2 to 2, and nowhere else. Features are "
+    "learned slowest there, and 10,000 steps are the notebook's, for 200 features; those of the "
+    "paper's figure are not known. That more steps close the gap was not tried."
+)
 
 POLYTOPES = {
     "dedicated": 1.0,
@@ -154,6 +159,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(abs(difference(NOTEBOOK_CURVE)).max()),
             tolerance=0.03,
+            note=NOTE_DENSE,
         ),
         tm.Claim(
             "the curve of the paper: mean absolute difference of m/||W||^2",
@@ -161,6 +167,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(abs(difference(PAPER_CURVE)).mean()),
             tolerance=0.02,
+            note=NOTE_DENSE,
         ),
         tm.Claim(
             "n does not matter if it is large: ||W||^2 for n over that for n/2, both in m/2 "
