@@ -8,7 +8,8 @@ Claim      Three features and six neurons compute $|x|$ exactly: $\mathrm{ReLU}(
 Reproduces Elhage et al. (2022), "Computation in Superposition", both figures of absolute values.
 Settings   Importances $0.8^i$ and forty neurons as in the paper; optimiser and steps are ours. The
            paper has 100 features; those after the first 40 carry $0.8^{40}$ = 0.01 % of the loss,
-           so the default is 40, and `--paper` keeps all. Two choices let sparse inputs converge.
+           so the default is 40 (33 s on two cores), and `--paper` keeps all (80 s). Two choices let
+           sparse inputs converge.
            An output that is 0 for $x_i$ or $-x_i$ alone learns nothing from it: half of them do if
            $W_2$ starts with both signs, and where inputs are rarely together they stay so (the
            control). So $W_2$ starts with none below 0. And of sparse examples most are empty: a
