@@ -30,6 +30,7 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.analysis import phases as measured
+from toymodels.errors import InputError
 from toymodels.theory.phases import Phase
 
 SACHAN = "comment of Kshitij Sachan on Elhage et al. (2022)"
@@ -81,6 +82,13 @@ SMOKE = Config(models=("ReLU", "ReLU, no bias"), grid=5, num_seeds=2, steps=100,
 
 
 def run(config: Config) -> xr.Dataset:
+    chosen = set(config.models)
+    if not {"ReLU", "ReLU, no bias"} <= chosen <= set(MODELS):
+        raise InputError(
+            f"models are {config.models}: choose among {', '.join(MODELS)}; the first and the last "
+            "are needed"
+        )
+
     def cell(key: Any, *, model: str, density: Any, importance: Any) -> dict[str, Any]:
         task = tm.Task(
             tm.SparseUniform(2, density), importance=tm.geometric_importance(2, importance)

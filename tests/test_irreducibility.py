@@ -129,3 +129,12 @@ def test_a_constant_is_near_nothing_but_itself():
     assert mixture_index(pair, jnp.ones((1, 1)), jnp.zeros(1), epsilon=1.0) == 0
     with pytest.raises(errors.InputError, match="epsilon"):
         irreducibility.mixture_index(circle, jnp.eye(2), jnp.zeros(1), epsilon=1.5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_makes_no_index(bad):
+    values = jnp.asarray(np.random.default_rng(0).normal(size=(50, 2))).at[3, 1].set(bad)
+    angles = offsets = jnp.zeros(1)
+    assert np.isnan(irreducibility.separability_index(values, angles, num_bins=4))
+    index = irreducibility.mixture_index(values, jnp.eye(2), offsets, epsilon=0.1)
+    assert np.isnan(index)

@@ -206,3 +206,8 @@ def test_steering_one_of_an_antipodal_pair_silences_the_other():
         jnp.array([[1.0, -1.0]]), jnp.array([-0.5, 0.5]), 2.0, activation=nn.relu
     )
     np.testing.assert_allclose(effects, [[1.5, -0.5], [0.0, 2.0]])
+
+
+def test_an_analogy_of_what_is_not_finite_is_neither_right_nor_wrong():
+    words = jnp.ones((2, 3, 4)).at[0, 0, 0].set(jnp.nan)
+    assert np.isnan(linearity.analogy_accuracy(words, exclude_inputs=True))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from toymodels.analysis import geometry, superposition
-from toymodels.theory import bounds
+from toymodels.theory import bounds, frames
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=30)
@@ -54,17 +54,6 @@ def rotation(seed, dimensions):
     return np.linalg.qr(normal)[0]
 
 
-def polygon(num_vertices):
-    angles = 2 * np.pi * np.arange(num_vertices) / num_vertices
-    return np.stack([np.cos(angles), np.sin(angles)])
-
-
-def simplex(num_vertices):
-    centred = np.eye(num_vertices) - 1 / num_vertices
-    basis = np.linalg.svd(centred)[0][:, :-1]
-    return basis.T @ centred / np.sqrt(1 - 1 / num_vertices)
-
-
 def icosahedron():
     """Six diagonals: all angles between them have the cosine 1 / sqrt(5)."""
     golden = (1 + np.sqrt(5)) / 2
@@ -82,12 +71,12 @@ ARRANGEMENTS = [
     pytest.param(np.eye(3), 0, 0, 0, 0, id="orthogonal"),
     pytest.param([[1, -1]], 1, 1, 1, 0, id="antipodal pair"),
     pytest.param(np.kron(np.eye(2), [1, -1]), 1, 1, 1, 1, id="two antipodal pairs"),
-    pytest.param(polygon(3), 1, 1 / 2, 1 / 2, 0, id="triangle"),
-    pytest.param(simplex(4), 1, 1 / 3, 1 / 3, 0, id="tetrahedron"),
-    pytest.param(simplex(6), 1, 1 / 5, 1 / 5, 0, id="simplex in five dimensions"),
+    pytest.param(frames.regular_polygon(3), 1, 1 / 2, 1 / 2, 0, id="triangle"),
+    pytest.param(frames.simplex(3), 1, 1 / 3, 1 / 3, 0, id="tetrahedron"),
+    pytest.param(frames.simplex(5), 1, 1 / 5, 1 / 5, 0, id="simplex in five dimensions"),
     # 2 (cos 36 + cos 72) = sqrt(5); Rankin's bound for more than three lines in the plane
     pytest.param(
-        polygon(5),
+        frames.regular_polygon(5),
         np.sqrt(5),
         3 / 2,
         np.cos(np.pi / 5),
@@ -95,7 +84,9 @@ ARRANGEMENTS = [
         id="pentagon",
     ),
     # of an octagon one half: two mutually unbiased bases, which attain Rankin's bound
-    pytest.param(polygon(8)[:, :4], np.sqrt(2), 1, np.sqrt(1 / 2), 0, id="half an octagon"),
+    pytest.param(
+        frames.regular_polygon(8)[:, :4], np.sqrt(2), 1, np.sqrt(1 / 2), 0, id="half an octagon"
+    ),
     pytest.param(icosahedron(), np.sqrt(5), 1, np.sqrt(1 / 5), 0, id="icosahedron"),
 ]
 
@@ -325,7 +316,7 @@ def test_features_of_a_pentagon_are_five_and_those_of_its_hidden_layer_two():
     split = jnp.concatenate([latents, -latents], axis=1)
     np.testing.assert_allclose(superposition.effective_features(split), 10, rtol=1e-6)
     # The corners add up to 0, so this is of the covariance; the sixth example is of no feature.
-    hidden = np.pad(polygon(5), ((0, 0), (0, 1)))
+    hidden = np.pad(frames.regular_polygon(5), ((0, 0), (0, 1)))
     np.testing.assert_allclose(on(superposition.participation_ratio, hidden), 2, rtol=1e-5)
 
 
@@ -346,7 +337,7 @@ split = jax.jit(superposition.real_and_interference)
 @pytest.mark.parametrize("count", [3, 5])
 def test_virtual_weights_of_a_regular_polygon(count):
     """G has the diagonal 1 and |G|^2 = n^2/m, so reconstruction explains m/n of it."""
-    weights = polygon(count).astype(np.float32)
+    weights = frames.regular_polygon(count).astype(np.float32)
     parts = split(weights.T @ weights, np.eye(count, dtype=np.float32))
     np.testing.assert_allclose(parts.gain, 1, rtol=1e-5)
     np.testing.assert_allclose(parts.explained, 2 / count, rtol=1e-5)
@@ -443,7 +434,7 @@ def test_coherence_of_one_feature_and_of_those_represented():
     one = 2 * np.eye(2, 6, 1) * [[1], [0]]
     assert on(superposition.coherence, one) == on(superposition.excess_coherence, one) == 0
     # Columns of zeros leave the bound of the other three, not that of six.
-    weights = np.pad(polygon(3), ((0, 0), (2, 1)))
+    weights = np.pad(frames.regular_polygon(3), ((0, 0), (2, 1)))
     np.testing.assert_allclose(on(superposition.excess_coherence, weights), 0, atol=1e-6)
 
 

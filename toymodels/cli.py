@@ -5,6 +5,7 @@ Nothing heavy is imported before it is needed, so that `--help` answers at once.
 
 import ast
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,7 +192,8 @@ def _claims(folder: Path, pages: Sequence[Path]) -> None:
     for name, group in groups.items():
         claims.show(name, group, Console())
     for page in pages:
-        claims.insert(claims.summary(groups, folder), page)
+        beside = Path(os.path.relpath(folder, page.parent))  # links are relative to the page
+        claims.insert(claims.summary(groups, beside), page)
     flat = [claim for group in groups.values() for claim in group]
     print(f"{sum(claim.holds for claim in flat)} of {len(flat)} claims hold")
     if not all(claim.holds for claim in flat):

@@ -37,7 +37,7 @@ def separability_index(
     Returns:
         In $[0, \log_2 \text{bins}]$ up to rounding. 0 if some rotation makes the coordinates
         independent, as all do for an isotropic Gaussian, up to the bias of the histogram: about
-        $(\text{bins} - 1)^2 / (2 \ln 2 \cdot \text{examples})$ bits.
+        $(\text{bins} - 1)^2 / (2 \ln 2 \cdot \text{examples})$ bits. NaN if a value is not finite.
     """
     checks.count("num_bins", num_bins)
 
@@ -48,7 +48,7 @@ def separability_index(
         counts = jnp.zeros((num_bins, num_bins), values.dtype).at[first, second].add(1.0)
         return _mutual_information(counts / values.shape[0])
 
-    return jnp.min(jax.vmap(information)(angles))
+    return _unless_diverged(values, jnp.min(jax.vmap(information)(angles)))
 
 
 def mixture_index(
@@ -75,7 +75,7 @@ def mixture_index(
         epsilon: $\epsilon$ in $(0, 1]$, how near to 0 counts as off.
 
     Returns:
-        In $[0, 1]$.
+        In $[0, 1]$; NaN if a value is not finite.
     """
     checks.interval(
         "epsilon",
@@ -93,7 +93,7 @@ def mixture_index(
         below = jnp.searchsorted(projections, width - offsets, side="left")
         return (below - jnp.searchsorted(projections, -width - offsets, side="right")) / len(values)
 
-    return jnp.max(jax.vmap(share_off)(directions))
+    return _unless_diverged(values, jnp.max(jax.vmap(share_off)(directions)))
 
 
 def _bins(coordinate: Float[Array, " examples"], num_bins: int) -> Int[Array, " examples"]:
@@ -101,6 +101,13 @@ def _bins(coordinate: Float[Array, " examples"], num_bins: int) -> Int[Array, " 
     width = (jnp.max(coordinate) - low) / num_bins
     index = jnp.floor((coordinate - low) / jnp.where(width > 0, width, 1.0))
     return jnp.clip(index, 0, num_bins - 1).astype(int)  # the largest one is in the last bin
+
+
+def _unless_diverged(
+    values: Float[Array, "examples hidden"], index: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Counts would hide a value that is not finite."""
+    return jnp.where(jnp.isfinite(values).all(), index, jnp.nan)
 
 
 def _mutual_information(joint: Float[Array, "bins bins"]) -> Float[Array, ""]:

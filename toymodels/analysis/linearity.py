@@ -121,7 +121,8 @@ def analogy_accuracy(
             1 for two values each, where they reach 0 in high dimensions if nothing is left out.
 
     Returns:
-        In $[0, 1]$: 1 for additive representations, no two of them parallel. Ties are failures.
+        In $[0, 1]$: 1 for additive representations, no two of them parallel. Ties are failures. NaN
+        if a representation is not finite.
 
     Raises:
         ValueError: an attribute has only one value.
@@ -142,7 +143,9 @@ def analogy_accuracy(
     rivals = cosines.at[queries, queen].set(-jnp.inf)
     if exclude_inputs:
         rivals = rivals.at[queries[:, None], np.stack([king, man, woman], axis=1)].set(-jnp.inf)
-    return jnp.mean(cosines[queries, queen] > jnp.max(rivals, axis=1))
+    accuracy = jnp.mean(cosines[queries, queen] > jnp.max(rivals, axis=1))
+    # Comparisons would take what is not finite for a failure.
+    return jnp.where(jnp.isfinite(words).all(), accuracy, jnp.nan)
 
 
 def steering_vectors(weights: Float[Array, "hidden features"]) -> Float[Array, "hidden features"]:
