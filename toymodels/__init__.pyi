@@ -2,12 +2,20 @@ from . import analysis, plotting, theory
 from .compiling import jit
 from .experiment import Bound, Claim
 from .features import (
+    Activations,
     AnticorrelatedSets,
     Binary,
+    Circles,
+    Concepts,
     CorrelatedSets,
     Features,
+    FiniteData,
+    GaussianCopula,
+    Hierarchy,
     SignedSparseUniform,
     SparseUniform,
+    balanced_tree,
+    zipf_density,
 )
 from .fuse import explain, value_and_grad
 from .models import (
@@ -35,13 +43,19 @@ from .training import (
 )
 
 __all__ = [
+    "Activations",
     "AnticorrelatedSets",
     "Binary",
     "Bound",
+    "Circles",
     "Claim",
+    "Concepts",
     "CorrelatedSets",
     "Features",
+    "FiniteData",
     "Fitted",
+    "GaussianCopula",
+    "Hierarchy",
     "History",
     "LinearOutput",
     "ReLUHidden",
@@ -57,6 +71,7 @@ __all__ = [
     "TwoLayer",
     "activations",
     "analysis",
+    "balanced_tree",
     "best_of",
     "evaluate",
     "explain",
@@ -72,4 +87,5 @@ __all__ = [
     "theory",
     "train",
     "value_and_grad",
+    "zipf_density",
 ]

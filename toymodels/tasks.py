@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.errors import InputError
-from toymodels.features import Features
+from toymodels.features.base import Features
 
 
 def identity(features: Float[Array, " features"]) -> Float[Array, " features"]:

@@ -1,0 +1,27 @@
+"""Distributions over feature vectors: what the world looks like."""
+
+from toymodels.features.activations import Activations
+from toymodels.features.base import Features
+from toymodels.features.circles import Circles
+from toymodels.features.copula import GaussianCopula
+from toymodels.features.finite import FiniteData
+from toymodels.features.hierarchy import Hierarchy, balanced_tree
+from toymodels.features.independent import Binary, SignedSparseUniform, SparseUniform, zipf_density
+from toymodels.features.sets import AnticorrelatedSets, Concepts, CorrelatedSets
+
+__all__ = [
+    "Activations",
+    "AnticorrelatedSets",
+    "Binary",
+    "Circles",
+    "Concepts",
+    "CorrelatedSets",
+    "Features",
+    "FiniteData",
+    "GaussianCopula",
+    "Hierarchy",
+    "SignedSparseUniform",
+    "SparseUniform",
+    "balanced_tree",
+    "zipf_density",
+]

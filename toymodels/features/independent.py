@@ -1,0 +1,99 @@
+"""Features that are independent of each other."""
+
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from toymodels import checks
+from toymodels.features import base
+
+
+@struct.dataclass
+class SparseUniform:
+    r"""Independent features, each zero with probability $1-p_i$, else uniform on $(0, 1]$.
+
+    One random word makes mask and value: with $u \sim U[0, 1)$, $x_i = \max(0, 1 - u/p_i)$
+    is positive exactly if $u < p_i$ and then uniform. So $E x_i = p_i/2$, $E x_i^2 = p_i/3$.
+
+    Attributes:
+        num_features: $n$, at least 1.
+        density: $p = 1 - S$, the probability that a feature is not zero, in $(0, 1]$; one
+            number, or one per feature.
+
+    References:
+        Elhage et al. (2022), "Toy Models of Superposition", section 2.
+    """
+
+    num_features: int = struct.field(pytree_node=False)
+    density: Float[Array, "*cells"] | float
+
+    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
+        """Draw `batch` independent vectors with one use of `key`."""
+        density = base.density(self.density, self.num_features)
+        return jnp.maximum(0.0, 1 - base.uniform(key, batch, self.num_features) / density).T
+
+
+@struct.dataclass
+class SignedSparseUniform:
+    r"""Independent features, each zero with probability $1-p_i$, else uniform on $[-1, 1]$.
+
+    With $v \sim U[-1, 1)$, $|x_i| = \max(0, 1 - |v|/p_i)$ is positive exactly if $|v| < p_i$ and
+    then uniform; $x_i$ has the sign of $v$. So $E x_i = 0$, $E x_i^2 = p_i/3$.
+
+    Attributes:
+        num_features: $n$, at least 1.
+        density: $p$, in $(0, 1]$; one number, or one per feature.
+
+    References:
+        Elhage et al. (2022), section "Computation in Superposition".
+    """
+
+    num_features: int = struct.field(pytree_node=False)
+    density: Float[Array, "*cells"] | float
+
+    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
+        """Draw `batch` independent vectors with one use of `key`."""
+        density = base.density(self.density, self.num_features)
+        signed = lax.bitcast_convert_type(base.words(key, batch, self.num_features), jnp.int32)
+        signed = signed.astype(jnp.result_type(float)) * 2.0**-31
+        size = jnp.maximum(0.0, 1 - jnp.abs(signed) / density)
+        return jnp.where(signed < 0, -size, size).T
+
+
+@struct.dataclass
+class Binary:
+    r"""Independent features, each 1 with probability $p_i$, else 0.
+
+    Attributes:
+        num_features: $n$, at least 1.
+        density: $p$, in $(0, 1]$; one number, or one per feature.
+    """
+
+    num_features: int = struct.field(pytree_node=False)
+    density: Float[Array, "*cells"] | float
+
+    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
+        """Draw `batch` independent vectors with one use of `key`."""
+        density = base.density(self.density, self.num_features)
+        uniform = base.uniform(key, batch, self.num_features)
+        return jnp.where(uniform < density, 1.0, 0.0).T
+
+
+def zipf_density(
+    num_features: int, *, largest: Float[Array, ""] | float, exponent: Float[Array, ""] | float
+) -> Float[Array, " features"]:
+    r"""Densities of a power law, $p_i = p_1 i^{-a}$ for $i = 1, \dots, n$.
+
+    Args:
+        num_features: $n$.
+        largest: $p_1$, in $(0, 1]$.
+        exponent: $a \ge 0$: 0 for equal densities, 1 for Zipf's law of words.
+    """
+    checks.count("num_features", num_features)
+    checks.interval(
+        "largest density", largest, low=0, high=1, open_low=True, remedy="it is a probability"
+    )
+    checks.interval("exponent", exponent, low=0, remedy="give 0 or more: the first is the largest")
+    ranks = jnp.arange(1, num_features + 1, dtype=jnp.result_type(float))
+    return jnp.asarray(largest, ranks.dtype) * ranks ** -jnp.asarray(exponent, ranks.dtype)
