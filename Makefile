@@ -28,7 +28,7 @@ benchmark: .venv/installed
 	@touch $@
 
 .venv/installed: .venv/created pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[baselines]
 	@touch $@
 
 .venv/installed-test: .venv/installed
