@@ -1,4 +1,14 @@
 from . import analysis, plotting, theory
+from .autoencoders import (
+    BatchTopKAutoencoder,
+    Decomposition,
+    GatedAutoencoder,
+    JumpReLUAutoencoder,
+    MatryoshkaAutoencoder,
+    ReLUAutoencoder,
+    TopKAutoencoder,
+    fit_autoencoder,
+)
 from .compiling import jit
 from .experiment import Bound, Claim
 from .features import (
@@ -45,19 +55,25 @@ from .training import (
 __all__ = [
     "Activations",
     "AnticorrelatedSets",
+    "BatchTopKAutoencoder",
     "Binary",
     "Bound",
     "Circles",
     "Claim",
     "Concepts",
     "CorrelatedSets",
+    "Decomposition",
     "Features",
     "FiniteData",
     "Fitted",
+    "GatedAutoencoder",
     "GaussianCopula",
     "Hierarchy",
     "History",
+    "JumpReLUAutoencoder",
     "LinearOutput",
+    "MatryoshkaAutoencoder",
+    "ReLUAutoencoder",
     "ReLUHidden",
     "ReLUOutput",
     "SignedSparseUniform",
@@ -67,6 +83,7 @@ __all__ = [
     "SweepError",
     "SweepInterrupted",
     "Task",
+    "TopKAutoencoder",
     "Trained",
     "TwoLayer",
     "activations",
@@ -76,6 +93,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "fit_autoencoder",
     "geometric_importance",
     "intervene",
     "jit",

@@ -1,5 +1,7 @@
 from . import (
+    baselines,
     concepts,
+    dictionaries,
     erasure,
     geometry,
     irreducibility,
@@ -8,11 +10,15 @@ from . import (
     neurons,
     phases,
     polytopes,
+    probing,
+    sparse_coding,
     superposition,
 )
 
 __all__ = [
+    "baselines",
     "concepts",
+    "dictionaries",
     "erasure",
     "geometry",
     "irreducibility",
@@ -21,5 +27,7 @@ __all__ = [
     "neurons",
     "phases",
     "polytopes",
+    "probing",
+    "sparse_coding",
     "superposition",
 ]

@@ -1,0 +1,445 @@
+r"""Linear probes: reading ONE binary label off hidden activations, and what to hold them against.
+
+A fit takes activations and labels to a `Probe`; `vmap` it over labels, or over a sweep. A score
+says nothing by itself. Hold it against the same fit to permuted labels (`selectivity`), to the
+activations of a model that was not trained (another array), against a `Probe` of random direction,
+against what labels without meaning allow (`toymodels.theory.memorisation`), and against the best
+that any readout can do, the AUROC of `posterior_log_odds`.
+
+With independent features, $h = W x + \varepsilon$ and a label $y$ that depends on $x_i$ alone,
+$\operatorname{Cov}(h, y) = W_i \operatorname{Cov}(x_i, y)$ exactly: `difference_of_means` points
+along $W_i$ whatever the other features do, and `mass_mean`, `ridge` and least squares along
+`decoding_directions`, $\operatorname{Cov}(h)^{-1} W_i$.
+
+References:
+    Alain, Bengio (2016), "Understanding Intermediate Layers Using Linear Classifier Probes".
+    Hewitt, Liang (2019), "Designing and Interpreting Probes with Control Tasks".
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import jax.scipy as jsp
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from toymodels import checks
+from toymodels.errors import InputError
+
+NEWTON_STEPS = 20
+"""Separable data need most: 16 in float32 with a penalty of 1e-7, 12 with 1e-3."""
+HALVINGS = 3
+"""Of a step of Newton's method that would raise the loss; only heavy tails need any."""
+
+
+class Probe(NamedTuple):
+    r"""The score $w \cdot h + b$: the label is read as true where it is positive.
+
+    Attributes:
+        direction: $w$.
+        intercept: $b$.
+    """
+
+    direction: Float[Array, " hidden"]
+    intercept: Float[Array, ""]
+
+
+Fit: TypeAlias = Callable[[Float[Array, "examples hidden"], Bool[Array, " examples"]], Probe]
+Measure: TypeAlias = Callable[
+    [Float[Array, " examples"], Bool[Array, " examples"]], Float[Array, ""]
+]
+
+
+def difference_of_means(
+    hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]
+) -> Probe:
+    r"""From one class to the other: $w = \mu_+ - \mu_-$, with 0 half-way between the means.
+
+    Returns:
+        NaN where labels of one class are traced.
+
+    Raises:
+        ValueError: labels of one class.
+    """
+    _check_classes(labels)
+    positive, negative = _means(hidden, labels)
+    direction = positive - negative
+    return Probe(direction, -direction @ (positive + negative) / 2)
+
+
+def mass_mean(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]) -> Probe:
+    r"""The mass-mean probe, which is linear discriminant analysis.
+
+    $$w = \Sigma^{-1} (\mu_+ - \mu_-), \qquad
+      b = -w \cdot \frac{\mu_+ + \mu_-}{2} + \log \frac{n_+}{n_-},$$
+
+    with $\Sigma$ the covariance within classes, that of each example about the mean of its class.
+    It is the posterior log odds of two Gaussian classes of one covariance. Scores do not change
+    under invertible affine maps of $h$.
+
+    Returns:
+        NaN where labels of one class are traced. 0 along directions in which no activation
+        differs, large but finite if classes differ where they do not vary.
+
+    Raises:
+        ValueError: labels of one class; fewer than `hidden` + 2 examples, for which $\Sigma$ has
+            no inverse.
+
+    References:
+        Marks, Tegmark (2023), "The Geometry of Truth".
+    """
+    _check_classes(labels)
+    examples, dimensions = hidden.shape
+    if examples < dimensions + 2:
+        raise InputError(
+            f"{examples} examples have no invertible covariance within two classes in {dimensions} "
+            f"dimensions: give {dimensions + 2} or more, or fit ridge or logistic"
+        )
+    positive, negative = _means(hidden, labels)
+    difference = positive - negative
+    share = jnp.mean(labels, dtype=hidden.dtype)
+    centred = hidden - jnp.mean(hidden, axis=0)[None, :]
+    total = centred.T @ centred / examples
+    # The covariance of all is that within classes and one more along the difference, which
+    # changes the length alone, and it is not singular where only the classes are constant.
+    direction = jnp.linalg.pinv(total, hermitian=True) @ difference
+    within = 1 - share * (1 - share) * (difference @ direction)
+    direction = direction / jnp.maximum(within, jnp.finfo(hidden.dtype).eps)
+    prior = jnp.log(share) - jnp.log1p(-share)
+    return Probe(direction, prior - direction @ (positive + negative) / 2)
+
+
+def ridge(
+    hidden: Float[Array, "examples hidden"],
+    labels: Bool[Array, " examples"],
+    *,
+    penalty: Float[Array, ""] | float,
+) -> Probe:
+    r"""Least squares to labels of 1 and -1, summed over examples, plus $\lambda \lVert w \rVert^2$.
+
+    The intercept is free of the penalty.
+
+    Args:
+        hidden: $h$.
+        labels: of the examples.
+        penalty: $\lambda > 0$.
+
+    Returns:
+        NaN where labels of one class are traced. Towards $\lambda = 0$ the direction is that of
+        `mass_mean`, towards infinity that of `difference_of_means`.
+
+    Raises:
+        ValueError: labels of one class; a penalty that is not positive.
+    """
+    _check_classes(labels)
+    _check_penalty(penalty)
+    targets = jnp.where(labels, 1.0, -1.0)
+    centre, mean = jnp.mean(hidden, axis=0), jnp.mean(targets)
+    centred = hidden - centre[None, :]
+    normal = centred.T @ centred + penalty * jnp.eye(centre.size)
+    direction = _solve(normal, centred.T @ (targets - mean))
+    return _both(labels, Probe(direction, mean - direction @ centre))
+
+
+def logistic(
+    hidden: Float[Array, "examples hidden"],
+    labels: Bool[Array, " examples"],
+    *,
+    penalty: Float[Array, ""] | float,
+) -> Probe:
+    r"""Logistic regression, by Newton's method.
+
+    $$\min_{w, b} \sum_k \log\bigl(1 + e^{-y_k (w \cdot h_k + b)}\bigr)
+      + \frac{\lambda}{2} \lVert w \rVert^2, \qquad y_k = \pm 1,$$
+
+    summed over examples, with the intercept free of the penalty: scikit-learn's
+    `LogisticRegression(C=1 / penalty)`.
+
+    Args:
+        hidden: $h$.
+        labels: of the examples.
+        penalty: $\lambda > 0$, which keeps separable data finite: as it goes to 0 they are
+            separated with the largest margin.
+
+    Returns:
+        NaN where labels of one class are traced.
+
+    Raises:
+        ValueError: labels of one class; a penalty that is not positive.
+    """
+    _check_classes(labels)
+    _check_penalty(penalty)
+    # About the mean, which only moves the intercept, the equations are well conditioned.
+    centre = jnp.mean(hidden, axis=0)
+    design = jnp.concatenate(
+        [hidden - centre[None, :], jnp.ones((labels.size, 1), hidden.dtype)], axis=1
+    )
+    signs = jnp.where(labels, 1.0, -1.0)
+    penalties = jnp.full(centre.size + 1, penalty, design.dtype).at[-1].set(0.0)
+    lengths = 0.5 ** jnp.arange(HALVINGS + 1, dtype=design.dtype)
+    slack = 1 + 8 * jnp.finfo(design.dtype).eps  # the loss rounds long before the gradient does
+
+    def loss(coefficients: Array, margins: Array) -> Array:
+        misfit = jnp.sum(jax.nn.softplus(-margins))
+        return misfit + jnp.sum(penalties * coefficients**2) / 2
+
+    def step(_: Int[Array, ""], coefficients: Array) -> Array:
+        margins = signs * (design @ coefficients)
+        wrong = jax.nn.sigmoid(-margins)
+        gradient = penalties * coefficients - design.T @ (signs * wrong)
+        curvature = wrong * jax.nn.sigmoid(margins)
+        hessian = design.T @ (curvature[:, None] * design) + jnp.diag(penalties)
+        newton = -_solve(hessian, gradient)
+        change = signs * (design @ newton)
+        losses = jax.vmap(lambda t: loss(coefficients + t * newton, margins + t * change))(lengths)
+        longest = jnp.argmax(losses <= loss(coefficients, margins) * slack)
+        return coefficients + lengths[longest] * newton
+
+    found = lax.fori_loop(0, NEWTON_STEPS, step, jnp.zeros(centre.size + 1, design.dtype))
+    direction = found[:-1]
+    return _both(labels, Probe(direction, found[-1] - direction @ centre))
+
+
+def scores(probe: Probe, hidden: Float[Array, "examples hidden"]) -> Float[Array, " examples"]:
+    r"""What a probe reads from each example, $w \cdot h + b$.
+
+    Raises:
+        ValueError: the probe was fitted to activations of another width.
+    """
+    if hidden.shape[1] != probe.direction.size:
+        raise InputError(
+            f"the probe reads {probe.direction.size} dimensions and the activations have "
+            f"{hidden.shape[1]}: fit it to activations of this site"
+        )
+    return hidden @ probe.direction + probe.intercept
+
+
+def accuracy(
+    scores: Float[Array, " examples"], labels: Bool[Array, " examples"]
+) -> Float[Array, ""]:
+    """Share of the examples whose score is positive exactly if the label is true.
+
+    Returns:
+        In $[0, 1]$. A constant reaches the share of the more frequent class: for sparse features,
+        nearly 1. NaN if a score is.
+    """
+    share = jnp.mean((scores > 0) == labels, dtype=scores.dtype)
+    return jnp.where(jnp.isnan(scores).any(), jnp.nan, share)
+
+
+def placements(
+    scores: Float[Array, " examples"], labels: Bool[Array, " examples"]
+) -> Float[Array, " examples"]:
+    r"""Share of the other class that each example is told apart from; ties count half.
+
+    For a positive the share of negatives below it, for a negative that of positives above it. The
+    mean over either class is the AUROC, and for the difference $\delta$ of the placements by two
+    scores of the same examples
+
+    $$\operatorname{Var}(\Delta \text{AUROC}) \approx \frac{\operatorname{Var}_+ \delta}{n_+}
+      + \frac{\operatorname{Var}_- \delta}{n_-}.$$
+
+    Returns:
+        In $[0, 1]$; NaN if a score is, or for labels of one class.
+
+    References:
+        DeLong, DeLong, Clarke-Pearson (1988), "Comparing the Areas under Two or More Correlated
+        Receiver Operating Characteristic Curves".
+    """
+    order = jnp.argsort(scores)
+    ascending = scores[order]
+    zero = jnp.zeros(1, jnp.int32)
+    positives = jnp.concatenate([zero, jnp.cumsum(labels[order], dtype=jnp.int32)])
+    below = jnp.searchsorted(ascending, scores, side="left")
+    not_above = jnp.searchsorted(ascending, scores, side="right")
+    positives_below = (positives[below] + positives[not_above]) / 2
+    negatives_below = (below + not_above) / 2 - positives_below
+    # Subtracted before the division, nothing is 0 exactly.
+    positives_above = positives[-1] - positives_below
+    placed = jnp.where(
+        labels,
+        negatives_below / (labels.size - positives[-1]),
+        positives_above / positives[-1],
+    )
+    one_class = (positives[-1] == 0) | (positives[-1] == labels.size)
+    return jnp.where(jnp.isnan(scores).any() | one_class, jnp.nan, placed)
+
+
+def auroc(scores: Float[Array, " examples"], labels: Bool[Array, " examples"]) -> Float[Array, ""]:
+    r"""How well scores tell two classes apart: $P(s_+ > s_-) + P(s_+ = s_-) / 2$.
+
+    `concepts.auroc` with labels in place of two groups, whose sizes a traced label does not tell,
+    and with sorting in place of all pairs.
+
+    Returns:
+        In $[0, 1]$: 1/2 for scores that do not depend on the label. NaN if a score is, or for
+        labels of one class.
+    """
+    placed = placements(scores, labels)
+    return jnp.sum(jnp.where(labels, placed, 0.0)) / jnp.sum(labels)
+
+
+def selectivity(
+    key: Key[Array, ""],
+    fit: Fit,
+    measure: Measure,
+    hidden: Float[Array, "examples hidden"],
+    labels: Bool[Array, " examples"],
+) -> Float[Array, ""]:
+    r"""What a probe scores on labels, beyond what it scores on the same labels permuted.
+
+    Both are measured on the examples that they were fitted to: a control task asks how much a
+    probe can memorise, and of examples that it has not seen, permuted labels are read by chance.
+
+    Args:
+        key: decides the permutation.
+        fit: of activations and labels, such as `difference_of_means`.
+        measure: of scores and labels, such as `accuracy` or `auroc`.
+        hidden: $h$.
+        labels: of the examples.
+
+    Returns:
+        In $[-1, 1]$, about 0 for labels that have nothing to do with $h$.
+
+    References:
+        Hewitt, Liang (2019), "Designing and Interpreting Probes with Control Tasks".
+    """
+
+    def fitted(labels: Bool[Array, " examples"]) -> Float[Array, ""]:
+        return measure(scores(fit(hidden, labels), hidden), labels)
+
+    return fitted(labels) - fitted(jax.random.permutation(key, labels))
+
+
+def decoding_directions(
+    weights: Float[Array, "hidden features"],
+    variances: Float[Array, " features"],
+    *,
+    noise: Float[Array, ""] | float,
+) -> Float[Array, "hidden features"]:
+    r"""The best linear readout of each of independent features from $h = W x + \varepsilon$.
+
+    $$(W V W^\top + \sigma^2 1)^{-1} W V, \qquad V = \operatorname{diag}(\operatorname{Var} x_j),$$
+
+    the population's least squares. Column $i$ is along $\operatorname{Cov}(h)^{-1} W_i$, to which
+    `mass_mean` and, without penalty, `ridge` converge for every label that depends on $x_i$ alone.
+
+    Args:
+        weights: $W$.
+        variances: $\operatorname{Var} x_j$ of independent features.
+        noise: $\sigma > 0$, the standard deviation of each coordinate of $\varepsilon$.
+
+    Returns:
+        One column per feature, zero for a zero column of `weights`.
+
+    Raises:
+        ValueError: noise that is not positive.
+    """
+    _check_noise(noise)
+    signal = weights * variances[None, :]
+    covariance = signal @ weights.T + noise**2 * jnp.eye(weights.shape[0])
+    return _solve(covariance, signal)
+
+
+def posterior_log_odds(
+    hidden: Float[Array, "examples hidden"],
+    centres: Float[Array, "states hidden"],
+    log_weights: Float[Array, " states"],
+    labels: Bool[Array, " states"],
+    *,
+    noise: Float[Array, ""] | float,
+) -> Float[Array, " examples"]:
+    r"""The best score of all: the log odds of the label, given activations with Gaussian noise.
+
+    A state $k$ of probability $\pi_k$ has the label $y_k$ and the activation
+    $h = c_k + \varepsilon$, $\varepsilon \sim N(0, \sigma^2 1)$:
+
+    $$\log \frac{P(y \mid h)}{P(\bar y \mid h)} =
+      \log \frac{\sum_{k: y_k} \pi_k e^{-\lVert h - c_k \rVert^2 / 2 \sigma^2}}
+                {\sum_{k: \bar y_k} \pi_k e^{-\lVert h - c_k \rVert^2 / 2 \sigma^2}}.$$
+
+    By the Neyman-Pearson lemma no score of $h$, linear or not, has a larger expected AUROC. It is
+    exact for features of finitely many values (`binary_states`). Otherwise take $K$ fresh samples
+    as states, alike in weight. AUROCs then enclose the ceiling in expectation: of activations of
+    other samples it is at most the ceiling, for it is one more score; of noisy activations of the
+    states themselves at least the ceiling, for it is the best score of a world that knows which
+    $K$ samples there are. Both converge to it with $K$.
+
+    Args:
+        hidden: $h$, noise included.
+        centres: $c_k$, such as $W x_k$.
+        log_weights: $\log \pi_k$, up to a constant.
+        labels: $y_k$.
+        noise: $\sigma > 0$.
+
+    Returns:
+        Infinite where the density of one class vanishes in floating point, or has no state.
+
+    Raises:
+        ValueError: noise that is not positive.
+    """
+    _check_noise(noise)
+    # Without |h|^2, which all states share.
+    logits = (hidden @ centres.T - jnp.sum(centres**2, axis=1)[None, :] / 2) / noise**2
+    logits = logits + log_weights[None, :]
+    likelihood = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
+    positive = likelihood @ jnp.where(labels, 1.0, 0.0)
+    negative = likelihood @ jnp.where(labels, 0.0, 1.0)
+    return jnp.log(positive) - jnp.log(negative)
+
+
+def binary_states(
+    density: Float[Array, " features"],
+) -> tuple[Bool[Array, "states features"], Float[Array, " states"]]:
+    r"""All $2^n$ vectors of independent features of 0 and 1, and their log probabilities.
+
+    Args:
+        density: $p_i$, the probability of 1, above 0 and below 1.
+
+    Raises:
+        ValueError: more than 16 features.
+    """
+    num_features = density.size
+    if num_features > 16:
+        raise InputError(f"{num_features} features have 2^{num_features} states: give 16 or fewer")
+    states = (jnp.arange(2**num_features)[:, None] >> jnp.arange(num_features)[None, :]) % 2 == 1
+    each = jnp.where(states, jnp.log(density)[None, :], jnp.log1p(-density)[None, :])
+    return states, jnp.sum(each, axis=1)
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    """By Cholesky's factors: all matrices here are symmetric and positive definite."""
+    return jsp.linalg.cho_solve(jsp.linalg.cho_factor(matrix), right)
+
+
+def _means(
+    hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]
+) -> tuple[Float[Array, " hidden"], Float[Array, " hidden"]]:
+    positive = jnp.where(labels, 1.0, 0.0)
+    negative = 1 - positive
+    return positive @ hidden / jnp.sum(positive), negative @ hidden / jnp.sum(negative)
+
+
+def _both(labels: Bool[Array, " examples"], probe: Probe) -> Probe:
+    """NaN where there is one class: the best probe is a constant, and at infinity if logistic."""
+    both = jnp.any(labels) & ~jnp.all(labels)
+    return Probe(*(jnp.where(both, part, jnp.nan) for part in probe))
+
+
+def _check_classes(labels: Bool[Array, " examples"]) -> None:
+    if not isinstance(labels, Tracer) and bool(jnp.all(labels == labels[0])):
+        raise InputError(
+            f"all labels are {bool(labels[0])}: a probe needs examples of both classes"
+        )
+
+
+def _check_penalty(penalty: Float[Array, ""] | float) -> None:
+    checks.interval("penalty", penalty, low=0, open_low=True, remedy="give a positive penalty")
+
+
+def _check_noise(noise: Float[Array, ""] | float) -> None:
+    remedy = "without noise all states with different activations are told apart"
+    checks.interval("noise", noise, low=0, open_low=True, remedy=remedy)

@@ -1,0 +1,114 @@
+r"""Sparse codes of given activations for a GIVEN dictionary: what an encoder could do at best.
+
+An encoder of a sparse autoencoder is one linear map and one nonlinearity. Here the codes are
+optimised for each example by itself, so for the same dictionary and penalty no encoder has a
+lower loss than `lasso_codes`. ONE example; `vmap` over a batch, or a sweep.
+
+References:
+    Beck and Teboulle (2009), "A Fast Iterative Shrinkage-Thresholding Algorithm for Linear Inverse
+    Problems".
+    Pati, Rezaiifar, Krishnaprasad (1993), "Orthogonal matching pursuit".
+    O'Neill et al. (2024), "Compute Optimal Inference and Provable Amortisation Gap in Sparse
+    Autoencoders".
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from toymodels import checks
+from toymodels.errors import InputError
+
+
+def lasso_codes(
+    dictionary: Float[Array, "hidden latents"],
+    activation: Float[Array, " hidden"],
+    penalty: Float[Array, ""] | float,
+    *,
+    iterations: int,
+) -> Float[Array, " latents"]:
+    r"""The codes $z \ge 0$ that minimise $\lVert h - D z \rVert^2 + \lambda \sum_l z_l$ (FISTA).
+
+    The squared error is summed over dimensions, as in the losses of `autoencoders`. Codes are
+    unique for independent columns. Momentum starts again where it points uphill, after O'Donoghue
+    and Candes (2015), so that some hundred iterations reach the rounding of float32; some thousand
+    where columns are almost dependent.
+
+    Args:
+        dictionary: $D$; a penalty means what columns of unit length make of it.
+        activation: $h$, less the decoder's bias if there is one.
+        penalty: $\lambda \ge 0$.
+        iterations: of one product with $D^\top D$ each.
+
+    Returns:
+        At least 0, most of them exactly 0; a column of length 0 has the code 0.
+    """
+    checks.interval("penalty", penalty, low=0, remedy="it weighs the sum of the codes")
+    checks.count("iterations", iterations)
+    gram = dictionary.T @ dictionary
+    # Half the loss has the gradient D^T D z - D^T h + penalty / 2.
+    linear = dictionary.T @ activation - penalty / 2
+    curvature = jnp.linalg.norm(dictionary, ord=2) ** 2
+    step = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1.0), 0.0)
+
+    def iterate(_: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        codes, ahead, time = state
+        moved = jnp.maximum(0.0, ahead + step * (linear - gram @ ahead))
+        restart = jnp.vdot(ahead - moved, moved - codes) > 0
+        later = jnp.where(restart, 1.0, (1 + jnp.sqrt(1 + 4 * time**2)) / 2)
+        momentum = jnp.where(restart, 0.0, (time - 1) / later)
+        return moved, moved + momentum * (moved - codes), later
+
+    start = jnp.zeros_like(linear)
+    codes, _, _ = lax.fori_loop(0, iterations, iterate, (start, start, jnp.ones_like(linear[0])))
+    return jnp.where(jnp.any(dictionary != 0, axis=0), codes, 0.0)
+
+
+def pursuit_codes(
+    dictionary: Float[Array, "hidden latents"], activation: Float[Array, " hidden"], *, active: int
+) -> Float[Array, " latents"]:
+    r"""Codes of either sign with at most $k$ that are not 0 (orthogonal matching pursuit).
+
+    $k$ times the column with the greatest $|\cos|$ with the residual joins, and all codes are
+    fitted again by least squares. Greedy: it finds the codes of $k$ true columns whatever their
+    values if $|\cos| < 1/(2k - 1)$ between any two, and need not otherwise.
+
+    Args:
+        dictionary: $D$.
+        activation: $h$.
+        active: $k$, at most the number of dimensions or latents.
+
+    Returns:
+        Exactly 0 but for $k$ codes or, where fewer leave no residual, as few.
+
+    References:
+        Tropp (2004), "Greed is good: algorithmic results for sparse approximation".
+    """
+    hidden, latents = dictionary.shape
+    checks.count("active", active)
+    if active > min(hidden, latents):
+        raise InputError(
+            f"active is {active} for {latents} latents in {hidden} dimensions: give at most "
+            f"{min(hidden, latents)}"
+        )
+    lengths = jnp.linalg.norm(dictionary, axis=0)
+    directions = dictionary / jnp.where(lengths > 0, lengths, 1.0)[None, :]
+    # What rounding leaves of a residual does not choose a column.
+    negligible = 16 * jnp.finfo(activation.dtype).eps * jnp.linalg.norm(activation)
+
+    def choose(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        chosen, residual = state
+        scores = jnp.where(chosen, -1.0, jnp.abs(directions.T @ residual))
+        best = jnp.arange(latents) == jnp.argmax(scores)
+        chosen = chosen | (best & (jnp.linalg.norm(residual) > negligible) & (lengths > 0))
+        return (chosen, activation - directions @ fitted(chosen)), None
+
+    def fitted(chosen: Array) -> Array:
+        # Columns of 0 get the code 0 from the least norm.
+        return jnp.linalg.pinv(jnp.where(chosen[None, :], directions, 0.0)) @ activation
+
+    (chosen, _), _ = lax.scan(choose, (jnp.zeros(latents, bool), activation), None, length=active)
+    codes = jnp.where(chosen, fitted(chosen), 0.0)
+    return codes / jnp.where(lengths > 0, lengths, 1.0)

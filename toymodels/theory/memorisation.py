@@ -1,0 +1,56 @@
+r"""How many labels without meaning a linear probe can fit: Cover's count of dichotomies.
+
+References:
+    Cover (1965), "Geometrical and Statistical Properties of Systems of Linear Inequalities with
+    Applications in Pattern Recognition".
+"""
+
+import math
+
+from scipy import special
+
+from toymodels import checks
+
+
+def separable_dichotomies(num_points: int, num_parameters: int) -> int:
+    r"""In how many ways hyperplanes can divide points in two, $C(N, d)$.
+
+    $$C(N, d) = 2 \sum_{k=0}^{d-1} \binom{N-1}{k},$$
+
+    the same for all $N$ points in general position, wherever they are.
+
+    Args:
+        num_points: $N$.
+        num_parameters: $d$, of a probe: the dimensions, and one more with an intercept.
+
+    Returns:
+        All $2^N$ labellings if $N \le d$.
+    """
+    checks.count("num_points", num_points)
+    checks.count("num_parameters", num_parameters)
+    return 2 * sum(math.comb(num_points - 1, k) for k in range(min(num_parameters, num_points)))
+
+
+def separability(num_points: int, num_parameters: int) -> float:
+    r"""Probability that a linear probe fits labels from coin tosses without an error.
+
+    $$P = 2^{-N} C(N, d) = P\bigl(\text{Binomial}(N - 1, 1/2) \le d - 1\bigr).$$
+
+    Whatever a probe gains on labels with a meaning, this much it would have gained without. It
+    falls from 1 to 0 around $N = 2 d$, the capacity, within about $\sqrt{N}$.
+
+    Args:
+        num_points: $N$, in general position: no $d$ of them dependent (without an intercept), or
+            in one hyperplane (with).
+        num_parameters: $d$, of a probe: the dimensions, and one more with an intercept.
+
+    Returns:
+        In $(0, 1]$: 1 for $N \le d$, 1/2 at $N = 2 d$. Points that are not in general position
+        can be separated in fewer ways. Labels of given class sizes, such as permuted ones, have
+        another probability, which depends on the points.
+    """
+    checks.count("num_points", num_points)
+    checks.count("num_parameters", num_parameters)
+    if num_parameters >= num_points:
+        return 1.0
+    return float(special.bdtr(num_parameters - 1, num_points - 1, 0.5))
