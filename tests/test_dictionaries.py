@@ -16,7 +16,7 @@ from toymodels.theory import dictionaries as exact
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=10)
 seeds = st.integers(0, 2**32 - 1)
-shapes = st.sampled_from([(4, 3, 6), (4, 6, 3)])  # hidden, latents, features
+shapes = st.sampled_from([(4, 3, 6), (4, 6, 3), (4, 6, 6)])  # hidden, latents, features
 
 
 @jax.jit
@@ -156,9 +156,9 @@ def test_explained_variance_of_what_does_not_vary():
 
 
 def test_sizes_of_codes():
-    latents = jnp.array([[1.0, 0.0, 0.0], [-2.0, 0.5, 0.0]])
-    assert dictionaries.l0(latents) == 1.5
-    np.testing.assert_allclose(dictionaries.dead_fraction(latents), 1 / 3)
+    latents = jnp.array([[1.0, 0.0, 0.0, 0.0], [-2.0, 0.5, 0.0, -1.0]])
+    assert dictionaries.l0(latents) == 2
+    assert dictionaries.dead_fraction(latents) == 1 / 4
     hidden = jnp.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]])
     halves = jnp.array([[2.5, 0.0], [1.0, 0.0], [7.0, 7.0]])
     assert dictionaries.shrinkage(hidden, halves) == 0.5  # the last example has no length

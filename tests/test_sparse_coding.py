@@ -76,6 +76,13 @@ def test_orthonormal_columns_shrink_by_half_the_penalty():
     np.testing.assert_allclose(codes, jnp.maximum(rows - 0.25, 0), atol=1e-6)
 
 
+def test_momentum_finds_codes_of_almost_parallel_columns():
+    # The condition number is 199: without momentum exp(-300 / 199) of the error would be left.
+    dictionary = jnp.array([[1.0, 0.99], [0.0, (1 - 0.99**2) ** 0.5]])
+    codes = lasso(dictionary, (dictionary @ jnp.array([1.0, 2.0]))[None, :], 0.0, 300)
+    np.testing.assert_allclose(codes, [[1, 2]], rtol=1e-3)
+
+
 @properties
 @given(seeds)
 def test_pursuit_is_that_of_scikit_learn(seed):

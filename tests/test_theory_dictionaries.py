@@ -133,17 +133,18 @@ def test_the_best_pair_is_absorption_without_and_the_truth_with_many_solo_childr
     np.testing.assert_allclose(other.angles, (angle / 2, angle), atol=1e-3)
 
 
-def test_no_pair_on_a_grid_is_better_than_the_best():
+@pytest.mark.parametrize("alone", [0.01, 0.2])
+def test_no_pair_on_a_grid_is_better_than_the_best(alone):
     grid = np.linspace(-0.3, 2, 24)
-    for solo in (0.0, 0.01, 0.03):
-        best = dictionaries.best_pair(math.pi / 2, 0.2, 0.1, solo, 0.1).loss
-        losses = [
-            dictionaries.coding_loss(pair(low, high), examples(math.pi / 2), 0.1) @ [0.2, 0.1, solo]
-            for low in grid
-            for high in grid[grid > low]
-        ]
-        assert best <= min(losses) + 1e-12
-        assert min(losses) < 1.05 * best
+    pairs = [(low, high) for low in grid for high in grid[grid > low]]
+    losses = np.array(
+        [dictionaries.coding_loss(pair(*each), examples(math.pi / 2), 0.1) for each in pairs]
+    )
+    for solo in (0.0, 0.003, 0.01, 0.03, 0.1):
+        best = dictionaries.best_pair(math.pi / 2, alone, 0.1, solo, 0.1).loss
+        least = (losses @ [alone, 0.1, solo]).min()
+        assert best <= least + 1e-12
+        assert least < 1.1 * best
 
 
 @properties
@@ -175,6 +176,8 @@ def test_numbers_of_hedging():
 def test_what_has_no_answer_is_refused():
     with pytest.raises(errors.InputError, match="silences latents"):
         dictionaries.true_loss(math.pi / 2, 0.1, 0.1, 0.1, 1.5)
+    with pytest.raises(errors.InputError, match="silences latents"):
+        dictionaries.true_loss(2.6, 0.1, 0.1, 0.1, 0.4)
     with pytest.raises(errors.InputError, match="all together"):
         dictionaries.best_pair(1, 0.5, 0.4, 0.2, 0.1)
     with pytest.raises(errors.InputError, match="all together"):

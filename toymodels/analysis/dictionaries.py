@@ -46,7 +46,7 @@ def match(
         matched with whatever is left.
     """
     similarity = _cosines(weights, dictionary)
-    # The search would not end on what is not finite.
+    # The search is not made for what is not finite.
     cost = -jnp.where(jnp.isfinite(similarity), similarity, 0.0)
     rows, columns = optax.assignment.hungarian_algorithm(cost)
     return jnp.full(weights.shape[1], -1).at[rows].set(columns)

@@ -63,7 +63,7 @@ def lasso_codes(
 
     start = jnp.zeros_like(linear)
     codes, _, _ = lax.fori_loop(0, iterations, iterate, (start, start, jnp.ones_like(linear[0])))
-    return jnp.where(jnp.any(dictionary != 0, axis=0), codes, 0.0)
+    return codes
 
 
 def pursuit_codes(
@@ -100,9 +100,8 @@ def pursuit_codes(
 
     def choose(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         chosen, residual = state
-        scores = jnp.where(chosen, -1.0, jnp.abs(directions.T @ residual))
-        best = jnp.arange(latents) == jnp.argmax(scores)
-        chosen = chosen | (best & (jnp.linalg.norm(residual) > negligible) & (lengths > 0))
+        best = jnp.arange(latents) == jnp.argmax(jnp.abs(directions.T @ residual))
+        chosen = chosen | (best & (jnp.linalg.norm(residual) > negligible))
         return (chosen, activation - directions @ fitted(chosen)), None
 
     def fitted(chosen: Array) -> Array:
