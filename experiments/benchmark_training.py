@@ -82,8 +82,9 @@ SMOKE = Config(
     batch=16,
     rounds=1,
     growth_cells=(4, 8),
-    growth_features=((2, 1),),
-    growth_steps=(10,),
+    # Each would be a process that compiles a program of its own.
+    growth_features=(),
+    growth_steps=(),
 )
 
 

@@ -82,8 +82,8 @@ class Config:
 
 # Its bases are its pairs, which compiles one program less.
 SMOKE = Config(
-    densities=(0.05, 0.7), pair_densities=(0.05,), independent_densities=(0.05,),
-    basis_densities=(0.05,), num_seeds=6, num_bases=6, set_size=2, steps=20, batch=64,
+    densities=(0.05,), pair_densities=(0.05,), independent_densities=(0.05,),
+    basis_densities=(0.05,), num_seeds=5, num_bases=5, set_size=2, steps=20, batch=64,
 )  # fmt: skip
 
 
@@ -183,13 +183,18 @@ def branch(num_collapsed: int, density: float) -> Solution:
     return lowest(kept) if kept else found[0]._replace(loss=np.nan)
 
 
-def crossing(fewer: int, between: tuple[float, float]) -> float:
-    """The density at which the branches with so many collapsed pairs and one more are equal."""
+def crossing(fewer: int, between: tuple[float, float], densities: tuple[float, ...]) -> float:
+    """The density at which the branches with so many collapsed pairs and one more are equal.
+
+    NaN if there is none between two densities, or these are not among those of the figure.
+    """
 
     def gap(density: float) -> float:
         return branch(fewer, density).loss - branch(fewer + 1, density).loss
 
     low, high = between
+    if not min(densities) <= low < high <= max(densities):
+        return np.nan
     crosses = gap(low) < 0 < gap(high)
     return float(optimize.brentq(gap, low, high, xtol=1e-3)) if crosses else np.nan  # pyright: ignore
 
@@ -247,7 +252,7 @@ def run(config: Config) -> xr.Dataset:
         ),
         optimum_loss=("set_density", [each.loss for each in optima]),
         two_loss=("two_density", [each.loss for each in twos]),
-        crossing=("fewer", [crossing(*each) for each in enumerate(CROSSINGS)]),
+        crossing=("fewer", [crossing(*each, many) for each in enumerate(CROSSINGS)]),
         two_density=list(config.pair_densities),
     ).assign_attrs(density=config.density)
 
@@ -576,7 +581,7 @@ def draw_counts(axes: Any, results: xr.Dataset) -> None:
         axes.scatter(density, np.full(shown.sum(), number), 60 * (every == number).mean(axis=1),
                      color="0.6", label=None if number else "share of seeds")  # fmt: skip
     axes.plot(density, collapsed(best(results)[shown, :-1]).sum(axis=1), "C3.", label="best seed")
-    edges = np.array([0.008, *results["crossing"].values, 1])
+    edges = np.array([0.008, *results["crossing"].dropna("fewer").values, 1])
     axes.stairs(range(len(edges) - 1), edges, baseline=None, color="k", lw=0.9, label="optimum")
     axes.set(xscale="log", xlabel="density $p$ of a pair", ylabel="collapsed pairs",
              yticks=range(PAIRS + 1))  # fmt: skip

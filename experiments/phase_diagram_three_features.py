@@ -76,9 +76,12 @@ def run(config: Config) -> xr.Dataset:
         )
         return read(trained.params["weights"], trained.params["bias"])
 
+    @jax.jit  # so that it is traced once, not every time that `sweep` traces the cell
+    def free_optimum(key: Any, density: Any, importance: Any) -> Any:
+        return tm.theory.free_optimum(key, 2, density, importance, num_random=config.num_starts)
+
     def free_cell(key: Any, *, density: Any, importance: Any) -> dict[str, Any]:
-        numbers = jnp.full(3, density), importances(importance)
-        lowest = tm.theory.free_optimum(key, 2, *numbers, num_random=config.num_starts)
+        lowest = free_optimum(key, jnp.full(3, density), importances(importance))
         return {"loss": lowest.loss, **read(lowest.weights, lowest.bias)}
 
     trained = tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims)

@@ -68,7 +68,8 @@ class Config:
     """For the loss of each trained model."""
 
 
-SMOKE = Config(num_features=8, hidden=2, num_densities=3, steps=50, batch=32, examples=256)
+# In one dimension there are only dedicated features and digons, the programs that compile fast.
+SMOKE = Config(num_features=8, hidden=1, num_densities=3, steps=50, batch=32, examples=256)
 
 
 def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
@@ -121,15 +122,15 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     )
     unit = trained["density"] / 3 - trained["density"] ** 2 / 4
     gains = [
-        [polytopes.arrangement(polytope, 1 / inverse).gain for inverse in inverses]
+        [_gain(polytope, 1 / inverse, config.hidden) for inverse in inverses]
         for polytope in POLYTOPES.values()
     ]
     found = trained[["dimensionality"]].assign(
         trained_gain=(config.num_features * unit - losses) / (config.hidden * unit),
         trained_gain_error=errors / (config.hidden * unit),
         gain=(("polytope", "inverse"), gains),
-        crossing=("pair", [_crossing(pair) for pair in CROSSINGS]),
-        four_simplex_gain=polytopes.arrangement(FOUR_SIMPLEX, 1 / inverses[0]).gain,
+        crossing=("pair", [_crossing(pair, config.hidden) for pair in CROSSINGS]),
+        four_simplex_gain=_gain(FOUR_SIMPLEX, 1 / inverses[0], config.hidden),
     )
     labels: dict[str, Any] = {
         "inverse": inverses,
@@ -139,9 +140,18 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     return found.assign_coords(labels).assign_attrs(hidden=config.hidden)
 
 
-def _crossing(pair: str) -> float:
-    """1/p at which a pair of polytopes gains the same."""
+def _gain(polytope: polytopes.Polytope, density: float, hidden: int) -> float:
+    """NaN if the hidden space has too few dimensions for it."""
+    if len(polytope.vertices) > hidden:
+        return np.nan
+    return polytopes.arrangement(polytope, density).gain
+
+
+def _crossing(pair: str, hidden: int) -> float:
+    """1/p at which a pair of polytopes gains the same; NaN if one does not fit."""
     first, second = (POLYTOPES[name] for name in pair.split(" to "))
+    if max(len(first.vertices), len(second.vertices)) > hidden:
+        return np.nan
     low, high = CROSSINGS[pair]
     return 1 / polytopes.crossing(first, second, between=(1 / high, 1 / low))
 
