@@ -180,7 +180,7 @@ def intervene(
     params: PyTree,
     features: Float[Array, " features"],
     patches: Mapping[str, Patch],
-) -> Array:
+) -> Any:
     """The output for one feature vector with the values at some sites replaced.
 
     Patching a site with its own value changes no bit of the output. A patch may itself call

@@ -180,7 +180,7 @@ def logistic(
     signs = jnp.where(labels, 1.0, -1.0)
     penalties = jnp.full(centre.size + 1, penalty, design.dtype).at[-1].set(0.0)
     lengths = 0.5 ** jnp.arange(HALVINGS + 1, dtype=design.dtype)
-    slack = 1 + 8 * jnp.finfo(design.dtype).eps  # the loss rounds long before the gradient does
+    rounding = 8 * jnp.finfo(design.dtype).eps
 
     def loss(coefficients: Array, margins: Array) -> Array:
         misfit = jnp.sum(jax.nn.softplus(-margins))
@@ -192,10 +192,14 @@ def logistic(
         gradient = penalties * coefficients - design.T @ (signs * wrong)
         curvature = wrong * jax.nn.sigmoid(margins)
         hessian = design.T @ (curvature[:, None] * design) + jnp.diag(penalties)
-        newton = -_solve(hessian, gradient)
+        # Where rounding makes it singular, what is added does not move the optimum.
+        damping = rounding * jnp.trace(hessian) * jnp.eye(gradient.size)
+        plain, damped = _solve(hessian, gradient), _solve(hessian + damping, gradient)
+        newton = -jnp.where(jnp.isfinite(plain).all(), plain, damped)
         change = signs * (design @ newton)
         losses = jax.vmap(lambda t: loss(coefficients + t * newton, margins + t * change))(lengths)
-        longest = jnp.argmax(losses <= loss(coefficients, margins) * slack)
+        # The loss rounds long before the gradient does, so equal ones are taken.
+        longest = jnp.argmax(losses <= loss(coefficients, margins) * (1 + rounding))
         return coefficients + lengths[longest] * newton
 
     found = lax.fori_loop(0, NEWTON_STEPS, step, jnp.zeros(centre.size + 1, design.dtype))
@@ -264,8 +268,8 @@ def placements(
         negatives_below / (labels.size - positives[-1]),
         positives_above / positives[-1],
     )
-    one_class = (positives[-1] == 0) | (positives[-1] == labels.size)
-    return jnp.where(jnp.isnan(scores).any() | one_class, jnp.nan, placed)
+    # Of one class it is 0/0 by itself.
+    return jnp.where(jnp.isnan(scores).any(), jnp.nan, placed)
 
 
 def auroc(scores: Float[Array, " examples"], labels: Bool[Array, " examples"]) -> Float[Array, ""]:

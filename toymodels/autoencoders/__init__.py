@@ -1,0 +1,23 @@
+"""Sparse autoencoders: one activation vector as a sparse sum of learned directions."""
+
+from toymodels.autoencoders.base import Decomposition, dictionary
+from toymodels.autoencoders.fitting import fit_autoencoder
+from toymodels.autoencoders.penalties import (
+    GatedAutoencoder,
+    JumpReLUAutoencoder,
+    MatryoshkaAutoencoder,
+    ReLUAutoencoder,
+)
+from toymodels.autoencoders.top_k import BatchTopKAutoencoder, TopKAutoencoder
+
+__all__ = [
+    "BatchTopKAutoencoder",
+    "Decomposition",
+    "GatedAutoencoder",
+    "JumpReLUAutoencoder",
+    "MatryoshkaAutoencoder",
+    "ReLUAutoencoder",
+    "TopKAutoencoder",
+    "dictionary",
+    "fit_autoencoder",
+]
