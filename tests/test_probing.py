@@ -27,15 +27,25 @@ FITS = {
     "ridge": partial(probing.ridge, penalty=3.0),
     "logistic": partial(probing.logistic, penalty=0.5),
 }
-# Traced, as in a sweep; `penalty` too.
-COMPILED = {name: jax.jit(fit) for name, fit in FITS.items()}
+# Traced, as in a sweep, the penalty too.
 ridge = jax.jit(lambda hidden, labels, penalty: probing.ridge(hidden, labels, penalty=penalty))
 logistic = jax.jit(
     lambda hidden, labels, penalty: probing.logistic(hidden, labels, penalty=penalty)
 )
+COMPILED = {
+    "difference of means": jax.jit(probing.difference_of_means),
+    "mass-mean": jax.jit(probing.mass_mean),
+    "ridge": lambda hidden, labels: ridge(hidden, labels, 3.0),
+    "logistic": lambda hidden, labels: logistic(hidden, labels, 0.5),
+}
 mass_mean, difference_of_means = COMPILED["mass-mean"], COMPILED["difference of means"]
 auroc, placements = jax.jit(probing.auroc), jax.jit(probing.placements)
-accuracy = jax.jit(probing.accuracy)
+accuracy, binary_states = jax.jit(probing.accuracy), jax.jit(probing.binary_states)
+
+
+@jax.jit
+def log_odds(hidden, centres, log_weights, labels, noise):
+    return probing.posterior_log_odds(hidden, centres, log_weights, labels, noise=noise)
 
 
 def world(seed, examples=120):
@@ -255,26 +265,23 @@ def test_the_posterior_is_a_mixture(seed):
     squares = np.sum((hidden[:, None] - centres[None]) ** 2, axis=2)
     likelihood = weights * np.exp(-squares / 2 / 0.5**2)
     expected = np.log(likelihood[:, labels].sum(axis=1) / likelihood[:, ~labels].sum(axis=1))
-    actual = probing.posterior_log_odds(
-        *single(hidden, centres, np.log(weights), labels), noise=0.5
-    )
+    actual = log_odds(*single(hidden, centres, np.log(weights), labels), 0.5)
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 def test_one_feature_has_the_posterior_of_two_normals():
     weight, density, noise = np.array([0.6, -0.8]), 0.2, 0.4
-    states, log_weights = probing.binary_states(jnp.array([density]))
+    states, log_weights = binary_states(jnp.array([density]))
     hidden = np.random.default_rng(0).normal(size=(9, 2))
-    actual = probing.posterior_log_odds(
-        single(hidden)[0], states @ single(weight[None])[0], log_weights, states[:, 0], noise=noise
-    )
+    centres = np.outer(states, weight)
+    actual = log_odds(*single(hidden, centres), log_weights, states[:, 0], noise)
     prior = np.log(density / (1 - density))
     np.testing.assert_allclose(actual, (hidden @ weight - 0.5) / noise**2 + prior, atol=1e-4)
 
 
 def test_all_states_of_binary_features():
     density = np.array([0.1, 0.5, 0.9])
-    states, log_weights = probing.binary_states(*single(density))
+    states, log_weights = binary_states(*single(density))
     weights = np.exp(np.asarray(log_weights, float))
     assert len(np.unique(states, axis=0)) == 8
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
@@ -339,10 +346,8 @@ def test_a_free_intercept_reads_each_class_as_often_as_it_is():
 def test_alone_in_its_dimension_a_feature_is_read_as_well_as_can_be():
     weights = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, -0.8]])
     features, hidden = superposed(jax.random.key(0), weights, 0.3, 0.4, 500)
-    states, log_weights = probing.binary_states(jnp.full(3, 0.3))
-    best = probing.posterior_log_odds(
-        hidden, states @ weights.T, log_weights, states[:, 0], noise=0.4
-    )
+    states, log_weights = binary_states(jnp.full(3, 0.3))
+    best = log_odds(hidden, states @ weights.T, log_weights, states[:, 0], 0.4)
     np.testing.assert_allclose(
         auroc(best, features[:, 0]), auroc(hidden @ weights[:, 0], features[:, 0]), atol=1e-5
     )
@@ -424,6 +429,15 @@ def test_a_weak_penalty_separates_all_that_can_be():
     assert count + 2 == memorisation.separable_dichotomies(8, 4)
 
 
+def test_hardly_a_penalty_on_few_points_stays_finite():
+    random = np.random.default_rng(0)
+    hidden, labels = 0.3 * random.normal(size=(3000, 8, 4)), random.random((3000, 8)) < 0.5
+    both = labels.any(axis=1) & ~labels.all(axis=1)
+    each = jax.jit(jax.vmap(partial(probing.logistic, penalty=1e-7)))
+    # In float32 some of the equations are singular.
+    assert np.all(np.isfinite(each(*single(hidden[both], labels[both])).direction))
+
+
 @pytest.mark.parametrize("name", sorted(FITS))
 def test_one_class_has_no_probe(name):
     hidden = single(np.random.default_rng(0).normal(size=(6, 2)))[0]
@@ -431,7 +445,7 @@ def test_one_class_has_no_probe(name):
         with pytest.raises(errors.InputError, match=f"all labels are {value}"):
             FITS[name](hidden, jnp.full(6, value))
     labels = jnp.array([[True] * 6, [True, False] * 3, [False] * 6])
-    each = jax.vmap(FITS[name], (None, 0))(hidden, labels)
+    each = jax.jit(jax.vmap(FITS[name], (None, 0)))(hidden, labels)
     for part in each:
         finite = np.isfinite(part).reshape(3, -1).all(axis=1)
         np.testing.assert_array_equal(finite, [False, True, False])
