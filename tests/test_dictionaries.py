@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from scipy import optimize
 from sklearn import metrics
 
 from toymodels import errors
-from toymodels.analysis import dictionaries
+from toymodels.analysis import dictionaries, probing, sparse_coding
 from toymodels.theory import dictionaries as exact
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
@@ -249,3 +250,42 @@ def test_a_stack_of_models_is_scored_as_each_alone():
     together = jax.jit(jax.vmap(dictionaries.mcc, (0, None)))(stack, weights)
     alone = [compared(dictionary, weights)["mcc"] for dictionary in stack]
     np.testing.assert_allclose(together, alone, rtol=1e-6)
+
+
+@pytest.fixture
+def unchecked():
+    """As users call: the test run's own checks of shapes would come first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        dictionaries.match,
+        dictionaries.mcc,
+        dictionaries.mean_max_cosine,
+        dictionaries.uniqueness,
+        lambda d, w: dictionaries.hedging_degree(d, w, jnp.arange(2)),
+        lambda d, w: dictionaries.absorption_rate(d.T, d, w.T, w, jnp.arange(2), least=0.5),
+        lambda d, w: dictionaries.explained_variance(d.T, w.T, centred=True),
+        lambda d, w: dictionaries.shrinkage(d.T, w.T),
+        lambda d, w: sparse_coding.lasso_codes(d, w[:, 0], 0.1, iterations=1),
+        lambda d, w: sparse_coding.pursuit_codes(d, w[:, 0], active=1),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_arrays_of_different_width_are_refused(score):
+    with pytest.raises(
+        errors.InputError, match=r"has [34] and .* has [34] dimensions: give arrays"
+    ):
+        score(jnp.ones((3, 2)), jnp.ones((4, 2)))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_arrays_of_different_length_are_refused():
+    with pytest.raises(errors.InputError, match="latents has 5 and active has 6 examples"):
+        dictionaries.firing(jnp.ones((5, 2)), jnp.ones((6, 2), bool), jnp.arange(2))
+    with pytest.raises(errors.InputError, match="hidden has 5 and labels has 4 examples"):
+        probing.mass_mean(jnp.ones((5, 2)), jnp.array([True, False, True, True]))

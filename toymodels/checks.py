@@ -57,3 +57,15 @@ def count(name: str, value: Any, *, least: int = 1) -> None:
         )
         shown = value.item() if isinstance(value, np.generic) else value
         raise InputError(f"{name} is {shown!r}: give a whole number, {least} or more{hint}")
+
+
+def same_size(what: str, **sizes: int) -> None:
+    """Raise `InputError` unless all sizes are equal.
+
+    Args:
+        what: is counted, such as "dimensions".
+        sizes: how many of them each array has, by the name of the argument.
+    """
+    if len(set(sizes.values())) > 1:
+        found = " and ".join(f"{name} has {size}" for name, size in sizes.items())
+        raise InputError(f"{found} {what}: give arrays of the same {what}")

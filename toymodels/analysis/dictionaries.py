@@ -116,7 +116,7 @@ def uniqueness(
         In [0, 1]: 1 if no two latents have the same nearest feature, by |cos|. At most features /
         latents. A latent of length 0 has none; of two as near the first one counts.
     """
-    similarity = _cosines(dictionary, weights)
+    similarity = _cosines(weights, dictionary).T
     found = jnp.zeros(weights.shape[1]).at[jnp.argmax(similarity, axis=1)]
     return jnp.sum(found.max(jnp.sign(jnp.max(similarity, axis=1)))) / dictionary.shape[1]
 
@@ -142,6 +142,7 @@ def firing(
         All 0 for a feature without a latent or whose latent never fires. For a feature that no
         example has recall and $F_1$ are 0 as well, though nothing was asked: leave it out.
     """
+    checks.same_size("examples", latents=latents.shape[0], active=active.shape[0])
     fires = (jnp.take(latents, matching, axis=1) != 0) & (matching >= 0)[None, :]
     hits = jnp.sum(fires & active, axis=0)
     fired, present = jnp.sum(fires, axis=0), jnp.sum(active, axis=0)
@@ -183,6 +184,8 @@ def explained_variance(
         At most 1; 0 for a reconstruction by $c$, less for worse ones. 1 for a perfect
         reconstruction of activations that do not vary, minus infinity for any other.
     """
+    sizes = {"activations": activations.shape[1], "reconstruction": reconstruction.shape[1]}
+    checks.same_size("dimensions", **sizes)
     residual = jnp.sum((activations - reconstruction) ** 2)
     centre = jnp.mean(activations, axis=0) if centred else jnp.zeros_like(activations[0])
     total = jnp.sum((activations - centre[None, :]) ** 2)
@@ -198,6 +201,8 @@ def shrinkage(
         1 if nothing shrinks; an $L_1$ penalty makes it less. The mean is over the examples with
         $h \ne 0$; 0 if there is none.
     """
+    sizes = {"activations": activations.shape[1], "reconstruction": reconstruction.shape[1]}
+    checks.same_size("dimensions", **sizes)
     lengths = jnp.linalg.norm(activations, axis=1)
     ratios = jnp.linalg.norm(reconstruction, axis=1) / jnp.where(lengths > 0, lengths, jnp.inf)
     return jnp.sum(ratios) / jnp.maximum(jnp.sum(lengths > 0), 1)
@@ -238,6 +243,7 @@ def absorption_rate(
         Chanin et al. (2024), "A is for Absorption", whose measure has a probe in place of $x_i$,
         and the ablation of latents in place of $c_i$.
     """
+    checks.same_size("dimensions", dictionary=dictionary.shape[0], weights=weights.shape[0])
     checks.interval("least", least, low=0, high=1, open_low=True, remedy="it is a share of x_i")
     own = (jnp.take(latents, matching, axis=1) != 0) & (matching >= 0)[None, :]
     supplied = latents @ (jnp.linalg.pinv(weights) @ dictionary).T
@@ -275,6 +281,7 @@ def hedging_degree(
         Chanin et al. (2025), "Feature Hedging: Correlated Features Break Narrow Sparse
         Autoencoders", whose degree is of dictionaries without known features.
     """
+    checks.same_size("dimensions", dictionary=dictionary.shape[0], weights=weights.shape[0])
     directions = weights / _lengths(weights)[None, :]
     parts = (jnp.linalg.pinv(directions) @ dictionary) ** 2
     parts = jnp.take(parts, matching, axis=1) * (matching >= 0)[None, :]
@@ -287,6 +294,7 @@ def _cosines(
     first: Float[Array, "hidden first"], second: Float[Array, "hidden second"]
 ) -> Float[Array, "first second"]:
     """Absolute cosines of all pairs of columns, 0 where a length is 0."""
+    checks.same_size("dimensions", weights=first.shape[0], dictionary=second.shape[0])
     cosines = (first / _lengths(first)[None, :]).T @ (second / _lengths(second)[None, :])
     return jnp.minimum(jnp.abs(cosines), 1.0)
 

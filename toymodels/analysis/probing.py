@@ -64,7 +64,7 @@ def difference_of_means(
     Raises:
         ValueError: labels of one class.
     """
-    _check_classes(labels)
+    _check(hidden, labels)
     positive, negative = _means(hidden, labels)
     direction = positive - negative
     return Probe(direction, -direction @ (positive + negative) / 2)
@@ -91,7 +91,7 @@ def mass_mean(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " exa
     References:
         Marks, Tegmark (2023), "The Geometry of Truth".
     """
-    _check_classes(labels)
+    _check(hidden, labels)
     examples, dimensions = hidden.shape
     if examples < dimensions + 2:
         raise InputError(
@@ -134,7 +134,7 @@ def ridge(
     Raises:
         ValueError: labels of one class; a penalty that is not positive.
     """
-    _check_classes(labels)
+    _check(hidden, labels)
     _check_penalty(penalty)
     targets = jnp.where(labels, 1.0, -1.0)
     centre, mean = jnp.mean(hidden, axis=0), jnp.mean(targets)
@@ -170,7 +170,7 @@ def logistic(
     Raises:
         ValueError: labels of one class; a penalty that is not positive.
     """
-    _check_classes(labels)
+    _check(hidden, labels)
     _check_penalty(penalty)
     # About the mean, which only moves the intercept, the equations are well conditioned.
     centre = jnp.mean(hidden, axis=0)
@@ -385,6 +385,7 @@ def posterior_log_odds(
     Raises:
         ValueError: noise that is not positive.
     """
+    checks.same_size("dimensions", hidden=hidden.shape[1], centres=centres.shape[1])
     _check_noise(noise)
     # Without |h|^2, which all states share.
     logits = (hidden @ centres.T - jnp.sum(centres**2, axis=1)[None, :] / 2) / noise**2
@@ -433,7 +434,8 @@ def _both(labels: Bool[Array, " examples"], probe: Probe) -> Probe:
     return Probe(*(jnp.where(both, part, jnp.nan) for part in probe))
 
 
-def _check_classes(labels: Bool[Array, " examples"]) -> None:
+def _check(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]) -> None:
+    checks.same_size("examples", hidden=hidden.shape[0], labels=labels.size)
     if not isinstance(labels, Tracer) and bool(jnp.all(labels == labels[0])):
         raise InputError(
             f"all labels are {bool(labels[0])}: a probe needs examples of both classes"

@@ -45,6 +45,7 @@ def lasso_codes(
     Returns:
         At least 0, most of them exactly 0; a column of length 0 has the code 0.
     """
+    checks.same_size("dimensions", dictionary=dictionary.shape[0], activation=activation.size)
     checks.interval("penalty", penalty, low=0, remedy="it weighs the sum of the codes")
     checks.count("iterations", iterations)
     gram = dictionary.T @ dictionary
@@ -86,6 +87,7 @@ def pursuit_codes(
     References:
         Tropp (2004), "Greed is good: algorithmic results for sparse approximation".
     """
+    checks.same_size("dimensions", dictionary=dictionary.shape[0], activation=activation.size)
     hidden, latents = dictionary.shape
     checks.count("active", active)
     if active > min(hidden, latents):
