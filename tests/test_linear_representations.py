@@ -1,0 +1,93 @@
+"""Closed forms that the figure on linear representations shows beside its measurements."""
+
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toymodels import experiment
+from toymodels.analysis import erasure, geometry, linearity
+
+experiment.load(Path(__file__).parent.parent / "experiments" / "linear_representations.py")
+closed = sys.modules["linear_representations"]
+
+# No deadline: a new shape compiles. Derandomized: a failure comes back.
+properties = settings(deadline=None, derandomize=True, max_examples=15)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def midpoints(count):
+    return (np.arange(count) + 0.5) / count
+
+
+@pytest.mark.parametrize("density", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("bend", [0.0, 0.3, 1.0])
+def test_additivity_of_a_pair_by_quadrature(density, bend):
+    feature = np.concatenate([midpoints(64), np.zeros(round(64 * (1 / density - 1)))])
+    first, second = np.meshgrid(feature, feature)
+    hidden = np.maximum(first - second, (1 - bend) * (first - second))
+    alone = first - (1 - bend) * second
+    expected = 1 - np.mean((hidden - alone) ** 2) / np.var(hidden)
+    # Midpoints of 1/64 are wrong by their square, of which R^2 takes about 10.
+    np.testing.assert_allclose(closed.pair(density, bend), expected, atol=3e-3)
+
+
+@pytest.mark.parametrize("bend", [0.0, 0.5, 1.0])
+def test_scaling_of_either_sign_is_a_correlation(bend):
+    scale = 2 * midpoints(10_000) - 1
+    hidden = np.maximum(scale, (1 - bend) * scale)
+    expected = np.corrcoef(scale, hidden)[0, 1] ** 2
+    np.testing.assert_allclose(closed.signed_scaling(bend), expected, atol=1e-6)
+
+
+@properties
+@given(seeds)
+def test_erasing_a_feature_costs_one_dimension_of_all(seed):
+    """Of itself its leverage, of the others the rest; nothing of it is left in any direction."""
+    weights = np.random.default_rng(seed).normal(size=(3, 7))
+    covariance, erased = weights @ weights.T, weights[:, 2:3]
+    eraser = erasure.least_squares_eraser(
+        jnp.zeros(3), jnp.asarray(covariance, jnp.float32), jnp.asarray(erased, jnp.float32)
+    )
+    left = np.asarray(eraser.matrix, np.float64) @ weights
+    # Float32 with a condition number of a few hundred at most.
+    np.testing.assert_allclose(left[:, 2], 0, atol=1e-3)
+
+    def readable(directions):
+        inverse = np.linalg.pinv(directions @ directions.T, rcond=1e-5)
+        return np.sum(directions * (inverse @ directions), axis=0)
+
+    before, after = readable(weights), readable(left)
+    np.testing.assert_allclose(np.sum(before - after), 1, atol=1e-3)
+    share = np.asarray(geometry.feature_dimensionality(jnp.asarray(weights, jnp.float32)))[2]
+    others = np.sum(before - after) - before[2]
+    np.testing.assert_allclose(others, 1 - before[2], atol=1e-3)
+    assert others <= 1 - share + 1e-3
+
+
+@properties
+@given(seeds)
+def test_side_effects_of_steering_are_told_by_the_dimensionality(seed):
+    weights = jnp.asarray(np.random.default_rng(seed).normal(size=(3, 7)), jnp.float32)
+    effects = linearity.steering_effects(weights, jnp.zeros(7), 1.0, activation=lambda z: z)
+    ratio = closed.side_effects(effects[None])
+    share = geometry.feature_dimensionality(weights)
+    np.testing.assert_allclose(ratio, np.sqrt(1 / share - 1), rtol=1e-4)
+
+
+def test_a_probe_of_what_is_equal_is_at_chance_and_of_what_is_not_is_perfect():
+    present = jnp.asarray(np.random.default_rng(0).normal(size=(40, 2)), jnp.float32)
+    concept = jnp.concatenate([jnp.ones((40, 1)), jnp.zeros((40, 1))])
+    same = jnp.concatenate([present, present])
+    np.testing.assert_allclose(closed.probed(same, same, concept), 0.5, atol=1e-6)
+    # Nearly all are alike but for rounding, by which they could be ranked.
+    rare = jnp.where(jnp.arange(40)[:, None] < 4, present, 0.0)
+    rounded = jnp.concatenate([rare + 1e-6, rare])
+    trained = jnp.concatenate([present + 1, present])
+    np.testing.assert_allclose(closed.probed(trained, rounded, concept), 0.5, atol=1e-6)
+    moved = jnp.concatenate([present + 10, present])
+    assert closed.probed(moved, moved, concept) == 1
