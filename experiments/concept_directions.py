@@ -214,9 +214,11 @@ def circles_of(config: Config) -> xr.Dataset:
         def of(index: Any) -> dict[str, Any]:
             plane = lax.dynamic_slice_in_dim(trained.params["weights"], 2 * index, 2, axis=1)
             examples = lax.dynamic_update_slice_in_dim(others, circle, 2 * index, axis=1)
-            seen = examples @ trained.params["weights"].T @ jnp.linalg.pinv(plane).T
+            # One decomposition: two that do not wait for each other can block a CPU's pool.
+            left, lengths, right = jnp.linalg.svd(plane, full_matrices=False)
+            seen = examples @ trained.params["weights"].T @ (left / lengths[None, :]) @ right
             return {
-                "strength": jnp.linalg.svd(plane, compute_uv=False)[-1],
+                "strength": lengths[-1],
                 "separability": irreducibility.separability_index(seen, turns, num_bins=NUM_BINS),
                 "mixture": irreducibility.mixture_index(seen, views, offsets, epsilon=0.1),
             }
