@@ -389,7 +389,7 @@ def image(axes: Axes, values: xr.DataArray, label: str) -> None:
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(2, 3, size=(13.5, 7.6))
+    figure, grid = plotting.figure(2, 3, size=(12.6, 7.2))
     median, most = results.median("seed"), results.isel(latents=-1).median("seed")
     size = int(results["latents"][-1])
     image(grid[0, 0], most["explained"], f"a  explained variance, {size} latents")
