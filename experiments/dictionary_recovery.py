@@ -433,7 +433,7 @@ def plot(results: xr.Dataset) -> Figure:
         xscale="log", xlabel="density 1 - S", ylabel="MCC at the best setting", ylim=(0.2, 1.02),
         title=f"f  architectures, {size} latents",
     )  # fmt: skip
-    axes.legend(loc=(0.02, 0.4), ncols=2)
+    axes.legend(loc=(0.02, 0.36), ncols=2)
     return figure
 
 
