@@ -194,7 +194,9 @@ def logistic(
         hessian = design.T @ (curvature[:, None] * design) + jnp.diag(penalties)
         # Where rounding makes it singular, what is added does not move the optimum.
         damping = rounding * jnp.trace(hessian) * jnp.eye(gradient.size)
-        plain, damped = _solve(hessian, gradient), _solve(hessian + damping, gradient)
+        # In one call: two that do not wait for each other can block a CPU's pool of threads.
+        either = jnp.stack([hessian, hessian + damping])
+        plain, damped = jax.vmap(_solve, (0, None))(either, gradient)
         newton = -jnp.where(jnp.isfinite(plain).all(), plain, damped)
         change = signs * (design @ newton)
         losses = jax.vmap(lambda t: loss(coefficients + t * newton, margins + t * change))(lengths)
