@@ -175,7 +175,9 @@ def sweep(
 def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
     """For each cell the member along `over` with the lowest `by`.
 
-    A cell that diverged is never chosen; where all did, the result is NaN.
+    A cell that diverged is never chosen; where all did, the result is NaN. Choose by a loss that
+    is exact or on examples common to all members, as that of `train` is: of independent estimates
+    the lowest is the luckiest, and lies below the true loss of any.
 
     Args:
         results: as `sweep` returns them.

@@ -21,6 +21,8 @@ from toymodels.tasks import Task
 
 Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]
 
+_EVALUATION = np.array([2022, 2022], np.uint32)  # the first word of a seed's key is 0
+
 
 class History(NamedTuple):
     """The minibatch loss along a run, before the step named.
@@ -53,7 +55,9 @@ class Trained(NamedTuple):
 
     Attributes:
         params: after the last step.
-        loss: mean over fresh examples, summed over outputs.
+        loss: mean over fresh examples, the same for every run; summed over outputs. An estimate
+            with a sampling error, so that it may lie below the least loss that is possible; where
+            there is a closed form, such as `toymodels.theory.expected_loss`, rank by that.
         history: the loss curve of the minibatches, thinned.
         snapshots: parameters after the steps asked for, on a leading axis; None if none.
     """
@@ -167,8 +171,13 @@ def train(
 ) -> Trained:
     """Train one model on one task, and evaluate it on fresh examples.
 
+    The examples of the evaluation do not depend on `key`: all seeds of a sweep, and all cells
+    of one distribution, are evaluated on the same. So the best of many seeds is the best model,
+    not the one with the luckiest examples, and differences between losses are far more precise
+    than the losses themselves.
+
     Args:
-        key: split in three: start of the model, training data, evaluation examples.
+        key: split in two: start of the model, training data.
         model: a Linen module of ONE example.
         task: features, target and importance.
         optimizer: see `fit`.
@@ -177,15 +186,15 @@ def train(
         points: most points that the loss curve keeps.
         snapshots: increasing numbers of updates after which to keep the parameters.
         evaluation: fresh examples for the final loss, rounded up to whole batches.
-        key_evaluation: decides those examples. Give the same to all seeds to rank them: on
-            common examples, differences are far more precise than the losses themselves.
+        key_evaluation: decides those examples; the default is one that is the same for every run
+            and the key of no seed. With a key of its own, each run is an independent estimate.
 
     Returns:
         Parameters, final loss (summed over outputs, mean over examples), loss curve,
         snapshots.
     """
     checks.count("evaluation", evaluation)  # before the training, not after
-    key_start, key_data, key_own = jax.random.split(keys.fusable(key), 3)
+    key_start, key_data = jax.random.split(keys.fusable(key))
     example = jnp.zeros(task.features.num_features)
     params = model.init(key_start, example)["params"]
     loss = task_loss(model, task)
@@ -201,7 +210,7 @@ def train(
         snapshots=snapshots,
     )
     final = evaluate(
-        key_own if key_evaluation is None else key_evaluation,
+        _common_key() if key_evaluation is None else key_evaluation,
         fitted.params,
         loss,
         task.features.sample,
@@ -209,6 +218,11 @@ def train(
         examples=evaluation,
     )
     return Trained(fitted.params, final, fitted.history, fitted.snapshots)
+
+
+def _common_key() -> Key[Array, ""]:
+    """A key that is the same for every run, and that no seed has."""
+    return jax.random.wrap_key_data(jnp.asarray(_EVALUATION), impl="threefry2x32")
 
 
 def task_loss(model: nn.Module, task: Task) -> fuse.Loss:
