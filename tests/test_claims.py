@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toymodels import claims
-from toymodels.claims import Bound, Claim
+from toymodels.claims import Bound, Claim, Kind
 
 numbers = st.floats(-1e6, 1e6)
 
 
-def claim(expected, measured, tolerance=0.0, bound=Bound.NEAR):
-    return Claim("statement", "source", expected, measured, tolerance, bound)
+def claim(expected, measured, tolerance=0.0, bound=Bound.NEAR, **rest):
+    return Claim("statement", "source", expected, measured, tolerance, bound, **rest)
 
 
 @given(numbers, st.floats(0, 10), st.floats(-20, 20))
@@ -30,26 +30,60 @@ def test_nan_fails_every_claim():
     assert not any(claim(1.0, math.nan, 1e9, bound).holds for bound in Bound)
 
 
-@given(numbers, numbers | st.just(math.nan), st.floats(0, 1), st.sampled_from(Bound))
-def test_json_keeps_everything(expected, measured, tolerance, bound):
-    before = claim(expected, measured, tolerance, bound)
+@given(
+    numbers,
+    numbers | st.just(math.nan),
+    st.floats(0, 1),
+    st.sampled_from(Bound),
+    st.sampled_from([*Kind, None]),
+    st.text(),
+)
+def test_json_keeps_everything(expected, measured, tolerance, bound, kind, threshold):
+    before = claim(expected, measured, tolerance, bound, kind=kind, threshold=threshold)
     after = Claim.from_json(json.loads(json.dumps(before.to_json(), allow_nan=False)))
     assert repr(after) == repr(before)  # NaN is not equal to itself
+
+
+def test_files_from_before_there_were_kinds_are_read():
+    fields = claim(1, 1).to_json()
+    del fields["kind"], fields["threshold"]
+    assert Claim.from_json(fields) == claim(1, 1)
+
+
+def test_kinds_are_counted_apart():
+    group = [
+        claim(1, 1, kind=Kind.PAPER),
+        claim(1, 2, kind=Kind.PAPER),
+        claim(1, 1, kind=Kind.IDENTITY),
+        claim(1, 2),
+    ]
+    assert claims.count(group) == {"paper": (1, 2), "identity": (1, 1), "unlabelled": (0, 1)}
+    assert claims.total(group) == (
+        "2 of 4 claims hold: 1 of 2 numbers of papers, 1 of 1 identities, 0 of 1 unlabelled"
+    )
+    page = claims.markdown({"figure": group})
+    assert claims.total(group) in page
+    assert page.count("| paper |") == 2
+    assert "Threshold: ours, because" in claims.markdown(
+        {"figure": [claim(1, 1, threshold="ours, because so")]}
+    )
 
 
 def test_the_page_marks_what_fails(tmp_path):
     good, bad = claim(1, 1), claim(1, 2)
     (tmp_path / "figure.json").write_text(json.dumps({"claims": [good.to_json(), bad.to_json()]}))
     page = claims.markdown(claims.read(tmp_path))
-    assert "1 of 2 hold" in page
+    assert "1 of 2 claims hold" in page
     assert page.count("| pass |") == 1
     assert page.count("| **FAIL** |") == 1
 
 
 def test_the_summary_counts_and_names_what_fails():
     groups = {"figure": [claim(1, 1), claim(1, 2)], "sure": [claim(1, 1)]}
-    rows = claims.summary(groups, Path("figures")).splitlines()[2:]
+    total, _, head, _, *rows = claims.summary(groups, Path("figures")).splitlines()
+    assert total == "2 of 3 claims hold: 2 of 3 unlabelled."
+    assert head == "| figure | claims that hold | unlabelled | those that fail |"
     assert len(rows) == 2
     assert "(figures/figure.png)" in rows[0]
-    assert "[1 of 2](figures/CLAIMS.md#figure) | statement: 2, expected 1" in rows[0]
-    assert "[1 of 1](figures/CLAIMS.md#sure) |  |" in rows[1]
+    assert "[1 of 2](figures/CLAIMS.md#figure) | 1 of 2 | statement: 2, expected 1" in rows[0]
+    assert "[1 of 1](figures/CLAIMS.md#sure) | 1 of 1 |  |" in rows[1]

@@ -10,7 +10,7 @@ from .autoencoders import (
     fit_autoencoder,
 )
 from .compiling import jit
-from .experiment import Bound, Claim
+from .experiment import Bound, Claim, Kind
 from .features import (
     Activations,
     AnticorrelatedSets,
@@ -71,6 +71,7 @@ __all__ = [
     "Hierarchy",
     "History",
     "JumpReLUAutoencoder",
+    "Kind",
     "LinearOutput",
     "MatryoshkaAutoencoder",
     "ReLUAutoencoder",

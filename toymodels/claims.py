@@ -2,9 +2,10 @@
 
 import dataclasses
 import enum
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from rich.table import Table
 
 from toymodels.errors import InputError
 
+_PLURALS = {
+    "paper": "numbers of papers",
+    "prediction": "own predictions",
+    "finding": "new findings",
+    "identity": "identities",
+    "unlabelled": "unlabelled",
+}
+
 
 class Bound(enum.Enum):
     """How a measured number is held against the expected one."""
@@ -21,6 +30,19 @@ class Bound(enum.Enum):
     NEAR = "within"
     AT_LEAST = "at least"
     AT_MOST = "at most"
+
+
+class Kind(enum.Enum):
+    """What a claim tests; each kind is counted apart."""
+
+    PAPER = "paper"
+    """A number or a picture that a paper reports is found again."""
+    PREDICTION = "prediction"
+    """A theory, of ours or of a paper, said the number before the experiment was run."""
+    FINDING = "finding"
+    """The expected number, or the side of it, was found here first."""
+    IDENTITY = "identity"
+    """An identity or a theorem: only rounding or a mistake in the code can break it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +57,9 @@ class Claim:
         tolerance: slack allowed against `expected`.
         bound: near `expected` within `tolerance`, or on one side of it.
         note: shown if the claim fails: what was found, and why.
+        kind: what the claim tests. Claims without a kind are counted as unlabelled.
+        threshold: whose `tolerance` or one-sided `expected` it is if the source does not give
+            it: a sentence such as "ours, because the standard error is 0.002".
     """
 
     statement: str
@@ -44,6 +69,8 @@ class Claim:
     tolerance: float = 0.0
     bound: Bound = Bound.NEAR
     note: str = ""
+    kind: Kind | None = dataclasses.field(default=None, kw_only=True)
+    threshold: str = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Take whatever is one number, such as an array of no dimensions."""
@@ -72,14 +99,21 @@ class Claim:
         fields = dataclasses.asdict(self)
         # NaN and infinity are not JSON.
         measured = self.measured if math.isfinite(self.measured) else None
-        return {**fields, "measured": measured, "bound": self.bound.value, "holds": self.holds}
+        return {
+            **fields,
+            "measured": measured,
+            "bound": self.bound.value,
+            "kind": self.kind and self.kind.value,
+            "holds": self.holds,
+        }
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Claim":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; files from before there were kinds are read as well."""
         changed: dict[str, Any] = {
             "measured": float("nan") if fields["measured"] is None else fields["measured"],
             "bound": Bound(fields["bound"]),
+            "kind": Kind(fields["kind"]) if fields.get("kind") else None,
         }
         rest = {name: value for name, value in fields.items() if name != "holds"}
         return cls(**{**rest, **changed})
@@ -93,50 +127,92 @@ def read(folder: Path) -> dict[str, list[Claim]]:
     }
 
 
+def count(claims: Iterable[Claim]) -> dict[str, tuple[int, int]]:
+    """How many claims of each kind hold, of how many; kinds without a claim are left out."""
+    counts: dict[str, tuple[int, int]] = {}
+    claims = list(claims)
+    for kind in (*Kind, None):
+        of_kind = [claim for claim in claims if claim.kind is kind]
+        if of_kind:
+            name = kind.value if kind else "unlabelled"
+            counts[name] = (sum(claim.holds for claim in of_kind), len(of_kind))
+    return counts
+
+
+def total(claims: Iterable[Claim]) -> str:
+    """The counts of all claims and of each kind as a sentence without its full stop."""
+    claims = list(claims)
+    parts = [f"{held} of {all_} {_PLURALS[kind]}" for kind, (held, all_) in count(claims).items()]
+    held = sum(claim.holds for claim in claims)
+    return f"{held} of {len(claims)} claims hold: {', '.join(parts) or 'there are none'}"
+
+
 def show(title: str, claims: Sequence[Claim], console: Console) -> None:
     """Print a table of claims."""
     table = Table(title=title, title_justify="left")
-    for column in ("", "claim", "expected", "measured"):
+    for column in ("", "kind", "claim", "expected", "measured"):
         table.add_column(column, overflow="fold")
     for claim in claims:
         mark = "[green]pass[/]" if claim.holds else "[red]FAIL[/]"
         statement = escape(claim.statement)
-        if _finding(claim):
+        if _explained(claim):
             statement += f"\n[dim]{escape(claim.note)}[/]"
-        table.add_row(mark, statement, claim.range, f"{claim.measured:.5g}")
+        table.add_row(mark, _kind(claim), statement, claim.range, f"{claim.measured:.5g}")
     console.print(table)
 
 
 def markdown(claims: dict[str, list[Claim]]) -> str:
     """The claims of all figures as a page."""
-    flat = [claim for group in claims.values() for claim in group]
     lines = [
         "# Claims",
         "",
         "Written by `toymodels run`, checked every time a figure is drawn. "
-        f"{sum(claim.holds for claim in flat)} of {len(flat)} hold.",
+        f"{total(itertools.chain(*claims.values()))}.",
     ]
     for name, group in claims.items():
-        lines += ["", f"## {name}", "", "| | claim | expected | measured | source |"]
-        lines += ["|---|---|---|---|---|"]
+        lines += ["", f"## {name}", "", "| | kind | claim | expected | measured | source |"]
+        lines += ["|---|---|---|---|---|---|"]
         for claim in group:
-            note = f" *{claim.note}*" if _finding(claim) else ""
-            lines.append(f"{_cells(claim, claim.statement + note)} {claim.source} |")
+            mark = "pass" if claim.holds else "**FAIL**"
+            note = f" *{claim.note}*" if _explained(claim) else ""
+            threshold = f" Threshold: {claim.threshold}" if claim.threshold else ""
+            cells = [
+                mark,
+                _kind(claim),
+                _escaped(claim.statement + note),
+                claim.range,
+                f"{claim.measured:.5g}",
+                _escaped(claim.source + threshold),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
 def summary(claims: dict[str, list[Claim]], folder: Path) -> str:
-    """One row for each figure in `folder`: how many of its claims hold, and which fail."""
-    lines = ["| figure | claims that hold | those that fail |", "|---|---|---|"]
+    """The total, and one row for each figure in `folder`: what holds, by kind, and what fails."""
+    kinds = list(count(itertools.chain(*claims.values())))
+    heads = ["figure", "claims that hold", *(_PLURALS[kind] for kind in kinds), "those that fail"]
+    lines = [
+        f"{total(itertools.chain(*claims.values()))}.",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+    ]
     for name, group in claims.items():
+        counts = count(group)
         held = f"{sum(claim.holds for claim in group)} of {len(group)}"
         failed = "<br>".join(
             f"{_escaped(claim.statement)}: {claim.measured:.4g}, expected {claim.range}"
             for claim in group
             if not claim.holds
         )
-        figure = f"[{name}]({folder.as_posix()}/{name}.png)"
-        lines.append(f"| {figure} | [{held}]({folder.as_posix()}/CLAIMS.md#{name}) | {failed} |")
+        cells = [
+            f"[{name}]({folder.as_posix()}/{name}.png)",
+            f"[{held}]({folder.as_posix()}/CLAIMS.md#{name})",
+            *("{} of {}".format(*counts[kind]) if kind in counts else "" for kind in kinds),
+            failed,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
@@ -149,13 +225,12 @@ def insert(table: str, page: Path) -> None:
     page.write_text(text.partition(start)[0] + start + table + end + text.partition(end)[2])
 
 
-def _finding(claim: Claim) -> bool:
+def _explained(claim: Claim) -> bool:
     return bool(claim.note) and not claim.holds
 
 
-def _cells(claim: Claim, statement: str) -> str:
-    mark = "pass" if claim.holds else "**FAIL**"
-    return f"| {mark} | {_escaped(statement)} | {claim.range} | {claim.measured:.5g} |"
+def _kind(claim: Claim) -> str:
+    return claim.kind.value if claim.kind else "unlabelled"
 
 
 def _escaped(text: str) -> str:

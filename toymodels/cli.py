@@ -195,7 +195,7 @@ def _claims(folder: Path, pages: Sequence[Path]) -> None:
         beside = Path(os.path.relpath(folder, page.parent))  # links are relative to the page
         claims.insert(claims.summary(groups, beside), page)
     flat = [claim for group in groups.values() for claim in group]
-    print(f"{sum(claim.holds for claim in flat)} of {len(flat)} claims hold")
+    print(claims.total(flat))
     if not all(claim.holds for claim in flat):
         raise SystemExit(3)
 

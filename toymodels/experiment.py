@@ -30,6 +30,7 @@ from toymodels import claims as claims_
 from toymodels.blocks import environment
 from toymodels.claims import Bound as Bound
 from toymodels.claims import Claim as Claim
+from toymodels.claims import Kind as Kind
 from toymodels.errors import InputError
 from toymodels.sweeps import SweepError, SweepInterrupted
 
@@ -137,6 +138,10 @@ def execute(
     record = {
         "experiment": experiment.name,
         "claims": [claim.to_json() for claim in checked],
+        "counts": {
+            kind: {"hold": held, "of": number}
+            for kind, (held, number) in claims_.count(checked).items()
+        },
         "config": dataclasses.asdict(config),
         "commit": _commit(),
         "seconds": round(seconds, 1),
