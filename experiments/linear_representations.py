@@ -32,10 +32,12 @@ from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import concepts, erasure, geometry, linearity
+from toymodels.analysis import erasure, geometry, linearity
 
 LEACE = "Belrose et al. (2023), LEACE"
 PROBES = ("before", "linear", "quadratic")
+EQUAL = 1e-3
+"""Scores that differ by less are equal, in standard deviations of all scores."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,9 +124,18 @@ def probed(trained_on: Any, tested_on: Any, concept: Any) -> Any:
     _, covariance, cross = moments(trained_on, concept)
     probe = jnp.linalg.pinv(covariance, rtol=1e-5, hermitian=True) @ cross
     scores = (tested_on @ probe)[:, 0]
-    # Rounding of what is equal must not count as a signal.
-    steps = jnp.round(1000 * scores / jnp.maximum(jnp.std(scores), 1e-12))
-    return concepts.auroc(*jnp.split(steps, 2))
+    return ranked(*jnp.split(scores / jnp.maximum(jnp.std(scores), 1e-12), 2))
+
+
+def ranked(positives: Any, negatives: Any) -> Any:
+    """AUROC of scores of standard deviation 1, in which nearly equal scores are equal.
+
+    Rounding of what is equal must not count as a signal. Two scores are compared with each other,
+    not put on a grid: on a grid the one score that most examples share can lie on an edge between
+    two values, where rounding alone decides.
+    """
+    margins = positives[:, None] - negatives[None, :]
+    return jnp.mean(jnp.where(jnp.abs(margins) < EQUAL, 0.5, margins > 0))
 
 
 def erased(encode: Any, examples: Any, sizes: Any) -> Any:
