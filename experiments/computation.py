@@ -267,8 +267,9 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             0.4, at(shared, 0.03).median(), bound=at_most,
         ),
         claim(
-            "density 0.03: some of them many, most features of a neuron, median of seeds",
-            4, at(found["count"], 0.03).max("neuron").median(), bound=at_least,
+            "At density 0.03 some neuron serves three features or more: share of seeds.",
+            # The largest number itself is 3 to 6, by seed and by processor.
+            0.8, (at(found["count"], 0.03).max("neuron") >= 3).mean(), bound=at_least,
         ),
         claim(
             "density 0.03 and 0.01: theirs are less important, first feature of these neurons "

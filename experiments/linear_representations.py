@@ -331,8 +331,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             (additive.isel(bend=-1) - additive.isel(bend=0)).max(), bound=most,
         ),
         claim(
-            "linear encoders: nothing is left of an erased concept, AUROC furthest from 1/2 of "
-            "linear and quadratic probes, all features",
+            "In linear encoders nothing is left of an erased concept: AUROC furthest from 1/2 of "
+            "linear and quadratic probes, over all features.",
             f"{LEACE}: A Cov(h, z) = 0, and here A W_i = 0", 0,
             abs(straight["auroc"].sel(probe=["linear", "quadratic"]) - 1 / 2).max(),
             tolerance=1e-3,
