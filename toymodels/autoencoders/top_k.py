@@ -22,12 +22,21 @@ THRESHOLD_GROUPS = 32
 """Groups over which the threshold of a `BatchTopKAutoencoder` is averaged."""
 
 
+DIGITS_FROM = 64
+"""Latents from which on a `TopKAutoencoder` finds the $k$ largest digit by digit.
+
+Below, each latent is compared with each other, written out. Measured in training on batches of
+256, seconds of 200 steps written out and by digits: 0.017 and 0.040 at 24 latents, 0.037 and 0.050
+at 48, 0.054 and 0.054 at 64, 0.113 and 0.052 at 96, 7.8 and 0.17 at 256.
+"""
+
+
 class TopKAutoencoder(nn.Module):
     r"""$z$ keeps the $k$ largest of $\mathrm{ReLU}(\pi)$: $\lVert z\rVert_0 = k$ exactly.
 
-    That is if $k$ of $\pi$ are positive, else those that are; of equals the first are kept. The
-    rank of a latent is found by comparing it with all others, in a time that grows with the
-    square of `latents` but without a sort.
+    That is if $k$ of $\pi$ are positive, else those that are; of equals the first are kept, where
+    `jax.lax.top_k` with a threshold would keep more than $k$. The time of a step is proportional
+    to `latents`, and without a sort.
 
     Attributes:
         latents: size of the dictionary.
@@ -47,18 +56,17 @@ class TopKAutoencoder(nn.Module):
         _check_k(self.k, self.latents, whole=True)
         params = base.start(self, self.latents, activation.size)
         # Biases inside the product, for XLA stores a product, but would add a bias again for
-        # every comparison. One latent after the other: all pairs would not fit in cache.
+        # every comparison.
         bias = params["encoder_bias"] - params["encoder"] @ params["decoder_bias"]
         augmented = jnp.concatenate([params["encoder"], bias[:, None]], axis=1)
         preactivation = augmented @ jnp.append(activation, 1.0)
         positive = nn.relu(Site(name="preactivation")(preactivation))
-        index = jnp.arange(self.latents)
-        rank = jnp.zeros(self.latents, jnp.int32)
-        for place in range(self.latents):
-            other = lax.index_in_dim(positive, place, keepdims=False)
-            ahead = jnp.where(index > place, other >= positive, other > positive)
-            rank = rank + ahead.astype(jnp.int32)
-        return base.decode(params, jnp.where(rank < self.k, positive, 0.0))
+        if self.latents < DIGITS_FROM:
+            kept = _rank(positive) < self.k
+        else:
+            count = jnp.ceil(jnp.asarray(self.k, positive.dtype)).astype(jnp.int32)
+            kept = _largest(lax.stop_gradient(positive), count)
+        return base.decode(params, jnp.where(kept, positive, 0.0))
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
         r"""$\lVert h - \hat h\rVert^2 + \lambda \sum_i z_i$; in the paper `penalty` is 0."""
@@ -131,27 +139,39 @@ def threshold(
     return jnp.mean(lax.map(smallest, jax.random.split(key, THRESHOLD_GROUPS)))
 
 
-def _largest(
-    values: Float[Array, "latents examples"], count: Int[Array, ""]
-) -> Bool[Array, "latents examples"]:
+def _rank(values: Float[Array, " latents"]) -> Int[Array, " latents"]:
+    """How many values stand before each, from the largest on; of equals, the first is first."""
+    index = jnp.arange(values.size)
+    rank = jnp.zeros(values.size, jnp.int32)
+    # One after the other: all pairs at once would not fit in cache.
+    for place in range(values.size):
+        other = lax.index_in_dim(values, place, keepdims=False)
+        ahead = jnp.where(index > place, other >= values, other > values)
+        rank = rank + ahead.astype(jnp.int32)
+    return rank
+
+
+def _largest(values: Float[Array, "*shape"], count: Int[Array, ""]) -> Bool[Array, "*shape"]:
     """Where the `count` largest of values that are at least 0 stand; of equals the first.
 
-    Found digit by digit, in passes that count: some fifty times faster than a sort.
+    Found digit by digit, in passes that count: some fifty times faster than a sort. What is not a
+    number counts as larger than all others, so that it stays visible.
     """
-    # Numbers that are at least 0 are ordered as their bits are, read as an integer.
-    integer = jnp.uint64 if values.dtype == jnp.float64 else jnp.uint32
-    bits = lax.bitcast_convert_type(values, integer).ravel()
+    # Numbers that are at least 0 are ordered as their bits are, read as an integer. The sign is
+    # taken off for the sake of -0.
+    integer = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[values.dtype.itemsize]
+    bits = lax.bitcast_convert_type(values, integer).ravel() & (jnp.iinfo(integer).max >> 1)
     least = _largest_with(
         lambda bound: bits >= bound, lambda found: found >= count, jnp.iinfo(integer).bits, integer
     )
     above, equal = bits > least, bits == least
     missing = count - jnp.sum(above)
-    order = jnp.arange(values.size, dtype=integer)
+    order = jnp.arange(values.size, dtype=jnp.uint32)
     stop = _largest_with(
         lambda bound: equal & (order < bound),
         lambda found: found <= missing,
         values.size.bit_length(),
-        integer,
+        jnp.uint32,
     )
     return (above | (equal & (order < stop))).reshape(values.shape)
 
