@@ -4,11 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toymodels import claims
 from toymodels.claims import Bound, Claim, Kind
+from toymodels.errors import InputError
 
 numbers = st.floats(-1e6, 1e6)
 
@@ -71,7 +73,8 @@ def test_kinds_are_counted_apart():
 
 def test_the_page_marks_what_fails(tmp_path):
     good, bad = claim(1, 1), claim(1, 2)
-    (tmp_path / "figure.json").write_text(json.dumps({"claims": [good.to_json(), bad.to_json()]}))
+    record = {"experiment": "figure", "claims": [good.to_json(), bad.to_json()]}
+    (tmp_path / "figure.json").write_text(json.dumps(record))
     page = claims.markdown(claims.read(tmp_path))
     assert "1 of 2 claims hold" in page
     assert page.count("| pass |") == 1
@@ -87,3 +90,58 @@ def test_the_summary_counts_and_names_what_fails():
     assert "(figures/figure.png)" in rows[0]
     assert "[1 of 2](figures/CLAIMS.md#figure) | 1 of 2 | statement: 2, expected 1" in rows[0]
     assert "[1 of 1](figures/CLAIMS.md#sure) | 1 of 1 |  |" in rows[1]
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    record = {"experiment": "figure", "claims": [claim(1, 1).to_json()]}
+    (tmp_path / "figure.json").write_text(json.dumps(record))
+    for name, text in {"list": "[1, 2]", "number": "3", "other": '{"claims": 3}'}.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / ".hidden.json").write_text("half a file")
+    assert claims.read(tmp_path) == {"figure": [claim(1, 1)]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff",
+        b'{"experiment": "x", "claims": [{"st',
+        b'{"experiment": "x", "claims": [{"statement": "x"}]}',
+        b'{"experiment": "x", "claims": 3}',
+    ],
+)
+def test_a_broken_file_is_named_and_left_out(tmp_path, text):
+    record = {"experiment": "figure", "claims": [claim(1, 1).to_json()]}
+    (tmp_path / "figure.json").write_text(json.dumps(record))
+    (tmp_path / "broken.json").write_bytes(text)
+    with pytest.warns(UserWarning, match="broken.json is left out"):
+        assert claims.read(tmp_path) == {"figure": [claim(1, 1)]}
+
+
+@pytest.mark.parametrize("line", ["\n", "\r\n"])
+def test_the_rest_of_a_page_stays(tmp_path, line):
+    page = tmp_path / "page.md"
+    page.write_bytes(f"é{line}<!-- claims -->{line}old{line}<!-- /claims -->{line}end".encode())
+    claims.insert("new\n", page)
+    expected = f"é{line}<!-- claims -->{line}new{line}<!-- /claims -->{line}end"
+    assert page.read_bytes() == expected.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"no marks", "has no lines"),
+        (b"<!-- claims -->", "has no lines"),
+        (b"<!-- /claims -->\n<!-- claims -->\n", "has no lines"),
+        (b"\xe9<!-- claims -->\n<!-- /claims -->", "is not UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_page_that_cannot_take_the_table_stays(tmp_path, text, message):
+    page = tmp_path / "page.md"
+    if text is not None:
+        page.write_bytes(text)
+    with pytest.raises(InputError, match=message):
+        claims.insert("new\n", page)
+    assert text is None or page.read_bytes() == text

@@ -10,6 +10,7 @@ from .autoencoders import (
     fit_autoencoder,
 )
 from .compiling import jit
+from .errors import InputError
 from .experiment import Bound, Claim, Kind
 from .features import (
     Activations,
@@ -52,6 +53,8 @@ from .training import (
     train,
 )
 
+__version__: str
+
 __all__ = [
     "Activations",
     "AnticorrelatedSets",
@@ -70,6 +73,7 @@ __all__ = [
     "GaussianCopula",
     "Hierarchy",
     "History",
+    "InputError",
     "JumpReLUAutoencoder",
     "Kind",
     "LinearOutput",

@@ -5,6 +5,7 @@ import enum
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from toymodels import files
 from toymodels.errors import InputError
 
 _PLURALS = {
@@ -120,11 +122,23 @@ class Claim:
 
 
 def read(folder: Path) -> dict[str, list[Claim]]:
-    """The claims of every figure in `folder`, by the name of its file."""
-    return {
-        path.stem: [Claim.from_json(fields) for fields in json.loads(path.read_text())["claims"]]
-        for path in sorted(folder.glob("*.json"))
-    }
+    """The claims of every figure in `folder`, by the name of its file.
+
+    Files of others are left alone; a warning names one that is broken.
+    """
+    groups: dict[str, list[Claim]] = {}
+    for path in sorted(folder.glob("[!.]*.json")):
+        try:
+            record = json.loads(files.read(path))
+            # Of the files of others, none has both.
+            if isinstance(record, dict) and {"experiment", "claims"} <= record.keys():
+                groups[path.stem] = [Claim.from_json(fields) for fields in record["claims"]]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            warnings.warn(
+                f"{path} is left out, for it holds no claims that can be read: {error}",
+                stacklevel=2,
+            )
+    return groups
 
 
 def count(claims: Iterable[Claim]) -> dict[str, tuple[int, int]]:
@@ -149,7 +163,7 @@ def total(claims: Iterable[Claim]) -> str:
 
 def show(title: str, claims: Sequence[Claim], console: Console) -> None:
     """Print a table of claims."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for column in ("", "kind", "claim", "expected", "measured"):
         table.add_column(column, overflow="fold")
     for claim in claims:
@@ -217,12 +231,19 @@ def summary(claims: dict[str, list[Claim]], folder: Path) -> str:
 
 
 def insert(table: str, page: Path) -> None:
-    """Put a table between the marks `<!-- claims -->` and `<!-- /claims -->` of a page."""
-    text = page.read_text()
-    start, end = "<!-- claims -->\n", "<!-- /claims -->"
-    if start not in text or end not in text:
-        raise InputError(f"{page} has no lines {start.strip()} and {end}: add them")
-    page.write_text(text.partition(start)[0] + start + table + end + text.partition(end)[2])
+    """Put a table between the marks `<!-- claims -->` and `<!-- /claims -->` of a page.
+
+    Raises:
+        ValueError: the page is missing, not UTF-8, or without the marks.
+    """
+    text = files.read(page)
+    start, end = "<!-- claims -->", "<!-- /claims -->"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise InputError(f"{page} has no lines {start} and then {end}: add them")
+    line = "\r\n" if "\r\n" in text else "\n"
+    files.write(page, before + start + line + table.replace("\n", line) + end + after)
 
 
 def _explained(claim: Claim) -> bool:

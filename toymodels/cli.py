@@ -1,148 +1,239 @@
-"""The command `toymodels`: list, run and check experiments, or start a new one.
+"""The command `toymodels`: list, run, draw and check experiments, copy one or start a new one.
 
 Nothing heavy is imported before it is needed, so that `--help` answers at once.
 """
 
-import ast
+import argparse
+import contextlib
 import dataclasses
+import glob
+import hashlib
+import io
+import itertools
+import json
 import os
+import re
+import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+import toymodels
+from toymodels import files, library
 from toymodels.errors import InputError
 
-_HELP = """\
-usage: toymodels COMMAND
-
-Toy models of superposition: sweeps, theory and figures as checked claims.
-
-commands:
-  list [FOLDER]         the experiments in FOLDER (default: experiments)
-  run FILE [FLAGS]      run one experiment, check its claims and draw its figure;
-                        FLAGS are the fields of its Config: `toymodels run FILE --help`
-  claims [FOLDER [PAGE]]
-                        every claim of the figures in FOLDER (default: figures); and put
-                        how many hold and which fail into PAGE, as into README.md
-  store FILE            what sweeps keep in FILE (their store=), every row checked
-  new FILE              write the skeleton of a new experiment
-
-`run` and `claims` exit with 3 if a claim fails, `store` with 1 if a row was damaged, all with
-2 on bad input.
-"""
-
-_SKELETON = '''\
-"""{title}.
-
-Claim: what the figure should show, in one sentence.
-"""
-
-import dataclasses
-
-import optax
-import toymodels as tm
-import xarray as xr
-from toymodels import experiment, plotting
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    densities: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
-    num_seeds: int = 4
-    steps: int = 2000
-
-
-def run(config: Config) -> xr.Dataset:
-    def cell(key, *, density):
-        task = tm.Task(tm.SparseUniform(5, density))
-        adam = optax.adam(optax.cosine_decay_schedule(1e-2, config.steps))
-        model = tm.ReLUOutput(hidden=2)
-        trained = tm.train(key, model, task, optimizer=adam, steps=config.steps, batch=1024)
-        return {{"loss": trained.loss, "weights": trained.params["weights"]}}
-
-    return tm.sweep(cell, axes={{"density": config.densities}}, num_seeds=config.num_seeds)
-
-
-def plot(results: xr.Dataset):
-    figure, axes = plotting.figure()
-    axes.loglog(results.density, results.loss.transpose("density", "seed"), "o")
-    axes.set(xlabel="density", ylabel="loss, summed over outputs")
-    return figure
-
-
-if __name__ == "__main__":
-    experiment.main(__file__)
-'''
+_OWN_FLAGS = {"out", "store", "smoke", "paper", "help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command; `arguments` default to those of the process."""
-    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only
     try:
-        match command:
-            case "-h" | "--help":
-                print(_HELP, end="")
-            case "list":
-                _list(_folder(rest, "experiments"))
-            case "run":
-                _run(rest)
-            case "claims":
-                _claims(_folder(rest, "figures"), [Path(page) for page in rest[1:]])
-            case "store":
-                _store(rest)
-            case "new":
-                _new(rest)
-            case _:
-                raise InputError(f"no command {command!r}: list, run, claims, store or new")
+        _command(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except InputError as error:
-        Console(stderr=True).print(
-            f"toymodels: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        with contextlib.suppress(OSError, SystemExit):
+            Console(stderr=True).print(
+                f"toymodels: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+            )
         raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError, SystemExit):
+            Console(stderr=True).print("toymodels: interrupted", style="red")
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # as of `toymodels list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
-def _folder(arguments: Sequence[str], default: str) -> Path:
-    folder = Path(arguments[0] if arguments else default)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder here: give one, or change to the project")
-    return folder
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line."""
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
-def _list(folder: Path) -> None:
+def _command(words: Sequence[str]) -> None:
+    parser = _Parser(
+        prog="toymodels",
+        description="Toy models of superposition: sweeps, theory and figures as checked claims.",
+        epilog="NAME is the path of an experiment, or the name of one in this folder, in "
+        "experiments/ or of those that come with toymodels. `run`, `draw` and `claims` exit with "
+        "3 if a claim fails, `store` with 1 if a row was damaged, all with 2 on bad input.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=toymodels.__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, arguments: str, what: str, do: Callable[..., None]) -> _Parser:
+        added = commands.add_parser(
+            name, help=what, description=f"{what}.", usage=f"toymodels {name} {arguments}"
+        )
+        added.set_defaults(do=do)
+        return added
+
+    listed = add("list", "[FOLDER]", "list the experiments in FOLDER, or all there are", _list)
+    listed.add_argument("folder", nargs="?", type=Path, metavar="FOLDER")
+    run = add(
+        "run",
+        "NAME [--smoke | --paper] [FLAGS]",
+        "run an experiment, check its claims and draw its figure; FLAGS are the fields of its "
+        "Config: see `toymodels run NAME --help`",
+        _run,
+    )
+    run.add_argument("name", metavar="NAME")
+    draw = add(
+        "draw",
+        "NAME [--from FILE] [--out FOLDER] [--format FORMAT]",
+        "check and draw what an experiment has saved, without running it",
+        _draw,
+    )
+    draw.add_argument("name", metavar="NAME")
+    draw.add_argument(
+        "--from",
+        dest="file",
+        type=Path,
+        metavar="FILE",
+        help="the saved results; the default is results/NAME.nc",
+    )
+    draw.add_argument(
+        "--out",
+        dest="folder",
+        type=Path,
+        metavar="FOLDER",
+        help="for claims and figure; the default is where the run put them",
+    )
+    draw.add_argument(
+        "--format",
+        dest="formats",
+        nargs="+",
+        choices=("png", "svg", "pdf"),
+        default=("png", "svg"),
+        help="of the figure; the default is png and svg",
+    )
+    claims = add(
+        "claims",
+        "[FOLDER [PAGE]]",
+        "print every claim of the figures in FOLDER (default: figures); and put how many hold "
+        "and which fail into PAGE, as into README.md",
+        _claims,
+    )
+    claims.add_argument("folder", nargs="?", type=Path, default=Path("figures"), metavar="FOLDER")
+    claims.add_argument("page", nargs="?", type=Path, metavar="PAGE")
+    copy = add(
+        "copy", "NAME [FOLDER]", "copy an experiment to FOLDER (default: here), to edit it", _copy
+    )
+    copy.add_argument("name", metavar="NAME")
+    copy.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="FOLDER")
+    new = add("new", "FILE", "write the skeleton of a new experiment to FILE", _new)
+    new.add_argument("file", type=Path, metavar="FILE")
+    store = add(
+        "store", "FILE", "show what sweeps keep in FILE (their store=), every row checked", _store
+    )
+    store.add_argument("file", type=Path, metavar="FILE")
+
+    command = words[0] if words else "--help"
+    if not command.startswith("-") and command not in commands.choices:
+        there_are = f"there are {', '.join(commands.choices)}"
+        near = library.near(command, commands.choices, there_are)
+        raise InputError(f"no command {command!r}: {near}")
+    # What follows the name of an experiment are flags of its own.
+    known, flags = (words[:2], words[2:]) if command == "run" else (words or ["--help"], [])
+    values = vars(parser.parse_args(known))
+    do = values.pop("do")
+    do(**values, **({"flags": flags} if command == "run" else {}))
+
+
+def _list(folder: Path | None) -> None:
+    if folder and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder here: give another, or none")
+    folders = [folder] if folder else [Path("experiments"), library.shipped()]
+    shown: set[str] = set()  # a file of the user's own hides one that is shipped
+    for place in folders:
+        paths = [path for path in library.named(place) if path.stem not in shown]
+        shown |= {path.stem for path in paths}
+        if not paths:
+            continue
+        title = str(place) if place != library.shipped() or folder else "come with toymodels"
+        _print_experiments(title, paths, (folder or Path("experiments")).resolve().parent)
+    if not shown:
+        raise InputError(f"{folder or 'this place'} has no experiments: see `toymodels new`")
+
+
+def _print_experiments(title: str, paths: Sequence[Path], project: Path) -> None:
     from toymodels import claims
 
-    table = Table("experiment", "what it shows", "claims that hold")
-    figures = Path("figures")
-    held = claims.read(figures) if figures.is_dir() else {}
-    for path in sorted(folder.glob("*.py")):
-        title, *_ = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines() or [""]
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column(
+        "experiment", overflow="fold", min_width=min(28, max(len(p.stem) for p in paths))
+    )
+    table.add_column("what it shows")
+    table.add_column("claims", overflow="fold")
+    held = claims.read(project / "figures")
+    for path in paths:
+        try:
+            title = library.title(path)
+        except InputError as error:
+            title = str(error)
         checked = held.get(path.stem, [])
         score = f"{sum(claim.holds for claim in checked)} of {len(checked)}" if checked else "-"
-        table.add_row(str(path), title, score)
+        table.add_row(escape(path.stem), escape(title), score)
     Console().print(table)
 
 
-def _run(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0].startswith("-"):
-        raise InputError("run needs the path of an experiment first: toymodels run FILE [FLAGS]")
-    from toymodels import experiment
+def _run(name: str, flags: Sequence[str]) -> None:
+    path = library.find(name)
+    scales = {flag[2:] for flag in flags if flag in ("--smoke", "--paper")}
+    rest = [flag for flag in flags if flag not in ("--smoke", "--paper")]
+    known = library.bound_names(path)
+    possible = [scale for scale in ("smoke", "paper") if {scale.upper(), "*"} & known]
+    # Before the imports of the file, which take seconds.
+    if len(scales) > 1 or not scales <= {*possible}:
+        raise InputError(f"{path} runs at one scale of: {', '.join(['default', *possible])}")
+    scale = next(iter(scales), "default")
 
-    path = Path(arguments[0])
+    from toymodels import experiment, runs
+
     loaded = experiment.load(path)
-    scales = [flag[2:] for flag in arguments if flag in ("--smoke", "--paper")]
-    if len(scales) > 1 or any(scale not in loaded.scales for scale in scales):
+    if scale not in loaded.scales:
         raise InputError(f"{path} runs at one scale of: {', '.join(loaded.scales)}")
-    scale = scales[0] if scales else "default"
     start = loaded.scales[scale]
-    rest = [argument for argument in arguments[1:] if argument not in ("--smoke", "--paper")]
-    out = (
-        "folder for the figure; the default is figures/ for the defaults of the file, else results/"
+    config, out, store = _options(loaded, start, rest)
+    changed = _differences(start, config)
+    name = "_".join([path.stem, *([] if scale == "default" else [scale]), *_in_a_name(changed)])
+    published = scale != "smoke" and not changed
+    holds = runs.execute(
+        loaded,
+        config,
+        name=name,
+        data=out or Path("results"),
+        figures=out or Path("figures" if published else "results"),
+        store=store,
+        scale=scale,
     )
+    if not holds:
+        raise SystemExit(3)
+
+
+def _options(loaded: Any, start: Any, flags: Sequence[str]) -> tuple[Any, Path | None, Path | None]:
+    """The config, and the options `--out` and `--store`, from the flags of a run."""
+    import tyro
+
+    taken = sorted(_OWN_FLAGS & {field.name for field in dataclasses.fields(loaded.config)})
+    if taken:
+        raise InputError(
+            f"Config in {loaded.path} has a field {taken[0]!r}, but --{taken[0]} is a flag of "
+            "`toymodels run`: rename the field"
+        )
+    out = "folder for all files; the default is figures/ for the figure of the defaults of the "
+    out += "file, results/ for the rest"
     store = "file that keeps finished cells: a run that was stopped goes on from there"
     options = dataclasses.make_dataclass(
         "Options",
@@ -166,57 +257,119 @@ def _run(arguments: Sequence[str]) -> None:
     )
     parsed: Any = tyro.cli(
         options,
-        args=rest,
-        prog=f"toymodels run {path}",
+        args=flags,
+        prog=f"toymodels run {shlex.quote(str(loaded.path))}",
         description=f"{loaded.title}\n\nRuns at one scale of: {', '.join(loaded.scales)} "
         "(--smoke, --paper). The options are the fields of its Config.",
     )
-    published = scale != "smoke" and parsed.config == start
-    name = loaded.name if scale == "default" else f"{loaded.name}_{scale}"
-    if scale != "smoke" and not published:
-        name += "_custom"  # the results of the published run stay
-    folder = parsed.out or Path("figures" if published else "results")
-    holds = experiment.execute(loaded, parsed.config, name=name, folder=folder, store=parsed.store)
-    if scale == "smoke":
-        print("smoke scale: shows that the experiment runs, not that its claims hold")
-    elif not holds:
+    return parsed.config, parsed.out, parsed.store
+
+
+def _differences(start: Any, config: Any) -> dict[str, str]:
+    """The fields of a config that differ from those it started from, as JSON."""
+    before, after = (
+        {name: _compact(value) for name, value in dataclasses.asdict(each).items()}
+        for each in (start, config)
+    )
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, default=str, separators=(",", ":"))
+
+
+def _in_a_name(changed: dict[str, str]) -> list[str]:
+    """Changed fields as parts of the name of a file: each set of values has a name of its own."""
+    parts = [f"{name}={value.strip('[]')}" for name, value in changed.items()]
+    together = "_".join(parts)  # no value has "_", so that no two sets of fields read alike
+    if re.fullmatch(r"(\w+=[A-Za-z0-9.,+-]+_?)*", together) and len(together) <= 80:
+        return parts
+    text = json.dumps(changed, sort_keys=True)
+    return [f"custom-{hashlib.sha256(text.encode()).hexdigest()[:8]}"]
+
+
+def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[str]) -> None:
+    path = library.find(name)
+    results = Path("results")
+    if file is None:
+        file = results / f"{path.stem}.nc"
+        others = sorted(results.glob(f"{glob.escape(path.stem)}*.nc"))
+        if not file.is_file():
+            saved = ", ".join(map(str, others)) or "nothing"
+            raise InputError(
+                f"{file} does not exist: give one with --from, or run it first; saved is {saved}"
+            )
+    if folder is None:
+        published = {results / f"{path.stem}.nc", results / f"{path.stem}_paper.nc"}
+        folder = Path("figures") if file in published else file.parent
+
+    from toymodels import experiment, runs
+
+    if not runs.draw(experiment.load(path), file, folder=folder, formats=formats):
         raise SystemExit(3)
 
 
-def _claims(folder: Path, pages: Sequence[Path]) -> None:
+def _claims(folder: Path, page: Path | None) -> None:
     from toymodels import claims
 
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder here: give one, or change to the project")
     groups = claims.read(folder)
     if not groups:
         raise InputError(f"no claims in {folder}: run an experiment first")
-    for name, group in groups.items():
-        claims.show(name, group, Console())
-    for page in pages:
+    if page:
         beside = Path(os.path.relpath(folder, page.parent))  # links are relative to the page
         claims.insert(claims.summary(groups, beside), page)
-    flat = [claim for group in groups.values() for claim in group]
+    for name, group in groups.items():
+        claims.show(name, group, Console())
+    flat = list(itertools.chain(*groups.values()))
     print(claims.total(flat))
     if not all(claim.holds for claim in flat):
         raise SystemExit(3)
 
 
-def _store(arguments: Sequence[str]) -> None:
-    if len(arguments) != 1:
-        raise InputError("store needs the path of one file: toymodels store results/phase.db")
+def _copy(name: str, folder: Path) -> None:
+    path = library.find(name)
+    target = folder / path.name
+    _check_new(target)
+    with files.whole(target) as temporary:
+        shutil.copyfile(path, temporary)
+    print(f"{target} is ready: toymodels run {shlex.quote(str(target))}")
+
+
+def _new(file: Path) -> None:
+    if file.suffix != ".py":
+        raise InputError(f"{file} is not the path of a Python file: toymodels new my_idea.py")
+    _check_new(file)
+    title = " ".join(re.findall(r"\w+", file.stem.replace("_", " "))).capitalize() or "My idea"
+    skeleton = files.read(Path(__file__).with_name("skeleton.py"))
+    files.write(file, skeleton.replace("My idea.", f"{title}.", 1))
+    print(f"{file} is ready: toymodels run {shlex.quote(str(file))}")
+
+
+def _check_new(file: Path) -> None:
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent} is not a folder: make it first")
+    if os.path.lexists(file):
+        raise InputError(f"{file} exists: choose another name")
+    files.check_writable(file)
+
+
+def _store(file: Path) -> None:
     from toymodels.store import Store
 
-    with Store(arguments[0], create=False) as store:
+    with Store(file, create=False) as store:
         verified = store.verify()
         holdings = store.programs()
     parts = [dict(held.program.aspects()) if held.program else {} for held in holdings]
     names = list(dict.fromkeys(name for part in parts for name in part))
     # What differs from program to program is a column, what does not a line.
     columns = [name for name in names if len({part.get(name) for part in parts}) > 1]
-    table = Table("sweep", "cells", "damaged", "since", *columns)
+    table = Table("sweep", "cells", "damaged", "since", *map(escape, columns))
     for held, part in zip(holdings, parts, strict=True):
         title = held.program.title if held.program else "unknown"
-        counts = (str(held.cells), str(held.damaged), held.created)
-        table.add_row(title, *counts, *(part.get(name, "") for name in columns))
+        row = (title, str(held.cells), str(held.damaged), held.created)
+        table.add_row(*map(escape, (*row, *(part.get(name, "") for name in columns))))
     Console().print(table)
     for name in names:
         if name not in columns and parts[0][name]:
@@ -225,19 +378,6 @@ def _store(arguments: Sequence[str]) -> None:
     if verified.set_aside or verified.copies:
         print("run the same sweep again: it computes what is missing")
         raise SystemExit(1)
-
-
-def _new(arguments: Sequence[str]) -> None:
-    if len(arguments) != 1 or not arguments[0].endswith(".py"):
-        raise InputError("new needs the path of a Python file: toymodels new my_idea.py")
-    path = Path(arguments[0])
-    if path.exists():
-        raise InputError(f"{path} exists: choose another name")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is not a folder: make it first")
-    title = path.stem.replace("_", " ").capitalize()
-    path.write_text(_SKELETON.format(title=title))
-    print(f"{path} is ready: toymodels run {path}")
 
 
 if __name__ == "__main__":
