@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "features.hierarchy": {"features.base", "checks", "errors"},
     "features.copula": {"features.base", "checks"},
     "features.circles": {"features.base"},
-    "features.finite": {"checks"},
+    "features.finite": {"checks", "errors"},
     "features.activations": {"features.base", "models", "errors"},
     "tasks": {"features.base", "checks", "errors"},
     "models": {"checks", "errors"},

@@ -146,6 +146,39 @@ def test_bounds_hold_for_the_extreme_random_words(word):
         assert abs(distribution(1, 1e-6).sample(key, 1)) <= 1
 
 
+@pytest.mark.parametrize("density", [1e-7, 3.3e-6, 1e-3])
+@pytest.mark.parametrize("distribution", [SparseUniform, Binary])
+def test_as_many_words_mean_a_feature_as_the_density_says(distribution, density):
+    words = np.ceil(np.float64(np.float32(density)) * 2**32)  # all below it
+    present = [
+        distribution(1, density).sample(jax.random.key(0, impl=constant_words(int(word))), 1)[0, 0]
+        for word in (0, words - 1, words, 2 * words)
+    ]
+    np.testing.assert_array_equal(np.greater(present, 0), [True, True, False, False])
+    assert 0 <= words / 2**32 / density - 1 < 0.0024
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        SparseUniform(2, 1e-9),
+        SignedSparseUniform(2, np.array([0.5, 1e-10])),
+        Binary(2, 9e-8),
+        CorrelatedSets(1, 2, 1e-9),
+        AnticorrelatedSets(1, 20, 1e-6),
+        toymodels.Concepts((2, 20), 1e-6),
+        toymodels.Circles(1, 1e-9),
+        toymodels.Hierarchy((-1, 0), 1e-9, exclusive=False),
+        toymodels.Hierarchy((-1, 0, 0), np.array([1.0, 0.5, 1e-6]), exclusive=True),
+        toymodels.GaussianCopula(1e-6, np.eye(2)),
+    ],
+    ids=lambda features: type(features).__name__,
+)
+def test_densities_that_random_numbers_do_not_resolve_are_refused_also_while_tracing(features):
+    with pytest.raises(InputError, match="random numbers are too coarse for less"):
+        jax.eval_shape(lambda key: features.sample(key, 4), jax.random.key(0))
+
+
 @pytest.mark.parametrize(
     ("distribution", "spacing"),
     [

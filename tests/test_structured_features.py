@@ -186,6 +186,46 @@ def test_a_data_set_gives_its_examples_all_as_often():
     assert stats.chisquare(counts).pvalue > UNLIKELY
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+def test_a_data_set_of_whole_numbers_is_trained_on_as_one_of_floats(dtype):
+    examples = np.eye(3, dtype=dtype)
+
+    def params(examples):
+        task = tm.Task(tm.FiniteData(examples))
+        model, adam = tm.ReLUOutput(hidden=2), optax.adam(0.01)
+        return tm.train(
+            jax.random.key(0), model, task, optimizer=adam, steps=5, batch=4, evaluation=4
+        ).params
+
+    run = jax.jit(params)
+    for own, expected in zip(*map(jax.tree.leaves, map(run, (examples, np.eye(3)))), strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+def test_a_data_set_may_have_examples_of_any_shape_and_labels():
+    examples = {"inputs": jnp.arange(24.0).reshape(4, 3, 2), "label": jnp.array([3, 1, 4, 5])}
+    sample = tm.FiniteData(examples).sample(jax.random.key(0), 50)
+    assert sample["label"].dtype == jnp.int32
+    for inputs, label in zip(sample["inputs"], sample["label"], strict=True):
+        (row,) = np.flatnonzero(examples["label"] == label)
+        np.testing.assert_array_equal(inputs, examples["inputs"][row])
+
+
+def test_one_as_a_whole_number_is_a_density():
+    mixing = np.array([[0.6, 0.8], [1.0, 0.0]])
+    one, whole = (tm.GaussianCopula(density, mixing) for density in (1.0, 1))
+    np.testing.assert_array_equal(draw(one), draw(whole))
+
+
+def test_bad_numbers_are_refused_also_while_tracing():
+    for features in (
+        tm.Hierarchy((-1, 0, 0), 0.6, True),
+        tm.GaussianCopula(0.5, 2 * np.eye(2)),
+    ):
+        with pytest.raises(InputError, match=r"siblings|length of a row"):
+            jax.eval_shape(lambda key, own=features: own.sample(key, 4), jax.random.key(0))
+
+
 def test_activations_are_what_the_model_computes():
     model, features = tm.ReLUHidden(hidden=2), tm.SparseUniform(3, 0.5)
     params = model.init(jax.random.key(1), jnp.zeros(3))["params"]
@@ -239,6 +279,10 @@ NO_SITE = tm.Activations(Nested(), {}, tm.SparseUniform(2, 0.5), "hidden")
         (tm.Concepts((2, 0), 0.5), r"^size of a concept is 0: give a whole number"),
         (tm.Concepts((2, 2), jnp.ones(4)), r"^density has shape \(4,\): .* 2, one per concept$"),
         (tm.FiniteData(jnp.zeros((0, 3))), r"^number of examples is 0: give a whole number"),
+        (
+            tm.FiniteData((jnp.zeros(2), jnp.zeros(3))),
+            r"^shapes of the examples are \(2,\), \(3,\)",
+        ),
         (MATRIX, r"^site 'square' has shape \(2, 2\): choose one that is a vector$"),
         (NO_SITE, r"^no site 'hidden' in this model: it has square$"),
     ],

@@ -8,6 +8,7 @@ $n$ to compare.
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -33,7 +34,7 @@ class Task:
 
     features: Features
     target: Callable[[Array], Array] = struct.field(pytree_node=False, default=identity)
-    importance: Float[Array, "*cells"] | float = 1.0
+    importance: Float[Array | np.ndarray, "*cells"] | float = 1.0
 
     def loss(
         self, features: Float[Array, " features"], outputs: Float[Array, " outputs"]

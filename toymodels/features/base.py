@@ -4,10 +4,12 @@ A new distribution is a `flax.struct.dataclass` with `num_features` and `sample`
 else needs to know of it. Its numbers may be swept, its static fields may not.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key, UInt32
 
 from toymodels import checks
@@ -28,8 +30,31 @@ class Features(Protocol):
         ...
 
 
-def density(density: Array | float, count: int, each: str = "feature") -> Float[Array, "count 1"]:
-    """One density for each of `count` features, or of what `each` names, after checks."""
+LEAST_DENSITY = 1e-7
+r"""Least probability $p$ that 32 random bits tell apart.
+
+A number from one random word is below $p$ with probability $\lceil p\,2^{32}\rceil / 2^{32}$:
+here at most 0.23 % too often, and more so below.
+"""
+
+
+def density(
+    density: Array | np.ndarray | float,
+    count: int,
+    each: str = "feature",
+    *,
+    values: Any = 1,
+    least: float = LEAST_DENSITY,
+) -> Float[Array, "count 1"]:
+    """One density for each of `count` features, or of what `each` names, after checks.
+
+    Args:
+        density: one number, or one for each.
+        count: how many.
+        each: what has the density.
+        values: among how many, as likely, a random word that says "present" chooses.
+        least: least probability that the random numbers tell apart.
+    """
     checks.count(f"num_{each}s", count)
     checks.interval(
         "density",
@@ -39,11 +64,19 @@ def density(density: Array | float, count: int, each: str = "feature") -> Float[
         open_low=True,
         remedy=f"it is the probability 1 - S that a {each} is not zero",
     )
-    density = jnp.asarray(density)
-    if density.shape not in ((), (count,)):
-        raise InputError(
-            f"density has shape {density.shape}: give one number or {count}, one per {each}"
+    shape = np.shape(density)
+    if shape not in ((), (count,)):
+        raise InputError(f"density has shape {shape}: give one number or {count}, one per {each}")
+    if not isinstance(density, Tracer):
+        checks.interval(
+            f"density of a {each}" + (" over its number of values" if np.any(values != 1) else ""),
+            np.asarray(density, np.float64) / values,
+            low=least,
+            high=1,
+            remedy="random numbers are too coarse for less; for the limit of one active feature "
+            "there is toymodels.theory.expected_loss_one_active",
         )
+    density = jnp.asarray(density, jnp.result_type(float))
     return jnp.broadcast_to(density, (count,))[:, None]
 
 

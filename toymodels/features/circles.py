@@ -18,14 +18,14 @@ class Circles:
 
     Attributes:
         num_circles: at least 1. Circle $c$ has the coordinates $2c$ and $2c + 1$.
-        density: $p_c$, in $(0, 1]$; one number, or one per circle.
+        density: $p_c$, in $[10^{-7}, 1]$; one number, or one per circle.
 
     References:
         Engels et al. (2024), "Not All Language Model Features Are Linear".
     """
 
     num_circles: int = struct.field(pytree_node=False)
-    density: Float[Array, "*cells"] | float
+    density: Float[Array | np.ndarray, "*cells"] | float
 
     @property
     def num_features(self) -> int:

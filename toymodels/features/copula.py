@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
@@ -21,16 +22,16 @@ class GaussianCopula:
     it is negative. Values of features that are present together are correlated alike.
 
     Attributes:
-        density: $p$, in $(0, 1]$; one number, or one per feature.
+        density: $p$, in $(0, 1]$, at least 5e-5; one number, or one per feature.
         mixing: $A$, features x sources, with rows of length 1. For a given correlation matrix,
             its Cholesky factor; for a few common causes, their loadings beside a diagonal. The
             identity gives independent features.
         smallest: in $[0, 1]$: present features lie on (`smallest`, 1]. With 1 they are exactly 1.
     """
 
-    density: Float[Array, "*densities"] | float
+    density: Float[Array | np.ndarray, "*densities"] | float
     mixing: Float[Array | np.ndarray, "*cells features sources"]
-    smallest: Float[Array, "*values"] | float = 0.0
+    smallest: Float[Array | np.ndarray, "*values"] | float = 0.0
 
     @property
     def num_features(self) -> int:
@@ -39,17 +40,19 @@ class GaussianCopula:
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
         """Draw `batch` independent vectors with one use of `key`."""
-        density = base.density(self.density, self.num_features)
+        # Normal numbers are made of 23 bits.
+        density = base.density(self.density, self.num_features, least=5e-5)
         checks.count("batch", batch)
         checks.interval("smallest", self.smallest, low=0, high=1, remedy="values end at 1")
         mixing = jnp.asarray(self.mixing, density.dtype)
-        checks.interval(
-            "length of a row of mixing",
-            jnp.linalg.norm(mixing, axis=1),
-            low=1 - 1e-3,
-            high=1 + 1e-3,
-            remedy="divide each row by its length",
-        )
+        if not isinstance(self.mixing, Tracer):
+            checks.interval(
+                "length of a row of mixing",
+                np.linalg.norm(np.asarray(self.mixing), axis=1),
+                low=1 - 1e-3,
+                high=1 + 1e-3,
+                remedy="divide each row by its length",
+            )
         sources = jax.random.normal(key, (mixing.shape[1], batch), density.dtype)
         place = jax.scipy.special.ndtr(mixing @ sources) / density
         return jnp.where(place < 1, 1 - (1 - self.smallest) * place, 0.0).T

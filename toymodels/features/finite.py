@@ -1,12 +1,15 @@
 """A finite list of examples as a distribution."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key, PyTree
 
 from toymodels import checks
+from toymodels.errors import InputError
 
 
 @struct.dataclass
@@ -17,19 +20,39 @@ class FiniteData:
     `sample=lambda key, batch: examples` to `fit`, with their number as `batch`.
 
     Attributes:
-        examples: at least one, the features of each in a row.
+        examples: an array with the examples along its first axis, at least one: features in
+            rows, or examples of any shape. Or a pytree of such arrays, as for inputs with labels.
+            Whole numbers and bools of an array that stands alone become floats, as models
+            compute with them; in a pytree they stay as they are, for they may be labels.
     """
 
-    examples: Float[Array | np.ndarray, "*cells examples features"]
+    examples: PyTree
 
     @property
     def num_features(self) -> int:
         """Columns of `examples`."""
+        if not isinstance(self.examples, np.ndarray | jax.Array):
+            raise InputError("these examples are a pytree: they have no number of features")
         return self.examples.shape[-1]
 
-    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
+    def sample(self, key: Key[Array, ""], batch: int) -> Any:
         """Draw `batch` independent examples with one use of `key`."""
         checks.count("batch", batch)
-        size = self.examples.shape[-2]
+        leaves = jax.tree.leaves(self.examples)
+        if len({np.shape(leaf)[:1] for leaf in leaves}) != 1 or np.ndim(leaves[0]) == 0:
+            shapes = ", ".join(sorted({str(np.shape(leaf)) for leaf in leaves})) or "none"
+            raise InputError(
+                f"shapes of the examples are {shapes}: give arrays with the examples along the "
+                "first axis, as many in each"
+            )
+        size = np.shape(leaves[0])[0]
         checks.count("number of examples", size)
-        return jnp.asarray(self.examples)[jax.random.randint(key, (batch,), 0, size)]
+        chosen = jax.random.randint(key, (batch,), 0, size)
+        alone = jax.tree.structure(self.examples) == jax.tree.structure(0)
+
+        def rows(leaf: Any) -> Array:
+            array = jnp.asarray(leaf)
+            whole = alone and not jnp.issubdtype(array.dtype, jnp.inexact)
+            return (array.astype(jnp.result_type(float)) if whole else array)[chosen]
+
+        return jax.tree.map(rows, self.examples)

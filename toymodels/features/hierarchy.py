@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
@@ -25,8 +26,8 @@ class Hierarchy:
     Attributes:
         parents: index of each feature's parent, -1 for a root; a parent stands before its
             children. `(-1, 0, 0)` is one parent of two. See `balanced_tree`.
-        density: $p_i$, the probability that a feature is present GIVEN its parent, in $(0, 1]$;
-            one number, or one per feature.
+        density: $p_i$, the probability that a feature is present GIVEN its parent, in
+            $[10^{-7}, 1]$; one number, or one per feature.
         exclusive: whether at most one child of a parent is present. The $p_i$ of siblings
             then add up to at most 1. Roots are independent in any case.
         smallest: in $[0, 1]$. With 1 every present feature is exactly 1.
@@ -37,9 +38,9 @@ class Hierarchy:
     """
 
     parents: tuple[int, ...] = struct.field(pytree_node=False)
-    density: Float[Array, "*densities"] | float
+    density: Float[Array | np.ndarray, "*densities"] | float
     exclusive: bool = struct.field(pytree_node=False)
-    smallest: Float[Array, "*values"] | float = 0.0
+    smallest: Float[Array | np.ndarray, "*values"] | float = 0.0
 
     @property
     def num_features(self) -> int:
@@ -59,18 +60,38 @@ class Hierarchy:
             # Before a feature lie its elder siblings, in the word of the first of them.
             siblings = (parents[:, None] == parents[None, :]) & ~root[:, None]
             word = np.where(root, word, siblings.argmax(axis=1))
-            start = np.tril(siblings, -1).astype(density.dtype) @ density
-            checks.interval(
-                "sum of the densities of siblings",
-                start + density,
-                high=1 + 1e-6,
-                remedy="at most one of exclusive siblings is present: give smaller densities",
-            )
+            elder = np.tril(siblings, -1)
+            start = elder.astype(density.dtype) @ density
+            if not isinstance(self.density, Tracer):
+                _check_siblings(np.broadcast_to(self.density, len(parents)), elder)
         place = (base.uniform(key, batch, self.num_features)[word] - start) / density
         present = (place >= 0) & (place < 1)
         for _ in range(depth):  # each turn settles one level more
             present = present & (root[:, None] | present[parents])
         return jnp.where(present, 1 - (1 - self.smallest) * place, 0.0).T
+
+
+def _check_siblings(density: np.ndarray, elder: np.ndarray) -> None:
+    """Whether the stretches of exclusive siblings fit on one word, and are told apart there.
+
+    Args:
+        density: of each feature.
+        elder: whether the second is an elder sibling of the first.
+    """
+    start = elder @ density.astype(np.float64)
+    checks.interval(
+        "sum of the densities of siblings",
+        start + density,
+        high=1 + 1e-6,
+        remedy="at most one of exclusive siblings is present: give smaller densities",
+    )
+    # A word is read with 24 bits: on 2^-16 of it, a feature is right to 2^-8.
+    checks.interval(
+        "density of a feature over that of its elder siblings and itself",
+        density / (start + density),
+        low=2.0**-16,
+        remedy="random numbers are too coarse for less: put rare siblings first",
+    )
 
 
 def balanced_tree(num_roots: int, *, branching: int, depth: int) -> tuple[int, ...]:

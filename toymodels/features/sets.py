@@ -20,8 +20,8 @@ class CorrelatedSets:
     Attributes:
         num_sets: at least 1.
         size: features of a set, side by side; at least 1. Sets of one are `SparseUniform`.
-        density: $p$, the probability that a set is present, in $(0, 1]$; one number, or one per
-            set.
+        density: $p$, the probability that a set is present, in $[10^{-7}, 1]$; one number,
+            or one per set.
 
     References:
         Elhage et al. (2022), section "The Geometry of Non-Uniform Superposition".
@@ -29,7 +29,7 @@ class CorrelatedSets:
 
     num_sets: int = struct.field(pytree_node=False)
     size: int = struct.field(pytree_node=False)
-    density: Float[Array, "*cells"] | float
+    density: Float[Array | np.ndarray, "*cells"] | float
 
     @property
     def num_features(self) -> int:
@@ -59,8 +59,8 @@ class AnticorrelatedSets:
     Attributes:
         num_sets: at least 1.
         size: features of a set, side by side; at least 1. Sets of one are `SparseUniform`.
-        density: $p$, the probability that a SET is present, in $(0, 1]$; one number, or one per
-            set.
+        density: $p$, the probability that a SET is present; one number, or one per set. In
+            $(0, 1]$, and at least $10^{-7}$ for a member.
 
     References:
         Elhage et al. (2022), section "The Geometry of Non-Uniform Superposition".
@@ -68,7 +68,7 @@ class AnticorrelatedSets:
 
     num_sets: int = struct.field(pytree_node=False)
     size: int = struct.field(pytree_node=False)
-    density: Float[Array, "*cells"] | float
+    density: Float[Array | np.ndarray, "*cells"] | float
 
     @property
     def num_features(self) -> int:
@@ -77,8 +77,8 @@ class AnticorrelatedSets:
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
         """Draw `batch` independent vectors with one use of `key`."""
-        density = base.density(self.density, self.num_sets, each="set")
         checks.count("size", self.size)
+        density = base.density(self.density, self.num_sets, each="set", values=self.size)
         place = base.uniform(key, batch, self.num_sets) * (self.size / density)
         member = jnp.tile(jnp.arange(self.size, dtype=place.dtype), self.num_sets)
         since = jnp.repeat(place, self.size, axis=0) - member[:, None]
@@ -96,8 +96,8 @@ class Concepts:
 
     Attributes:
         sizes: $k_c$, values of each concept, at least 1. Their features are side by side.
-        density: $p_c$, the probability that the concept applies, in $(0, 1]$; one number, or one
-            per concept.
+        density: $p_c$, the probability that the concept applies; one number, or one per concept.
+            In $(0, 1]$, and at least $10^{-7}$ for a value.
 
     References:
         Park, Choe, Jiang, Veitch (2024), "The Geometry of Categorical and Hierarchical Concepts
@@ -105,7 +105,7 @@ class Concepts:
     """
 
     sizes: tuple[int, ...] = struct.field(pytree_node=False)
-    density: Float[Array, "*cells"] | float
+    density: Float[Array | np.ndarray, "*cells"] | float
 
     @property
     def num_features(self) -> int:
@@ -114,9 +114,10 @@ class Concepts:
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
         """Draw `batch` independent vectors with one use of `key`."""
-        density = base.density(self.density, len(self.sizes), each="concept")
         for size in self.sizes:
             checks.count("size of a concept", size)
+        values = np.asarray(self.sizes)
+        density = base.density(self.density, len(self.sizes), each="concept", values=values)
         concept = np.repeat(np.arange(len(self.sizes)), self.sizes)
         value = np.concatenate([np.arange(size) for size in self.sizes])
         sizes = jnp.asarray(self.sizes, density.dtype)[:, None]
