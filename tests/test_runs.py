@@ -10,12 +10,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
 import xarray as xr
 
-from toymodels import claims, cli, experiment, files, runs
+import toymodels as tm
+from toymodels import claims, cli, experiment, files, library, runs
 from toymodels.claims import Claim
 
 HEAD = """
@@ -360,3 +362,64 @@ def test_a_pipe_that_closes_is_no_error():
     words = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} | head -1"
     finished = subprocess.run(["bash", "-c", words], capture_output=True, text=True)
     assert finished.stderr == ""
+
+
+def test_figures_are_found_beside_an_absolute_folder(tmp_path, monkeypatch, capsys):
+    Path("experiments").mkdir()
+    write(RUN, CLAIMS, name="experiments/tiny.py")
+    assert toymodels("run", "tiny") == 0
+    monkeypatch.chdir("/")
+    assert toymodels("list", tmp_path / "experiments") == 0
+    assert "1 of 1" in capsys.readouterr().out
+
+
+def test_names_too_long_for_a_file_are_one_line(capsys):
+    name = "x" * 250  # with .partial.nc too long
+    write(RUN, name=f"{name}.py")
+    for words in (
+        ["run", name],
+        ["run", "x" * 300],
+        ["run", "x" * 300 + ".py"],
+        ["new", "x" * 300 + ".py"],
+        ["list", "x" * 300],
+        ["claims", "x" * 300],
+        ["draw", name, "--from", "x" * 300],
+        ["copy", name, "x" * 300],
+    ):
+        assert toymodels(*words) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert number_of_runs() == 0
+
+
+def test_copies_are_found_before_what_is_shipped(capsys):
+    assert toymodels("copy", "introduction") == 0
+    text = Path("introduction.py").read_text()
+    assert text == (library.shipped() / "introduction.py").read_text()
+    assert library.find("introduction") == Path("introduction.py")
+    assert toymodels("copy", "introduction") == 2
+    assert "introduction.py exists" in capsys.readouterr().err
+    assert toymodels("copy", "introductoin", "elsewhere") == 2
+    assert "did you mean introduction?" in capsys.readouterr().err
+    assert toymodels("list") == 0
+    assert "thomson" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["list", "run", "draw", "claims", "copy", "new", "store"])
+def test_every_command_has_help(name, capsys):
+    assert toymodels(name, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: toymodels {name} ")
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert toymodels("--version") == 0
+    assert capsys.readouterr().out.strip() == tm.__version__
+
+
+def test_a_wheel_has_the_experiments_and_says_that_it_is_typed():
+    """The folder that the wheel puts into the package is where the package looks for it."""
+    root = Path(library.__file__).parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {"experiments": "toymodels/_experiments"}
+    assert (root / "toymodels" / "py.typed").exists()
+    assert len(library.named(root / "experiments")) > 20

@@ -16,7 +16,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -61,6 +61,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _command(words: Sequence[str]) -> None:
+    parser, commands = _parser()
+    command = words[0] if words else "--help"
+    if not command.startswith("-") and command not in commands:
+        there_are = f"there are {', '.join(commands)}"
+        near = library.near(command, commands, there_are)
+        raise InputError(f"no command {command!r}: {near}")
+    # What follows the name of an experiment are flags of its own.
+    known, flags = (words[:2], words[2:]) if command == "run" else (words or ["--help"], None)
+    values = vars(parser.parse_args(known))
+    if flags is not None:
+        values["flags"] = flags
+    values.pop("do")(**values)
+
+
+def _parser() -> tuple[_Parser, Collection[str]]:
+    """The parser of the command line, and the names of the commands."""
     parser = _Parser(
         prog="toymodels",
         description="Toy models of superposition: sweeps, theory and figures as checked claims.",
@@ -138,21 +154,11 @@ def _command(words: Sequence[str]) -> None:
         "store", "FILE", "show what sweeps keep in FILE (their store=), every row checked", _store
     )
     store.add_argument("file", type=Path, metavar="FILE")
-
-    command = words[0] if words else "--help"
-    if not command.startswith("-") and command not in commands.choices:
-        there_are = f"there are {', '.join(commands.choices)}"
-        near = library.near(command, commands.choices, there_are)
-        raise InputError(f"no command {command!r}: {near}")
-    # What follows the name of an experiment are flags of its own.
-    known, flags = (words[:2], words[2:]) if command == "run" else (words or ["--help"], [])
-    values = vars(parser.parse_args(known))
-    do = values.pop("do")
-    do(**values, **({"flags": flags} if command == "run" else {}))
+    return parser, commands.choices
 
 
 def _list(folder: Path | None) -> None:
-    if folder and not folder.is_dir():
+    if folder and not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder here: give another, or none")
     folders = [folder] if folder else [Path("experiments"), library.shipped()]
     shown: set[str] = set()  # a file of the user's own hides one that is shipped
@@ -294,7 +300,7 @@ def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[s
     if file is None:
         file = results / f"{path.stem}.nc"
         others = sorted(results.glob(f"{glob.escape(path.stem)}*.nc"))
-        if not file.is_file():
+        if not os.path.isfile(file):
             saved = ", ".join(map(str, others)) or "nothing"
             raise InputError(
                 f"{file} does not exist: give one with --from, or run it first; saved is {saved}"
@@ -312,7 +318,7 @@ def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[s
 def _claims(folder: Path, page: Path | None) -> None:
     from toymodels import claims
 
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder here: give one, or change to the project")
     groups = claims.read(folder)
     if not groups:
@@ -348,7 +354,7 @@ def _new(file: Path) -> None:
 
 
 def _check_new(file: Path) -> None:
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         raise InputError(f"{file.parent} is not a folder: make it first")
     if os.path.lexists(file):
         raise InputError(f"{file} exists: choose another name")

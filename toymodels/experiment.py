@@ -34,8 +34,8 @@ class Experiment:
     path: Path
     title: str
     config: type[Any]
-    run: Callable[..., xr.Dataset]
-    claims: Callable[[xr.Dataset], list[Claim]] | None
+    run: Callable[..., Any]  # what it returns is only known when it returns
+    claims: Callable[[xr.Dataset], Any] | None
     plot: Callable[[xr.Dataset], Any] | None
     scales: dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def find(text: str) -> Path:
     """
     path = Path(text)
     for file in (path, path.with_name(f"{path.name}.py")):
-        if file.suffix == ".py" and file.is_file():
+        if file.suffix == ".py" and os.path.isfile(file):
             return file
     candidates = named(path.parent, Path("experiments"), shipped())
     for candidate in candidates:

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,12 +222,11 @@ def _check(experiment: Experiment, results: xr.Dataset) -> list[Claim]:
     if experiment.claims is None:
         return []
     checked = experiment.claims(results)
-    try:
-        found = list(checked)
-    except TypeError as error:
+    if not isinstance(checked, Iterable):
         raise InputError(
             f"claims of {experiment.path} returns {type(checked).__name__}: return a list of Claim"
-        ) from error
+        )
+    found = list(checked)
     for claim in found:
         if not isinstance(claim, Claim):
             raise InputError(

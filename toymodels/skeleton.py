@@ -5,6 +5,7 @@ Claim: what the figure should show, in one sentence.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optax
@@ -29,7 +30,7 @@ SMOKE = Config(densities=(1.0, 0.1), num_seeds=2, steps=20)
 def run(config: Config, store: Path | None = None) -> xr.Dataset:
     """Train. What is returned is saved; `store` keeps finished cells of a run that is stopped."""
 
-    def cell(key, *, density):
+    def cell(key: Any, *, density: Any) -> dict[str, Any]:
         task = tm.Task(tm.SparseUniform(5, density))
         adam = optax.adam(optax.cosine_decay_schedule(1e-2, config.steps))
         model = tm.ReLUOutput(hidden=2)
@@ -60,7 +61,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     ]
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> Any:
     """Draw the saved results."""
     figure, axes = plotting.figure()
     axes.loglog(results.density, results.loss.transpose("density", "seed"), "o")
