@@ -98,7 +98,8 @@ def test_widths_agree_to_rounding():
     np.testing.assert_allclose(narrow["weights"], wide["weights"], atol=1e-4)
 
 
-def test_a_cell_is_traced_for_each_end_with_arrays_and_to_compile_whatever_the_grid():
+def test_a_cell_is_called_twice_whatever_the_grid():
+    """Once to see what it does, and once to see that it does the same again."""
     calls = []
 
     def counted(key, *, a):
@@ -106,8 +107,7 @@ def test_a_cell_is_traced_for_each_end_with_arrays_and_to_compile_whatever_the_g
         return {"y": a}
 
     sweep(counted, axes={"a": np.linspace(0, 1, 40)}, num_seeds=3)
-    assert len(calls) == 4
-    assert calls[:2] == [0.0, 1.0]
+    assert len(calls) == 2
 
 
 def test_zipped_axes_move_together():
@@ -193,10 +193,6 @@ def test_best_of_needs_one_number_per_cell(by):
         tm.best_of(results, by)
 
 
-def changing_shape(key, *, a):
-    return {"y": jnp.zeros(int(a)) if isinstance(a, float) else jnp.zeros(2)}
-
-
 @pytest.mark.parametrize(
     ("cell", "arguments", "message"),
     [
@@ -215,9 +211,14 @@ def changing_shape(key, *, a):
         (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "units": {"z": "m"}}, "units names 'z'"),
         (noisy_sum, {"axes": {"a": [1.0]}, "static": {"b": []}}, "static axis 'b' is empty"),
         (noisy_sum, {"axes": {"a": [1.0]}, "static": {"b": [print]}}, "dict of label to value"),
-        (changing_shape, {"axes": {"a": [1.0, 3.0]}}, r"shape \(1,\) .* \(3,\).*static="),
         (lambda key: jnp.zeros(2), {}, "return a dict"),
-        (lambda key: {"params": {"w": jnp.zeros(2)}}, {}, "'params' .* is a dict"),
+        (lambda key: {"a": "text"}, {}, "'a' .* is a str"),
+        (lambda key: {"a": None}, {}, "'a' .* is None"),
+        (lambda key: {}, {}, "empty dict"),
+        (lambda key: {1: 2.0}, {}, "named 1"),
+        (lambda key: {"encoder/kernel": 2.0}, {}, "'encoder/kernel' cannot be saved"),
+        (lambda key: {"a": {"b.c": 2.0}}, {}, "points stand between"),
+        (lambda key: {"a.b": 1.0, "a": {"b": 2.0}}, {}, "two outputs are named 'a.b'"),
         (lambda key: {"k": key}, {}, "'k' .* is a key"),
         (lambda key, *, a: {"a": a}, {"axes": {"a": [1.0]}}, "'a' has the name of an axis"),
         (lambda key, *, seed: {"y": seed}, {"axes": {"seed": [1.0]}}, "named 'seed'"),

@@ -3,8 +3,19 @@
 Names load on first use, so that `toymodels --help` does not wait for JAX.
 """
 
+import difflib
+from typing import Any
+
 import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__ or name.startswith("_"):
+        return _load(name)
+    close = difflib.get_close_matches(name, __all__, n=1)
+    hint = f": did you mean {close[0]!r}?" if close else "; help(toymodels) lists what there is"
+    raise AttributeError(f"toymodels has no {name!r}{hint}")

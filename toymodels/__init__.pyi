@@ -39,8 +39,9 @@ from .models import (
     intervene,
     notebook_initializer,
 )
+from .results import apply, best_of, params
 from .store import Store
-from .sweeps import SweepError, SweepInterrupted, best_of, sweep
+from .sweeps import SweepError, SweepInterrupted, sweep
 from .tasks import Task, geometric_importance
 from .training import (
     Fitted,
@@ -93,6 +94,7 @@ __all__ = [
     "TwoLayer",
     "activations",
     "analysis",
+    "apply",
     "balanced_tree",
     "best_of",
     "evaluate",
@@ -104,6 +106,7 @@ __all__ = [
     "jit",
     "log_spaced",
     "notebook_initializer",
+    "params",
     "plotting",
     "sweep",
     "task_loss",

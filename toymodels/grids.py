@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from toymodels.errors import InputError
 
-Axes: TypeAlias = Mapping[str | tuple[str, ...], Iterable[Any]]
-Static: TypeAlias = Mapping[str, Iterable[Any] | Mapping[str, Any]]
+Axes: TypeAlias = Mapping[str | tuple[str, ...], Any]
+Static: TypeAlias = Mapping[str, Any]
 
 
 class Grid:
@@ -28,16 +28,18 @@ class Grid:
         self.shape: dict[str, int] = {}
         for key, values in axes.items():
             names = (key,) if isinstance(key, str) else key
-            rows = [(row,) if isinstance(key, str) else tuple(row) for row in values]
+            alone = isinstance(key, str)
+            rows = _members(f"axis {key!r}", values, most=1 if alone else 2)
+            rows = [[value] if alone else value for value in rows]
             if not rows:
                 raise InputError(f"axis {names[0]!r} is empty: give at least one number")
-            for row in rows:
-                if len(row) != len(names):
-                    raise InputError(f"axis {key!r} holds {row!r}: give {len(names)} numbers")
+            rows = [_row(key, len(names), row) for row in rows]
             for name, column in zip(names, zip(*rows, strict=True), strict=True):
                 if name in self.coords:
                     raise InputError(f"axis {name!r} is given twice: give it once")
                 self.coords[name] = (names[0], [_number(name, value) for value in column])
+            columns = [self.coords[name][1] for name in names]
+            _check_different(f"axis {key!r}", list(zip(*columns, strict=True)))
             self.shape[names[0]] = len(rows)
 
     @property
@@ -57,29 +59,37 @@ class Grid:
             flat[name] = np.broadcast_to(column, tuple(self.shape.values())).ravel()
         return flat
 
-    def ends(self) -> tuple[dict[str, np.float64], dict[str, np.float64]]:
-        """The lowest and the highest number of every axis, with what arrays have, too."""
-        numbers = {name: column for name, (_, column) in self.coords.items()}
-        return (
-            {name: np.float64(min(column)) for name, column in numbers.items()},
-            {name: np.float64(max(column)) for name, column in numbers.items()},
-        )
 
+def choices(axis: str, values: Any) -> list[tuple[Any, Any]]:
+    """Label and value of each choice of an axis, given as values or as label to value.
 
-def choices(name: str, values: Iterable[Any] | Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """Label and value of each choice of a static axis."""
+    Labels are all text, all numbers or all booleans, for they stand in one array, and in files.
+
+    Args:
+        axis: what it is called in messages, such as "static axis 'hidden'".
+        values: of the user.
+    """
     if isinstance(values, Mapping):
-        labelled = list(values.items())
+        labelled = [(_plain(label), value) for label, value in values.items()]
+        remedy = "give labels that are numbers or text"
     else:
-        labelled = [(value, value) for value in values]
-        for value, _ in labelled:
-            if not isinstance(value, int | float | str):
-                raise InputError(
-                    f"static axis {name!r} holds {value!r}, which has no label: "
-                    "give a dict of label to value"
-                )
+        labelled = [(_plain(value), _plain(value)) for value in _members(axis, values)]
+        remedy = "give a dict of label to value"
     if not labelled:
-        raise InputError(f"static axis {name!r} is empty: give at least one value")
+        raise InputError(f"{axis} is empty: give at least one value")
+    labels = [label for label, _ in labelled]
+    for label in labels:
+        if not isinstance(label, int | float | str):
+            raise InputError(f"{axis} holds {label!r}, which is no label: {remedy}")
+    kinds = {_kind(label) for label in labels}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{axis} has labels of different types, {', '.join(map(repr, labels))}: "
+            "make all of them text or all of them numbers, with a dict of label to value"
+        )
+    if np.asarray(labels).dtype.kind not in "biufU":
+        raise InputError(f"{axis} has a label beyond 64 bits: {remedy}")
+    _check_different(axis, labels)
     return labelled
 
 
@@ -92,18 +102,77 @@ def padded(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     return output
 
 
+def _members(axis: str, values: Any, most: int = 1) -> list[Any]:
+    """The values of an axis; one number or text is an axis of one value."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        return [values]
+    ndim = getattr(values, "ndim", None)  # of arrays, labelled or not
+    if ndim == 0:
+        return [_plain(values)]
+    if ndim is not None and ndim > most:
+        raise InputError(f"{axis} is an array of {ndim} dimensions: give it one")
+    return list(values)
+
+
+def _row(key: str | tuple[str, ...], length: int, row: Any) -> tuple[Any, ...]:
+    """The numbers of one place of an axis, one for each of its names."""
+    if not isinstance(row, Iterable) or isinstance(row, str) or getattr(row, "ndim", 1) == 0:
+        raise InputError(f"axis {key!r} holds {row!r}: give {length} numbers for each place")
+    numbers = tuple(row)
+    if len(numbers) != length:
+        raise InputError(f"axis {key!r} holds {numbers!r}: give {length} numbers for each place")
+    return numbers
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy, JAX or xarray as a number of Python.
+
+    A float of 32 bits becomes the shortest decimal that rounds to it, 0.1 and not
+    0.10000000149, so that `.sel` finds it by that.
+    """
+    if getattr(value, "ndim", None) != 0 or not hasattr(value, "dtype"):
+        return value
+    scalar = np.asarray(value)[()]
+    if isinstance(scalar, np.float32):
+        return float(str(scalar))
+    return scalar.item() if isinstance(scalar, np.generic) else value
+
+
+def _kind(label: Any) -> str:
+    if isinstance(label, bool):
+        return "boolean"
+    return "text" if isinstance(label, str) else "number"
+
+
+def _check_different(axis: str, places: Sequence[Any]) -> None:
+    seen: set[Any] = set()
+    for place in places:
+        if place in seen:
+            shown = place[0] if isinstance(place, tuple) and len(place) == 1 else place
+            raise InputError(f"{axis} holds {shown!r} twice: give every value once")
+        seen.add(place)
+
+
 def _number(name: str, value: Any) -> int | float:
-    if isinstance(value, np.generic | jax.Array) and value.ndim == 0:
-        value = value.item()
+    value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(
             f"axis {name!r} holds {value!r}, which is not a number: sweep it with static="
         )
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"axis {name!r} holds {value}: give finite numbers")
-    if isinstance(value, int) and int(np.float32(value)) != value:
+    dtype = np.dtype(jnp.result_type(float))
+    bits = 8 * dtype.itemsize
+    least, most = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
+    if abs(value) > most or 0 < abs(value) < least:
+        shown = f"{value:g}" if isinstance(value, float) else f"{str(value)[:9]}..."
         raise InputError(
-            f"axis {name!r} holds {value}, which 32-bit floats round to {int(np.float32(value))}: "
-            "sweep it with static="
+            f"axis {name!r} holds {shown}, which floats of {bits} bits cannot hold: give 0 or "
+            f"numbers from {least:.0e} to {most:.0e}, or sweep the logarithm"
+        )
+    if isinstance(value, int) and int(dtype.type(value)) != value:
+        raise InputError(
+            f"axis {name!r} holds {value}, which floats of {bits} bits round to "
+            f"{int(dtype.type(value))}: sweep it with static="
         )
     return value

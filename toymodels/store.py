@@ -80,7 +80,7 @@ class Store:
             InputError: a path that cannot be used, or whose file is not ours to touch.
             StoreError: the disk is full, or another process does not let go.
         """
-        self.path = Path(path).absolute()
+        self.path = Path(path).expanduser().absolute()
         self.copies: list[Path] = []
         if not create and not os.path.exists(self.path):
             raise InputError(f"there is no store {self.path}: run a sweep that writes it first")

@@ -10,14 +10,12 @@ sweep that holds it (`blocks` says for what).
 import contextlib
 import inspect
 import itertools
-import math
 import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,12 +25,10 @@ import xarray as xr
 from jax.core import Tracer
 from jaxtyping import Int
 
-from toymodels import blocks, checks, datasets, grids, rows
+from toymodels import blocks, cells, checks, datasets, grids, rows
 from toymodels.errors import InputError
-from toymodels.progress import bar
-from toymodels.store import Store, StoreError
-
-_NEEDS_PYTHON_NUMBER = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+from toymodels.progress import Report, bar
+from toymodels.store import Store
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -43,6 +39,10 @@ class SweepInterrupted(KeyboardInterrupt):
         super().__init__(message)
         self.results = results
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes with the results."""
+        return type(self), (str(self), self.results)
+
 
 class SweepError(RuntimeError):
     """A block failed, or could not be stored. What was finished is in `results`, as above."""
@@ -52,13 +52,18 @@ class SweepError(RuntimeError):
         super().__init__(message)
         self.results = results
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes with the results."""
+        return type(self), (str(self), self.results)
+
 
 def sweep(
     cell: blocks.Cell,
     *,
     axes: grids.Axes | None = None,
     static: grids.Static | None = None,
-    num_seeds: int = 1,
+    num_seeds: int | None = None,
+    seeds: Sequence[int] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     units: Mapping[str, str] | None = None,
     width: int | None = None,
@@ -69,18 +74,24 @@ def sweep(
     """Run `cell` at every point of a grid, with every seed.
 
     Args:
-        cell: a pure function of a key and numbers by keyword, to a dict of arrays.
+        cell: a pure function of a key and numbers by keyword, to a dict of arrays or of nested
+            dicts and tuples of arrays, such as parameters. It is called twice, with numbers
+            that are traced, and must do the same both times.
         axes: name to numbers; the grid is their product. A tuple of names with tuples of
             numbers is one axis along which several numbers move together, named after the
-            first. Compiled once for all numbers, which reach the cell as floats.
+            first. Compiled once for all numbers, which reach the cell as floats that take the
+            precision of the arrays that they meet.
         static: name to values that change shapes or structure, compiled one by one: numbers
             or strings, or a dict of label to any object.
-        num_seeds: seeds 0, 1, ..., each with the key `jax.random.key(seed)`.
+        num_seeds: seeds 0, 1, ..., each with the key `jax.random.key(seed)`; one by default.
+        seeds: which seeds instead, such as `[3, 7]`. A cell is the same under either.
         dims: output name to the names of its own dimensions. The default is `name_0`, ...;
-            required where a static axis changes a shape: shorter ones are padded with NaN.
+            required where a static axis changes a shape: shorter ones are padded with NaN. An
+            output named like a dimension of others, the same in every cell, is its coordinate.
         units: name of an output or an axis to its unit, kept as an attribute.
         width: cells per compiled block, at least 2; another width may change the last bits of
             all numbers. The default depends on the size of the cell and the kind of device.
+            A block takes as long for one cell as for so many.
         store: a file that keeps finished cells, made if missing. Cells that are in it are not
             run again: after a crash, on a larger grid, with more seeds. Cells of another
             program, width, processor or version stay in it and are not used; a warning says
@@ -88,12 +99,19 @@ def sweep(
         executor: any `concurrent.futures.Executor` of workers that can import toymodels, on
             this machine or others; they need not see the file of the cell. The default is
             all cores, or all devices, of this process.
-        progress: whether to show a bar on standard error.
+        progress: whether to show on standard error what is being done.
 
     Returns:
-        One variable per output, with the dimensions: static axes, axes, `seed`, its own. A
-        cell with any output that is not finite has diverged: it is NaN in every output, and
-        a warning names it.
+        One variable per output, with the dimensions: static axes, axes, `seed`, its own.
+        Arrays inside an output are variables named `output.name`; `toymodels.params` puts them
+        together again. A dimension that is padded has its true lengths in the coordinate
+        `<dimension>_size`.
+
+        A cell with trained parameters (of `train`, `fit`, `fit_autoencoder`) that are not
+        finite has diverged: it is NaN in every output, and a warning names it. Of other cells
+        each output is as it came, NaN or infinite ones too, which a warning counts. Where a
+        cell trains in another way its parameters are not known, and any output that is not
+        finite makes it one that diverged.
 
     Raises:
         ValueError: an axis that is empty, unknown to the cell or not of numbers; outputs
@@ -105,49 +123,63 @@ def sweep(
         raise InputError("sweep was called inside jit or scan: call it from plain Python")
     if isinstance(cell, jax.stages.Wrapped):  # of tm.jit; a sweep compiles by itself
         cell = inspect.unwrap(cell)
-    checks.count("num_seeds", num_seeds)
+    chosen = _seeds(num_seeds, seeds)
     if width is not None:
         checks.count("width", width, least=2)
+    if executor is not None and not isinstance(executor, Executor):
+        raise InputError(f"executor is {executor!r}: give a concurrent.futures.Executor")
     grid = grids.Grid(axes or {})
-    static_axes = {name: grids.choices(name, values) for name, values in (static or {}).items()}
-    _check_arguments(cell, [*static_axes, *grid.coords])
+    static_axes = {
+        name: grids.choices(f"static axis {name!r}", values)
+        for name, values in (static or {}).items()
+    }
+    cells.check_arguments(cell, [*static_axes, *grid.coords])
     variants = list(itertools.product(*static_axes.values()))
-    fixed = [
-        {name: value for name, (_, value) in zip(static_axes, variant, strict=True)}
-        for variant in variants
-    ]
-    # All that can be wrong with names and shapes comes to light before the first block runs.
-    checked = [_checked(cell, numbers, grid) for numbers in fixed]
-    for numbers in fixed:
-        _check_traceable(cell, numbers, grid)
-    shapes = [outputs for outputs, _ in checked]
     taken = [*static_axes, *grid.coords, "seed"]
-    own_dims = datasets.own_dims(shapes, dims or {}, taken)
-    for name in (units or {}).keys() - own_dims.keys() - grid.coords.keys():
-        raise InputError(f"units names {name!r}: the cell returns {', '.join(own_dims)}")
-    seeds = np.repeat(np.arange(num_seeds), grid.size)
-    values = {name: np.tile(numbers, num_seeds) for name, numbers in grid.values.items()}
     started = time.perf_counter()
-    finished = [datasets.nothing(outputs, len(seeds)) for outputs in shapes]
-    widths = [width or blocks.default_width(largest) for _, largest in checked]
     programs: list[str] = []
     failure: BaseException | None = None
-    with Store(store) if store is not None else contextlib.nullcontext() as opened:
+    with bar(visible=progress) as report, contextlib.ExitStack() as stack:
+        report.stage(f"{cells.title(cell)}: tracing")
+        # All that can be wrong with names and numbers comes to light before a block runs.
+        first = {name: column[0] for name, (_, column) in grid.coords.items()}
+        traced: list[cells.Traced] = []
+        for variant in variants:
+            fixed = {n: value for n, (_, value) in zip(static_axes, variant, strict=True)}
+            traced.append(cells.trace(cell, fixed, first))
+        layout = datasets.layout(
+            [each.outputs for each in traced],
+            dims or {},
+            taken,
+            lambda variant, name: cells.constant(traced[variant], name),
+        )
+        for name in (units or {}).keys() - layout.dims.keys() - grid.coords.keys():
+            raise InputError(f"units names {name!r}: the cell returns {', '.join(layout.dims)}")
+        for each in traced:
+            cells.check_numbers(each, grid.values)
+        opened = stack.enter_context(Store(store)) if store is not None else None
+        lanes = np.repeat(chosen, grid.size)
+        values = {name: np.tile(numbers, len(chosen)) for name, numbers in grid.values.items()}
+        finished = [datasets.nothing(each.kept, len(lanes)) for each in traced]
+        widths = [width or blocks.default_width(each.largest) for each in traced]
         try:
-            for variant, numbers, lanes, part in zip(
-                variants, fixed, widths, finished, strict=True
+            for variant, each, lanes_each, part in zip(
+                variants, traced, widths, finished, strict=True
             ):
-                program = _compiled(cell, numbers, grid, lanes)
-                programs.append((program.identity or {}).get("program", "calls back to Python"))
                 labels = zip(static_axes, (label for label, _ in variant), strict=True)
-                title = " ".join([_title(cell), *(f"{name}={label}" for name, label in labels)])
-                _finish(program, title, seeds, values, part, opened, executor, progress)
-        except (KeyboardInterrupt, InputError, blocks.BlockError, StoreError) as error:
-            # A store whose file is made read-only meanwhile, say, must not cost what has run.
-            if isinstance(error, InputError) and not any(part.done.any() for part in finished):
+                title = " ".join([cells.title(cell), *(f"{n}={label}" for n, label in labels)])
+                report.stage(f"{title}: compiling")
+                program = _compiled(each, grid, lanes_each)
+                programs.append((program.identity or {}).get("program", "calls back to Python"))
+                _finish(program, title, lanes, values, part, opened, executor, report)
+        except (KeyboardInterrupt, Exception) as error:
+            # A store whose file is made read-only meanwhile, or a variant that cannot be
+            # compiled, must not cost what has run.
+            expected = isinstance(error, KeyboardInterrupt | blocks.BlockError | OSError)
+            if not expected and not any(part.done.any() for part in finished):
                 raise
             failure = error
-    results = datasets.assemble(finished, num_seeds, grid, static_axes, own_dims)
+    results = datasets.assemble(finished, chosen.tolist(), grid, static_axes, layout)
     for name, unit in (units or {}).items():
         results[name].attrs["units"] = unit
     results.attrs.update(
@@ -155,50 +187,35 @@ def sweep(
         python=platform.python_version(),
         program=" ".join(programs),
         block_width=widths[0] if len(set(widths)) == 1 else widths,
-        source=_source(cell),
+        source=cells.source(cell),
         seconds=round(time.perf_counter() - started, 3),
     )
     if failure is None:
         return results
     done = sum(int(part.done.sum()) for part in finished)
     message = (
-        f"{done} of {len(seeds) * len(finished)} cells finished: they are in the `results` of this "
-        "exception, the others are NaN there"
+        f"{done} of {len(lanes) * len(finished)} cells finished: they are in the `results` of this "
+        "exception (in a notebook: `import sys; sys.last_value.results`), the others are NaN there"
     )
     if store is not None:
         message += f"; run the same sweep again to go on with those that are in {store}"
     if isinstance(failure, KeyboardInterrupt):
         raise SweepInterrupted(f"interrupted; {message}", results) from failure
-    raise SweepError(f"{failure}; {message}", results) from failure
+    raise SweepError(f"{str(failure) or repr(failure)}; {message}", results) from failure
 
 
-def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
-    """For each cell the member along `over` with the lowest `by`.
-
-    A cell that diverged is never chosen; where all did, the result is NaN. Choose by a loss that
-    is exact or on examples common to all members, as that of `train` is: of independent estimates
-    the lowest is the luckiest, and lies below the true loss of any.
-
-    Args:
-        results: as `sweep` returns them.
-        by: a variable that has `over` among its dimensions and no dimension of its own.
-        over: the dimension to choose along, usually `seed`.
-
-    Returns:
-        `results` without the dimension `over`, whose chosen label is kept as a coordinate.
-    """
-    if by not in results or over not in results[by].dims:
-        candidates = [str(name) for name in results if over in results[name].dims]
-        raise InputError(
-            f"cannot choose by {by!r} over {over!r}: variables along {over!r} are "
-            f"{', '.join(candidates) or 'none'}"
-        )
-    own = sorted(str(dim) for dim in results[by].dims if dim not in results.coords)
-    if own:
-        raise InputError(f"{by!r} is not one number per cell: it has dimensions {own}")
-    lowest = results[by].fillna(math.inf).argmin(over)
-    best = results.isel({over: lowest})
-    return best.assign_attrs(selection=f"lowest {by} of {results.sizes[over]} over {over}")
+def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:
+    """The seeds of a sweep, from how many there are or from a list of them."""
+    if seeds is None:
+        checks.count("num_seeds", 1 if count is None else count)
+        return np.arange(1 if count is None else count)
+    if count is not None:
+        raise InputError("num_seeds and seeds are both given: give one of them")
+    chosen = [label for label, _ in grids.choices("seeds", seeds)]
+    for seed in chosen:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise InputError(f"seeds holds {seed!r}: give whole numbers from 0 to 2**63 - 1")
+    return np.asarray(chosen, np.int64)
 
 
 def _finish(
@@ -209,26 +226,27 @@ def _finish(
     part: datasets.Finished,
     store: Store | None,
     executor: Executor | None,
-    progress: bool,
+    report: Report,
 ) -> None:
     """Fill `part`: from the store where it has a cell, else by running it."""
     keep = None if store is None else _kept(store, program, title, seeds, values, part)
     (missing,) = np.nonzero(~part.done)
     if not len(missing):
+        report.stage(f"{title}: all {len(seeds)} cells are in the store")
         return
-    with bar(title, cells=len(missing), steps_per_cell=program.steps, visible=progress) as report:
+    report.start(title, len(missing), program.steps)
 
-        def deliver(start: int, stop: int, outputs: blocks.Arrays) -> None:
-            cells = missing[start:stop]
-            for name, output in outputs.items():
-                part.outputs[name][cells] = output
-            part.done[cells] = True
-            if keep is not None:
-                keep(cells)
-            report(stop - start)
+    def deliver(start: int, stop: int, outputs: blocks.Arrays) -> None:
+        places = missing[start:stop]
+        for name, output in outputs.items():
+            part.outputs[name][places] = output
+        part.done[places] = True
+        if keep is not None:
+            keep(places)
+        report.advance(stop - start)
 
-        lanes = {name: numbers[missing] for name, numbers in values.items()}
-        blocks.run(program, seeds[missing], lanes, deliver, executor=executor)
+    lanes = {name: numbers[missing] for name, numbers in values.items()}
+    blocks.run(program, seeds[missing], lanes, deliver, executor=executor)
 
 
 def _kept(
@@ -261,123 +279,17 @@ def _kept(
     for name, output in part.outputs.items():
         output[part.done] = records[name][part.done]
 
-    def keep(cells: Int[np.ndarray, " cells"]) -> None:
-        records = np.zeros(len(cells), layout)
+    def keep(places: Int[np.ndarray, " cells"]) -> None:
+        records = np.zeros(len(places), layout)
         for name, output in part.outputs.items():
-            records[name] = output[cells]
-        store.write(identity, seeds[cells], points[cells], records)
+            records[name] = output[places]
+        store.write(identity, seeds[places], points[places], records)
 
     return keep
 
 
-def _check_arguments(cell: blocks.Cell, names: Sequence[str]) -> None:
-    """The axes and the cell's keyword arguments match one to one."""
-    if len(set(names)) < len(names):
-        raise InputError(f"an axis is both static and not: {', '.join(names)}")
-    if "seed" in names:
-        raise InputError("an axis is named 'seed', the name of the seeds: give it another")
-    _, *parameters = inspect.signature(cell).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = [parameter.name for parameter in parameters]
-    for name in names:
-        if name not in known:
-            raise InputError(
-                f"the cell has no argument {name!r}: it takes {', '.join(known) or 'only a key'}"
-            )
-    for parameter in parameters:
-        if parameter.default is parameter.empty and parameter.name not in names:
-            raise InputError(
-                f"the cell needs {parameter.name!r}: add it to axes or static, or give it a default"
-            )
-
-
-def _checked(
-    cell: blocks.Cell, fixed: Mapping[str, Any], grid: grids.Grid
-) -> tuple[dict[str, jax.ShapeDtypeStruct], int]:
-    """Shapes of the outputs, from both ends of every axis; bytes of the largest array of a cell.
-
-    The ends are plain numbers, so that the checks inside the cell see them.
-    """
-    key = jax.random.key(0)
-    ends: list[dict[str, jax.ShapeDtypeStruct]] = []
-    largest = 0
-    for numbers in grid.ends():
-        with np.errstate(all="ignore"):  # 1 / a, say, where an axis starts at 0
-            traced, outputs = jax.make_jaxpr(
-                lambda key, n=numbers: cell(key, **fixed, **n), return_shape=True
-            )(key)
-        largest = max(largest, blocks.largest_array(traced.jaxpr))
-        if not isinstance(outputs, Mapping) or not outputs:
-            raise InputError(
-                f"the cell returns {type(outputs).__name__}: return a dict of name to array"
-            )
-        for name, output in outputs.items():
-            if not isinstance(output, jax.ShapeDtypeStruct):
-                raise InputError(
-                    f"output {name!r} of the cell is a {type(output).__name__}: return one array "
-                    "per name, such as trained.params['weights']"
-                )
-            if jnp.issubdtype(output.dtype, jax.dtypes.prng_key):
-                raise InputError(f"output {name!r} of the cell is a key: return arrays of numbers")
-        ends.append(dict(outputs))
-    low, high = ends
-    for name in low.keys() | high.keys():
-        shapes = [end[name].shape if name in end else "missing" for end in ends]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"output {name!r} has shape {shapes[0]} at one end of the axes and {shapes[1]} at "
-                "the other: sweep what changes it with static="
-            )
-    return low, largest
-
-
-def _check_traceable(cell: blocks.Cell, fixed: Mapping[str, Any], grid: grids.Grid) -> None:
-    """The cell takes arrays in place of the numbers of every axis."""
-    low, _ = grid.ends()
-
-    def fails(names: Iterable[str]) -> bool:
-        """Whether the cell cannot be traced with these axes traced."""
-        traced = {name: jnp.asarray(low[name]) for name in names}
-        try:
-            jax.eval_shape(
-                lambda key, numbers: cell(key, **fixed, **{**low, **numbers}),
-                jax.random.key(0),
-                traced,
-            )
-        except _NEEDS_PYTHON_NUMBER:
-            return True
-        return False
-
-    if fails(low):
-        names = ", ".join(repr(name) for name in low if fails([name]))
-        raise InputError(
-            f"the cell needs a plain number for axis {names}, as Optax does for the length of a "
-            "schedule: sweep it with static="
-        )
-
-
-def _compiled(
-    cell: blocks.Cell, fixed: Mapping[str, Any], grid: grids.Grid, width: int
-) -> blocks.Program:
-    def one(key: Any, **numbers: Any) -> Mapping[str, Any]:
-        return cell(key, **fixed, **numbers)
-
+def _compiled(traced: cells.Traced, grid: grids.Grid, width: int) -> blocks.Program:
     try:
-        return blocks.Program(one, grid.values, width=width)
+        return blocks.Program(traced, grid.values, width=width)
     except jax.errors.JaxRuntimeError as error:
         raise blocks.BlockError(f"a block of {width} cells cannot be compiled: {error}") from error
-
-
-def _title(cell: blocks.Cell) -> str:
-    try:
-        return Path(inspect.getsourcefile(cell) or "sweep").stem
-    except TypeError:  # neither function nor method: a partial, say
-        return "sweep"
-
-
-def _source(cell: blocks.Cell) -> str:
-    try:
-        return inspect.getsource(cell)
-    except (OSError, TypeError):  # typed in, or neither function nor method
-        return "unknown"

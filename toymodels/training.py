@@ -15,7 +15,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, draws, fuse, keys
+from toymodels import checks, draws, fuse, keys, marks
 from toymodels.errors import InputError
 from toymodels.tasks import Task
 
@@ -150,7 +150,7 @@ def fit(
     )
     (params, _, _, curve, kept), _ = lax.scan(step, carry, places)
     return Fitted(
-        params=params,
+        params=marks.trained(params),
         history=History(step=last_of_stretch, loss=curve),
         snapshots=jax.tree.map(lambda leaf: leaf[:-1], kept),
     )

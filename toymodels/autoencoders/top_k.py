@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from toymodels import checks
@@ -208,5 +207,12 @@ def _add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
 
 def _check_k(k: Number, latents: int, *, whole: bool = False) -> None:
     checks.interval("k", k, low=0, high=latents, open_low=True, remedy="it counts latents")
-    if whole and not isinstance(k, Tracer) and k != round(float(k)):
-        raise InputError(f"k is {float(k):g}: give a whole number, or use BatchTopKAutoencoder")
+    if whole:
+        checks.when_known(_check_whole, k)
+
+
+def _check_whole(k: Number) -> None:
+    numbers = np.asarray(k, np.float64)
+    fractions = numbers[numbers != np.round(numbers)]
+    if fractions.size:
+        raise InputError(f"k is {fractions[0]:g}: give a whole number, or use BatchTopKAutoencoder")

@@ -99,7 +99,7 @@ def rug_loss(gain: Number, bias: Number, density: Number, ratio: Number) -> Numb
         Plain numbers give float64; under `jit`, `grad` and `vmap` the inputs decide.
     """
     _check(density, ratio)
-    _check_digits(density, ratio)
+    checks.when_known(_check_digits, density, ratio)
     checks.interval("gain", gain, low=0, open_low=True, remedy="without a gain, nothing is seen")
     checks.interval("bias", bias, remedy="give a finite number")
     return in_float64(_loss, gain, bias, density, ratio)
@@ -126,7 +126,7 @@ def best_rug(density: Number, ratio: Number) -> Rug:
         give float64; under `jit`, `grad` and `vmap` the inputs decide.
     """
     _check(density, ratio)
-    _check_digits(density, ratio)
+    checks.when_known(_check_digits, density, ratio)
     return in_float64(_best, density, ratio)
 
 
@@ -373,8 +373,6 @@ def _check(density: Any, ratio: Any) -> None:
 
 
 def _check_digits(density: Any, ratio: Any) -> None:
-    if isinstance(density, Tracer) or isinstance(ratio, Tracer):
-        return
     least = 1e-4 * np.asarray(_variance(density), np.float64)
     if (np.asarray(ratio) < least).any():
         raise InputError(

@@ -1,0 +1,143 @@
+"""Questions about traced programs: what a value in one is, and whether two are the same."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.extend import core
+from numpy.typing import NDArray
+
+
+def at_all_points(
+    program: core.ClosedJaxpr, wanted: Sequence[Any], values: Mapping[str, NDArray[Any]]
+) -> list[Any] | None:
+    """Values in a traced program at every point; None if they need the key, or need a loop.
+
+    A loop could be the work of the cell itself, which is not to be done twice.
+
+    Args:
+        program: of a key and of numbers in the order of their names.
+        wanted: variables of it.
+        values: name to the number at every point; fewer than all if the others do not matter.
+
+    Returns:
+        Each variable's values on a new leading axis, once for all points that it cannot tell
+        apart; without that axis if it depends on no number.
+    """
+    jaxpr = program.jaxpr
+    needed = {atom for atom in wanted if isinstance(atom, core.Var)}
+    equations: list[core.JaxprEqn] = []
+    for equation in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(equation.outvars):
+            if _has_loop(equation):
+                return None
+            equations.insert(0, equation)
+            needed.update(atom for atom in equation.invars if isinstance(atom, core.Var))
+    arguments = dict(zip(jaxpr.invars[1:], sorted(values), strict=False))
+    if not needed.isdisjoint(set(jaxpr.invars) - arguments.keys()):
+        return None
+    constants = dict(zip(jaxpr.constvars, program.consts, strict=True))
+    used = {variable: values[name] for variable, name in arguments.items() if variable in needed}
+
+    def at(point: dict[Any, Any]) -> list[Any]:
+        known = {**constants, **point}
+
+        def read(atom: Any) -> Any:
+            return jnp.asarray(atom.val if isinstance(atom, core.Literal) else known[atom])
+
+        for equation in equations:
+            bind = equation.primitive.bind
+            parameters = equation.primitive.get_bind_params(equation.params)
+            outputs = bind(*map(read, equation.invars), **parameters)
+            outputs = outputs if equation.primitive.multiple_results else [outputs]
+            known.update(zip(equation.outvars, outputs, strict=True))
+        return [read(atom) for atom in wanted]
+
+    if not used:
+        return [np.asarray(value) for value in at({})]
+    points = np.unique(np.stack([*used.values()], -1), axis=0)
+    columns = [jnp.asarray(column, jnp.result_type(float)) for column in points.T]
+    evaluate = jax.vmap(lambda *point: at(dict(zip(used, point, strict=True))))
+    if not equations:
+        return [np.asarray(value) for value in evaluate(*columns)]
+    return [np.asarray(value) for value in jax.jit(evaluate)(*columns)]
+
+
+def _has_loop(equation: core.JaxprEqn) -> bool:
+    inner = core.jaxprs_in_params(equation.params)
+    return equation.primitive.name in ("scan", "while") or any(
+        _has_loop(eqn) for sub in inner for eqn in sub.eqns
+    )
+
+
+def first_difference(left: core.ClosedJaxpr, right: core.ClosedJaxpr) -> Any:
+    """The first equation in which two programs differ; None if they do not."""
+    pairs = itertools.zip_longest(_tokens(left), _tokens(right), fillvalue=(None, None))
+    for (equation, token), (other, other_token) in pairs:
+        if token != other_token:
+            return equation if equation is not None else other
+    return None
+
+
+def _tokens(program: core.ClosedJaxpr) -> Iterator[tuple[Any, Any]]:
+    """Each equation of a program, and of those inside it, with all that decides its numbers.
+
+    Functions that a program holds, such as rules for `vmap`, are left out: each tracing makes
+    new ones.
+    """
+    jaxpr = program.jaxpr
+    numbered: dict[Any, int] = {}
+    users = {atom: equation for equation in jaxpr.eqns[::-1] for atom in _variables(equation)}
+    for variable, const in zip(jaxpr.constvars, program.consts, strict=True):
+        numbered[variable] = len(numbered)
+        yield users.get(variable, jaxpr.eqns[0] if jaxpr.eqns else None), _bytes(const)
+    for variable in jaxpr.invars:
+        numbered[variable] = len(numbered)
+
+    def name(atom: Any) -> Any:
+        if isinstance(atom, core.Literal):
+            return str(atom.aval), _bytes(atom.val)
+        return numbered.setdefault(atom, len(numbered))
+
+    for equation in jaxpr.eqns:
+        inputs = tuple(map(name, equation.invars))
+        outputs = tuple((name(v), str(v.aval)) for v in equation.outvars)
+        inner: list[core.ClosedJaxpr] = []
+        parameters = tuple((k, _parameter(v, inner)) for k, v in sorted(equation.params.items()))
+        yield equation, (equation.primitive.name, inputs, outputs, parameters)
+        for sub in inner:
+            yield from ((equation, token) for _, token in _tokens(sub))
+    last = jaxpr.eqns[-1] if jaxpr.eqns else None
+    yield last, tuple(map(name, jaxpr.outvars))
+
+
+def _parameter(value: Any, inner: list[core.ClosedJaxpr]) -> Any:
+    """A parameter of an equation, in a form that can be compared; programs go to `inner`."""
+    if isinstance(value, core.ClosedJaxpr):
+        inner.append(value)
+    elif isinstance(value, core.Jaxpr):
+        inner.append(core.ClosedJaxpr(value, [None] * len(value.constvars)))
+    elif isinstance(value, tuple | list):
+        return tuple(_parameter(part, inner) for part in value)
+    elif isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _bytes(value)
+    elif isinstance(value, bool | int | float | complex | str | None):
+        return repr(value)
+    return type(value).__name__
+
+
+def _bytes(value: Any) -> Any:
+    if value is None or isinstance(value, Tracer):
+        return None
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        value = jax.random.key_data(value)
+    array = np.asarray(value)
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def _variables(equation: core.JaxprEqn) -> list[Any]:
+    return [atom for atom in equation.invars if isinstance(atom, core.Var)]

@@ -1,0 +1,269 @@
+"""From labelled results back to arrays: the best seed, the parameters of a model, its measures."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PyTree
+from numpy.typing import NDArray
+
+from toymodels.datasets import CELL_DIMS
+from toymodels.errors import InputError
+
+
+def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
+    """For each cell the member along `over` with the lowest `by`.
+
+    A cell that diverged is never chosen; where all did, the result is NaN. Choose by a loss that
+    is exact or on examples common to all members, as that of `train` is: of independent estimates
+    the lowest is the luckiest, and lies below the true loss of any.
+
+    Args:
+        results: as `sweep` returns them.
+        by: a variable that has `over` among its dimensions and no dimension of its own.
+        over: the dimension to choose along, usually `seed`.
+
+    Returns:
+        `results` without the dimension `over`, whose chosen label is kept as a coordinate.
+    """
+    if by not in results or over not in results[by].dims:
+        candidates = [str(name) for name in results if over in results[name].dims]
+        raise InputError(
+            f"cannot choose by {by!r} over {over!r}: variables along {over!r} are "
+            f"{', '.join(candidates) or 'none'}"
+        )
+    recorded = json.loads(results[by].attrs.get(CELL_DIMS, "[]"))
+    own = sorted(str(d) for d in results[by].dims if d not in results.coords or d in recorded)
+    if own:
+        raise InputError(f"{by!r} is not one number per cell: it has dimensions {own}")
+    lowest = results[by].fillna(math.inf).argmin(over)
+    best = results.isel({over: lowest})
+    return best.assign_attrs(selection=f"lowest {by} of {results.sizes[over]} over {over}")
+
+
+def params(results: xr.Dataset, name: str = "params") -> PyTree:
+    """The arrays of one nested output of a cell, as the cell returned them.
+
+    Where the cell returns `{"params": trained.params, ...}` and one cell is selected,
+    `params(results.sel(density=0.1, seed=0))` is what `toymodels.activations`, `intervene` and
+    `model.apply({"params": ...}, x)` take.
+
+    Args:
+        results: of a sweep; a choice of every static axis that changes a shape must be selected.
+        name: of the output.
+
+    Returns:
+        Dicts in dicts of arrays, without padding. Dimensions of the sweep that are left come
+        first; `vmap` over them. Tuples have become dicts of "0", "1", ...
+    """
+    tree: dict[str, Any] = {}
+    for variable in map(str, results.data_vars):
+        first, *inner = variable.split(".")
+        if first != name or not inner:
+            continue
+        array = _cut(results[variable])
+        node = tree
+        for step in inner[:-1]:
+            node = node.setdefault(step, {})
+        node[inner[-1]] = jnp.asarray(array.values)
+    if not tree:
+        nested = sorted({str(v).split(".")[0] for v in results.data_vars if "." in str(v)})
+        raise InputError(
+            f"no output {name!r} holds arrays: return {{{name!r}: trained.params}} from the cell; "
+            f"those that do are {', '.join(nested) or 'none'}"
+        )
+    return tree
+
+
+def apply(
+    measure: Callable[..., Any],
+    *arrays: xr.DataArray,
+    model_dims: Sequence[str] | None = None,
+    dims: Mapping[str, Sequence[str]] | Sequence[str] | None = None,
+) -> Any:
+    """A measure of ONE model, of each model in labelled arrays.
+
+    `apply(geometry.feature_dimensionality, results.weights)` calls the measure with the weights
+    of each cell, without padding, all in one compiled program, and labels what comes back.
+
+    Args:
+        measure: a function of arrays of one model, that JAX can compile. Give its keyword
+            arguments with a lambda or `functools.partial`.
+        *arrays: of the models, or numbers of their cells, such as `results.density`. They are
+            matched by their dimensions.
+        model_dims: the dimensions of one model, in the order in which the measure takes them.
+            The default are the own dimensions of each output of a sweep.
+        dims: names of the dimensions of what the measure returns; of several outputs, name to
+            names. The default is the dimension of `arrays` with which a length grows, or else
+            `<output>_0`, ...
+
+    Returns:
+        A `DataArray` of one output, a `Dataset` of several (a `NamedTuple`, a dict). A model
+        with any NaN gives NaN.
+    """
+    named = [array if isinstance(array, xr.DataArray) else xr.DataArray(array) for array in arrays]
+    if not named:
+        raise InputError("apply was given no array: give those that the measure takes")
+    own = _model_dims(named, model_dims)
+    pieces = [
+        _mapped(measure, [_cut(array) for array in piece], own, dims)
+        for piece in _unpadded(named, own)
+    ]
+    joined = pieces[0] if len(pieces) == 1 else xr.combine_by_coords(pieces)
+    assert isinstance(joined, xr.Dataset)
+    leading = [dim for array in named for dim in array.dims if dim not in own]
+    joined = joined.transpose(*dict.fromkeys(leading), ...)
+    return joined[""].rename(None) if list(joined.data_vars) == [""] else joined
+
+
+def _model_dims(arrays: Sequence[xr.DataArray], given: Sequence[str] | None) -> list[str]:
+    """The dimensions of one model."""
+    if given is not None:
+        found = [given] if isinstance(given, str) else list(given)
+    else:
+        recorded = [json.loads(a.attrs[CELL_DIMS]) for a in arrays if CELL_DIMS in a.attrs]
+        found = list(dict.fromkeys(dim for dims in recorded for dim in dims))
+    known = {str(dim) for array in arrays for dim in array.dims}
+    if missing := [dim for dim in found if dim not in known]:
+        raise InputError(
+            f"{missing[0]!r} is no dimension of the arrays: name those of one model with "
+            f"model_dims=, of {', '.join(sorted(known))}"
+        )
+    if not found:
+        raise InputError(
+            "the arrays do not say which dimensions make one model: name them with model_dims=, "
+            f"of {', '.join(sorted(known)) or 'none'}"
+        )
+    return found
+
+
+def _sizes(array: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Dimension to its true lengths, of those that a static axis pads."""
+    dims = {str(dim): f"{dim}_size" for dim in array.dims}
+    return {dim: array.coords[size] for dim, size in dims.items() if size in array.coords}
+
+
+def _unpadded(arrays: Sequence[xr.DataArray], own: Sequence[str]) -> Iterator[list[xr.DataArray]]:
+    """The arrays for each choice of the static axes that decide the length of a dimension."""
+    padding = [dim for array in arrays for size in _sizes(array).values() for dim in size.dims]
+    along = list(dict.fromkeys(str(dim) for dim in padding))
+    if clash := set(along) & set(own):
+        raise InputError(f"{sorted(clash)[0]!r} is a static axis: leave it out of model_dims=")
+    lengths = {dim: next(a.sizes[dim] for a in arrays if dim in a.dims) for dim in along}
+    for place in np.ndindex(*lengths.values()):
+        here = {dim: [index] for dim, index in zip(lengths, place, strict=True)}
+        yield [array.isel({d: i for d, i in here.items() if d in array.dims}) for array in arrays]
+
+
+def _cut(array: xr.DataArray) -> xr.DataArray:
+    """One choice of the static axes without its padding."""
+    for dim, sizes in _sizes(array).items():
+        lengths = np.unique(sizes.values)
+        if len(lengths) > 1:
+            axes = ", ".join(map(str, sizes.dims))
+            raise InputError(f"{array.name!r} is padded along {dim!r}: select one {axes}")
+        array = array.isel({dim: slice(int(lengths[0]))})
+    return array
+
+
+def _mapped(
+    measure: Callable[..., Any],
+    arrays: Sequence[xr.DataArray],
+    own: Sequence[str],
+    dims: Mapping[str, Sequence[str]] | Sequence[str] | None,
+) -> xr.Dataset:
+    """The measure of each model, where all have the same shape."""
+    shapes: dict[str, int] = {}
+    labels: dict[str, Any] = {}
+    for array in arrays:
+        for dim, length in array.sizes.items():
+            if shapes.setdefault(str(dim), length) != length:
+                raise InputError(f"the arrays differ in length along {dim!r}: select the same part")
+            if dim in array.indexes:
+                if dim in labels and not array.indexes[dim].equals(labels[dim].to_index()):
+                    raise InputError(f"the arrays differ in labels along {dim!r}: select the same")
+                labels[str(dim)] = array.coords[dim]
+    leading = {dim: length for dim, length in shapes.items() if dim not in own}
+    models = math.prod(leading.values())
+    flat: list[NDArray[Any]] = []
+    for array in arrays:
+        mine = [dim for dim in own if dim in array.dims]
+        broad = array.variable.set_dims({**leading, **{dim: shapes[dim] for dim in mine}})
+        values = broad.transpose(*leading, *mine).values
+        flat.append(values.reshape(models, *(shapes[dim] for dim in mine)))
+    outputs = _named(jax.jit(jax.vmap(measure))(*map(jnp.asarray, flat)))
+    broken = np.any([_has_nan(values) for values in flat], axis=0).reshape([*leading.values()])
+    variables: dict[str, Any] = {}
+    for name, output in outputs.items():
+        values = np.asarray(output).reshape(*leading.values(), *output.shape[1:])
+        given = dims.get(name) if isinstance(dims, Mapping) else dims
+        names = given if given is not None else _grown(measure, arrays, own, shapes)[name]
+        if len(names) != values.ndim - len(leading):
+            raise InputError(
+                f"the measure gives {name or 'an array'} of {values.ndim - len(leading)} "
+                f"dimensions of its own: name them with dims=, not {tuple(names)}"
+            )
+        if broken.any():
+            mask = broken.reshape(*broken.shape, *[1] * len(names))
+            values = np.where(mask, np.asarray(np.nan, np.result_type(values, np.float32)), values)
+        attributes = {CELL_DIMS: json.dumps(list(names))} if names else {}
+        variables[name] = ((*leading, *names), values, attributes)
+    kept = {d for names, *_ in variables.values() for d in names}
+    coords: dict[Any, Any] = {}
+    for array in arrays:
+        for name, coord in array.coords.items():
+            if set(coord.dims) <= kept and not str(name).endswith("_size"):
+                coords[name] = coord
+    return xr.Dataset(variables, coords)
+
+
+def _named(outputs: Any) -> dict[str, Any]:
+    """Name to array of what a measure returns; the only array has no name."""
+    leaves = jax.tree_util.tree_leaves_with_path(outputs)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _has_nan(values: NDArray[Any]) -> NDArray[Any]:
+    floats = np.issubdtype(values.dtype, np.inexact)
+    wrong = np.isnan(values) if floats else np.zeros(values.shape, bool)
+    return wrong.any(axis=tuple(range(1, values.ndim)))
+
+
+def _grown(
+    measure: Callable[..., Any],
+    arrays: Sequence[xr.DataArray],
+    own: Sequence[str],
+    shapes: Mapping[str, int],
+) -> dict[str, list[str]]:
+    """The dimensions of each output, found by tracing with each dimension one longer."""
+
+    def traced(longer: str | None) -> dict[str, Any]:
+        lengths = {dim: shapes[dim] + (dim == longer) for dim in own}
+        models = [
+            jax.ShapeDtypeStruct(
+                [lengths[dim] for dim in own if dim in array.dims],
+                jax.dtypes.canonicalize_dtype(array.dtype),
+            )
+            for array in arrays
+        ]
+        return _named(jax.eval_shape(measure, *models))
+
+    as_is = traced(None)
+    names = {n: [f"{n}_{i}" for i in range(len(out.shape))] for n, out in as_is.items()}
+    for dim in own:
+        try:
+            grown = traced(dim)
+        except Exception:  # a measure of this length alone
+            continue
+        for name, output in as_is.items():
+            for place, (before, after) in enumerate(
+                zip(output.shape, grown[name].shape, strict=True)
+            ):
+                if before != after and dim not in names[name]:
+                    names[name][place] = dim
+    return names
