@@ -860,7 +860,7 @@ def test_what_changes_bits_is_named_and_never_mixed(
     sweep(store=path)
     ran.clear()
     with changed(what, monkeypatch) as arguments:
-        kept = r"holds 48 cells of 'test_faults.cell' that are kept and not used, for something changed"
+        kept = "48 cells of 'test_faults.cell' that are kept and not used, for something changed"
         with pytest.warns(UserWarning, match=kept) as caught:
             other = sweep(**arguments, store=path)
         (warning,) = caught
