@@ -383,7 +383,7 @@ def test_without_a_polytope_of_that_size_the_residual_is_infinite():
 @pytest.mark.parametrize(
     ("weights", "thresholds", "words"),
     [
-        ([[1.0, np.nan]], {}, "weights is nan"),
+        ([[1.0, np.nan]], {}, "weights holds NaN"),
         ([[1.0, -1.0]], {"norm": -0.1}, "norm is -0.1"),
         ([[1.0, -1.0]], {"overlap": (0.1, 1.5)}, "overlap is 1.5"),
         ([[1.0, -1.0]], {"overlap": (0.2, 0.1)}, "the lower one first"),

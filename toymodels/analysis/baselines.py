@@ -21,7 +21,15 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
+from toymodels.analysis import inputs
 from toymodels.errors import InputError
+
+__all__ = [
+    "PrincipalComponents",
+    "independent_components",
+    "nonnegative_factors",
+    "principal_components",
+]
 
 
 class PrincipalComponents(NamedTuple):
@@ -49,6 +57,7 @@ def principal_components(
     Raises:
         ValueError: fewer examples than dimensions, or more components than dimensions.
     """
+    activations = inputs.floats("activations", activations, rank=2)
     _check(activations, components, most=activations.shape[1])
     centred = activations - jnp.mean(activations, axis=0)[None, :]
     _, lengths, directions = jnp.linalg.svd(centred, full_matrices=False)
@@ -73,11 +82,25 @@ def independent_components(
         Columns of either sign; their lengths are standard deviations.
 
     Raises:
-        ValueError: fewer examples than dimensions, or more components than dimensions.
+        ValueError: fewer examples than dimensions, more components than dimensions or than
+            directions in which the activations vary, or numbers that are not finite.
     """
     from sklearn.decomposition import FastICA
 
+    activations = inputs.floats("activations", activations, rank=2)
     _check(activations, components, most=activations.shape[1])
+    inputs.refuse_missing("activations", activations)
+    # Spreads of coordinates are units, in which nothing is small.
+    rows = np.asarray(activations, np.float64)
+    rows = rows - rows.mean(axis=0)
+    spread = rows.std(axis=0)
+    rounding = np.finfo(activations.dtype).eps * np.abs(np.asarray(activations)).max(axis=0)
+    varies = np.linalg.matrix_rank((rows / np.where(spread > 0, spread, 1))[:, spread > rounding])
+    if varies < components:
+        raise InputError(
+            f"the activations vary along {varies} directions, not along {components} components: "
+            f"give {'fewer components' if varies else 'activations that differ'}"
+        )
     start = np.asarray(jax.random.normal(key, (components, components)), np.float64)
     fitted: Any = FastICA(components, whiten="unit-variance", w_init=start, max_iter=1000)
     fitted.fit(np.asarray(activations, np.float64))
@@ -102,15 +125,20 @@ def nonnegative_factors(
         At least 0. A column is 0 for a component that is not used.
 
     Raises:
-        ValueError: negative activations, or fewer examples than dimensions.
+        ValueError: negative activations, only zeros, numbers that are not finite, or fewer examples
+            than dimensions.
     """
     from sklearn.decomposition import NMF
 
+    activations = inputs.floats("activations", activations, rank=2)
+    inputs.refuse_missing("activations", activations)
     _check(activations, components, most=None)
     checks.interval(
         "an activation", activations, low=0, remedy="for either sign see independent_components"
     )
     rows = np.asarray(activations, np.float64)
+    if not rows.any():
+        raise InputError("all activations are 0, which have no factors: give some that are not")
     scale = np.sqrt(rows.mean() / components)
 
     def start(key: Key[Array, ""], *shape: int) -> Float[np.ndarray, "..."]:

@@ -17,6 +17,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from toymodels import checks
+from toymodels.analysis import geometry, inputs, units
+
+__all__ = [
+    "auroc",
+    "causal_metric",
+    "cosines",
+    "held_out_cosines",
+    "hierarchy_cosines",
+    "simplex_deviation",
+]
 
 
 def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, " pairs"]:
@@ -32,10 +42,17 @@ def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, 
     Raises:
         ValueError: fewer than two pairs.
     """
+    differences = inputs.floats("differences", differences, rank=2)
     checks.count("number of pairs", differences.shape[0], least=2)
+    differences = differences / units.power_of_two(jnp.max(jnp.abs(differences), initial=0.0))
     others = jnp.sum(differences, axis=0)[None, :] - differences
-    lengths = jnp.linalg.norm(differences, axis=1) * jnp.linalg.norm(others, axis=1)
-    return jnp.sum(differences * others, axis=1) / jnp.where(lengths > 0, lengths, 1.0)
+    return jnp.sum(_directions(differences) * _directions(others), axis=1)
+
+
+def _directions(rows: Float[Array, "rows hidden"]) -> Float[Array, "rows hidden"]:
+    """Rows of length 1, but 0 where the length is 0."""
+    lengths = geometry.feature_norms(rows.T)
+    return rows / jnp.where(lengths == 0, 1.0, lengths)[:, None]  # NaN stays NaN
 
 
 def auroc(
@@ -49,18 +66,28 @@ def auroc(
 
     Returns:
         In $[0, 1]$: 1/2 for scores of one distribution, 1 if every positive is above every
-        negative. Unchanged by increasing maps of the scores.
+        negative. Unchanged by increasing maps of the scores. NaN if a score is, and for a group of
+        none; infinite scores are compared like others.
     """
-    margins = positives[:, None] - negatives[None, :]
-    return jnp.mean((jnp.sign(margins) + 1) / 2)
+    positives = inputs.floats("positives", positives, rank=1)
+    negatives = inputs.floats("negatives", negatives, rank=1)
+    above = positives[:, None] > negatives[None, :]
+    tied = positives[:, None] == negatives[None, :]
+    share = jnp.mean(above + tied / 2).astype(positives.dtype)
+    unknown = jnp.isnan(positives).any() | jnp.isnan(negatives).any()
+    return jnp.where(unknown, jnp.nan, share)
 
 
 def causal_metric(unembeddings: Float[Array, "words hidden"]) -> Float[Array, "hidden hidden"]:
     r"""The inner product in which concepts that vary independently are orthogonal.
 
-    $$M = \operatorname{Cov}(\gamma)^+, \qquad \langle u, v \rangle_C = u^\top M v,$$
+    $$M = \operatorname{Cov}(\gamma)^-, \qquad \langle u, v \rangle_C = u^\top M v,$$
 
-    over all words alike. If $\gamma(w) = \sum_i c_i(w) a_i$ with uncorrelated concepts $c_i$ of
+    over all words alike: the inverse or, where words span fewer dimensions, a generalised inverse,
+    of which every one gives the same product of two differences of words. The units of the
+    coordinates do not matter.
+
+    If $\gamma(w) = \sum_i c_i(w) a_i$ with uncorrelated concepts $c_i$ of
     variance 1 and independent $a_i$, then $a_i^\top M a_j = \delta_{ij}$, whatever the angles
     of the $a_i$. $M$ also turns the direction $a_i$ that measures a concept, in the space of
     unembeddings, into $M a_i$, the one that changes this concept and no other when it is added
@@ -70,11 +97,12 @@ def causal_metric(unembeddings: Float[Array, "words hidden"]) -> Float[Array, "h
         unembeddings: $\gamma(w)$, one row per word.
 
     Returns:
-        Symmetric, positive semidefinite, of the rank of the covariance; 0 along directions in
+        Symmetric, positive semidefinite, of the rank of the covariance; 0 along coordinates in
         which the words do not differ.
     """
-    centred = unembeddings - jnp.mean(unembeddings, axis=0)[None, :]
-    return jnp.linalg.pinv(centred.T @ centred / unembeddings.shape[0], hermitian=True)
+    unembeddings = inputs.floats("unembeddings", unembeddings, rank=2)
+    root = units.whitening(units.centred(unembeddings))
+    return root @ root.T
 
 
 def cosines(
@@ -89,6 +117,11 @@ def cosines(
     Returns:
         Symmetric, in $[-1, 1]$, with 1 on the diagonal; 0 for a direction of length 0.
     """
+    directions = inputs.floats("directions", directions, rank=2)
+    metric = inputs.floats("metric", metric, rank=2)
+    # The length of a direction does not change an angle.
+    unit = units.power_of_two(jnp.max(jnp.abs(directions), axis=1, initial=0.0))
+    directions = directions / unit[:, None]
     products = directions @ metric @ directions.T
     squared_lengths = jnp.diagonal(products)
     lengths = jnp.sqrt(jnp.where(squared_lengths > 0, squared_lengths, jnp.inf))
@@ -110,6 +143,8 @@ def simplex_deviation(
     Raises:
         ValueError: fewer than two categories.
     """
+    categories = inputs.floats("categories", categories, rank=2)
+    metric = inputs.floats("metric", metric, rank=2)
     size = categories.shape[0]
     checks.count("number of categories", size, least=2)
     angles = cosines(categories - jnp.mean(categories, axis=0)[None, :], metric)
@@ -131,5 +166,8 @@ def hierarchy_cosines(
     Returns:
         In $[-1, 1]$; 0 for a child that equals its parent.
     """
+    parent = inputs.floats("parent", parent, rank=1)
+    children = inputs.floats("children", children, rank=2)
+    metric = inputs.floats("metric", metric, rank=2)
     beyond = children - parent[None, :]
     return cosines(jnp.concatenate([parent[None, :], beyond]), metric)[0, 1:]

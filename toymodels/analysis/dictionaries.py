@@ -9,8 +9,8 @@ a sweep.
 whatever takes a `matching`, pair features and latents one to one; `mean_max_cosine` and
 `uniqueness` let each column choose its best, and several may choose the same.
 
-All numbers are finite for finite input, for a sweep takes what is not for divergence: where a
-share is 0/0, the docstring says what it reads.
+All numbers are finite for finite input, except an `explained_variance` of what does not vary: where
+a share is 0/0, the docstring says what it reads. Of what is not finite they are NaN.
 
 References:
     Kuhn (1955), "The Hungarian method for the assignment problem".
@@ -18,13 +18,30 @@ References:
     autoencoders", for the mean of the maximal cosines (MMCS).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from toymodels import checks
+from toymodels.analysis import geometry, inputs, units
+
+__all__ = [
+    "Firing",
+    "absorption_rate",
+    "dead_fraction",
+    "explained_variance",
+    "firing",
+    "hedging_degree",
+    "l0",
+    "match",
+    "matched_cosines",
+    "mcc",
+    "mean_max_cosine",
+    "shrinkage",
+    "uniqueness",
+]
 
 
 class Firing(NamedTuple):
@@ -43,12 +60,25 @@ def match(
     Returns:
         Numbers of latents, all different, but -1 for the features that are left over if there are
         fewer latents than features. A feature or latent of length 0 has cosine 0 with all, and is
-        matched with whatever is left.
+        matched with whatever is left. All are -1 where traced numbers are not finite.
+
+    Raises:
+        ValueError: numbers that are not finite, for an index cannot say so.
     """
+    dictionary, weights = _pair(dictionary, weights)
+    inputs.refuse_missing("dictionary", dictionary)
+    inputs.refuse_missing("weights", weights)
+    return _match(dictionary, weights)
+
+
+def _match(
+    dictionary: Float[Array, "hidden latents"], weights: Float[Array, "hidden features"]
+) -> Int[Array, " features"]:
     similarity = _cosines(weights, dictionary)
     # The search is not made for what is not finite.
     cost = -jnp.where(jnp.isfinite(similarity), similarity, 0.0)
     rows, columns = optax.assignment.hungarian_algorithm(cost)
+    columns = jnp.where(jnp.isfinite(similarity).all(), columns, -1)
     return jnp.full(weights.shape[1], -1).at[rows].set(columns)
 
 
@@ -68,7 +98,8 @@ def mcc(
         In $[0, 1]$: 1 for a dictionary that holds all features, in any order, length or sign, or
         holds nothing but features, each once.
     """
-    cosines = matched_cosines(dictionary, weights, match(dictionary, weights))
+    dictionary, weights = _pair(dictionary, weights)
+    cosines = matched_cosines(dictionary, weights, _match(dictionary, weights))
     return jnp.sum(cosines) / min(dictionary.shape[1], weights.shape[1])
 
 
@@ -85,11 +116,13 @@ def matched_cosines(
         matching: the latent of each feature, from `match`.
 
     Returns:
-        In $[0, 1]$; 0 for a feature without a latent.
+        In $[0, 1]$; 0 for a feature without a latent. NaN if a weight or the dictionary is.
     """
+    dictionary, weights = _pair(dictionary, weights)
+    matching = inputs.indices("matching", matching)
     similarity = _cosines(weights, dictionary)
     matched = similarity[jnp.arange(weights.shape[1]), matching]
-    return jnp.where(matching >= 0, matched, 0.0)
+    return inputs.unless_missing(jnp.where(matching >= 0, matched, 0.0), dictionary, weights)
 
 
 def mean_max_cosine(
@@ -102,9 +135,12 @@ def mean_max_cosine(
 
     Returns:
         In $[0, 1]$, and at least `mcc` where the first has no more columns than the second. A
-        column of length 0 counts as 0.
+        column of length 0 counts as 0. NaN if a number is.
     """
-    return jnp.mean(jnp.max(_cosines(sought, among), axis=1))
+    sought = inputs.floats("sought", sought, rank=2)
+    among = inputs.floats("among", among, rank=2)
+    best = jnp.mean(jnp.max(_cosines(sought, among), axis=1))
+    return inputs.unless_missing(best, sought, among)
 
 
 def uniqueness(
@@ -114,11 +150,14 @@ def uniqueness(
 
     Returns:
         In [0, 1]: 1 if no two latents have the same nearest feature, by |cos|. At most features /
-        latents. A latent of length 0 has none; of two as near the first one counts.
+        latents. A latent of length 0 has none; of two as near the first one counts. NaN if a
+        number is.
     """
+    dictionary, weights = _pair(dictionary, weights)
     similarity = _cosines(weights, dictionary).T
     found = jnp.zeros(weights.shape[1]).at[jnp.argmax(similarity, axis=1)]
-    return jnp.sum(found.max(jnp.sign(jnp.max(similarity, axis=1)))) / dictionary.shape[1]
+    count = jnp.sum(found.max(jnp.sign(jnp.max(similarity, axis=1))))
+    return inputs.unless_missing(count / dictionary.shape[1], dictionary, weights)
 
 
 def firing(
@@ -140,27 +179,38 @@ def firing(
 
     Returns:
         All 0 for a feature without a latent or whose latent never fires. For a feature that no
-        example has recall and $F_1$ are 0 as well, though nothing was asked: leave it out.
+        example has recall and $F_1$ are 0 as well, though nothing was asked: leave it out. NaN
+        for all features if a latent is not finite.
     """
+    latents = inputs.floats("latents", latents, rank=2)
+    active = inputs.labels("active", active, rank=2)
+    matching = inputs.indices("matching", matching)
     checks.same_size("examples", latents=latents.shape[0], active=active.shape[0])
     fires = (jnp.take(latents, matching, axis=1) != 0) & (matching >= 0)[None, :]
     hits = jnp.sum(fires & active, axis=0)
     fired, present = jnp.sum(fires, axis=0), jnp.sum(active, axis=0)
-    return Firing(
-        precision=hits / jnp.maximum(fired, 1),
-        recall=hits / jnp.maximum(present, 1),
-        f1=2 * hits / jnp.maximum(fired + present, 1),
+    shares = (
+        hits / jnp.maximum(fired, 1),
+        hits / jnp.maximum(present, 1),
+        2 * hits / jnp.maximum(fired + present, 1),
     )
+    return Firing(*(inputs.unless_missing(share, latents) for share in shares))
 
 
 def l0(latents: Float[Array, "examples latents"]) -> Float[Array, ""]:
-    """How many latents fire in an example, on average."""
-    return jnp.mean(jnp.sum(latents != 0, axis=1))
+    """How many latents fire in an example, on average; NaN if one is not finite."""
+    latents = inputs.floats("latents", latents, rank=2)
+    return inputs.unless_missing(jnp.mean(jnp.sum(latents != 0, axis=1)), latents)
 
 
 def dead_fraction(latents: Float[Array, "examples latents"]) -> Float[Array, ""]:
-    """Share of the latents that fire in no example. It falls with the number of examples."""
-    return jnp.mean(jnp.all(latents == 0, axis=0))
+    """Share of the latents that fire in no example. It falls with the number of examples.
+
+    Returns:
+        In [0, 1]; NaN if a latent is not finite.
+    """
+    latents = inputs.floats("latents", latents, rank=2)
+    return inputs.unless_missing(jnp.mean(jnp.all(latents == 0, axis=0)), latents)
 
 
 def explained_variance(
@@ -182,13 +232,17 @@ def explained_variance(
 
     Returns:
         At most 1; 0 for a reconstruction by $c$, less for worse ones. 1 for a perfect
-        reconstruction of activations that do not vary, minus infinity for any other.
+        reconstruction of activations that do not vary, minus infinity for any other: a sweep
+        takes that for a cell that diverged.
     """
+    activations = inputs.floats("activations", activations, rank=2)
+    reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
     sizes = {"activations": activations.shape[1], "reconstruction": reconstruction.shape[1]}
     checks.same_size("dimensions", **sizes)
-    residual = jnp.sum((activations - reconstruction) ** 2)
+    unit = units.power_of_two(jnp.max(jnp.abs(activations), initial=0.0))
+    residual = jnp.sum(((activations - reconstruction) / unit) ** 2)
     centre = jnp.mean(activations, axis=0) if centred else jnp.zeros_like(activations[0])
-    total = jnp.sum((activations - centre[None, :]) ** 2)
+    total = jnp.sum(((activations - centre[None, :]) / unit) ** 2)
     return 1 - residual / jnp.where(residual == 0, 1.0, total)
 
 
@@ -199,13 +253,16 @@ def shrinkage(
 
     Returns:
         1 if nothing shrinks; an $L_1$ penalty makes it less. The mean is over the examples with
-        $h \ne 0$; 0 if there is none.
+        $h \ne 0$; 0 if there is none. NaN if a number is not finite.
     """
+    activations = inputs.floats("activations", activations, rank=2)
+    reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
     sizes = {"activations": activations.shape[1], "reconstruction": reconstruction.shape[1]}
     checks.same_size("dimensions", **sizes)
-    lengths = jnp.linalg.norm(activations, axis=1)
-    ratios = jnp.linalg.norm(reconstruction, axis=1) / jnp.where(lengths > 0, lengths, jnp.inf)
-    return jnp.sum(ratios) / jnp.maximum(jnp.sum(lengths > 0), 1)
+    lengths = geometry.feature_norms(activations.T)
+    ratios = geometry.feature_norms(reconstruction.T) / jnp.where(lengths > 0, lengths, jnp.inf)
+    mean = jnp.sum(ratios) / jnp.maximum(jnp.sum(lengths > 0), 1)
+    return inputs.unless_missing(mean, activations, reconstruction)
 
 
 def absorption_rate(
@@ -224,6 +281,9 @@ def absorption_rate(
     is absorbed if its matched latent is silent and still $c_i \ge \text{least} \cdot x_i$: the
     latent of a child, say, contains the parent. Where both are missing the feature is just missed.
 
+    The coefficients are of columns of length 1 and divided by the lengths, so that the units of the
+    features do not matter: $W^+$ for independent columns.
+
     With the direction of the parent, and the sum of both directions in place of the child, every
     example with the child is absorbed: the rate is P(child | parent).
 
@@ -232,24 +292,31 @@ def absorption_rate(
         dictionary: $D$, with the lengths that decode the latents.
         features: $x$, not negative; 0 where a feature is not active.
         weights: $W$. The coefficients are exact for independent columns; in superposition they are
-            those of least length.
+            those that make up the directions with the least sum of squares.
         matching: the latent of each feature, from `match`.
         least: share of $x_i$ that others have to supply, in $(0, 1]$.
 
     Returns:
-        Share of the examples with $x_i \ne 0$, in $[0, 1]$; 0 if there are none.
+        Share of the examples with $x_i \ne 0$, in $[0, 1]$; 0 if there are none. NaN if a number is
+        not finite.
 
     References:
         Chanin et al. (2024), "A is for Absorption", whose measure has a probe in place of $x_i$,
         and the ablation of latents in place of $c_i$.
     """
-    checks.same_size("dimensions", dictionary=dictionary.shape[0], weights=weights.shape[0])
+    latents = inputs.floats("latents", latents, rank=2)
+    features = inputs.floats("features", features, rank=2)
+    dictionary, weights = _pair(dictionary, weights)
+    matching = inputs.indices("matching", matching)
     checks.interval("least", least, low=0, high=1, open_low=True, remedy="it is a share of x_i")
     own = (jnp.take(latents, matching, axis=1) != 0) & (matching >= 0)[None, :]
-    supplied = latents @ (jnp.linalg.pinv(weights) @ dictionary).T
+    lengths = _lengths(weights)
+    parts = jnp.linalg.pinv(weights / lengths[None, :]) @ dictionary
+    supplied = latents @ (parts / lengths[:, None]).T
     active = features != 0
     absorbed = active & ~own & (supplied >= least * features)
-    return jnp.sum(absorbed, axis=0) / jnp.maximum(jnp.sum(active, axis=0), 1)
+    share = jnp.sum(absorbed, axis=0) / jnp.maximum(jnp.sum(active, axis=0), 1)
+    return inputs.unless_missing(share, latents, dictionary, features, weights)
 
 
 def hedging_degree(
@@ -275,19 +342,31 @@ def hedging_degree(
         matching: the latent of each feature, from `match`.
 
     Returns:
-        In $[0, 1]$: 0 for the feature itself, and without a latent or any part of a feature.
+        In $[0, 1]$: 0 for the feature itself, and without a latent or any part of a feature. NaN if
+        a number is not finite.
 
     References:
         Chanin et al. (2025), "Feature Hedging: Correlated Features Break Narrow Sparse
         Autoencoders", whose degree is of dictionaries without known features.
     """
-    checks.same_size("dimensions", dictionary=dictionary.shape[0], weights=weights.shape[0])
+    dictionary, weights = _pair(dictionary, weights)
+    matching = inputs.indices("matching", matching)
     directions = weights / _lengths(weights)[None, :]
-    parts = (jnp.linalg.pinv(directions) @ dictionary) ** 2
+    parts = (jnp.linalg.pinv(directions) @ (dictionary / _lengths(dictionary)[None, :])) ** 2
     parts = jnp.take(parts, matching, axis=1) * (matching >= 0)[None, :]
     total = jnp.sum(parts, axis=0)
     others = jnp.sum(parts * (1 - jnp.eye(weights.shape[1])), axis=0)
-    return jnp.sqrt(others / jnp.where(total > 0, total, 1.0))
+    degree = jnp.sqrt(others / jnp.where(total > 0, total, 1.0))
+    return inputs.unless_missing(degree, dictionary, weights)
+
+
+def _pair(
+    dictionary: Any, weights: Any
+) -> tuple[Float[Array, "hidden latents"], Float[Array, "hidden features"]]:
+    dictionary = inputs.floats("dictionary", dictionary, rank=2)
+    weights = inputs.floats("weights", weights, rank=2)
+    checks.same_size("dimensions", weights=weights.shape[0], dictionary=dictionary.shape[0])
+    return dictionary, weights
 
 
 def _cosines(
@@ -301,5 +380,5 @@ def _cosines(
 
 def _lengths(columns: Float[Array, "hidden columns"]) -> Float[Array, " columns"]:
     """1 for a column of length 0."""
-    lengths = jnp.linalg.norm(columns, axis=0)
-    return jnp.where(lengths > 0, lengths, 1.0)
+    lengths = geometry.feature_norms(columns)
+    return jnp.where(lengths == 0, 1.0, lengths)  # NaN stays NaN

@@ -9,6 +9,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from toymodels import checks
+from toymodels.analysis import geometry, inputs
+
+__all__ = ["Eraser", "least_squares_eraser"]
+
 
 class Eraser(NamedTuple):
     r"""The affine map $x' = A x + c$.
@@ -38,6 +43,9 @@ def least_squares_eraser(
     better than a constant does; among all affine maps for which this holds it has the smallest
     $\mathbb E \lVert x' - x \rVert^2$ and, as whitening shows, the smallest in any other metric.
 
+    So neither the units of the coordinates of $x$ nor those of $z$ matter: all are divided by
+    spreads before rounding is told from what is there.
+
     Args:
         mean: $\mu$.
         covariance: $\Sigma$, positive semidefinite, of any rank.
@@ -47,12 +55,28 @@ def least_squares_eraser(
 
     Returns:
         The identity if the cross-covariance is zero. Directions with a variance below the rounding
-        of the largest one count as constant.
+        of the largest one, once each coordinate has a variance of 1, count as constant. NaN if a
+        number is not finite.
     """
-    variances, axes = jnp.linalg.eigh(covariance)
+    mean = inputs.floats("mean", mean, rank=1)
+    covariance = inputs.floats("covariance", covariance, rank=2)
+    cross_covariance = inputs.floats("cross_covariance", cross_covariance, rank=2)
+    checks.same_size(
+        "dimensions",
+        mean=mean.size,
+        covariance=covariance.shape[0],
+        cross_covariance=cross_covariance.shape[0],
+    )
+    diagonal = jnp.diagonal(covariance)
+    spread = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    variances, axes = jnp.linalg.eigh(covariance / spread[:, None] / spread[None, :])
     rounding = jnp.finfo(covariance.dtype).eps * variances.size * jnp.max(variances)
     varies = variances > rounding
     scales = jnp.where(varies, 1 / jnp.sqrt(jnp.where(varies, variances, 1.0)), 0.0)
-    whitening = (axes * scales[None, :]) @ axes.T
-    removed = cross_covariance @ jnp.linalg.pinv(whitening @ cross_covariance) @ whitening
-    return Eraser(jnp.eye(mean.size, dtype=mean.dtype) - removed, removed @ mean)
+    whitening = (axes * scales[None, :]) @ axes.T / spread[None, :]
+    white = whitening @ cross_covariance
+    lengths = geometry.feature_norms(white)
+    unit = jnp.where(lengths == 0, 1.0, lengths)[None, :]
+    removed = (cross_covariance / unit) @ jnp.linalg.pinv(white / unit) @ whitening
+    eraser = (jnp.eye(mean.size, dtype=mean.dtype) - removed, removed @ mean)
+    return Eraser(*(inputs.unless_missing(p, mean, covariance, cross_covariance) for p in eraser))

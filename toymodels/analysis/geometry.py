@@ -3,9 +3,12 @@ r"""Geometry of feature directions: pure functions of ONE weight matrix.
 `weights` is hidden x features: column $i$ is the direction $W_i$ of feature $i$, and
 $\hat W_i = W_i / \lVert W_i \rVert$. `vmap` over a sweep.
 
-A column is zero where $\lVert W_i \rVert^2$ is: in float32 also where it underflows, below a
-norm of about 1e-19. Every function has a finite gradient there, except that of a zero matrix
-in `dimensions_per_feature`. Shortly above, up to norms of about 1e-9, gradients may overflow.
+`weights` may have more hidden dimensions than features, so nothing can notice a transposed matrix:
+one that is features x hidden, as in the notebook of the paper, is to be given as `weights.T`.
+
+Every function has a finite gradient at a column of 0, except that of a zero matrix in
+`dimensions_per_feature`. Shortly above, up to norms of about 1e-9, gradients may overflow. Values
+do not: squares and fourth powers are computed in units of the numbers themselves.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", sections "Demonstrating
@@ -13,9 +16,20 @@ References:
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from toymodels import checks
+from toymodels.analysis import inputs, units
+
+__all__ = [
+    "dimensions_per_feature",
+    "eigenvector_residual",
+    "feature_dimensionality",
+    "feature_norms",
+    "gram",
+    "num_represented",
+    "superposition",
+]
 
 
 def gram(weights: Float[Array, "hidden features"]) -> Float[Array, "features features"]:
@@ -27,6 +41,7 @@ def gram(weights: Float[Array, "hidden features"]) -> Float[Array, "features fea
     Returns:
         Symmetric, positive semidefinite, of the rank of `weights`.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     return weights.T @ weights
 
 
@@ -38,10 +53,12 @@ def feature_norms(weights: Float[Array, "hidden features"]) -> Float[Array, " fe
     Returns:
         At least 0. The norm has no derivative at a zero column; the gradient there is 0.
     """
-    squared_norms = jnp.sum(weights**2, axis=0)
+    weights = inputs.floats("weights", weights, rank=2)
+    scaled, scale = _scaled_columns(weights)
+    squared_norms = jnp.sum(scaled**2, axis=0)
     zero = squared_norms == 0  # NaN stays NaN
     # Two `where`s: reverse mode differentiates the branch that is not taken as well.
-    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared_norms)))
+    return scale * jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared_norms)))
 
 
 def superposition(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
@@ -57,6 +74,7 @@ def superposition(weights: Float[Array, "hidden features"]) -> Float[Array, " fe
         antipodal pair of unit length has 1. 0 for a zero column, where the formula
         reads 0/0.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     overlaps = _overlaps(weights)
     itself = jnp.eye(overlaps.shape[0], dtype=bool)
     return jnp.sum(jnp.where(itself, 0.0, overlaps**2), axis=1)
@@ -85,8 +103,12 @@ def feature_dimensionality(
         Scherlis et al. (2022), "Polysemanticity and Capacity in Neural Networks": $D_i$ is
         their capacity.
     """
-    squared_norms = jnp.sum(weights**2, axis=0)
-    shared = jnp.sum(_overlaps(weights) ** 2, axis=1)
+    weights = inputs.floats("weights", weights, rank=2)
+    scaled, scale = _scaled_columns(weights)
+    overlaps = _overlaps(weights)
+    unit = units.power_of_two(jnp.max(jnp.abs(overlaps), axis=1))
+    shared = jnp.sum((overlaps / unit[:, None]) ** 2, axis=1)
+    squared_norms = jnp.sum(scaled**2, axis=0) * (scale / unit) ** 2
     return squared_norms / jnp.where(shared > 0, shared, 1.0)
 
 
@@ -103,6 +125,7 @@ def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Arra
         In $[0, 1)$: 0 in tight frames that are orthogonal to each other, and for a zero column.
         It is a norm, so its gradient is that of no length at 0.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     norms = feature_norms(weights)
     directions = weights / jnp.where(norms > 0, norms, 1.0)[None, :]
     # Whatever the scale, F neither overflows nor underflows.
@@ -125,29 +148,40 @@ def dimensions_per_feature(weights: Float[Array, "hidden features"]) -> Float[Ar
         Positive: 1 if each of $m$ features has its own dimension, 1/2 for antipodal pairs.
         Infinite for a zero matrix, which represents none.
     """
-    return weights.shape[0] / jnp.sum(weights**2)
+    weights = inputs.floats("weights", weights, rank=2)
+    unit = units.power_of_two(jnp.max(jnp.abs(weights), initial=0.0))
+    return weights.shape[0] / jnp.sum((weights / unit) ** 2) / unit / unit
 
 
 def num_represented(
-    weights: Float[Array, "hidden features"], *, threshold: Float[Array, ""] | float
-) -> Int[Array, ""]:
+    weights: Float[Array, "hidden features"], *, threshold: Float[Array, ""] | float = 0.5
+) -> Float[Array, ""]:
     """How many features have a norm above `threshold`.
 
     Args:
         weights: feature directions, one per column.
-        threshold: at least 0. Trained norms gather near 0 and near 1.
+        threshold: at least 0. Trained norms gather near 0 and near 1, so it is half-way.
 
     Returns:
-        Between 0 and the number of features.
+        A whole number from 0 to the number of features, as a float: NaN if a norm is.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     checks.interval(
         "threshold", threshold, low=0.0, remedy="norms are near 0 or near 1: give a number between"
     )
-    return jnp.sum(feature_norms(weights) > threshold)
+    return inputs.unless_missing(jnp.sum(feature_norms(weights) > threshold), weights)
 
 
 def _overlaps(weights: Float[Array, "hidden features"]) -> Float[Array, "features features"]:
     r"""$\hat W_i \cdot W_j$ in row $i$ and column $j$; a row of 0 for a zero column $W_i$."""
-    norms = feature_norms(weights)
-    # Divided before it is squared: $G_{ij}^2$ would underflow at small norms.
-    return gram(weights) / jnp.where(norms > 0, norms, 1.0)[:, None]
+    scaled, scale = _scaled_columns(weights)
+    norms = feature_norms(scaled)
+    return gram(scaled) / jnp.where(norms > 0, norms, 1.0)[:, None] * scale[None, :]
+
+
+def _scaled_columns(
+    weights: Float[Array, "hidden features"],
+) -> tuple[Float[Array, "hidden features"], Float[Array, " features"]]:
+    """Columns in units of their greatest entries, and these units."""
+    scale = units.power_of_two(jnp.max(jnp.abs(weights), axis=0, initial=0.0))
+    return weights / scale[None, :], scale

@@ -15,6 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from toymodels import checks
+from toymodels.analysis import inputs
+from toymodels.errors import InputError
+
+__all__ = ["mixture_index", "separability_index"]
 
 
 def separability_index(
@@ -39,6 +43,10 @@ def separability_index(
         independent, as all do for an isotropic Gaussian, up to the bias of the histogram: about
         $(\text{bins} - 1)^2 / (2 \ln 2 \cdot \text{examples})$ bits. NaN if a value is not finite.
     """
+    values = inputs.floats("values", values, rank=2)
+    angles = inputs.floats("angles", angles, rank=1)
+    if values.shape[1] != 2:
+        raise InputError(f"values have {values.shape[1]} dimensions: give 2, a feature in a plane")
     checks.count("num_bins", num_bins)
 
     def information(angle: Float[Array, ""]) -> Float[Array, ""]:
@@ -48,7 +56,8 @@ def separability_index(
         counts = jnp.zeros((num_bins, num_bins), values.dtype).at[first, second].add(1.0)
         return _mutual_information(counts / values.shape[0])
 
-    return _unless_diverged(values, jnp.min(jax.vmap(information)(angles)))
+    # Counts would hide a value that is not finite.
+    return inputs.unless_missing(jnp.min(jax.vmap(information)(angles)), values, angles)
 
 
 def mixture_index(
@@ -56,7 +65,7 @@ def mixture_index(
     directions: Float[Array, "directions hidden"],
     offsets: Float[Array, " offsets"],
     *,
-    epsilon: Float[Array, ""] | float,
+    epsilon: Float[Array, ""] | float = 0.1,
 ) -> Float[Array, ""]:
     r"""How often one projection of the feature is nearly off, at most.
 
@@ -77,6 +86,9 @@ def mixture_index(
     Returns:
         In $[0, 1]$; NaN if a value is not finite.
     """
+    values = inputs.floats("values", values, rank=2)
+    directions = inputs.floats("directions", directions, rank=2)
+    offsets = inputs.floats("offsets", offsets, rank=1)
     checks.interval(
         "epsilon",
         epsilon,
@@ -93,7 +105,9 @@ def mixture_index(
         below = jnp.searchsorted(projections, width - offsets, side="left")
         return (below - jnp.searchsorted(projections, -width - offsets, side="right")) / len(values)
 
-    return _unless_diverged(values, jnp.max(jax.vmap(share_off)(directions)))
+    # Counts would hide a value that is not finite.
+    index = jnp.max(jax.vmap(share_off)(directions))
+    return inputs.unless_missing(index, values, directions, offsets)
 
 
 def _bins(coordinate: Float[Array, " examples"], num_bins: int) -> Int[Array, " examples"]:
@@ -101,13 +115,6 @@ def _bins(coordinate: Float[Array, " examples"], num_bins: int) -> Int[Array, " 
     width = (jnp.max(coordinate) - low) / num_bins
     index = jnp.floor((coordinate - low) / jnp.where(width > 0, width, 1.0))
     return jnp.clip(index, 0, num_bins - 1).astype(int)  # the largest one is in the last bin
-
-
-def _unless_diverged(
-    values: Float[Array, "examples hidden"], index: Float[Array, ""]
-) -> Float[Array, ""]:
-    """Counts would hide a value that is not finite."""
-    return jnp.where(jnp.isfinite(values).all(), index, jnp.nan)
 
 
 def _mutual_information(joint: Float[Array, "bins bins"]) -> Float[Array, ""]:

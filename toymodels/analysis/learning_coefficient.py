@@ -24,6 +24,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from toymodels import checks
 from toymodels.errors import InputError
 
+__all__ = ["Estimate", "learning_coefficient"]
+
 _TARGET_ACCEPTANCE = 0.8  # near the best of Hamiltonian Monte Carlo, by Neal and by trial
 
 

@@ -10,6 +10,7 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from toymodels import checks
+from toymodels.analysis import geometry, inputs, units
+
+__all__ = [
+    "additivity",
+    "analogy_accuracy",
+    "parallelogram_error",
+    "scaling",
+    "steering_effects",
+    "steering_vectors",
+]
 
 
 def additivity(
@@ -37,6 +48,7 @@ def additivity(
         Negative if the mean of $h$ is a better guess. If no $h(x)$ differs from the mean, 1 or
         minus infinity.
     """
+    features = inputs.floats("features", features, rank=2)
     origin = encode(jnp.zeros_like(features[0]))
 
     def one_by_one(example: Float[Array, " features"]) -> Float[Array, " hidden"]:
@@ -67,6 +79,8 @@ def scaling(
     Raises:
         ValueError: all scales are equal.
     """
+    direction = inputs.floats("direction", direction, rank=1)
+    scales = inputs.floats("scales", scales, rank=1)
     checks.interval(
         "range of scales", jnp.ptp(scales), low=0.0, open_low=True, remedy="give different scales"
     )
@@ -97,8 +111,10 @@ def parallelogram_error(
     Raises:
         ValueError: an attribute has only one value.
     """
-    _at_least_two_values(representations)
+    representations = _at_least_two_values(representations)
     num_b = representations.shape[1]
+    unit = units.power_of_two(jnp.max(jnp.abs(representations), initial=0.0))
+    representations = representations / unit
     changes = representations - jnp.mean(representations, axis=0, keepdims=True)
     interactions = changes - jnp.mean(changes, axis=1, keepdims=True)
     sides = jnp.sum(changes**2)
@@ -127,7 +143,7 @@ def analogy_accuracy(
     Raises:
         ValueError: an attribute has only one value.
     """
-    _at_least_two_values(representations)
+    representations = _at_least_two_values(representations)
     num_a, num_b, hidden = representations.shape
     a, other_a, b, other_b = np.indices((num_a, num_a, num_b, num_b)).reshape(4, -1)
     proper = (a != other_a) & (b != other_b)
@@ -135,7 +151,8 @@ def analogy_accuracy(
     king, man, woman, queen = (np.asarray(i * num_b + j)[proper] for i, j in corners)
 
     words = jnp.reshape(representations, (num_a * num_b, hidden))
-    norms = jnp.linalg.norm(words, axis=1, keepdims=True)
+    words = words / units.power_of_two(jnp.max(jnp.abs(words)))
+    norms = geometry.feature_norms(words.T)[:, None]
     directions = words / jnp.where(norms > 0, norms, 1.0)
     # The length of a query does not change which candidate is nearest.
     cosines = (words[king] - words[man] + words[woman]) @ directions.T
@@ -145,7 +162,7 @@ def analogy_accuracy(
         rivals = rivals.at[queries[:, None], np.stack([king, man, woman], axis=1)].set(-jnp.inf)
     accuracy = jnp.mean(cosines[queries, queen] > jnp.max(rivals, axis=1))
     # Comparisons would take what is not finite for a failure.
-    return jnp.where(jnp.isfinite(words).all(), accuracy, jnp.nan)
+    return inputs.unless_missing(accuracy, words)
 
 
 def steering_vectors(weights: Float[Array, "hidden features"]) -> Float[Array, "hidden features"]:
@@ -154,8 +171,11 @@ def steering_vectors(weights: Float[Array, "hidden features"]) -> Float[Array, "
     Returns:
         One column per feature, a zero column for a zero column.
     """
-    squared_norms = jnp.sum(weights**2, axis=0)
-    return weights / jnp.where(squared_norms > 0, squared_norms, 1.0)[None, :]
+    weights = inputs.floats("weights", weights, rank=2)
+    unit = units.power_of_two(jnp.max(jnp.abs(weights), axis=0, initial=0.0))
+    scaled = weights / unit[None, :]
+    squared_norms = jnp.sum(scaled**2, axis=0)
+    return scaled / jnp.where(squared_norms > 0, squared_norms, 1.0)[None, :] / unit[None, :]
 
 
 def steering_effects(
@@ -182,6 +202,9 @@ def steering_effects(
         Row $i$: steering feature $i$; column $j$: output $j$. With a linear output the diagonal is
         $\alpha$ and the rest is interference. A row of 0 for a feature that is not represented.
     """
+    weights = inputs.floats("weights", weights, rank=2)
+    preactivation = inputs.floats("preactivation", preactivation, rank=1)
+    checks.same_size("features", weights=weights.shape[1], preactivation=preactivation.size)
     moved = preactivation[None, :] + amount * (steering_vectors(weights).T @ weights)
     return activation(moved) - activation(preactivation)[None, :]
 
@@ -190,12 +213,17 @@ def _explained(
     actual: Float[Array, "examples hidden"], predicted: Float[Array, "examples hidden"]
 ) -> Float[Array, ""]:
     """1 minus the residual sum of squares over that about the mean; 1 without a residual."""
-    residual = jnp.sum((actual - predicted) ** 2)
-    total = jnp.sum((actual - jnp.mean(actual, axis=0)[None, :]) ** 2)
+    unit = units.power_of_two(jnp.max(jnp.abs(actual), initial=0.0))
+    residual = jnp.sum(((actual - predicted) / unit) ** 2)
+    total = jnp.sum(((actual - jnp.mean(actual, axis=0)[None, :]) / unit) ** 2)
     # 0/0 reads 0, also for the gradient.
     return 1 - residual / jnp.where(residual == 0, 1.0, total)
 
 
-def _at_least_two_values(representations: Float[Array, "values_a values_b hidden"]) -> None:
+def _at_least_two_values(
+    representations: Any,
+) -> Float[Array, "values_a values_b hidden"]:
+    representations = inputs.floats("representations", representations, rank=3)
     for size in representations.shape[:2]:
         checks.count("number of values of an attribute", size, least=2)
+    return representations

@@ -3,6 +3,9 @@ r"""Neurons, the coordinates of a privileged basis: pure functions of ONE weight
 `weights` is neurons x features, the rows of $W$ that a ReLU acts on. Rotations of the hidden space
 change all of this, unlike what `geometry` measures. `vmap` over a sweep.
 
+A mask cannot say that a weight is NaN: concrete weights that are not finite are refused, and traced
+ones are false wherever NaN takes part. The counts of `code` are NaN.
+
 References:
     Elhage et al. (2022), "Toy Models of Superposition", sections "Superposition in a Privileged
     Basis" and "Computation in Superposition".
@@ -11,13 +14,16 @@ References:
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from toymodels import checks
+from toymodels.analysis import inputs
+
+__all__ = ["Code", "code", "code_words", "features_served", "monosemantic", "rescaled"]
 
 
 def features_served(
-    weights: Float[Array, "neurons features"], *, threshold: Float[Array, ""] | float
+    weights: Float[Array, "neurons features"], *, threshold: Float[Array, ""] | float = 0.2
 ) -> Bool[Array, "neurons features"]:
     r"""Which features each neuron serves: $|W_{ki}| > t \max_j |W_{kj}|$.
 
@@ -26,14 +32,26 @@ def features_served(
 
     Args:
         weights: one row per neuron.
-        threshold: $t$ in $[0, 1]$, relative to the largest weight of the neuron.
+        threshold: $t$ in $[0, 1]$, relative to the largest weight of the neuron. At 1/5 the
+            codes of the paper have names: see `code`.
 
     Returns:
         All false for a neuron without weights, and for every neuron if $t = 1$.
+
+    Raises:
+        ValueError: weights that are not finite; a threshold outside $[0, 1]$.
     """
+    weights = inputs.floats("weights", weights, rank=2)
+    inputs.refuse_missing("weights", weights)
     checks.interval(
         "threshold", threshold, low=0.0, high=1.0, remedy="it is a share of the largest weight"
     )
+    return _served(weights, threshold)
+
+
+def _served(
+    weights: Float[Array, "neurons features"], threshold: Float[Array, ""] | float
+) -> Bool[Array, "neurons features"]:
     sizes = jnp.abs(weights)
     return sizes > threshold * jnp.max(sizes, axis=1, keepdims=True)
 
@@ -48,18 +66,21 @@ def rescaled(
     different neurons can be compared only after a choice of scale, here that of the paper.
 
     Returns:
-        Weights in and out. A neuron without incoming weights stays as it is.
+        Weights in and out. A neuron without incoming weights stays as it is. NaN stays NaN.
 
     References:
         Elhage et al. (2022), footnote 15.
     """
+    weights_in = inputs.floats("weights_in", weights_in, rank=2)
+    weights_out = inputs.floats("weights_out", weights_out, rank=2)
+    checks.same_size("neurons", weights_in=weights_in.shape[0], weights_out=weights_out.shape[1])
     largest = jnp.max(jnp.abs(weights_in), axis=1)
-    scale = jnp.where(largest > 0, largest, 1.0)
+    scale = jnp.where(largest == 0, 1.0, largest)  # NaN stays NaN
     return weights_in / scale[:, None], weights_out * scale[None, :]
 
 
 class Code(NamedTuple):
-    """How the features of a model share its neurons.
+    """How the features of a model share its neurons: whole numbers as floats, for NaN is one.
 
     Attributes:
         monosemantic: neurons that serve one feature.
@@ -67,9 +88,9 @@ class Code(NamedTuple):
         neurons: those other neurons.
     """
 
-    monosemantic: Int[Array, ""]
-    features: Int[Array, ""]
-    neurons: Int[Array, ""]
+    monosemantic: Float[Array, ""]
+    features: Float[Array, ""]
+    neurons: Float[Array, ""]
 
 
 def code_words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neurons features"]:
@@ -83,7 +104,16 @@ def code_words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neuron
         Columns are code words. All false for a feature that is not represented: its output
         answers $x_i$ alone with a slope $\sum_k \mathrm{ReLU}(W_{ki})^2$ of at most 1/2, where 1
         is a perfect reconstruction.
+
+    Raises:
+        ValueError: weights that are not finite.
     """
+    weights = inputs.floats("weights", weights, rank=2)
+    inputs.refuse_missing("weights", weights)
+    return _words(weights)
+
+
+def _words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neurons features"]:
     drive = jnp.maximum(weights, 0.0)
     represented = jnp.sum(drive**2, axis=0, keepdims=True) > 1 / 2
     return represented & (drive > jnp.max(drive, axis=0, keepdims=True) / 2)
@@ -93,19 +123,30 @@ def monosemantic(weights: Float[Array, "neurons features"]) -> Bool[Array, " neu
     """Which neurons of a `ReLUHidden` model serve one feature, and no other by more than 1/5.
 
     A veto of -8 counts as one of -1, which silences a neuron of unit weights as well.
+
+    Raises:
+        ValueError: weights that are not finite.
     """
-    served = features_served(jnp.maximum(weights, -1.0), threshold=1 / 5)
-    return jnp.sum(served, axis=1) == 1
+    weights = inputs.floats("weights", weights, rank=2)
+    inputs.refuse_missing("weights", weights)
+    return _alone(weights)
+
+
+def _alone(weights: Float[Array, "neurons features"]) -> Bool[Array, " neurons"]:
+    return jnp.sum(_served(jnp.maximum(weights, -1.0), 1 / 5), axis=1) == 1
 
 
 def code(weights: Float[Array, "neurons features"]) -> Code:
     """The name of a code: how many monosemantic neurons, and how many features in the others.
 
     The paper's "three features in two neurons" beside three monosemantic ones is `Code(3, 3, 2)`.
+    All three are NaN if a weight is not finite.
 
     References:
         Elhage et al. (2022), section "Superposition in a Privileged Basis".
     """
-    alone = monosemantic(weights)
-    shared = jnp.any(code_words(weights) & ~alone[:, None], axis=0)
-    return Code(jnp.sum(alone), jnp.sum(shared), jnp.sum(~alone))
+    weights = inputs.floats("weights", weights, rank=2)
+    alone = _alone(weights)
+    shared = jnp.any(_words(weights) & ~alone[:, None], axis=0)
+    counts = (jnp.sum(alone), jnp.sum(shared), jnp.sum(~alone))
+    return Code(*(inputs.unless_missing(count, weights) for count in counts))

@@ -1,13 +1,15 @@
 """Phases of trained models, read from ONE weight matrix."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from toymodels.analysis import geometry
+from toymodels.analysis import geometry, inputs
 from toymodels.theory.phases import Phase
 
+__all__ = ["Phase", "phase"]
 
-def phase(weights: Float[Array, "hidden features"]) -> Int[Array, ""]:
+
+def phase(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
     r"""What became of the extra feature, the LAST column of `weights`.
 
     `NOT_REPRESENTED` if its norm is below 1/2; else `SUPERPOSITION` if the other features
@@ -23,11 +25,14 @@ def phase(weights: Float[Array, "hidden features"]) -> Int[Array, ""]:
             not read: $[1, 1]$ counts as superposition like $[1, -1]$.
 
     Returns:
-        A value of `toymodels.theory.phases.Phase`.
+        A value of `toymodels.theory.phases.Phase` as a float, for it is NaN where a weight is not
+        finite: `Phase(int(...))` is its name.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     norm = geometry.feature_norms(weights)[-1]
     shared = geometry.superposition(weights)[-1] >= 1 / 4
     others_share = jnp.any(geometry.superposition(weights[:, :-1]) >= 1 / 4)
     dedicated = jnp.where(others_share, int(Phase.DEDICATED_BESIDE_PAIR), int(Phase.DEDICATED))
     represented = jnp.where(shared, int(Phase.SUPERPOSITION), dedicated)
-    return jnp.where(norm < 1 / 2, int(Phase.NOT_REPRESENTED), represented)
+    found = jnp.where(norm < 1 / 2, int(Phase.NOT_REPRESENTED), represented)
+    return inputs.unless_missing(found, weights)

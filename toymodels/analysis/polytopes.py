@@ -44,9 +44,12 @@ from scipy import optimize
 from scipy.sparse import csgraph
 
 from toymodels import checks
+from toymodels.analysis import inputs
 from toymodels.errors import InputError
 from toymodels.theory.frames import regular_polygon, simplex
 from toymodels.theory.polytopes import DEDICATED, SQUARE_ANTIPRISM, Polytope
+
+__all__ = ["Component", "Components", "Shape", "identify"]
 
 
 class Shape(enum.StrEnum):
@@ -97,9 +100,9 @@ class Components(NamedTuple):
 def identify(
     weights: Float[Any, "hidden features"],
     *,
-    norm: float,
-    overlap: tuple[float, float],
-    tolerance: float,
+    norm: float = 0.5,
+    overlap: tuple[float, float] = (0.1, 0.2),
+    tolerance: float = 0.1,
 ) -> Components:
     r"""Which polytopes the features form.
 
@@ -143,7 +146,7 @@ def identify(
             larger. Overlaps that descend.
     """
     weakest, strongest = overlap
-    checks.interval("weights", weights, remedy="training diverged: lower the learning rate")
+    inputs.refuse_missing("weights", inputs.floats("weights", weights, rank=2))
     checks.interval("norm", norm, low=0.0, remedy="norms are near 0 or near 1: give one between")
     for bound in overlap:
         checks.interval("overlap", bound, low=0.0, high=1.0, remedy="it is the cosine of an angle")

@@ -11,13 +11,15 @@ $\operatorname{Cov}(h, y) = W_i \operatorname{Cov}(x_i, y)$ exactly: `difference
 along $W_i$ whatever the other features do, and `mass_mean`, `ridge` and least squares along
 `decoding_directions`, $\operatorname{Cov}(h)^{-1} W_i$.
 
+Labels are truth values: numbers, such as 1 and -1 or the values of a feature, are refused.
+
 References:
     Alain, Bengio (2016), "Understanding Intermediate Layers Using Linear Classifier Probes".
     Hewitt, Liang (2019), "Designing and Interpreting Probes with Control Tasks".
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,26 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from toymodels import checks
+from toymodels.analysis import inputs, units
 from toymodels.errors import InputError
+
+__all__ = [
+    "Fit",
+    "Measure",
+    "Probe",
+    "accuracy",
+    "auroc",
+    "binary_states",
+    "decoding_directions",
+    "difference_of_means",
+    "logistic",
+    "mass_mean",
+    "placements",
+    "posterior_log_odds",
+    "ridge",
+    "scores",
+    "selectivity",
+]
 
 NEWTON_STEPS = 20
 """Separable data need most: 16 in float32 with a penalty of 1e-7, 12 with 1e-3."""
@@ -64,7 +85,7 @@ def difference_of_means(
     Raises:
         ValueError: labels of one class.
     """
-    _check(hidden, labels)
+    hidden, labels = _examples(hidden, labels)
     positive, negative = _means(hidden, labels)
     direction = positive - negative
     return Probe(direction, -direction @ (positive + negative) / 2)
@@ -78,10 +99,12 @@ def mass_mean(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " exa
 
     with $\Sigma$ the covariance within classes, that of each example about the mean of its class.
     It is the posterior log odds of two Gaussian classes of one covariance. Scores do not change
-    under invertible affine maps of $h$.
+    under invertible affine maps of $h$: neither units of coordinates nor one dimension that is
+    hundreds of times as wide as the others matter, nor any direction with a spread above
+    rounding (some 1e-4 of the largest one in float32, each coordinate having a spread of 1).
 
     Returns:
-        NaN where labels of one class are traced. 0 along directions in which no activation
+        NaN where labels of one class are traced. 0 along coordinates in which no activation
         differs, large but finite if classes differ where they do not vary.
 
     Raises:
@@ -91,7 +114,7 @@ def mass_mean(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " exa
     References:
         Marks, Tegmark (2023), "The Geometry of Truth".
     """
-    _check(hidden, labels)
+    hidden, labels = _examples(hidden, labels)
     examples, dimensions = hidden.shape
     if examples < dimensions + 2:
         raise InputError(
@@ -99,15 +122,15 @@ def mass_mean(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " exa
             f"dimensions: give {dimensions + 2} or more, or fit ridge or logistic"
         )
     positive, negative = _means(hidden, labels)
-    difference = positive - negative
+    centred = units.centred(hidden)
+    above, below = _means(centred, labels)
     share = jnp.mean(labels, dtype=hidden.dtype)
-    centred = hidden - jnp.mean(hidden, axis=0)[None, :]
-    total = centred.T @ centred / examples
     # The covariance of all is that within classes and one more along the difference, which
     # changes the length alone, and it is not singular where only the classes are constant.
-    direction = jnp.linalg.pinv(total, hermitian=True) @ difference
-    within = 1 - share * (1 - share) * (difference @ direction)
-    direction = direction / jnp.maximum(within, jnp.finfo(hidden.dtype).eps)
+    root = units.whitening(centred)
+    white = root.T @ (above - below)
+    within = 1 - share * (1 - share) * (white @ white)
+    direction = root @ white / jnp.maximum(within, jnp.finfo(hidden.dtype).eps)
     prior = jnp.log(share) - jnp.log1p(-share)
     return Probe(direction, prior - direction @ (positive + negative) / 2)
 
@@ -134,7 +157,7 @@ def ridge(
     Raises:
         ValueError: labels of one class; a penalty that is not positive.
     """
-    _check(hidden, labels)
+    hidden, labels = _examples(hidden, labels)
     _check_penalty(penalty)
     targets = jnp.where(labels, 1.0, -1.0)
     centre, mean = jnp.mean(hidden, axis=0), jnp.mean(targets)
@@ -170,7 +193,7 @@ def logistic(
     Raises:
         ValueError: labels of one class; a penalty that is not positive.
     """
-    _check(hidden, labels)
+    hidden, labels = _examples(hidden, labels)
     _check_penalty(penalty)
     # About the mean, which only moves the intercept, the equations are well conditioned.
     centre = jnp.mean(hidden, axis=0)
@@ -215,6 +238,7 @@ def scores(probe: Probe, hidden: Float[Array, "examples hidden"]) -> Float[Array
     Raises:
         ValueError: the probe was fitted to activations of another width.
     """
+    hidden = inputs.floats("hidden", hidden, rank=2)
     if hidden.shape[1] != probe.direction.size:
         raise InputError(
             f"the probe reads {probe.direction.size} dimensions and the activations have "
@@ -232,6 +256,7 @@ def accuracy(
         In $[0, 1]$. A constant reaches the share of the more frequent class: for sparse features,
         nearly 1. NaN if a score is.
     """
+    scores, labels = _scored(scores, labels)
     share = jnp.mean((scores > 0) == labels, dtype=scores.dtype)
     return jnp.where(jnp.isnan(scores).any(), jnp.nan, share)
 
@@ -255,14 +280,17 @@ def placements(
         DeLong, DeLong, Clarke-Pearson (1988), "Comparing the Areas under Two or More Correlated
         Receiver Operating Characteristic Curves".
     """
+    scores, labels = _scored(scores, labels)
     order = jnp.argsort(scores)
     ascending = scores[order]
     zero = jnp.zeros(1, jnp.int32)
     positives = jnp.concatenate([zero, jnp.cumsum(labels[order], dtype=jnp.int32)])
     below = jnp.searchsorted(ascending, scores, side="left")
     not_above = jnp.searchsorted(ascending, scores, side="right")
-    positives_below = (positives[below] + positives[not_above]) / 2
-    negatives_below = (below + not_above) / 2 - positives_below
+    # Half precision cannot count.
+    dtype = jnp.promote_types(scores.dtype, jnp.float32)
+    positives_below = (positives[below] + positives[not_above]).astype(dtype) / 2
+    negatives_below = (below + not_above).astype(dtype) / 2 - positives_below
     # Subtracted before the division, nothing is 0 exactly.
     positives_above = positives[-1] - positives_below
     placed = jnp.where(
@@ -284,6 +312,7 @@ def auroc(scores: Float[Array, " examples"], labels: Bool[Array, " examples"]) -
         In $[0, 1]$: 1/2 for scores that do not depend on the label. NaN if a score is, or for
         labels of one class.
     """
+    scores, labels = _scored(scores, labels)
     placed = placements(scores, labels)
     return jnp.sum(jnp.where(labels, placed, 0.0)) / jnp.sum(labels)
 
@@ -344,6 +373,9 @@ def decoding_directions(
     Raises:
         ValueError: noise that is not positive.
     """
+    weights = inputs.floats("weights", weights, rank=2)
+    variances = inputs.floats("variances", variances, rank=1)
+    checks.same_size("features", weights=weights.shape[1], variances=variances.size)
     _check_noise(noise)
     signal = weights * variances[None, :]
     covariance = signal @ weights.T + noise**2 * jnp.eye(weights.shape[0])
@@ -387,7 +419,12 @@ def posterior_log_odds(
     Raises:
         ValueError: noise that is not positive.
     """
+    hidden = inputs.floats("hidden", hidden, rank=2)
+    centres = inputs.floats("centres", centres, rank=2)
+    log_weights = inputs.floats("log_weights", log_weights, rank=1)
+    labels = inputs.labels("labels", labels, rank=1)
     checks.same_size("dimensions", hidden=hidden.shape[1], centres=centres.shape[1])
+    checks.same_size("states", centres=len(centres), labels=labels.size, weights=log_weights.size)
     _check_noise(noise)
     # Without |h|^2, which all states share.
     logits = (hidden @ centres.T - jnp.sum(centres**2, axis=1)[None, :] / 2) / noise**2
@@ -409,6 +446,7 @@ def binary_states(
     Raises:
         ValueError: more than 16 features.
     """
+    density = inputs.floats("density", density, rank=1)
     num_features = density.size
     if num_features > 16:
         raise InputError(f"{num_features} features have 2^{num_features} states: give 16 or fewer")
@@ -436,12 +474,25 @@ def _both(labels: Bool[Array, " examples"], probe: Probe) -> Probe:
     return Probe(*(jnp.where(both, part, jnp.nan) for part in probe))
 
 
-def _check(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]) -> None:
+def _scored(scores: Any, labels: Any) -> tuple[Float[Array, " examples"], Bool[Array, " examples"]]:
+    scores = inputs.floats("scores", scores, rank=1)
+    labels = inputs.labels("labels", labels, rank=1)
+    checks.same_size("examples", scores=scores.size, labels=labels.size)
+    return scores, labels
+
+
+def _examples(
+    hidden: Any, labels: Any
+) -> tuple[Float[Array, "examples hidden"], Bool[Array, " examples"]]:
+    hidden = inputs.floats("hidden", hidden, rank=2)
+    labels = inputs.labels("labels", labels, rank=1)
     checks.same_size("examples", hidden=hidden.shape[0], labels=labels.size)
+    checks.count("number of examples", labels.size)
     if not isinstance(labels, Tracer) and bool(jnp.all(labels == labels[0])):
         raise InputError(
             f"all labels are {bool(labels[0])}: a probe needs examples of both classes"
         )
+    return hidden, labels
 
 
 def _check_penalty(penalty: Float[Array, ""] | float) -> None:

@@ -19,7 +19,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from toymodels import checks
+from toymodels.analysis import geometry, inputs
 from toymodels.errors import InputError
+
+__all__ = ["lasso_codes", "pursuit_codes"]
 
 
 def lasso_codes(
@@ -43,8 +46,11 @@ def lasso_codes(
         iterations: of one product with $D^\top D$ each.
 
     Returns:
-        At least 0, most of them exactly 0; a column of length 0 has the code 0.
+        At least 0, most of them exactly 0; a column of length 0 has the code 0. NaN if
+        a number is not finite.
     """
+    dictionary = inputs.floats("dictionary", dictionary, rank=2)
+    activation = inputs.floats("activation", activation, rank=1)
     checks.same_size("dimensions", dictionary=dictionary.shape[0], activation=activation.size)
     checks.interval("penalty", penalty, low=0, remedy="it weighs the sum of the codes")
     checks.count("iterations", iterations)
@@ -64,7 +70,7 @@ def lasso_codes(
 
     start = jnp.zeros_like(linear)
     codes, _, _ = lax.fori_loop(0, iterations, iterate, (start, start, jnp.ones_like(linear[0])))
-    return codes
+    return inputs.unless_missing(codes, dictionary, activation)
 
 
 def pursuit_codes(
@@ -82,11 +88,14 @@ def pursuit_codes(
         active: $k$, at most the number of dimensions or latents.
 
     Returns:
-        Exactly 0 but for $k$ codes or, where fewer leave no residual, as few.
+        Exactly 0 but for $k$ codes or, where fewer leave no residual, as few. NaN if a number is
+        not finite.
 
     References:
         Tropp (2004), "Greed is good: algorithmic results for sparse approximation".
     """
+    dictionary = inputs.floats("dictionary", dictionary, rank=2)
+    activation = inputs.floats("activation", activation, rank=1)
     checks.same_size("dimensions", dictionary=dictionary.shape[0], activation=activation.size)
     hidden, latents = dictionary.shape
     checks.count("active", active)
@@ -95,7 +104,7 @@ def pursuit_codes(
             f"active is {active} for {latents} latents in {hidden} dimensions: give at most "
             f"{min(hidden, latents)}"
         )
-    lengths = jnp.linalg.norm(dictionary, axis=0)
+    lengths = geometry.feature_norms(dictionary)
     directions = dictionary / jnp.where(lengths > 0, lengths, 1.0)[None, :]
     # What rounding leaves of a residual does not choose a column.
     negligible = 16 * jnp.finfo(activation.dtype).eps * jnp.linalg.norm(activation)
@@ -112,4 +121,5 @@ def pursuit_codes(
 
     (chosen, _), _ = lax.scan(choose, (jnp.zeros(latents, bool), activation), None, length=active)
     codes = jnp.where(chosen, fitted(chosen), 0.0)
-    return codes / jnp.where(lengths > 0, lengths, 1.0)
+    codes = codes / jnp.where(lengths > 0, lengths, 1.0)
+    return inputs.unless_missing(codes, dictionary, activation)

@@ -17,8 +17,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from toymodels.analysis import geometry
+from toymodels import checks
+from toymodels.analysis import geometry, inputs, units
 from toymodels.theory import bounds
+
+__all__ = [
+    "VirtualWeights",
+    "absolute_interference",
+    "capacity_saturation",
+    "coherence",
+    "effective_features",
+    "effective_number",
+    "effective_rank",
+    "excess_coherence",
+    "feature_polysemanticity",
+    "loss_contributions",
+    "neuron_polysemanticity",
+    "participation_ratio",
+    "real_and_interference",
+    "squared_interference",
+    "squared_neuron_polysemanticity",
+]
 
 
 def absolute_interference(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
@@ -30,6 +49,7 @@ def absolute_interference(weights: Float[Array, "hidden features"]) -> Float[Arr
     Returns:
         At least 0, and 0 exactly if the feature is orthogonal to all others.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     return jnp.sum(jnp.abs(_without_diagonal(geometry.gram(weights))), axis=1)
 
 
@@ -43,6 +63,7 @@ def squared_interference(weights: Float[Array, "hidden features"]) -> Float[Arra
     Returns:
         At least 0; with equal norms the same order of features as `geometry.superposition`.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     return jnp.sum(_without_diagonal(geometry.gram(weights)) ** 2, axis=1)
 
 
@@ -60,6 +81,7 @@ def feature_polysemanticity(weights: Float[Array, "hidden features"]) -> Float[A
     References:
         Elhage et al. (2022), "Toy Models of Superposition", notebook.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     squares = geometry.superposition(weights)
     apart = squares == 0  # NaN stays NaN
     # Two `where`s: reverse mode differentiates the branch that is not taken as well.
@@ -82,6 +104,7 @@ def neuron_polysemanticity(weights: Float[Array, "neurons features"]) -> Float[A
         Jermyn, Schiefer and Hubinger (2022), "Engineering Monosemanticity in Toy Models": one minus
         their monosemanticity, of activations.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     return _share_of_the_others(jnp.abs(weights))
 
 
@@ -97,6 +120,7 @@ def squared_neuron_polysemanticity(
         In $[0, 1 - 1/n]$, at most `neuron_polysemanticity` and equal to it where the neuron has one
         feature, or several alike.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     largest = jnp.max(jnp.abs(weights), axis=1, keepdims=True)
     # Divided before it is squared: small weights would underflow.
     return _share_of_the_others((weights / jnp.where(largest > 0, largest, 1.0)) ** 2)
@@ -108,13 +132,15 @@ def effective_number(amounts: Float[Array, " parts"]) -> Float[Array, ""]:
     $$e^H, \qquad H = -\sum_i p_i \ln p_i, \qquad p_i = \frac{a_i}{\sum_j a_j}.$$
 
     Args:
-        amounts: $a_i \ge 0$.
+        amounts: $a_i \ge 0$; whether they are is not checked.
 
     Returns:
         From 1, all in one part, to the number of positive amounts, where these are equal. Neither
         scale nor zeros matter; splitting every part into two alike doubles it. 0 if all are 0. A
         new part raises it with infinite slope: the gradient at an amount of 0 leaves that out.
     """
+    amounts = inputs.floats("amounts", amounts, rank=1)
+    amounts = amounts / units.power_of_two(jnp.max(jnp.abs(amounts), initial=0.0))
     total = jnp.sum(amounts)
     shares = amounts / jnp.where(total > 0, total, 1.0)
     logarithms = jnp.log(jnp.where(shares > 0, shares, 1.0))
@@ -139,6 +165,7 @@ def effective_features(latents: Float[Array, "examples latents"]) -> Float[Array
         Bereska et al. (2025), "Superposition as Lossy Compression: Measure with Sparse Autoencoders
         and Connect to Adversarial Vulnerability".
     """
+    latents = inputs.floats("latents", latents, rank=2)
     return effective_number(jnp.mean(jnp.abs(latents), axis=0))
 
 
@@ -152,6 +179,7 @@ def effective_rank(weights: Float[Array, "hidden features"]) -> Float[Array, ""]
     References:
         Roy and Vetterli (2007), "The effective rank: a measure of effective dimensionality".
     """
+    weights = inputs.floats("weights", weights, rank=2)
     return effective_number(jnp.linalg.svd(weights, compute_uv=False))
 
 
@@ -167,6 +195,7 @@ def participation_ratio(weights: Float[Array, "hidden features"]) -> Float[Array
     Returns:
         As `effective_rank`, and less sensitive to small directions.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     largest = jnp.max(jnp.abs(weights))
     scaled = weights / jnp.where(largest > 0, largest, 1.0)  # fourth powers would underflow
     potential = jnp.sum(geometry.gram(scaled) ** 2)
@@ -185,6 +214,7 @@ def capacity_saturation(weights: Float[Array, "hidden features"]) -> Float[Array
         Ivanov et al. (2026), "Spectral Superposition: A Theory of Feature Geometry".
         Scherlis et al. (2022), "Polysemanticity and Capacity in Neural Networks".
     """
+    weights = inputs.floats("weights", weights, rank=2)
     return jnp.sum(geometry.feature_dimensionality(weights)) / weights.shape[0]
 
 
@@ -195,6 +225,7 @@ def coherence(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
         In $[0, 1]$ up to rounding. Zero columns have no direction, so do not count; 0 if fewer than
         two are left.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     norms = geometry.feature_norms(weights)
     directions = weights / jnp.where(norms > 0, norms, 1.0)[None, :]
     return jnp.max(jnp.abs(_without_diagonal(geometry.gram(directions))), initial=0.0)
@@ -212,12 +243,14 @@ def excess_coherence(weights: Float[Array, "hidden features"]) -> Float[Array, "
         In $[0, 1]$ up to rounding: 0 for equiangular tight frames, simplices among them, and for
         orthogonal features; 1 if two are on one line. 0 in one dimension, where all are.
     """
+    weights = inputs.floats("weights", weights, rank=2)
     hidden, num_features = weights.shape
     least = [bounds.least_coherence(count, hidden) for count in range(1, num_features + 1)]
     count = jnp.sum(geometry.feature_norms(weights) > 0)
     bound = jnp.asarray([0.0, *least], weights.dtype)[count]
     room = 1 - bound
-    return jnp.where(room > 0, (coherence(weights) - bound) / jnp.where(room > 0, room, 1.0), 0.0)
+    excess = (coherence(weights) - bound) / jnp.where(room > 0, room, 1.0)
+    return inputs.unless_missing(jnp.where(room > 0, excess, 0.0), weights)
 
 
 class VirtualWeights(NamedTuple):
@@ -256,11 +289,20 @@ def real_and_interference(
     References:
         Olah, Turner and Conerly (2025), "A Toy Model of Interference Weights".
     """
-    size = jnp.sum(true_map**2)
-    gain = jnp.sum(true_map * virtual) / jnp.where(size > 0, size, 1.0)
-    real = gain * true_map
-    total = jnp.sum(virtual**2)
-    explained = jnp.sum(real**2) / jnp.where(total > 0, total, 1.0)
+    virtual = inputs.floats("virtual", virtual, rank=2)
+    true_map = inputs.floats("true_map", true_map, rank=2)
+    checks.same_size("outputs", virtual=virtual.shape[0], true_map=true_map.shape[0])
+    checks.same_size("features", virtual=virtual.shape[1], true_map=true_map.shape[1])
+    # Squares in units of the greatest entries neither overflow nor underflow.
+    of_map = units.power_of_two(jnp.max(jnp.abs(true_map), initial=0.0))
+    of_virtual = units.power_of_two(jnp.max(jnp.abs(virtual), initial=0.0))
+    direction, scaled = true_map / of_map, virtual / of_virtual
+    size = jnp.sum(direction**2)
+    along = jnp.sum(direction * scaled) / jnp.where(size > 0, size, 1.0)
+    gain = along * of_virtual / of_map
+    real = along * direction * of_virtual
+    total = jnp.sum(scaled**2)
+    explained = jnp.sum((along * direction) ** 2) / jnp.where(total > 0, total, 1.0)
     return VirtualWeights(gain, real, virtual - real, explained)
 
 
@@ -279,11 +321,12 @@ def loss_contributions(
         loss: of all virtual weights, with biases as they are: one evaluation per weight.
 
     Returns:
-        Of either sign; 0 for a weight of 0.
+        Of either sign; 0 for a weight of 0. All are NaN where the loss is.
 
     References:
         Olah, Turner and Conerly (2025), "A Toy Model of Interference Weights".
     """
+    virtual = inputs.floats("virtual", virtual, rank=2)
     outputs, num_features = virtual.shape
 
     def without(output: Int[Array, ""], feature: Int[Array, ""]) -> Float[Array, ""]:

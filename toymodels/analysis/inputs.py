@@ -1,0 +1,78 @@
+"""What measures take: real numbers of ONE model, and what they answer where some are not finite.
+
+Whole numbers and truth values become floats, so that nothing wraps around as it does in a byte, and
+labels have to be truth values. NaN never becomes a count: a measure of what is not finite is NaN,
+and where its answer cannot say NaN, as a mask or an index cannot, it refuses.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
+
+from toymodels.errors import InputError
+
+
+def floats(name: str, value: Any, *, rank: int) -> Float[Array, "..."]:
+    """The array in floating point, in its own precision if it has one.
+
+    Args:
+        name: what it is, as the user knows it.
+        value: anything that JAX takes for an array, or a labelled array of a sweep.
+        rank: how many dimensions it has for ONE model.
+
+    Raises:
+        ValueError: another number of dimensions; complex numbers.
+    """
+    array = jnp.asarray(value)
+    if array.ndim != rank:
+        raise InputError(
+            f"{name} has shape {array.shape}, and one model has {rank} dimension"
+            f"{'s' * (rank != 1)} here: map the measure over the others with jax.vmap, or over the "
+            "results of a sweep with tm.apply"
+        )
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise InputError(f"{name} holds complex numbers ({array.dtype}): give real ones")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
+def labels(name: str, value: Any, *, rank: int) -> Bool[Array, "..."]:
+    """The array as it is, if it holds truth values.
+
+    Raises:
+        ValueError: numbers, of which 1 and -1, or the values of a feature, are not told apart
+            by being 0; another number of dimensions.
+    """
+    array = jnp.asarray(value)
+    if array.dtype != bool:
+        raise InputError(f"{name} are {array.dtype}: give truth values, such as {name} > 0")
+    if array.ndim != rank:
+        raise InputError(f"{name} has shape {array.shape}: give {rank} dimensions, or use jax.vmap")
+    return array
+
+
+def indices(name: str, value: Any) -> Int[Array, " entries"]:
+    """The array as it is, if it holds whole numbers in one dimension."""
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer) or array.ndim != 1:
+        raise InputError(
+            f"{name} is of {array.dtype} and shape {array.shape}: give the indices from `match`"
+        )
+    return array
+
+
+def refuse_missing(name: str, value: Any) -> None:
+    """Raise `InputError` if a concrete array holds NaN or infinity; a traced one passes."""
+    if not isinstance(value, Tracer) and not jnp.isfinite(value).all():
+        raise InputError(
+            f"{name} holds NaN or infinity: training diverged (lower the learning rate), or a "
+            "sweep over shapes padded it with NaN (drop the padding, as .dropna does)"
+        )
+
+
+def unless_missing(result: Array, *arrays: Array) -> Array:
+    """The result in floating point, but NaN if a number in one of the arrays is not finite."""
+    finite = jnp.stack([jnp.isfinite(array).all() for array in arrays]).all()
+    dtype = result.dtype if jnp.issubdtype(result.dtype, jnp.floating) else arrays[0].dtype
+    return jnp.where(finite, result.astype(dtype), jnp.nan)
