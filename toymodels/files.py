@@ -36,11 +36,13 @@ def whole(path: Path) -> Generator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a text file whole, in UTF-8."""
-    with whole(path) as temporary:
+def write(path: Path, contents: str | bytes) -> None:
+    """Write a file whole; text in UTF-8."""
+    if isinstance(contents, str):
         # Names of files that are not UTF-8 come as surrogates and go back to their bytes.
-        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+        contents = contents.encode("utf-8", "surrogateescape")
+    with whole(path) as temporary:
+        temporary.write_bytes(contents)
 
 
 def read(path: Path) -> str:

@@ -175,36 +175,32 @@ def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
 
 
 def _save(results: Any, path: Path) -> Path:
-    """Save results whole as netCDF, or in another place or form if that fails: where they are."""
+    """Save results as netCDF, in another form or place where that fails, and say where they are."""
     with _signals(signal.SIG_IGN):  # a second Ctrl-C must not cost them
         try:
-            _write_netcdf(results, path)
-            return path
+            contents = _netcdf(results)
         except Exception as error:
             _say(f"{path} cannot be written: {type(error).__name__}: {error}")
-            first = error
-        elsewhere = Path(tempfile.mkdtemp(prefix="toymodels-")) / path.name
-        for other, writer in (
-            (elsewhere, _write_netcdf),
-            (path.with_suffix(".pickle"), _write_pickle),
-            (elsewhere.with_suffix(".pickle"), _write_pickle),
-        ):
-            with contextlib.suppress(Exception):
-                writer(results, other)
-                return other
-        raise first
+            contents, path = pickle.dumps(results), path.with_suffix(".pickle")
+        try:
+            files.write(path, contents)
+            return path
+        except OSError as error:
+            _say(f"{path} cannot be written: {error}")
+            failure = error
+        for folder in (tempfile.gettempdir, Path.home):
+            with contextlib.suppress(OSError, RuntimeError):
+                place = Path(tempfile.mkdtemp(prefix="toymodels-", dir=folder())) / path.name
+                files.write(place, contents)
+                return place
+        raise failure
 
 
-def _write_netcdf(results: Any, path: Path) -> None:
+def _netcdf(results: Any) -> bytes:
     if not isinstance(results, xr.Dataset):
         raise TypeError(f"run returns {type(results).__name__}: return an xarray.Dataset")
-    with files.whole(path) as temporary:
-        results.to_netcdf(temporary, engine="h5netcdf")
-
-
-def _write_pickle(results: Any, path: Path) -> None:
-    with files.whole(path) as temporary:
-        temporary.write_bytes(pickle.dumps(results))
+    # In memory, for HDF5 that meets a full disk ends the process with a segmentation fault.
+    return bytes(results.to_netcdf(engine="h5netcdf"))
 
 
 def _load(file: Path) -> xr.Dataset:
