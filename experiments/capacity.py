@@ -22,6 +22,7 @@ import optax
 import xarray as xr
 from flax import struct
 from jaxtyping import Array, Float, Key
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy import optimize
 
@@ -420,11 +421,10 @@ def plot_capacities(axes: Any, results: xr.Dataset) -> None:
 def plot_phases(figure: Figure, axes: Any, results: xr.Dataset) -> None:
     """The capacity of the second of two features, with the boundary and levels of theory."""
     best = tm.best_of(results[["pair_loss", "pair_capacity"]], "pair_loss")["pair_capacity"]
-    second = best.isel(pair_feature=1).transpose("pair_kurtosis", "ratio")
+    second = best.isel(pair_feature=1)
     ratios, kurtoses = results.ratio.values, results.pair_kurtosis.values
-    image = axes.pcolormesh(
-        ratios, kurtoses, second, shading="nearest", cmap="Blues", vmin=0, vmax=0.5, rasterized=True
-    )
+    scale = Normalize(0, 0.5)
+    image = plotting.log_image(axes, second, x="ratio", y="pair_kurtosis", cmap="Blues", norm=scale)
     fine = np.geomspace(3.001, kurtoses[-1], 200)
     axes.plot(theory.sharing_ratio(fine), fine, color="C3", label="boundary 2 / (k - 1)")
     for level in (0.1, 0.2, 0.3, 0.4):  # C_2 = level, solved for the ratio

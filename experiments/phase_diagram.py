@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 import toymodels as tm
@@ -254,26 +255,17 @@ def plot(results: xr.Dataset) -> Figure:
         ),
     )
     for axes, colors, title in shown:
-        plotting.log_image(axes, results.importance, results.density, colors)
+        plotting.log_image(axes, colors, x="importance", y="density")
         axes.set(title=title, xlabel="relative importance r", ylabel="density 1 - S")
     plotting.norm_and_superposition_legend(grid[0, 3])
 
     axes = grid[1, 1]
     gap = 100 * (best["loss"] / best["free_loss"] - 1)
-    image = axes.pcolormesh(
-        results.importance,
-        results.density,
-        gap.clip(1e-4),
-        norm="log",
-        cmap="magma_r",
-        vmin=1e-4,
-        vmax=10,
-        rasterized=True,
-    )
+    shown = gap.clip(1e-4)
+    scale = LogNorm(1e-4, 10)
+    image = plotting.log_image(axes, shown, x="importance", y="density", cmap="magma_r", norm=scale)
     figure.colorbar(image, ax=axes, label="relative excess, %", extend="both")
     axes.set(
-        xscale="log",
-        yscale="log",
         xlabel="relative importance r",
         ylabel="density 1 - S",
         title=f"best above the free optimum\nmedian {float(gap.median()):.2g} %, "

@@ -270,7 +270,7 @@ def plot(results: xr.Dataset) -> Figure:
     for axes, model in zip(places, results.model.values, strict=False):
         one = best.sel(model=model)
         colors = plotting.norm_and_superposition(one["norm"], one["superposition"])
-        plotting.log_image(axes, results.importance, results.density, colors)
+        plotting.log_image(axes, colors, x="importance", y="density")
         axes.set(
             title=f"{model}\nantipodal in {float(shares.sel(model=model)):.0%}",
             xlabel="relative importance r",

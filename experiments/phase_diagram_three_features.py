@@ -283,7 +283,7 @@ def plot(results: xr.Dataset) -> Figure:
         ),
     )
     for axes, colors, title in shown:
-        plotting.log_image(axes, results.importance, results.density, colors)
+        plotting.log_image(axes, colors, x="importance", y="density")
         axes.set(title=title, xlabel="relative importance r", ylabel="density 1 - S")
     grid[0, 1].contour(
         results.importance,

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 import xarray as xr
 from jax import lax
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -419,12 +420,10 @@ def draw_map(
     figure: Any, axes: Any, results: xr.Dataset, values: xr.DataArray, limits: Any
 ) -> None:
     """Of trained models, mean over seeds: density to the right, importance upwards."""
-    image = axes.pcolormesh(
-        results.density, results.importance, values.mean("seed").transpose("feature", "density"),
-        shading="nearest", vmin=limits[0], vmax=limits[1], rasterized=True,
-    )  # fmt: skip
+    shown = values.mean("seed").assign_coords(feature=results.importance.values)
+    image = plotting.log_image(axes, shown, x="density", y="feature", norm=Normalize(*limits))
     ticks = (0.2, 0.5, 1)
-    axes.set(xscale="log", yscale="log", ylabel="importance $I_i$", yticks=ticks, yticklabels=ticks)
+    axes.set(ylabel="importance $I_i$", yticks=ticks, yticklabels=ticks)
     figure.colorbar(image, ax=axes, label="AUROC")
 
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -229,8 +230,9 @@ def plot(results: xr.Dataset) -> Figure:
         low, high = float(min(table.min(), *measure.expected)), float(table.max())
         if high - low < 0.1:  # no rounding in bright colours
             low, high = low - 0.5, high + 0.5
-        image = axes.pcolormesh(
-            x, y, table, shading="nearest", rasterized=True, cmap="viridis", vmin=low, vmax=high
+        scale = Normalize(low, high)
+        image = plotting.log_image(
+            axes, results[name], x="density", y="ratio", cmap="viridis", norm=scale
         )
         axes.contour(
             x, y, results["num_represented"].transpose("ratio", "density").values,
@@ -247,7 +249,7 @@ def plot(results: xr.Dataset) -> Figure:
                 va=("bottom", "top", "center", "center", "top")[index],
                 bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
             )  # fmt: skip
-        axes.set(xscale="log", yscale="log", title=measure.title)
+        axes.set(title=measure.title)
         axes.set_xticks((0.05, 0.1, 0.2, 0.5, 1), labels=("0.05", "0.1", "0.2", "0.5", "1"))
         axes.set_yticks((0.3, 0.5, 0.7, 1), labels=("0.3", "0.5", "0.7", "1"))
         axes.minorticks_off()

@@ -116,7 +116,7 @@ MAY_IMPORT = {
         "checks",
         "errors",
     },
-    "plotting": set(),
+    "plotting": {"errors"},
     "files": {"errors"},
     "library": {"errors"},
     "claims": {"files", "errors"},

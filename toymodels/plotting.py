@@ -1,21 +1,52 @@
 """From results to axes, in the visual language of the paper. The only importer of matplotlib.
 
-Figures are made without `pyplot`: no global state, no window, no backend to choose.
+Figures are made without `pyplot`: no global state, no window, no backend to choose. A notebook
+shows them nevertheless. What is NaN, as in a cell that diverged, is left out of every picture.
 """
 
+import io
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
 
-Colors: TypeAlias = NDArray[Any]
+from toymodels.errors import InputError
+
+__all__ = [
+    "ANTIPODAL",
+    "BACKGROUND",
+    "DEDICATED",
+    "DEDICATED_BESIDE_PAIR",
+    "IMPORTANCE_MAP",
+    "NOT_REPRESENTED",
+    "PHASE_COLORS",
+    "POLYTOPE_COLORS",
+    "SUPERPOSITION_MAP",
+    "SUPERPOSITION_NORM",
+    "WEIGHT_MAP",
+    "WEIGHT_NORM",
+    "NotebookFigure",
+    "feature_directions",
+    "figure",
+    "grouped_bars",
+    "importance_bar",
+    "log_image",
+    "neuron_stacks",
+    "norm_and_superposition",
+    "norm_and_superposition_legend",
+    "norm_bars",
+    "phase_colors",
+    "style",
+    "weights_and_bias",
+]
 
 IMPORTANCE_MAP = mpl.colormaps["viridis"]
 WEIGHT_MAP, WEIGHT_NORM = mpl.colormaps["coolwarm"], Normalize(-1, 1)
@@ -51,10 +82,19 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(_STYLE)
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows as a picture, without `pyplot` or `%matplotlib inline`."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()
+
+
 def figure(
     rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (5.0, 3.5), **subplots: Any
 ) -> tuple[Figure, Any]:
-    """A figure with its axes as `Figure.subplots` gives them.
+    """A figure, which a notebook shows, with its axes as `Figure.subplots` gives them.
 
     Args:
         rows: of axes.
@@ -62,34 +102,109 @@ def figure(
         size: in inches, of the whole figure.
         **subplots: for `Figure.subplots`, such as `width_ratios`.
     """
-    made = Figure(figsize=size, layout="constrained")
+    made = NotebookFigure(figsize=size, layout="constrained")
     return made, made.subplots(rows, columns, **subplots)
 
 
-def log_image(axes: Axes, x: ArrayLike, y: ArrayLike, colors: Colors) -> None:
-    """An image of cells evenly spaced in log x and log y.
+def log_image(
+    axes: Axes,
+    values: xr.DataArray,
+    *,
+    x: str,
+    y: str,
+    cmap: Colormap | str | None = None,
+    norm: Normalize | str | None = None,
+) -> QuadMesh:
+    """An image on logarithmic axes: the edges of cells are geometric means of neighbouring centres.
 
     Args:
-        axes: to draw on; both scales become logarithmic, y grows upwards.
-        x: centres of the columns.
-        y: centres of the rows.
-        colors: RGB of each cell, rows x columns x 3.
+        axes: to draw on; both scales become logarithmic, values grow to the right and upwards.
+        values: of each cell, or colours of each cell in one more dimension, as `phase_colors` and
+            `norm_and_superposition` give them. Labels say which dimension is which, in any order.
+        x: the dimension to the right, with coordinates above 0, in any order.
+        y: the dimension upwards, likewise.
+        cmap: the colours of values.
+        norm: from values to these colours, such as "log".
+
+    Returns:
+        What `figure.colorbar` takes. Cells of NaN are left blank. A single row or column is as
+        wide as from 1 to 2.
+
+    Raises:
+        ValueError: other dimensions than these; coordinates without a logarithm.
     """
-    axes.pcolormesh(np.asarray(x), np.asarray(y), colors, shading="nearest", rasterized=True)
+    if not isinstance(values, xr.DataArray):
+        raise InputError(
+            f"values is a {type(values).__name__}: give an xarray.DataArray, whose dimensions say "
+            "which one is x and which is y"
+        )
+    channels = [name for name in values.dims if name not in (x, y)]
+    if x == y or {x, y} - set(values.dims) or len(channels) > 1:
+        raise InputError(
+            f"values has dimensions {values.dims}: give {x!r}, {y!r} and at most one of colours; "
+            "select one of the others with .sel, or take a mean"
+        )
+    if channels and values.sizes[channels[0]] not in (3, 4):
+        raise InputError(
+            f"{channels[0]!r} has {values.sizes[channels[0]]} entries: colours have 3 or 4; select "
+            "one with .sel, or take a mean"
+        )
+    edges = [_log_edges(values, name) for name in (x, y)]
+    cells = values.sortby([x, y]).transpose(y, x, *channels).values
+    if channels:
+        missing = np.isnan(cells).any(axis=-1)
+        opaque = cells[..., 3] if cells.shape[-1] == 4 else np.ones(missing.shape)
+        cells = np.concatenate([cells[..., :3], opaque[..., None]], axis=-1)
+        cells = np.where(missing[..., None], 0.0, cells)
     axes.set(xscale="log", yscale="log")
+    return axes.pcolormesh(*edges, cells, cmap=cmap, norm=norm, rasterized=True)
 
 
-def norm_and_superposition(norm: ArrayLike, superposition: ArrayLike) -> Colors:
+def _log_edges(values: xr.DataArray, name: str) -> Shaped[np.ndarray, " edges"]:
+    if name not in values.coords or values[name].dtype.kind not in "iuf":
+        raise InputError(f"dimension {name!r} has no coordinates of numbers: give it some")
+    centres = np.sort(values[name].values.astype(float))
+    if not (centres > 0).all():
+        raise InputError(f"{name!r} holds {centres.min():g}, which has no place on a log axis")
+    logs = np.log(centres)
+    half = np.diff(logs) / 2 if logs.size > 1 else np.log(2) / 2 * np.ones(1)
+    return np.exp(
+        np.concatenate(
+            [logs[:1] - half[:1], logs[:-1] + half[: logs.size - 1], logs[-1:] + half[-1:]]
+        )
+    )
+
+
+def norm_and_superposition(
+    norm: Shaped[Any, "*cells"], superposition: Shaped[Any, "*cells"]
+) -> Any:
     """The paper's two-dimensional colour: grey to blue with the norm, to red with superposition.
 
     Args:
         norm: of a feature; 1 and more are the same.
         superposition: of that feature; 1 and more are the same.
+
+    Returns:
+        Red, green, blue and opacity in one more dimension, "channel" of labelled arrays. What is
+        NaN is transparent.
     """
-    length = np.clip(np.asarray(norm), 0, 1)[..., None]
-    mixture = np.clip(np.asarray(superposition), 0, 1)[..., None]
+    return xr.apply_ufunc(
+        _norm_and_superposition, norm, superposition, output_core_dims=[["channel"]]
+    )
+
+
+def _norm_and_superposition(norm: Any, superposition: Any) -> Shaped[np.ndarray, "*cells 4"]:
+    norm, superposition = np.broadcast_arrays(norm, superposition)
+    known = ~(np.isnan(norm) | np.isnan(superposition))
+    length = np.clip(np.where(known, norm, 0), 0, 1)[..., None]
+    mixture = np.clip(np.where(known, superposition, 0), 0, 1)[..., None]
     full = (1 - mixture) * np.asarray(to_rgb(DEDICATED)) + mixture * np.asarray(to_rgb(ANTIPODAL))
-    return (1 - length) * np.asarray(to_rgb(NOT_REPRESENTED)) + length * full
+    colors = (1 - length) * np.asarray(to_rgb(NOT_REPRESENTED)) + length * full
+    return _with_opacity(colors, known)
+
+
+def _with_opacity(colors: Any, known: Any) -> Shaped[np.ndarray, "*cells 4"]:
+    return np.where(known[..., None], np.insert(colors, 3, 1.0, axis=-1), 0.0)
 
 
 def norm_and_superposition_legend(axes: Axes) -> None:
@@ -106,12 +221,39 @@ def norm_and_superposition_legend(axes: Axes) -> None:
     axes.text(0.96, 0.93, "antipodal", va="center", ha="right", color="white")
 
 
-def phase_colors(phase: ArrayLike) -> Colors:
-    """The paper's colours of the phases of `toymodels.theory.phases.Phase`."""
-    return np.asarray([to_rgb(color) for color in PHASE_COLORS])[np.asarray(phase, int)]
+def phase_colors(phase: Shaped[Any, "*cells"]) -> Any:
+    """The paper's colours of the phases of `toymodels.theory.phases.Phase`.
+
+    Args:
+        phase: values of it, NaN where a cell diverged.
+
+    Returns:
+        Red, green, blue and opacity in one more dimension, "channel" of labelled arrays. What is
+        NaN is transparent.
+
+    Raises:
+        ValueError: numbers that are no phase, such as means over seeds.
+    """
+    return xr.apply_ufunc(_phase_colors, phase, output_core_dims=[["channel"]])
 
 
-def feature_directions(axes: Axes, weights: ArrayLike, importance: ArrayLike) -> None:
+def _phase_colors(phase: Any) -> Shaped[np.ndarray, "*cells 4"]:
+    phase = np.asarray(phase, float)
+    known = ~np.isnan(phase)
+    number = np.where(known, phase, 0)
+    wrong = number[~np.isin(number, range(len(PHASE_COLORS)))]
+    if wrong.size:
+        raise InputError(
+            f"phase holds {wrong[0]:g}: give values of Phase, 0 to {len(PHASE_COLORS) - 1}, of one "
+            "seed each"
+        )
+    colors = np.asarray([to_rgb(color) for color in PHASE_COLORS])
+    return _with_opacity(colors[number.astype(int)], known)
+
+
+def feature_directions(
+    axes: Axes, weights: Shaped[Any, "2 features"], importance: Shaped[Any, " features"]
+) -> None:
     """Columns of a 2 x n weight matrix as spokes from the origin, coloured by importance.
 
     Args:
@@ -119,8 +261,14 @@ def feature_directions(axes: Axes, weights: ArrayLike, importance: ArrayLike) ->
         weights: feature directions, one per column.
         importance: of each feature; the greatest is yellow.
     """
-    norm = _importance_norm(importance)
-    for column, value in zip(np.asarray(weights).T, np.asarray(importance), strict=True):
+    columns, values = np.asarray(weights).T, np.asarray(importance)
+    if columns.ndim != 2 or columns.shape != (values.size, 2):
+        raise InputError(
+            f"weights has shape {columns.T.shape} and importance {values.shape}: give 2 hidden "
+            "dimensions x features, and one importance for each feature"
+        )
+    norm = _importance_norm(values)
+    for column, value in zip(columns, values, strict=True):
         color = IMPORTANCE_MAP(norm(value))
         axes.plot([0, column[0]], [0, column[1]], color=color, linewidth=2)
         axes.plot(*column, "o", color=color, markersize=5)
@@ -132,19 +280,22 @@ def feature_directions(axes: Axes, weights: ArrayLike, importance: ArrayLike) ->
         axes.spines[side].set_zorder(0)
 
 
-def importance_bar(figure: Figure, grid: Any, importance: ArrayLike) -> None:
+def importance_bar(figure: Figure, grid: Any, importance: Shaped[Any, " features"]) -> None:
     """The colours of `feature_directions` as a bar beside `grid`."""
     colors = ScalarMappable(_importance_norm(importance), IMPORTANCE_MAP)
     bar = figure.colorbar(colors, ax=grid, shrink=0.6, aspect=25, label="importance $I_i$")
     bar.outline.set_visible(False)  # pyright: ignore
 
 
-def _importance_norm(importance: ArrayLike) -> Normalize:
-    values = np.asarray(importance)
-    return Normalize(float(values.min()), float(values.max()))
+def _importance_norm(importance: Shaped[Any, " features"]) -> Normalize:
+    values = np.asarray(importance, float)
+    known = values[np.isfinite(values)]
+    return Normalize(known.min(initial=np.inf), known.max(initial=0)) if known.size else Normalize()
 
 
-def weights_and_bias(axes: Axes, gram: ArrayLike, bias: ArrayLike) -> None:
+def weights_and_bias(
+    axes: Axes, gram: Shaped[Any, "features features"], bias: Shaped[Any, " features"]
+) -> None:
     """$W^T W$ from blue at -1 to red at 1, with the bias as one more column, a gap apart.
 
     Args:
@@ -152,17 +303,25 @@ def weights_and_bias(axes: Axes, gram: ArrayLike, bias: ArrayLike) -> None:
         gram: features x features.
         bias: of each feature.
     """
-    column = np.asarray(bias)[:, None]
+    table, column = np.asarray(gram), np.asarray(bias)
+    if column.ndim != 1 or table.shape != (column.size, column.size):
+        raise InputError(
+            f"gram has shape {table.shape} and bias {column.shape}: give features x features, such "
+            "as weights.T @ weights, and one bias for each feature"
+        )
+    column = column[:, None]
     width = max(1, len(column) // 20)
     gap = np.full((len(column), width), np.nan)
-    columns = np.hstack([np.asarray(gram), gap, np.repeat(column, width, axis=1)])
+    columns = np.hstack([table, gap, np.repeat(column, width, axis=1)])
     axes.imshow(columns, cmap=WEIGHT_MAP, norm=WEIGHT_NORM, interpolation="nearest", aspect="equal")
     axes.set(xticks=(), yticks=())
     for spine in axes.spines.values():
         spine.set_visible(False)
 
 
-def norm_bars(axes: Axes, norm: ArrayLike, superposition: ArrayLike) -> None:
+def norm_bars(
+    axes: Axes, norm: Shaped[Any, " features"], superposition: Shaped[Any, " features"]
+) -> None:
     """One horizontal bar for each feature, the first on top, coloured by its superposition.
 
     Args:
@@ -170,15 +329,24 @@ def norm_bars(axes: Axes, norm: ArrayLike, superposition: ArrayLike) -> None:
         norm: of each feature.
         superposition: of each; 1 and more are the same.
     """
-    lengths = np.asarray(norm)
-    colors = SUPERPOSITION_MAP(SUPERPOSITION_NORM(np.asarray(superposition)))
+    lengths, shared = np.asarray(norm), np.asarray(superposition)
+    if lengths.ndim != 1 or lengths.shape != shared.shape:
+        raise InputError(
+            f"norm has shape {lengths.shape} and superposition {shared.shape}: give one number of "
+            "each for every feature"
+        )
+    colors = SUPERPOSITION_MAP(SUPERPOSITION_NORM(shared))
     axes.barh(np.arange(len(lengths)), lengths, height=0.8, color=colors, rasterized=True)
     axes.set(xlim=(0, 1.3), ylim=(len(lengths) - 0.4, -0.6), xticks=(0, 1), yticks=())
     axes.spines["bottom"].set_visible(False)
 
 
 def neuron_stacks(
-    axes: Axes, weights: ArrayLike, colors: Colors, *, tint: Colors | None = None
+    axes: Axes,
+    weights: Shaped[Any, "neurons features"],
+    colors: Shaped[Any, "features channels"],
+    *,
+    tint: Shaped[Any, "neurons channels"] | None = None,
 ) -> None:
     """The paper's stack plot: a column for each neuron, a rectangle for each of its weights.
 
@@ -187,11 +355,16 @@ def neuron_stacks(
 
     Args:
         axes: to draw on; neurons from left to right.
-        weights: neurons x features.
+        weights: neurons x features; NaN draws nothing.
         colors: of the features, features x 3 or 4.
         tint: background of each neuron, neurons x 3 or 4.
     """
-    table = np.asarray(weights)
+    table = np.nan_to_num(np.asarray(weights, float))
+    if table.ndim != 2 or table.shape[1] != len(colors):
+        raise InputError(
+            f"weights has shape {table.shape} for {len(colors)} colors: give neurons x features, "
+            "and one colour for each feature"
+        )
     places = np.arange(len(table))
     for part in (np.maximum(table, 0), np.minimum(table, 0)):
         starts = np.cumsum(part, axis=1) - part
@@ -223,14 +396,17 @@ def grouped_bars(axes: Axes, values: xr.DataArray, *, groups: str, bars: str) ->
         groups: the dimension along x.
         bars: the dimension within a group, named in the legend.
     """
+    values = values.astype(float)
     count = values.sizes[bars]
     across = np.arange(values.sizes[groups])
     for number, name in enumerate(values[bars].values):
         chosen = values.sel({bars: name}).transpose(groups, ...).values
         flat = chosen.reshape(len(across), -1)
-        if np.isnan(flat).all():
+        known = ~np.isnan(flat).all(axis=1)
+        if not known.any():
             continue
         place = across + (number - (count - 1) / 2) * 0.8 / count
-        axes.bar(place, np.nanmedian(flat, axis=1), 0.8 / count, label=name, color=f"C{number}")
+        median = np.nanmedian(flat[known], axis=1)
+        axes.bar(place[known], median, 0.8 / count, label=name, color=f"C{number}")
         axes.plot(place, flat, ".", color="black", markersize=3)
     axes.set_xticks(across, labels=[str(label) for label in values[groups].values])
