@@ -256,57 +256,82 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         claim(
             "one tied latent: tan 2t = 2 r / a, largest difference over the map, degrees",
             HEDGING, 0, largest(mean["tied"] - mean["tied_exact"]), tolerance=1,
+            kind=tm.Kind.PAPER,
+            threshold="ours: sampling and convergence",
         ),
         claim(
             "one untied latent with biases: principal component of the centred examples, largest "
             "difference over the map, degrees",
             "derived here", 0, largest(mean["untied"] - mean["centred"]), tolerance=1,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: sampling and convergence",
         ),
         claim(
             "parent density at most 0.05: it agrees with the tied one, largest difference, degrees",
             "derived here: both are equal to first order", 0,
             largest(rare["untied"] - rare["tied_exact"]), tolerance=1.5,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: terms of second order in the density",
         ),
         claim(
             "parent always present: the bias takes it, and the latent is the child, least angle",
             "derived here", 90, mean["untied"].isel(density=-1).min(), tolerance=1,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: sampling and convergence",
         ),
         claim(
             "correlation 0.3 or more, one latent for five features: least hedging degree",
             HEDGING, 0.1, strong["hedging"].isel(width=0).min(), bound=at_least,
+            kind=tm.Kind.PAPER,
+            threshold="ours: the paper gives no number",
         ),
         claim(
             f"{widest} latents, a latent for each feature: hedging ends, largest degree",
             HEDGING, 0.05, mean["hedging"].sel(width=widest).max(), bound=at_most,
+            kind=tm.Kind.PAPER,
+            threshold="ours: the paper gives no number",
         ),
         claim(
             "Matryoshka, children of 0.15: the factor that balances hedging and absorption",
             HEDGING, 0.25, balance(results, 0.15), tolerance=0.05,
+            kind=tm.Kind.PAPER,
+            threshold="ours: two steps of the grid of factors",
         ),
         claim(
             "least factor: absorption, the parent's latent reads children negatively, largest part",
             HEDGING, -0.1, mean["reads_child"].isel(factor=0).max(), bound=at_most,
+            kind=tm.Kind.PAPER,
+            threshold="ours: the paper gives no number",
         ),
         claim(
             "largest factor: hedging, it reads them positively, least part",
             HEDGING, 0.03, mean["reads_child"].isel(factor=-1).min(), bound=at_least,
+            kind=tm.Kind.PAPER,
+            threshold="ours: the paper gives no number",
         ),
         claim(
             "BatchTopK k = 1.8, correlation 0.4: mean part of the first feature in the others",
             WRONG, 0.2, positive["mixed"], bound=at_least,
+            kind=tm.Kind.PAPER,
+            threshold="ours: the paper gives no number",
         ),
         claim(
             "BatchTopK k = 1.8, correlation -0.4: the same", WRONG, -0.2, negative["mixed"],
             bound=at_most,
+            kind=tm.Kind.PAPER,
+            threshold="ours: the paper gives no number",
         ),
         claim(
             "k = 2, the true L0: no part of any feature in another, largest of all correlations",
             WRONG, 0.05, right["strayed"].max(), bound=at_most,
+            kind=tm.Kind.PAPER,
+            threshold="ours: the paper gives no number",
         ),
         claim(
             "k below 2, correlation 0.3 or more: error over that of the true dictionary at the "
             "same k, largest",
             WRONG, 1, (low["error"] / low["true_error"]).max(), bound=at_most,
+            kind=tm.Kind.PAPER,
         ),
     ]  # fmt: skip
 

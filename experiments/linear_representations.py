@@ -303,32 +303,42 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             "linear encoders are additive at every density: largest |R^2 - 1|",
             "superposition of linear maps", 0, abs(straight["additivity"] - 1).max(),
             tolerance=1e-5,
+            kind=tm.Kind.IDENTITY,
+            threshold="ours: rounding",
         ),
         claim(
             "one neuron of an antipodal pair: largest |R^2 - closed form| of densities below 1",
             "1 - bend^2 p^2 / 6 Var h", 0, off_pair.where(off_pair.density < 1).max(),
             tolerance=0.02,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: sampling, 1024 pairs and six seeds",
         ),
         claim(
             "the same with ReLU and all features present, where R^2 is worst",
             "the mean is a better guess: -2", -2,
             curved["pair"].sel(density=dense).mean(), tolerance=0.1,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: sampling, 1024 pairs and six seeds",
         ),
         claim(
             "scaling of one feature of either sign: largest |R^2 - closed form|; 0.8 for ReLU",
             "1 / (1 + (bend / (2 - bend))^2 / 4)", 0, off_scaling.max(), tolerance=1e-3,
+            kind=tm.Kind.IDENTITY,
+            threshold="ours: rounding and a grid of 200 scales",
         ),
         claim(
             "trained, bent encoders: additivity at the least density less that at the greatest, "
             "least of all bends, medians",
             "features meet with probability p^2", 0,
             (additive.sel(density=sparse) - additive.sel(density=dense)).min(), bound=least,
+            kind=tm.Kind.PREDICTION,
         ),
         claim(
             "and ReLU neurons are less additive than the least bent encoder at every density: "
             "largest difference of medians",
             "the error is proportional to the bend", 0,
             (additive.isel(bend=-1) - additive.isel(bend=0)).max(), bound=most,
+            kind=tm.Kind.PREDICTION,
         ),
         claim(
             "In linear encoders nothing is left of an erased concept: AUROC furthest from 1/2 of "
@@ -336,44 +346,61 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             f"{LEACE}: A Cov(h, z) = 0, and here A W_i = 0", 0,
             abs(straight["auroc"].sel(probe=["linear", "quadratic"]) - 1 / 2).max(),
             tolerance=1e-3,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: rounding, see `EQUAL`",
         ),
         claim(
             "ReLU neurons: a quadratic probe still finds it, AUROC at the least density, mean",
             "what is not linear stays", 0.6, after.sel(probe="quadratic", bend=1, density=sparse),
             bound=least,
+            kind=tm.Kind.FINDING,
+            threshold="ours: clearly more than one half",
         ),
         claim(
             "and a linear one still ranks by it: mean of max(AUROC, 1 - AUROC)",
             f"{LEACE} is about convex losses, which see means; ranks see more", 0.6,
             np.maximum(ranks, 1 - ranks).mean(), bound=least,
+            kind=tm.Kind.FINDING,
+            threshold="ours: clearly more than one half",
         ),
         claim(
             "linear encoders: what erasing takes from all others, largest |difference| from "
             "1 - P_ii, every feature",
             "sum_j P_ij^2 = P_ii of a projector; covariances are sampled", 0,
             abs(lost - 1 + straight["leverage"]).max(), tolerance=0.06,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: covariances of 16,384 examples",
         ),
         claim(
             "it is at most 1 - D_i: largest excess",
             "D_i <= P_ii, the leverage score", 0, (lost - 1 + straight["dimensionality"]).max(),
             tolerance=0.06, bound=most,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: covariances of 16,384 examples",
         ),
         claim(
             "interventions on the hidden layer do what the closed form says: largest difference",
             "steering_effects", 0, represented(results, "steering_error").max(), tolerance=1e-5,
+            kind=tm.Kind.IDENTITY,
+            threshold="ours: rounding",
         ),
         claim(
             "linear output: side effects of steering, largest |difference| from sqrt(1/D_i - 1)",
             "D_i = G_ii^2 / sum_j G_ij^2", 0, abs(linear - closed).max(), tolerance=1e-3,
+            kind=tm.Kind.IDENTITY,
+            threshold="ours: rounding",
         ),
         claim(
             "ReLU outputs have less: largest quotient over features with D_i < 0.9",
             "what is negative is cut off", 1, hidden_by.max(), bound=most,
+            kind=tm.Kind.FINDING,
         ),
         claim(
             "and at the least density less than a third: median quotient",
             "the outputs of absent features are below 0", 1 / 3,
             hidden_by.sel(density=sparse).median(), bound=most,
+            kind=tm.Kind.FINDING,
+            threshold="ours: well below one",
         ),
     ]  # fmt: skip
 

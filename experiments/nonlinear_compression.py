@@ -191,6 +191,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=LINEAR,
             measured=float(results["linear"]),
             tolerance=2.5 / results.attrs["examples"] ** 0.5,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: several standard errors",
         ),
         *(
             tm.Claim(
@@ -199,6 +201,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
                 expected=1.0,
                 measured=float(shown.sel(variant=which)) / LINEAR,
                 bound=tm.Bound.AT_MOST,
+                kind=tm.Kind.PAPER,
             )
             for which in (INSIDE, EVERY)
         ),
@@ -208,6 +211,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=1.0,
             measured=float(two.sel(variant=INSIDE)) / LINEAR,
             bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.FINDING,
         ),
         tm.Claim(
             "and not with a ramp in every segment: error over linear",
@@ -215,6 +219,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=1.0,
             measured=float(two.sel(variant=EVERY)) / LINEAR,
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.FINDING,
         ),
         tm.Claim(
             "closed forms are the integrals: largest difference over all widths and Z",
@@ -222,6 +227,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(abs(results["error"] - results["quadrature"]).max()),
             tolerance=1e-14,
+            kind=tm.Kind.IDENTITY,
+            threshold="ours: rounding",
         ),
         tm.Claim(
             f"error of the network, from samples, at {example}",
@@ -229,6 +236,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=float(shown.sel(variant=INSIDE)),
             measured=float(results["sampled"]),
             tolerance=4 * float(results["standard_error"]),
+            kind=tm.Kind.IDENTITY,
+            threshold="ours: four standard errors",
         ),
         tm.Claim(
             "ReLU networks are these functions: largest difference over all widths and Z, times "
@@ -240,6 +249,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             ),
             # Z terms as large as Z / width are summed, and slopes of 1 / width follow.
             tolerance=1e-15,
+            kind=tm.Kind.IDENTITY,
+            threshold="ours: rounding",
         ),
         tm.Claim(
             f"ReLUs, 4 Z - 2 of them, at Z = {segments}",
@@ -247,6 +258,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=12 * segments,
             measured=float(results["neurons"]),
             bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.IDENTITY,
         ),
         tm.Claim(
             "what the narrowest ramps cost beside jumps, over half their width: largest",
@@ -254,6 +266,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=1.0,
             measured=float((narrow - ideal).max() / (narrow.width / 2)),
             tolerance=0.1,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: terms of finite width",
         ),
     ]
 

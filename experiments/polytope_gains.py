@@ -178,27 +178,54 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     def between(values: xr.DataArray, low: float, high: float) -> xr.DataArray:
         return values.where((inverse >= low) & (inverse <= high), drop=True)
 
-    def crosses(pair: str, expected: float, source: str, tolerance: float) -> tm.Claim:
+    def crosses(
+        pair: str, expected: float, source: str, tolerance: float, **labels: Any
+    ) -> tm.Claim:
         return tm.Claim(
             f"{pair}: 1/p at which both gain the same per dimension",
             source,
             expected=expected,
             measured=float(results["crossing"].sel(pair=pair)),
             tolerance=tolerance,
+            **labels,
+            kind=tm.Kind.PREDICTION,
         )
 
     return [
-        crosses("tetrahedron to triangle", 1.325, PAPER_FIGURE + ": D = 3/4 at 1.15 to 1.5", 0.175),
-        crosses("triangle to digon", 1.55, SAMPLED, 0.02),
-        crosses("digon to pentagon", 4.45, SAMPLED, 0.02),
-        crosses("digon to square antiprism", 4.57, SAMPLED, 0.02),
-        crosses("pentagon to square antiprism", 4.91, SAMPLED, 0.02),
+        crosses(
+            "tetrahedron to triangle",
+            1.515,
+            PAPER_FIGURE + ": D = 3/4 at 1.15 to 1.5, D = 2/3 at 1.53 to 1.93",
+            0.05,
+            kind=tm.Kind.PAPER,
+            threshold="ours: reading the figure, whose densities are 5 % apart",
+            note="In theory triangles gain more from 1.25 on, by less than 0.2 % of the gain up to "
+            "1.5. Training learns slowest there, and rests at tetrahedra.",
+        ),
+        *(
+            crosses(
+                pair,
+                expected,
+                SAMPLED,
+                0.02,
+                kind=tm.Kind.PREDICTION,
+                threshold="ours: the other code interpolated a table",
+            )
+            for pair, expected in (
+                ("triangle to digon", 1.55),
+                ("digon to pentagon", 4.45),
+                ("digon to square antiprism", 4.57),
+                ("pentagon to square antiprism", 4.91),
+            )
+        ),
         tm.Claim(
             "the last digons are where pentagons begin to win: 1/p of the crossing",
             PAPER_FIGURE + ": D = 1/2 up to 4.3",
             expected=4.3,
             measured=float(results["crossing"].sel(pair="digon to pentagon")),
             tolerance=0.2,
+            kind=tm.Kind.PAPER,
+            threshold="ours: reading the figure, whose densities are 5 % apart",
         ),
         tm.Claim(
             "digons win before the first ones are seen: 1/p of the crossing with triangles",
@@ -206,6 +233,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=1.68,
             measured=float(results["crossing"].sel(pair="triangle to digon")),
             bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.PAPER,
         ),
         tm.Claim(
             "of still denser features larger simplices win: gain of five vertices in four "
@@ -217,6 +245,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
                 - results["gain"].sel(polytope="tetrahedron").isel(inverse=0)
             ),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.FINDING,
         ),
         tm.Claim(
             "training finds digons: least share of dimensions at D = 1/2, for 1/p from 2.3 to 3.5",
@@ -224,6 +253,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.95,
             measured=float(between(held.sel(polytope="digon"), 2.3, 3.5).min()),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: one dimension in twenty",
         ),
         tm.Claim(
             "and gains what they gain: largest |trained - best polytope| there",
@@ -231,6 +262,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(abs(between(lead, 2.3, 3.5)).max()),
             tolerance=0.002,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: standard errors of the gains",
         ),
         tm.Claim(
             "training finds tetrahedra, triangles, digons, pentagons, antiprisms in this order: "
@@ -238,7 +271,10 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             "the order in which they win",
             expected=1.0,
             measured=float((middle[2:] / middle[1:-1]).min()),
+            tolerance=0.05,
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: the densities are 5 % apart",
         ),
         tm.Claim(
             "no trained model gains more than the best polytope: largest lead, for 1/p up to 5.2",
@@ -247,6 +283,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             measured=float(between(lead, 1.0, 5.2).max()),
             tolerance=0.002,
             bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.PAPER,
+            threshold="ours: standard errors of the gains",
         ),
         tm.Claim(
             "the better seed comes close: largest distance from the best polytope, for 1/p up to "
@@ -256,6 +294,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             measured=float(-between(lead, 1.0, 5.2).max("seed").min()),
             tolerance=0.02,
             bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.FINDING,
+            threshold="ours: one percent of the gain",
         ),
         tm.Claim(
             "of sparser features training finds arrangements that gain more: least lead at the "
@@ -264,6 +304,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(lead.isel(density=-1).min()),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.FINDING,
         ),
         tm.Claim(
             "the loss of trained models is known: largest standard error of their gain",
@@ -271,6 +312,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(results["trained_gain_error"].max()),
             tolerance=0.002,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: what the other claims need",
         ),
     ]
 

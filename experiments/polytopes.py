@@ -189,9 +189,14 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     models = {name: model(results, name)[0] for name in names}
     regular = [name for name in names if name != "square antiprism"]
 
-    def zero(statement: str, source: str, values: Any, tolerance: float) -> tm.Claim:
+    def zero(
+        statement: str, source: str, values: Any, tolerance: float, kind: tm.Kind = tm.Kind.PAPER
+    ) -> tm.Claim:
         largest = max(values, default=np.nan)
-        return tm.Claim(statement, source, 0.0, largest, tolerance)
+        convergence = "ours: convergence of descents and rounding"
+        return tm.Claim(
+            statement, source, 0.0, largest, tolerance, kind=kind, threshold=convergence
+        )
 
     def gram_error(name: str, *allowed: float) -> float:
         """Largest distance of a cosine between two features from one of those allowed."""
@@ -217,6 +222,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
                 f"{PAPER}: tegum products keep the fractions of their parts",
                 expected=number,
                 measured=int(np.sum(np.abs(actual - fraction) < 1e-6)),
+                kind=tm.Kind.PAPER,
             )
             for part, (number, fraction) in values.items()
         ]
@@ -230,6 +236,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             PAPER,
             expected=len(names),
             measured=sum(as_named(results, name) for name in names),
+            kind=tm.Kind.PAPER,
         ),
         tm.Claim(
             f"and are found again: fewest of {results.sizes['start']} starts",
@@ -237,6 +244,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=2,
             measured=int((results["loss"] < lowest + 1e-9).sum("start").min()),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.FINDING,
+            threshold="ours: once could be chance",
         ),
         zero(
             "triangle, tetrahedron: W^T W is 1 - 11^T/n up to a factor: largest difference",
@@ -295,6 +304,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             "linear algebra, for orthogonal parts",
             [np.abs(weights @ null_vectors(weights)).max() for weights in models.values()],
             1e-6,
+            tm.Kind.IDENTITY,
         ),
         zero(
             "and are as many as features exceed dimensions: largest difference",
@@ -304,6 +314,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
                 for weights in models.values()
             ],
             0.0,
+            tm.Kind.IDENTITY,
         ),
     ]
 

@@ -291,7 +291,8 @@ def near_best(results: xr.Dataset) -> xr.DataArray:
 
 
 def claim(statement: str, expected: float, measured: Any, **how: Any) -> tm.Claim:
-    return tm.Claim(statement, how.pop("source", PAPER), expected, measured, **how)
+    how = {"source": PAPER, "kind": tm.Kind.PAPER, **how}
+    return tm.Claim(statement, expected=expected, measured=measured, **how)
 
 
 def claims(results: xr.Dataset) -> list[tm.Claim]:
@@ -301,11 +302,14 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             "ReLU on the hidden layer: features align with neurons, mean over seeds of the largest "
             "squared cosine",
             1, results["hidden_alignment"].mean(), tolerance=0.03,
+            kind=tm.Kind.PAPER,
+            threshold="ours: the paper shows a picture",
         ),
         claim(
             "linear hidden layer: they do so no more than random directions",
             random_alignment(HIDDEN), results["linear_alignment"].mean(), bound=tm.Bound.AT_MOST,
             source="E max_k g_k^2 / m for normal numbers g",
+            kind=tm.Kind.PREDICTION,
         ),
     ]  # fmt: skip
     for density, model in chosen(results).items():
@@ -317,11 +321,14 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             "densities in the paper's ranges where the lowest of all models has another code",
             0, len(wrong),
             note=f"1 - S = {'; '.join(wrong)}.",
+            kind=tm.Kind.PAPER,
         ),
         claim(
             "why 1000 models: least share of seeds within 1 % of the best, over densities",
             0.01, near_best(results).min(), bound=tm.Bound.AT_MOST,
             source=f"{PAPER}: shows the best of 1000",
+            kind=tm.Kind.FINDING,
+            threshold="ours: one seed in a hundred",
         ),
     ]  # fmt: skip
 
@@ -345,7 +352,13 @@ def code_claims(
         plain = np.sort(words[-2:, 3:6].T @ [1, 2]) == [1, 2, 3]
         checked += [
             claim(f"{where}: code words that are both, one, the other neuron", 3, plain.sum()),
-            claim(f"{where}: cosine of the antipodal pair", -1, cosine, tolerance=0.02),
+            claim(
+                f"{where}: cosine of the antipodal pair",
+                -1,
+                cosine,
+                tolerance=0.02,
+                threshold="ours: eleven degrees",
+            ),
         ]
     if code in ((1, 6, 4), (0, 8, 5)):
         note = (
@@ -353,8 +366,9 @@ def code_claims(
             f"The lowest loss with such a neuron is {flag_costs(results, density):.1%} above it."
         )
         statement = f"{where}: share of these features that one neuron flags, important or not"
-        source = PAPER if code == (1, 6, 4) else "the code of the paper at 0.12, one feature wider"
-        checked.append(claim(statement, 1, flagged(model), source=source, note=note))
+        wider = "the code of the paper at 0.12, one feature wider"
+        labels: Any = {} if code == (1, 6, 4) else {"source": wider, "kind": tm.Kind.FINDING}
+        checked.append(claim(statement, 1, flagged(model), note=note, **labels))
     if code == (0, 10, 5):
         pairs = {tuple(word) for word in words.T if word.sum() == 2}
         checked.append(claim(f"{where}: different pairs of neurons", 10, len(pairs)))

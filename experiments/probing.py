@@ -278,6 +278,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=4.0,
             measured=float(excess(results).max()),
             bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.IDENTITY,
+            threshold="ours: four standard errors, for the largest of many",
         ),
         tm.Claim(
             "a represented feature alone in its dimension (D_i > 0.98): largest AUROC that the "
@@ -286,6 +288,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(gap.sel(model="trained").isel(noise=-1).where(alone).max()),
             tolerance=0.002,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: sampling",
         ),
         tm.Claim(
             "largest AUROC that the logistic probe lacks to the ceiling, trained models",
@@ -293,6 +297,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.2,
             measured=float(gap.sel(model="trained").max()),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.FINDING,
+            threshold="ours: a gap that matters",
         ),
         tm.Claim(
             "noise takes first what no linear probe reads: mean AUROC that the logistic probe "
@@ -301,6 +307,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.5,
             measured=float(lacks.isel(noise=-1) / lacks.isel(noise=0)),
             bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.FINDING,
+            threshold="ours: half",
         ),
         tm.Claim(
             "AUROC rises with D_i at a fixed density: least rank correlation, trained models",
@@ -311,6 +319,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             note=f"At density {float(flattest):g} most features are represented nearly alike, D_i "
             f"{float(spread.mean()):.2g} with a standard deviation of {float(spread.std()):.1g}: "
             f"ranks hang on little. Median over densities: {float(correlation.median()):.2g}.",
+            kind=tm.Kind.FINDING,
+            threshold="ours: clearly correlated",
         ),
         tm.Claim(
             "mean AUROC over all features of random weights minus that of trained ones of the same "
@@ -319,6 +329,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float((mean.sel(model="random") - mean.sel(model="trained")).min()),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.FINDING,
         ),
         tm.Claim(
             "the features that a trained model represents are read better than those of random "
@@ -331,6 +342,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
                 )
             ),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.PREDICTION,
         ),
         tm.Claim(
             "mass-mean is along W_i itself for features that a trained model represents, mean "
@@ -339,6 +351,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.99,
             measured=float(along.sel(model="trained").where(represented).mean()),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: eight degrees",
         ),
         tm.Claim(
             "and in random weights it is turned away from it, mean cosine",
@@ -346,6 +360,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.95,
             measured=float(along.sel(model="random").mean()),
             bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: eighteen degrees",
         ),
         tm.Claim(
             "AUROC of the model's own output minus that of the logistic probe, mean over "
@@ -354,6 +370,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=-0.01,
             measured=float((kept.sel(readout="output") - kept.sel(readout="logistic")).min()),
             bound=tm.Bound.AT_LEAST,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: what a rank could not see in a figure",
         ),
         tm.Claim(
             "labels from coin tosses are separated as often as in Cover's theorem, largest "
@@ -362,6 +380,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(np.abs(deviation).max()),
             tolerance=4.0,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: four standard errors, for the largest of many",
         ),
         tm.Claim(
             f"accuracy on {int(results['size'][-1])} such labels, of the probe fitted to them",
@@ -369,6 +389,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=float(least_squares_accuracy(results, results["size"][-1])),
             measured=float(results["memorised"].isel(size=-1).mean()),
             tolerance=0.01,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: sampling and correlated labels",
         ),
         tm.Claim(
             "AUROC on permuted labels, of the probe fitted to them: largest deviation of a mean "
@@ -377,6 +399,8 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             expected=0.0,
             measured=float(np.abs(permuted - permuted_auroc(results)).max()),
             tolerance=0.01,
+            kind=tm.Kind.PREDICTION,
+            threshold="ours: sampling",
         ),
     ]
 

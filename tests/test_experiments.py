@@ -37,6 +37,7 @@ def test_smoke_scale_makes_figure_claims_and_results(path, tmp_path):
     record = json.loads((folder / f"{name}.json").read_text())
     assert record["experiment"] == path.stem
     assert record["claims"]
+    assert all(claim["kind"] for claim in record["claims"])  # none is counted as unlabelled
     assert {"config", "versions", "commit", "seconds"} <= record.keys()
     assert (folder / f"{name}.png").stat().st_size > 5000
     assert (folder / f"{name}.svg").read_text().startswith("<?xml")
