@@ -37,6 +37,15 @@ PAPER_BOUNDARY = {
     **{1.5: 0.546, 2.0: 0.481, 3.0: 0.390, 5.0: 0.278, 7.0: 0.215, 10.0: 0.163},
 }
 """Where superposition ends in the paper's trained figure: importance to density, read by pixel."""
+NOTE_ASYMMETRIC = (
+    "Exchanging the two features maps r to 1/r, so the optimum ends at one density for both. The "
+    "figure's boundary does not: it is within 5 % of the optimum at r < 1, and lower by up to 10 % "
+    "at r of 7 and 10."
+)
+NOTE_AVERAGE = (
+    "Only about half of all starts have the signs of an antipodal pair, and with the others the "
+    "mean hardly reaches one half. How the paper's models started is not known."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,11 +161,11 @@ def mean_of_nine(results: xr.Dataset) -> xr.Dataset:
     return ten.where(ten["loss"] < ten["loss"].max("one_of_ten")).mean("one_of_ten")
 
 
-def from_paper(found: xr.DataArray) -> float:
-    """Largest relative deviation of a boundary from the paper's figure, of densities."""
-    at = np.log([*PAPER_BOUNDARY])
-    ours = np.interp(at, np.log(found.importance), np.log(found))
-    return float(abs(np.exp(ours) / [*PAPER_BOUNDARY.values()] - 1).max())
+def from_paper(found: xr.DataArray, low: float, high: float) -> float:
+    """Largest relative deviation of a boundary from the paper's figure between importances."""
+    paper = {r: density for r, density in PAPER_BOUNDARY.items() if low <= r <= high}
+    ours = np.interp(np.log([*paper]), np.log(found.importance), np.log(found))
+    return float(abs(np.exp(ours) / [*paper.values()] - 1).max())
 
 
 def claims(results: xr.Dataset) -> list[tm.Claim]:
@@ -173,7 +182,9 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         float(trained.sel(importance=importance, method="nearest")) / density - 1
         for importance, density in optimum.items()
     ]
-    averaged = mean_of_nine(results)["superposition"].clip(max=1)
+    nine = mean_of_nine(results)
+    # The figure is red where both are large; a feature of almost no length has superposition, too.
+    averaged = last_density((nine["norm"] >= 1 / 2) & (nine["superposition"] >= 1 / 2))
     norm = best["norm"].sel(importance=0.5, method="nearest")
     gap = best["loss"] / best["free_loss"] - 1
     as_free = float((best["phase"] == best["free_phase"]).mean())
@@ -226,25 +237,21 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         *(
             tm.Claim(
-                f"In the paper's own trained figure superposition ends where it does {where}: "
-                f"largest relative deviation in density over {len(PAPER_BOUNDARY)} importances.",
+                f"In the paper's own trained figure superposition ends where it does in {selection}"
+                f", at relative importances {side}: largest relative deviation in density.",
                 f"{PAPER_SECTION}, its figure of trained models, read by pixel",
                 expected=0.0,
-                measured=from_paper(found),
+                measured=from_paper(found, low, high),
                 tolerance=0.075,
                 kind=tm.Kind.PAPER,
                 threshold="ours: half a cell of 7.6 % in density and as much for reading",
                 note=note,
             )
-            for where, found, note in (
-                ("in the exact free optimum", boundary(results["free_phase"]), ""),
-                (f"in the best of {num_seeds} seeds", trained, ""),
-                (
-                    "in the mean of nine of ten models, which the paper shows",
-                    last_density(averaged >= 1 / 2),
-                    "",
-                ),
+            for selection, found, note in (
+                (f"the best of {num_seeds} seeds", trained, NOTE_ASYMMETRIC),
+                ("the mean of nine of ten models, the paper's selection", averaged, NOTE_AVERAGE),
             )
+            for side, low, high in (("up to 1", 0.1, 1.0), ("above 1", 1.1, 10.0))
         ),
         tm.Claim(
             f"the phase of the best of {num_seeds} is that of the exact free optimum, share of "
