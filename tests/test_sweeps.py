@@ -173,26 +173,6 @@ def test_a_diverged_cell_is_nan_and_named_and_does_not_stop_the_sweep():
     np.testing.assert_allclose(results["w"].sel(learning_rate=0.1), 1, rtol=1e-5)
 
 
-def test_best_of_takes_the_lowest_and_skips_what_diverged():
-    loss = xr.DataArray(
-        [[3.0, 1.0, np.nan], [np.nan, np.nan, np.nan]],
-        dims=("density", "seed"),
-        coords={"density": [0.1, 0.2], "seed": [0, 1, 2]},
-    )
-    results = xr.Dataset({"loss": loss, "w": 10 * loss})
-    best = tm.best_of(results, "loss")
-    np.testing.assert_array_equal(best["loss"], [1, np.nan])
-    np.testing.assert_array_equal(best["w"], [10, np.nan])
-    assert int(best["seed"][0]) == 1
-
-
-@pytest.mark.parametrize("by", ["weights", "nothing"])
-def test_best_of_needs_one_number_per_cell(by):
-    results = xr.Dataset({"weights": (("seed", "feature"), np.ones((2, 3)))}, {"seed": [0, 1]})
-    with pytest.raises(InputError, match=by):
-        tm.best_of(results, by)
-
-
 @pytest.mark.parametrize(
     ("cell", "arguments", "message"),
     [

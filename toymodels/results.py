@@ -110,14 +110,19 @@ def apply(
     if not named:
         raise InputError("apply was given no array: give those that the measure takes")
     own = _model_dims(named, model_dims)
+    along = _padding_axes(named, own)
     pieces = [
         _mapped(measure, [_cut(array) for array in piece], own, dims)
-        for piece in _unpadded(named, own)
+        for piece in _unpadded(named, along)
     ]
-    joined = pieces[0] if len(pieces) == 1 else xr.combine_by_coords(pieces)
-    assert isinstance(joined, xr.Dataset)
+    joined = _joined(pieces, along)
     leading = [dim for array in named for dim in array.dims if dim not in own]
     joined = joined.transpose(*dict.fromkeys(leading), ...)
+    sizes = {size.name: size for array in named for dim, size in _sizes(array).items()}
+    kept = {name: size for name, size in sizes.items() if str(name)[:-5] in joined.dims}
+    joined = joined.assign_coords(
+        {name: size.reset_coords(drop=True) for name, size in kept.items()}
+    )
     return joined[""].rename(None) if list(joined.data_vars) == [""] else joined
 
 
@@ -148,16 +153,47 @@ def _sizes(array: xr.DataArray) -> dict[str, xr.DataArray]:
     return {dim: array.coords[size] for dim, size in dims.items() if size in array.coords}
 
 
-def _unpadded(arrays: Sequence[xr.DataArray], own: Sequence[str]) -> Iterator[list[xr.DataArray]]:
-    """The arrays for each choice of the static axes that decide the length of a dimension."""
-    padding = [dim for array in arrays for size in _sizes(array).values() for dim in size.dims]
-    along = list(dict.fromkeys(str(dim) for dim in padding))
-    if clash := set(along) & set(own):
+def _padding_axes(arrays: Sequence[xr.DataArray], own: Sequence[str]) -> dict[str, int]:
+    """The static axes that decide the length of a dimension, and how many choices each has."""
+    sizes = [size for array in arrays for size in _sizes(array).values()]
+    along = {str(dim): length for size in sizes for dim, length in size.sizes.items()}
+    if clash := along.keys() & set(own):
         raise InputError(f"{sorted(clash)[0]!r} is a static axis: leave it out of model_dims=")
-    lengths = {dim: next(a.sizes[dim] for a in arrays if dim in a.dims) for dim in along}
-    for place in np.ndindex(*lengths.values()):
-        here = {dim: [index] for dim, index in zip(lengths, place, strict=True)}
-        yield [array.isel({d: i for d, i in here.items() if d in array.dims}) for array in arrays]
+    return along
+
+
+def _unpadded(
+    arrays: Sequence[xr.DataArray], along: Mapping[str, int]
+) -> Iterator[list[xr.DataArray]]:
+    """The arrays for each choice of these axes."""
+    for place in np.ndindex(*along.values()):
+        here = dict(zip(along, place, strict=True))
+        yield [array.isel({d: [i] for d, i in here.items() if d in array.dims}) for array in arrays]
+
+
+def _joined(pieces: Sequence[xr.Dataset], along: Mapping[str, int]) -> xr.Dataset:
+    """One dataset of those of each choice, padded with NaN where they differ in length."""
+    longest = {dim: max(piece.sizes[dim] for piece in pieces) for dim in pieces[0].sizes}
+    padded: list[xr.Dataset] = []
+    for piece in pieces:
+        short = {dim: (0, length - piece.sizes[dim]) for dim, length in longest.items()}
+        short = {dim: widths for dim, widths in short.items() if widths[1] and dim not in along}
+        padded.append(piece.pad(short) if short else piece)
+    for dim, length in reversed(along.items()):
+        rows = [padded[start : start + length] for start in range(0, len(padded), length)]
+        padded = [
+            xr.concat(
+                row,
+                dim,
+                data_vars="minimal",
+                coords="minimal",
+                compat="override",
+                join="override",
+                combine_attrs="override",
+            )
+            for row in rows
+        ]
+    return padded[0]
 
 
 def _cut(array: xr.DataArray) -> xr.DataArray:
@@ -200,7 +236,7 @@ def _mapped(
     broken = np.any([_has_nan(values) for values in flat], axis=0).reshape([*leading.values()])
     variables: dict[str, Any] = {}
     for name, output in outputs.items():
-        values = np.asarray(output).reshape(*leading.values(), *output.shape[1:])
+        values = np.asarray(output).reshape((*leading.values(), *output.shape[1:]))
         given = dims.get(name) if isinstance(dims, Mapping) else dims
         names = given if given is not None else _grown(measure, arrays, own, shapes)[name]
         if len(names) != values.ndim - len(leading):
@@ -218,7 +254,7 @@ def _mapped(
     for array in arrays:
         for name, coord in array.coords.items():
             if set(coord.dims) <= kept and not str(name).endswith("_size"):
-                coords[name] = coord
+                coords[name] = coord.variable
     return xr.Dataset(variables, coords)
 
 
@@ -264,6 +300,6 @@ def _grown(
             for place, (before, after) in enumerate(
                 zip(output.shape, grown[name].shape, strict=True)
             ):
-                if before != after and dim not in names[name]:
-                    names[name][place] = dim
+                if before != after:
+                    names[name][place] = f"{dim}_{place}" if dim in names[name] else dim
     return names

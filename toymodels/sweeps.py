@@ -14,7 +14,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -63,7 +63,7 @@ def sweep(
     axes: grids.Axes | None = None,
     static: grids.Static | None = None,
     num_seeds: int | None = None,
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     units: Mapping[str, str] | None = None,
     width: int | None = None,
@@ -213,8 +213,8 @@ def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:
         raise InputError("num_seeds and seeds are both given: give one of them")
     chosen = [label for label, _ in grids.choices("seeds", seeds)]
     for seed in chosen:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise InputError(f"seeds holds {seed!r}: give whole numbers from 0 to 2**63 - 1")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise InputError(f"seeds holds {seed!r}: give whole numbers from 0 to 2**32 - 1")
     return np.asarray(chosen, np.int64)
 
 

@@ -1,0 +1,189 @@
+"""Results go back to arrays: the best seed, the parameters of one model, a measure of each."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+
+import toymodels as tm
+from toymodels.analysis import geometry
+from toymodels.errors import InputError
+
+SIZES = {2: 2, 5: 5}  # of hidden dimensions, under their labels
+
+
+def cell(key, *, hidden, density):
+    """The example of the README, short, with its parameters as they are."""
+    task = tm.Task(tm.SparseUniform(4, density))
+    trained = tm.train(
+        key, tm.ReLUOutput(hidden), task, optimizer=optax.adam(1e-2), steps=5, batch=8
+    )
+    history = trained.history
+    return {"params": trained.params, "curve": history.loss, "step": history.step}
+
+
+@pytest.fixture(scope="module")
+def results():
+    return tm.sweep(
+        cell,
+        axes={"density": [0.3, 0.1]},
+        static={"hidden": [2, 5]},
+        seeds=[3, 1],
+        dims={
+            "params.weights": ("hidden_dimension", "feature"),
+            "params.bias": ("feature",),
+            "curve": ("step",),
+        },
+        progress=False,
+    )
+
+
+def test_best_of_takes_the_lowest_and_skips_what_diverged():
+    loss = xr.DataArray(
+        [[3.0, 1.0, np.nan], [np.nan, np.nan, np.nan]],
+        dims=("density", "seed"),
+        coords={"density": [0.1, 0.2], "seed": [0, 1, 2]},
+    )
+    results = xr.Dataset({"loss": loss, "w": 10 * loss})
+    best = tm.best_of(results, "loss")
+    np.testing.assert_array_equal(best["loss"], [1, np.nan])
+    np.testing.assert_array_equal(best["w"], [10, np.nan])
+    assert int(best["seed"][0]) == 1
+
+
+@pytest.mark.parametrize("by", ["weights", "nothing"])
+def test_best_of_needs_one_number_per_cell(by):
+    results = xr.Dataset({"weights": (("seed", "feature"), np.ones((2, 3)))}, {"seed": [0, 1]})
+    with pytest.raises(InputError, match=by):
+        tm.best_of(results, by)
+
+
+def test_an_output_with_the_name_of_a_dimension_labels_it(results):
+    assert results["curve"].dims[-1] == "step"
+    np.testing.assert_array_equal(results["step"], range(5))
+    assert "step" not in results.data_vars
+
+
+def test_parameters_come_back_as_the_cell_returned_them(results):
+    """Without padding, for the model that they are of: as large as that model starts."""
+    for hidden, size in SIZES.items():
+        model = tm.ReLUOutput(hidden)
+        params = tm.params(results.sel(hidden=hidden, density=0.1, seed=1))
+        start = model.init(jax.random.key(0), jnp.zeros(4))["params"]
+        assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, dict(start))
+        x = jnp.arange(4.0)
+        hidden_by_hand = params["weights"] @ x
+        np.testing.assert_allclose(
+            tm.activations(model, params, x)["hidden"], hidden_by_hand, rtol=1e-5
+        )
+        assert hidden_by_hand.shape == (size,)
+
+
+def test_nested_parameters_survive_a_file(tmp_path):
+    tree = {"encoder": {"kernel": jnp.ones((2, 3)), "bias": (jnp.zeros(2), jnp.ones(1))}}
+    results = tm.sweep(lambda key: {"params": tree}, progress=False)
+    results.to_netcdf(tmp_path / "nested.nc", engine="h5netcdf")
+    loaded = xr.load_dataset(tmp_path / "nested.nc", engine="h5netcdf")
+    xr.testing.assert_identical(loaded, results)
+    encoder = tm.params(loaded.sel(seed=0))["encoder"]
+    np.testing.assert_array_equal(encoder["kernel"], tree["encoder"]["kernel"])
+    np.testing.assert_array_equal(encoder["bias"]["1"], [1])
+
+
+@pytest.mark.parametrize("name", ["params.weights", "params.bias"])
+def test_padding_is_recorded_and_is_no_divergence(results, name):
+    lengths = results[name].coords.get("hidden_dimension_size")
+    assert results.attrs["diverged_cells"] == 0
+    if name == "params.bias":
+        assert "hidden_dimension" not in results[name].dims
+        return
+    np.testing.assert_array_equal(lengths, [2, 5])
+    missing = results[name].isnull()
+    place = xr.DataArray(range(5), dims="hidden_dimension")
+    xr.testing.assert_equal(
+        missing, (place >= lengths).broadcast_like(missing).transpose(*missing.dims)
+    )
+
+
+def test_a_measure_of_each_model_is_that_of_the_model_alone(results):
+    weights = results["params.weights"]
+    measured = tm.apply(geometry.feature_dimensionality, weights)
+    assert measured.dims == ("hidden", "density", "seed", "feature")
+    for hidden, size in SIZES.items():
+        for density in (0.3, 0.1):
+            one = {"hidden": hidden, "density": density, "seed": 3}
+            alone = geometry.feature_dimensionality(jnp.asarray(weights.sel(one).values[:size]))
+            np.testing.assert_allclose(measured.sel(one), alone, rtol=1e-5)
+
+
+def test_what_changes_its_length_is_padded_and_named_again(results):
+    norms = tm.apply(lambda w: jnp.sum(w**2, axis=1), results["params.weights"])
+    assert norms.dims[-1] == "hidden_dimension"
+    np.testing.assert_array_equal(norms["hidden_dimension_size"], [2, 5])
+    np.testing.assert_array_equal(
+        norms.isnull().sum("hidden_dimension"), [[[3] * 2] * 2, [[0] * 2] * 2]
+    )
+    # So the sum over one model is that over what is there.
+    total = tm.apply(jnp.sum, norms)
+    np.testing.assert_allclose(
+        total, (results["params.weights"] ** 2).sum(["hidden_dimension", "feature"]), rtol=1e-5
+    )
+
+
+def test_arrays_and_numbers_are_matched_by_their_dimensions(results):
+    def loss(weights, bias, density):
+        return density * jnp.sum(weights) + jnp.sum(bias)
+
+    measured = tm.apply(loss, results["params.weights"], results["params.bias"], results.density)
+    by_hand = results.density * results["params.weights"].sum(["hidden_dimension", "feature"])
+    by_hand = by_hand + results["params.bias"].sum("feature")
+    np.testing.assert_allclose(measured, by_hand.transpose(*measured.dims), rtol=1e-4)
+    assert set(measured.coords) == {"hidden", "density", "seed"}
+
+
+class Two(NamedTuple):
+    largest: jax.Array
+    count: jax.Array
+
+
+def test_several_results_are_a_dataset_and_a_diverged_model_is_nan():
+    weights = np.arange(24.0).reshape(2, 3, 4)
+    weights[1, 0, 0] = np.nan
+    array = xr.DataArray(weights, dims=("seed", "hidden", "feature"), coords={"seed": [5, 6]})
+    measured = tm.apply(
+        lambda w: Two(w.max(0), jnp.sum(w > 1)), array, model_dims=("hidden", "feature")
+    )
+    assert measured["largest"].dims == ("seed", "feature")
+    np.testing.assert_array_equal(measured["largest"].sel(seed=5), [8, 9, 10, 11])
+    np.testing.assert_array_equal(measured["count"], [10, np.nan])
+    renamed = tm.apply(
+        lambda w: w.max(0), array, model_dims=("hidden", "feature"), dims=("direction",)
+    )
+    assert renamed.dims == ("seed", "direction")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: tm.apply(jnp.sum, r["params.weights"].drop_attrs()), "model_dims="),
+        (lambda r: tm.apply(jnp.sum), "no array"),
+        (lambda r: tm.apply(jnp.sum, r["params.bias"], model_dims=("nothing",)), "'nothing' is no"),
+        (lambda r: tm.apply(jnp.sum, r["params.bias"], dims=("a",)), "dimensions of its own"),
+        (lambda r: tm.params(r.sel(density=0.1, seed=1)), "padded along .*: select one hidden"),
+        (lambda r: tm.params(r, "curve"), "no output 'curve' holds.*params"),
+    ],
+)
+def test_bad_input_names_the_value_and_the_remedy(results, call, message):
+    with pytest.raises(InputError, match=message) as error:
+        call(results)
+    assert "\n" not in str(error.value)
+
+
+def test_the_label_of_a_dimension_of_its_own_is_no_number_per_cell(results):
+    """The curve has `step` among its coordinates, and is still many numbers per cell."""
+    with pytest.raises(InputError, match="not one number per cell"):
+        tm.best_of(results, "curve")
