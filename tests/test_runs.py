@@ -88,6 +88,31 @@ def test_what_is_in_the_way_is_found_before_the_run(obstacle, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("results/tiny.nc", xr.Dataset({"mine": 1.0}).to_netcdf(engine="h5netcdf")),
+        ("results/tiny.nc", b"no netCDF at all"),
+        ("figures/tiny.json", b"{}"),
+        ("figures/CLAIMS.md", b"what I claim"),
+    ],
+)
+def test_files_of_others_are_not_written_over(name, contents, capsys):
+    write(RUN, CLAIMS)
+    Path(name).parent.mkdir()
+    Path(name).write_bytes(contents)
+    before = Path(name).read_bytes()
+    assert toymodels("run", "tiny") == 2
+    assert f"{name} is not of toymodels" in capsys.readouterr().err
+    assert Path(name).read_bytes() == before
+    assert number_of_runs() == 0
+    # Whatever else is in the folders is no concern.
+    Path(name).rename(Path(name).with_stem("other"))
+    assert toymodels("run", "tiny") == 0
+    assert toymodels("run", "tiny") == 0
+    assert Path(name).with_stem("other").read_bytes() == before
+
+
 def test_every_set_of_fields_has_a_name_of_its_own():
     write(RUN, CLAIMS)
     assert toymodels("run", "tiny", "--two", "3") == 0

@@ -17,6 +17,7 @@ from rich.table import Table
 from toymodels import files
 from toymodels.errors import InputError
 
+HEADING = "# Claims"
 _PLURALS = {
     "paper": "numbers of papers",
     "prediction": "own predictions",
@@ -130,8 +131,7 @@ def read(folder: Path) -> dict[str, list[Claim]]:
     for path in sorted(folder.glob("[!.]*.json")):
         try:
             record = json.loads(files.read(path))
-            # Of the files of others, none has both.
-            if isinstance(record, dict) and {"experiment", "claims"} <= record.keys():
+            if is_record(record):
                 groups[path.stem] = [Claim.from_json(fields) for fields in record["claims"]]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             warnings.warn(
@@ -139,6 +139,11 @@ def read(folder: Path) -> dict[str, list[Claim]]:
                 stacklevel=2,
             )
     return groups
+
+
+def is_record(contents: Any) -> bool:
+    """Whether the contents of a JSON file are those of a figure, and not of somebody else."""
+    return isinstance(contents, dict) and {"experiment", "claims"} <= contents.keys()
 
 
 def count(claims: Iterable[Claim]) -> dict[str, tuple[int, int]]:
@@ -178,7 +183,7 @@ def show(title: str, claims: Sequence[Claim], console: Console) -> None:
 def markdown(claims: dict[str, list[Claim]]) -> str:
     """The claims of all figures as a page."""
     lines = [
-        "# Claims",
+        HEADING,
         "",
         "Written by `toymodels run`, checked every time a figure is drawn. "
         f"{total(itertools.chain(*claims.values()))}.",

@@ -33,25 +33,30 @@ _OWN_FLAGS = {"out", "store", "smoke", "paper", "help"}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command; `arguments` default to those of the process."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only
     try:
-        _command(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+        _command(words)
+        if sys.stdout:  # there is none after `>&-`
+            sys.stdout.flush()
     except InputError as error:
-        with contextlib.suppress(OSError, SystemExit):
-            Console(stderr=True).print(
-                f"toymodels: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-            )
+        _complain(str(error))
         raise SystemExit(2) from error
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError, SystemExit):
-            Console(stderr=True).print("toymodels: interrupted", style="red")
+        _complain("interrupted")
         raise SystemExit(130) from None
     except BrokenPipeError:  # as of `toymodels list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+
+
+def _complain(what: str) -> None:
+    with contextlib.suppress(OSError, SystemExit):  # rich makes an exit of a closed pipe
+        Console(stderr=True).print(
+            f"toymodels: {what}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 class _Parser(argparse.ArgumentParser):

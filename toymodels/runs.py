@@ -76,6 +76,7 @@ def execute(
     saved, partial = data / f"{name}.nc", data / f"{name}.partial.nc"
     for path in (saved, partial, *_written(figures, name, FORMATS)):
         files.check_writable(path)
+        _check_ours(path)
     if store and "store" not in inspect.signature(experiment.run).parameters:
         raise InputError(
             f"run of {experiment.name} cannot resume: give it a keyword `store` and hand that to "
@@ -145,6 +146,7 @@ def draw(
     name = file.name.removesuffix(".nc")
     for path in _written(folder, name, formats):
         files.check_writable(path)
+        _check_ours(path)
     results = _load(file)
     try:
         checked = _check(experiment, results)
@@ -172,6 +174,29 @@ def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """What `draw` writes."""
     suffixes = ("json", *formats)
     return [*(folder / f"{name}.{suffix}" for suffix in suffixes), folder / "CLAIMS.md"]
+
+
+def _check_ours(path: Path) -> None:
+    """A file of somebody else that has the name of one of ours is not written over."""
+    ours = True
+    # What is missing or broken is nobody's loss, and what is locked will be replaced, not changed.
+    with contextlib.suppress(OSError, ValueError):
+        match path.suffix:
+            case ".nc":
+                with path.open("rb") as file:
+                    ours = file.read(8) in (b"", b"\x89HDF\r\n\x1a\n")
+                with xr.open_dataset(path, engine="h5netcdf") as results:
+                    ours = "config" in results.attrs
+            case ".json":
+                ours = claims_.is_record(json.loads(files.read(path)))
+            case ".md":
+                ours = files.read(path).startswith(claims_.HEADING)
+            case _:
+                pass
+    if not ours:
+        raise InputError(
+            f"{path} is not of toymodels: move it, or choose another folder with --out"
+        )
 
 
 def _save(results: Any, path: Path) -> Path:
