@@ -55,4 +55,4 @@ def whitening(centred: Float[Array, "examples hidden"]) -> Float[Array, "hidden 
     seen = variances > 10 * rounding * variances[-1]
     seen = seen | jnp.isnan(variances)
     second = jnp.where(seen[None, :], axes / jnp.sqrt(jnp.where(seen, variances, 1.0))[None, :], 0)
-    return (first @ second) / unit[:, None]
+    return (first @ second) * jnp.where(spread == 0, 0.0, 1 / unit)[:, None]
