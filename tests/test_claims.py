@@ -15,8 +15,8 @@ from toymodels.errors import InputError
 numbers = st.floats(-1e6, 1e6)
 
 
-def claim(expected, measured, tolerance=0.0, bound=Bound.NEAR, **rest):
-    return Claim("statement", "source", expected, measured, tolerance, bound, **rest)
+def claim(expected, measured, tolerance=0.0, bound=Bound.NEAR, *, kind=None, **rest):
+    return Claim("statement", "source", expected, measured, tolerance, bound, kind=kind, **rest)
 
 
 @given(numbers, st.floats(0, 10), st.floats(-20, 20))
@@ -50,6 +50,11 @@ def test_files_from_before_there_were_kinds_are_read():
     fields = claim(1, 1).to_json()
     del fields["kind"], fields["threshold"]
     assert Claim.from_json(fields) == claim(1, 1)
+
+
+def test_a_claim_needs_a_kind():
+    with pytest.raises(TypeError, match="kind"):
+        Claim("statement", "source", 1, 1)
 
 
 def test_kinds_are_counted_apart():

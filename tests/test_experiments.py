@@ -92,7 +92,9 @@ def test_a_failing_claim_fails_the_command(tmp_path):
             class Config:
                 two: float = 2.0
             def run(config): return xr.Dataset({"two": config.two})
-            def claims(results): return [tm.Claim("two is 3", "nobody", 3.0, float(results.two))]
+            def claims(results):
+                two = float(results.two)
+                return [tm.Claim("two is 3", "nobody", 3.0, two, kind=tm.Kind.FINDING)]
             """
         )
     )
@@ -145,9 +147,9 @@ def test_bad_input_gets_one_line(arguments, message, tmp_path, monkeypatch, caps
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
-    error = capsys.readouterr().err.strip()
+    *progress, error = capsys.readouterr().err.splitlines()
     assert message in error
-    assert len(error.splitlines()) == 1
+    assert all(line.endswith(": tracing") for line in progress)
 
 
 def test_list_shows_every_experiment(monkeypatch, capsys):

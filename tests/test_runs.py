@@ -18,7 +18,7 @@ import xarray as xr
 
 import toymodels as tm
 from toymodels import claims, cli, experiment, files, library, runs
-from toymodels.claims import Claim
+from toymodels.claims import Claim, Kind
 
 HEAD = """
 import dataclasses, pathlib, numpy as np, xarray as xr, toymodels as tm
@@ -35,7 +35,8 @@ def run(config):
 """
 CLAIMS = """
 def claims(results):
-    return [tm.Claim("two ≥ 2", "é", 2.0, float(results.two), bound=tm.Bound.AT_LEAST)]
+    at_least, kind = tm.Bound.AT_LEAST, tm.Kind.FINDING
+    return [tm.Claim("two ≥ 2", "é", 2.0, float(results.two), bound=at_least, kind=kind)]
 """
 PLOT = """
 def plot(results):
@@ -257,7 +258,10 @@ def test_runs_that_end_together_are_all_listed(tmp_path):
     """Whichever comes last has seen the claims of all others."""
 
     def finish(name):
-        record = {"experiment": name, "claims": [Claim(name, "source", 1, 1).to_json()]}
+        record = {
+            "experiment": name,
+            "claims": [Claim(name, "source", 1, 1, kind=Kind.PAPER).to_json()],
+        }
         files.write(tmp_path / f"{name}.json", json.dumps(record))
         runs._list_claims(tmp_path)
 

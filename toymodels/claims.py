@@ -60,7 +60,8 @@ class Claim:
         tolerance: slack allowed against `expected`.
         bound: near `expected` within `tolerance`, or on one side of it.
         note: shown if the claim fails: what was found, and why.
-        kind: what the claim tests. Claims without a kind are counted as unlabelled.
+        kind: what the claim tests. None, of files from before there were kinds, is counted as
+            unlabelled.
         threshold: whose `tolerance` or one-sided `expected` it is if the source does not give
             it: a sentence such as "ours, because the standard error is 0.002".
     """
@@ -72,7 +73,7 @@ class Claim:
     tolerance: float = 0.0
     bound: Bound = Bound.NEAR
     note: str = ""
-    kind: Kind | None = dataclasses.field(default=None, kw_only=True)
+    kind: Kind | None = dataclasses.field(kw_only=True)
     threshold: str = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -113,13 +114,10 @@ class Claim:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Claim":
         """The inverse of `to_json`; files from before there were kinds are read as well."""
-        changed: dict[str, Any] = {
-            "measured": float("nan") if fields["measured"] is None else fields["measured"],
-            "bound": Bound(fields["bound"]),
-            "kind": Kind(fields["kind"]) if fields.get("kind") else None,
-        }
         rest = {name: value for name, value in fields.items() if name != "holds"}
-        return cls(**{**rest, **changed})
+        measured = float("nan") if fields["measured"] is None else fields["measured"]
+        kind = Kind(fields["kind"]) if fields.get("kind") else None
+        return cls(**{**rest, "measured": measured, "bound": Bound(fields["bound"]), "kind": kind})
 
 
 def read(folder: Path) -> dict[str, list[Claim]]:

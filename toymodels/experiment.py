@@ -56,7 +56,7 @@ def load(path: str | os.PathLike[str]) -> Experiment:
         raise InputError(f"{path} is not a Python file: give the path of an experiment")
     library.bound_names(path)  # is it Python at all?
     # A name of our own: a file called numbers.py must not become the library's `numbers`.
-    name = f"_experiment_{path.stem}"
+    name = f"_experiments.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
