@@ -1,5 +1,7 @@
 """The models are their formulas in float64, their sites are the terms of those formulas."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -342,6 +344,94 @@ def test_sites_of_submodules_are_named_by_their_path():
     outputs = intervene(model, params, x, {"first/output": jnp.zeros_like})
     expected = LinearOutput(HIDDEN).apply({"params": params["second"]}, jnp.zeros(FEATURES))
     np.testing.assert_array_equal(outputs, expected)
+
+
+class Pair(nn.Module):
+    """A site that holds two arrays."""
+
+    @nn.compact
+    def __call__(self, features):
+        left, right = Site(name="pair")((features, 2 * features))
+        return jnp.sum(left * right)
+
+
+def test_a_site_may_hold_several_arrays():
+    x = jnp.asarray(X, jnp.float32)
+    left, right = activations(Pair(), {}, x)["pair"]
+    np.testing.assert_array_equal(left, x)
+    np.testing.assert_array_equal(right, 2 * x)
+    assert intervene(Pair(), {}, x, {"pair": lambda pair: (pair[0], jnp.zeros(FEATURES))}) == 0
+    with pytest.raises(InputError, match=r"^the patch of site 'pair' gives shape \(5,\): it must"):
+        intervene(Pair(), {}, x, {"pair": lambda pair: pair[0]})
+    with pytest.raises(InputError, match=r"^no site 'pair/__call__' in this model: it has pair$"):
+        intervene(Pair(), {}, x, {"pair/__call__": lambda pair: pair})
+
+
+class Mapped(nn.Module):
+    """A model of vectors, mapped by Flax over a sequence of them."""
+
+    axes: tuple[tuple[str, int | None], ...]
+
+    @nn.compact
+    def __call__(self, sequence):
+        mapped = nn.vmap(
+            ReLUOutput, variable_axes=dict(self.axes), split_rngs={"params": False}, in_axes=0
+        )
+        return mapped(HIDDEN, name="mapped")(sequence)
+
+
+def test_a_site_inside_a_transformed_module_is_read_or_the_remedy_is_given():
+    sequence = jnp.asarray(np.random.default_rng(0).uniform(size=(3, FEATURES)), jnp.float32)
+    silent, open_ = Mapped((("params", None),)), Mapped((("params", None), ("intermediates", 0)))
+    params = silent.init(jax.random.key(0), sequence)["params"]
+    hidden = activations(open_, params, sequence)["mapped/hidden"]
+    expected = np.asarray(sequence) @ np.asarray(params["mapped"]["weights"]).T
+    np.testing.assert_allclose(hidden, expected, **ROUNDING)
+    with pytest.raises(InputError, match=r"^site 'mapped/hidden' is inside .*'intermediates': 0"):
+        activations(silent, params, sequence)
+    zeros = intervene(silent, params, sequence, {"mapped/output": jnp.zeros_like})
+    np.testing.assert_array_equal(zeros, np.zeros((3, FEATURES)))
+
+
+def test_six_pairs_of_four_bits_are_computed_exactly():
+    # x and y is ReLU(x + y - 1) of bits: hidden neurons that copy the bits are enough.
+    pairs = np.array(list(itertools.combinations(range(4), 2)))
+    model = TwoLayer(4, outputs=6)
+    weights_out = np.zeros((6, 4))
+    weights_out[np.arange(6)[:, None], pairs] = 1
+    params = {"weights_in": np.eye(4), "weights_out": weights_out, "bias": np.full(6, -1.0)}
+    for bits in itertools.product((0.0, 1.0), repeat=4):
+        expected = np.prod(np.array(bits)[pairs], axis=1)
+        np.testing.assert_array_equal(apply(model, params, bits), expected)
+    with pytest.raises(InputError, match=r"^outputs is 0: give a whole number, 1 or more"):
+        TwoLayer(4, outputs=0).init(jax.random.key(0), jnp.zeros(4))
+
+
+def test_each_matrix_of_two_layers_has_its_own_start():
+    model = TwoLayer(
+        HIDDEN,
+        initializer=nn.initializers.constant(2.0),
+        initializer_out=nn.initializers.constant(3.0),
+    )
+    params = model.init(jax.random.key(0), jnp.zeros(FEATURES))["params"]
+    assert np.all(params["weights_in"] == 2)
+    assert np.all(params["weights_out"] == 3)
+
+
+@pytest.mark.parametrize("read", [activations, lambda *of: intervene(*of, {})])
+@pytest.mark.parametrize(
+    ("change", "x", "message"),
+    [
+        ({}, np.zeros(4), r"^parameter 'bias' has shape \(5,\), but for an input of shape \(4,\) "),
+        ({"weights": np.zeros((5, 2))}, X, r"^parameter 'weights' has shape .*: transpose it"),
+        ({"extra": np.zeros(2)}, np.zeros(4), r"^params has bias, extra, weights, but the model "),
+    ],
+)
+def test_parameters_and_inputs_that_do_not_fit_are_refused_in_one_line(read, change, x, message):
+    model = ReLUOutput(HIDDEN)
+    params = on_device({**random_params(model), **change})
+    with pytest.raises(InputError, match=message):
+        read(model, params, jnp.asarray(x, jnp.float32))
 
 
 def test_an_unknown_site_is_refused_with_those_there_are():

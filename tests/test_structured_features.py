@@ -259,8 +259,24 @@ class Nested(nn.Module):
         return tm.Site(name="square")(jnp.outer(features, features)).sum(axis=0)
 
 
-MATRIX = tm.Activations(Nested(), {}, tm.SparseUniform(2, 0.5), "square")
+class Total(nn.Module):
+    @nn.compact
+    def __call__(self, features):
+        return tm.Site(name="total")(features.sum())
+
+
+NUMBER = tm.Activations(Total(), {}, tm.SparseUniform(2, 0.5), "total")
 NO_SITE = tm.Activations(Nested(), {}, tm.SparseUniform(2, 0.5), "hidden")
+
+
+def test_of_a_site_of_several_vectors_each_is_drawn_as_often():
+    # Row i of the outer product of (a, 1) with itself is (a, 1) times its i-th entry.
+    data = tm.FiniteData(np.array([[3.0, 1.0], [5.0, 1.0]]))
+    vectors = tm.Activations(Nested(), {}, data, "square")
+    assert vectors.num_features == 2
+    rows, counts = np.unique(draw(vectors), axis=0, return_counts=True)
+    np.testing.assert_array_equal(rows, [[3, 1], [5, 1], [9, 3], [25, 5]])
+    assert stats.chisquare(counts).pvalue > UNLIKELY
 
 
 @pytest.mark.parametrize(
@@ -283,7 +299,7 @@ NO_SITE = tm.Activations(Nested(), {}, tm.SparseUniform(2, 0.5), "hidden")
             tm.FiniteData((jnp.zeros(2), jnp.zeros(3))),
             r"^shapes of the examples are \(2,\), \(3,\)",
         ),
-        (MATRIX, r"^site 'square' has shape \(2, 2\): choose one that is a vector$"),
+        (NUMBER, r"^site 'total' has shape \(\): choose one that holds vectors$"),
         (NO_SITE, r"^no site 'hidden' in this model: it has square$"),
     ],
 )

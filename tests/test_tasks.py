@@ -84,6 +84,25 @@ def test_a_target_may_have_fewer_outputs_than_features():
     assert loss([1, 2, 3], [4, 5], jnp.array([1.0, 10.0]), target=lambda x: x[1:]) == 4 + 40
 
 
+def test_a_sequence_has_the_sum_of_the_losses_of_its_positions():
+    generator = np.random.default_rng(0)
+    sequence, outputs = generator.integers(-3, 4, (2, 4, 3)).astype(float)
+    importance = jnp.array([1.0, 2.0, 0.5])
+    expected = sum(loss(*pair, importance) for pair in zip(sequence, outputs, strict=True))
+    task = Task(SparseUniform(3, 0.5), importance=importance)
+    assert task.loss(jnp.asarray(sequence), jnp.asarray(outputs)) == expected
+    whole = Task(SparseUniform(3, 0.5), importance=jnp.tile(importance, (4, 1)))
+    assert whole.loss(jnp.asarray(sequence), jnp.asarray(outputs)) == expected
+
+
+def test_an_example_with_a_label_needs_a_target():
+    example = {"inputs": jnp.ones(3), "label": jnp.array([2.0])}
+    task = Task(SparseUniform(3, 0.5), target=lambda example: example["label"])
+    assert task.loss(example, jnp.array([5.0])) == 9
+    with pytest.raises(InputError, match=r"^the target is \{'inputs': .*: give the task a target="):
+        Task(SparseUniform(3, 0.5)).loss(example, jnp.array([5.0]))
+
+
 def test_gradient_of_the_loss():
     gradient = jax.grad(lambda y: loss([1.0, 2.0], y, jnp.array([1.0, 3.0])))(jnp.zeros(2))
     np.testing.assert_array_equal(gradient, [-2, -12])  # -2 I (x - y)

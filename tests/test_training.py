@@ -1,6 +1,8 @@
 """Training against closed forms in float64, hand-written loops, and statistics of the data."""
 
 import itertools
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -421,7 +424,166 @@ def test_keys_that_can_be_fused_draw_the_same_run(trained):
     assert_identical(small_run(keys.fusable(KEY)), trained)
 
 
+# Optimizers that want the loss.
+
+
+def test_lbfgs_finds_the_minimum_of_a_bowl():
+    # Gradient descent at its best rate, 2 / (0.5 + 3), shrinks the error by 5/7 a step: to 6e-3.
+    fitted = bowl_run(optimizer=optax.lbfgs(), steps=15)
+    np.testing.assert_allclose(fitted.params, MINIMUM, atol=1e-3)
+
+
+def test_the_step_of_polyak_is_that_of_the_loss_and_its_gradient():
+    fitted = bowl_run(optimizer=optax.polyak_sgd(max_learning_rate=10.0), steps=1)
+    error = START - MINIMUM
+    loss, gradient = (CURVATURE / 2 * error**2).sum(), CURVATURE * error
+    expected = START - loss / (gradient**2).sum() * gradient
+    np.testing.assert_allclose(fitted.params, expected, rtol=1e-5)
+
+
+def test_a_learning_rate_falls_where_the_loss_stays():
+    # No step at all is made at a rate of 0, so that every loss is the first one.
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1)
+    chained = optax.chain(optax.sgd(0.0), plateau)
+    fitted = bowl_run(optimizer=chained, steps=4)
+    np.testing.assert_array_equal(fitted.params, START.astype(np.float32))
+
+
+# Models of other numbers and other shapes.
+
+
+class Half(nn.Module):
+    """A linear model with parameters of 16 bits."""
+
+    @nn.compact
+    def __call__(self, features):
+        ones = nn.initializers.ones
+        weights = self.param("weights", ones, (2, features.size), jnp.bfloat16)
+        return weights.T @ (weights @ features.astype(jnp.bfloat16))
+
+
+def test_half_precision_parameters_stay_so_whatever_the_type_of_a_swept_number():
+    def run(decay):
+        return train(
+            KEY, Half(), TASK, optimizer=optax.adam(0.1, b1=decay), steps=3, batch=8, evaluation=8
+        ).params["weights"]
+
+    traced = jax.jit(run)(jnp.float32(0.9))
+    assert traced.dtype == jnp.bfloat16
+    # A rounding of 8 bits for each of a few numbers of each step.
+    np.testing.assert_allclose(
+        np.asarray(traced, float), np.asarray(jax.jit(lambda: run(0.9))(), float), rtol=0.03
+    )
+
+
+@struct.dataclass
+class Sequences:
+    """Sequences of vectors that are all independent."""
+
+    length: int = struct.field(pytree_node=False)
+    num_features: int = struct.field(pytree_node=False)
+
+    def sample(self, key, batch):
+        vectors = SparseUniform(self.num_features, 0.5).sample(key, batch * self.length)
+        return vectors.reshape(batch, self.length, -1)
+
+
+class Attention(nn.Module):
+    """Each position is the mean of all, weighted by how alike they are, on the way out."""
+
+    @nn.compact
+    def __call__(self, sequence):
+        query, key, value = (nn.Dense(4, name=name)(sequence) for name in ("q", "k", "v"))
+        pattern = toymodels.Site(name="pattern")(jax.nn.softmax(query @ key.T))
+        hidden = toymodels.Site(name="hidden")(value + pattern @ value)
+        return nn.Dense(sequence.shape[-1], name="out")(hidden)
+
+
+def test_an_attention_model_of_sequences_is_trained_read_and_decomposed():
+    task = Task(Sequences(3, 2), importance=jnp.array([1.0, 0.5]))
+    path = toymodels.explain(Attention(), task)
+    assert path.fused or path.reason
+    trained = jax.jit(
+        lambda key: train(key, Attention(), task, optimizer=optax.adam(0.03), steps=200, batch=32)
+    )(KEY)
+    # Less than the constant mean leaves: for each of three positions the variance of a feature,
+    # p/3 - p^2/4, times its importance.
+    assert trained.loss < 0.2 * 3 * (1 / 6 - 1 / 16) * 1.5
+    vectors = toymodels.Activations(Attention(), trained.params, task.features, "hidden")
+    assert vectors.sample(KEY, 5).shape == (5, 4)
+
+
+def test_explain_takes_a_model_and_a_task():
+    assert toymodels.explain(MODEL, TASK).fused
+    path = toymodels.explain(ReLUOutput(12), Task(SparseUniform(20, 0.3)))
+    assert not path.fused
+    assert "261 sums" in path.reason  # the loss, 12 x 20 weights and 20 biases
+
+
 # What is refused.
+
+SLIPS = """
+import flax.linen as nn, jax, jax.numpy as jnp, optax, toymodels as tm
+from flax import nnx
+
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dropout(0.5, deterministic=False)(nn.Dense(3)(x))
+
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.BatchNorm(use_running_average=True)(nn.Dense(3)(x))
+
+class Nothing(nn.Module):
+    def __call__(self, x):
+        return x
+
+right = {"key": jax.random.key(0), "model": tm.ReLUOutput(2), "task": tm.Task(tm.Binary(3, 0.5)),
+         "optimizer": optax.sgd(0.1), "steps": 1, "batch": 2, "evaluation": 2}
+tm.train(**{**right, "key": jax.random.PRNGKey(0)})  # the old form is taken
+for wrong in (
+    {"key": 0}, {"key": jax.random.split(right["key"])}, {"optimizer": optax.adam},
+    {"task": tm.Binary(3, 0.5)}, {"model": tm.ReLUOutput},
+    {"model": nnx.Linear(3, 3, rngs=nnx.Rngs(0))}, {"model": Dropping()},
+    {"model": Normalised()}, {"model": Nothing()},
+):
+    try:
+        tm.train(**{**right, **wrong})
+    except ValueError as error:
+        print(error)
+params = {"weights": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
+for read in (tm.activations, lambda *of: tm.intervene(*of, {})):
+    try:
+        read(right["model"], params, jnp.zeros((7, 3)))
+    except ValueError as error:
+        print(error)
+"""
+
+REMEDIES = (
+    "key is 0: give a key, such as jax.random.key(0)",
+    "key has shape (2,) and type key<fry>: give ONE key",
+    "optimizer is adam, not an optimizer: call it, as in optax.adam(1e-3)",
+    "task is of type Binary: give tm.Task(Binary(...))",
+    "model is the class ReLUOutput: give an instance, such as ReLUOutput(hidden=2)",
+    "model is of type flax.nnx.nn.linear.Linear: give a Flax Linen module",
+    "the model draws random numbers, as dropout does: switch that off",
+    "the model keeps state beside its parameters (batch_stats)",
+    "the model Nothing has no parameters to train",
+    *["the model cannot take an input of shape (7, 3): give ONE example, and use jax.vmap"] * 2,
+)
+
+
+def test_the_commonest_slips_are_refused_in_one_line_each():
+    # In a process without the checks of types that tests have.
+    finished = subprocess.run(
+        [sys.executable, "-c", SLIPS], capture_output=True, text=True, check=True
+    )
+    messages = finished.stdout.splitlines()
+    assert len(messages) == len(REMEDIES)
+    for message, remedy in zip(messages, REMEDIES, strict=True):
+        assert message.startswith(remedy)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from .features import (
     balanced_tree,
     zipf_density,
 )
-from .fuse import explain, value_and_grad
+from .fuse import value_and_grad
 from .models import (
     LinearOutput,
     ReLUHidden,
@@ -48,6 +48,7 @@ from .training import (
     History,
     Trained,
     evaluate,
+    explain,
     fit,
     log_spaced,
     task_loss,

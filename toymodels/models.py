@@ -7,20 +7,22 @@ Each model passes its intermediate values through a named `Site`, an identity, w
 be read (`activations`) and replaced (`intervene`).
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from toymodels import checks
 from toymodels.errors import InputError
 
 Activation: TypeAlias = Callable[[Array], Array]
 Initializer: TypeAlias = Callable[..., Array]
-Patch: TypeAlias = Callable[[Array], Array]
+Patch: TypeAlias = Callable[[Any], Any]
 
 xavier = nn.initializers.xavier_normal()
 r"""Truncated normal of variance $2 / (m + n)$: the default start of all weights."""
@@ -50,8 +52,8 @@ class Site(nn.Module):
     """A named point in a model where an activation can be read and replaced."""
 
     @nn.compact
-    def __call__(self, value: Array) -> Array:
-        """The value, as it is."""
+    def __call__(self, value: PyTree) -> PyTree:
+        """The value, as it is: an array, or a pytree of arrays."""
         return value
 
 
@@ -127,8 +129,15 @@ class TwoLayer(nn.Module):
     r"""$h = f(W_1 x)$, $y = f(W_2 h + b)$ with $f$ = ReLU, untied: computes, say, $|x|$.
 
     No hidden bias. Sites: `hidden` $h$, `preactivation` $W_2 h + b$, `output` $y$.
-    Parameters: `weights_in` $W_1$ (hidden x features), `weights_out` $W_2$ (features x
-    hidden; both start at `initializer`), `bias` $b$ (start: 0).
+    Parameters: `weights_in` $W_1$ (hidden x features), `weights_out` $W_2$ (outputs x
+    hidden), `bias` $b$ (start: 0).
+
+    Attributes:
+        hidden: size of $h$.
+        activation: $f$.
+        initializer: start of `weights_in`, and of `weights_out` where it is given none.
+        outputs: size of $y$; by default as many as features.
+        initializer_out: start of `weights_out`.
 
     References:
         Elhage et al. (2022), section "Computation in Superposition".
@@ -137,51 +146,172 @@ class TwoLayer(nn.Module):
     hidden: int
     activation: Activation = nn.relu
     initializer: Initializer = xavier
+    outputs: int | None = None
+    initializer_out: Initializer | None = None
 
     @nn.compact
-    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " features"]:
+    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " outputs"]:
         """The outputs for one feature vector."""
+        outputs = features.size if self.outputs is None else self.outputs
         checks.count("hidden", self.hidden)
-        shape = (self.hidden, features.size)
-        weights_in = self.param("weights_in", self.initializer, shape)
-        weights_out = self.param("weights_out", self.initializer, shape[::-1])
-        bias = self.param("bias", nn.initializers.zeros, (features.size,))
+        checks.count("outputs", outputs)
+        start_out = self.initializer_out or self.initializer
+        weights_in = self.param("weights_in", self.initializer, (self.hidden, features.size))
+        weights_out = self.param("weights_out", start_out, (outputs, self.hidden))
+        bias = self.param("bias", nn.initializers.zeros, (outputs,))
         hidden = Site(name="hidden")(self.activation(weights_in @ features))
         preactivation = Site(name="preactivation")(weights_out @ hidden + bias)
         return Site(name="output")(self.activation(preactivation))
 
 
-def activations(
-    model: nn.Module, params: PyTree, features: Float[Array, " features"]
-) -> dict[str, Array]:
-    """The value at every site for one feature vector.
+def start(key: Key[Array, ""], model: nn.Module, example: PyTree) -> PyTree:
+    """The first parameters of `model`, after a check that it is one that can be trained.
+
+    Raises:
+        ValueError: what is not an instance of a Linen module, or has no parameters.
+    """
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise InputError(
+            f"model is the class {model.__name__}: give an instance, such as "
+            f"{model.__name__}(hidden=2)"
+        )
+    if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+        kind = type(model)
+        raise InputError(
+            f"model is of type {kind.__module__}.{kind.__qualname__}: give a Flax Linen module "
+            "of ONE example; train any other model, of NNX or Equinox, say, by `fit`, which takes "
+            "its arrays and a loss"
+        )
+    params = model.init(key, example).get("params")
+    if not jax.tree.leaves(params):
+        raise InputError(f"the model {type(model).__name__} has no parameters to train")
+    return params
+
+
+@contextlib.contextmanager
+def explained(model: nn.Module, params: PyTree, example: PyTree) -> Iterator[None]:
+    """Errors of Flax in `model.apply({"params": params}, example)` as one line with the remedy."""
+    try:
+        yield
+    except flax.errors.FlaxError as error:
+        reason = _reason(error, model, params, example)
+        if reason is None:
+            raise
+        raise InputError(reason) from error
+
+
+def _reason(
+    error: flax.errors.FlaxError, model: nn.Module, params: PyTree, example: PyTree
+) -> str | None:
+    """Why the model cannot be applied, as a user can mend it; None if that is not known."""
+    if isinstance(error, flax.errors.InvalidRngError):
+        return (
+            "the model draws random numbers, as dropout does: switch that off "
+            "(deterministic=True), for a model is a function of parameters and ONE example; or "
+            "hand `fit` examples that hold a key each"
+        )
+    try:
+        expected = jax.eval_shape(model.init, jax.random.key(0), example)
+    except (TypeError, ValueError):
+        return (
+            f"the model cannot take an input of shape {_shape(example)}: give ONE example, and "
+            "use jax.vmap for a batch"
+        )
+    if state := sorted(expected.keys() - {"params"}):
+        return (
+            f"the model keeps state beside its parameters ({', '.join(state)}), as batch "
+            "normalisation does: take that out, for a model is a function of parameters and ONE "
+            "example"
+        )
+    own, needed = (_shapes(tree) for tree in (params, expected.get("params", {})))
+    if own.keys() != needed.keys():
+        return (
+            f"params has {', '.join(own) or 'no parameters'}, but the model needs "
+            f"{', '.join(needed)}: give parameters of this model, as `train` leaves them"
+        )
+    for name, shape in needed.items():
+        if own[name] != shape and own[name] == shape[::-1]:
+            return (
+                f"parameter {name!r} has shape {own[name]}, but the model needs {shape}: "
+                "transpose it"
+            )
+        if own[name] != shape:
+            return (
+                f"parameter {name!r} has shape {own[name]}, but for an input of shape "
+                f"{_shape(example)} the model needs {shape}: give ONE example, and use jax.vmap "
+                "for a batch"
+            )
+    return None
+
+
+def _shapes(params: PyTree) -> dict[str, tuple[int, ...]]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
+        for path, leaf in flat
+    }
+
+
+def _shape(example: PyTree) -> Any:
+    """The shape of an array, or a pytree of shapes."""
+    return jax.tree.map(jnp.shape, example)
+
+
+def activations(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, Any]:
+    """The value at every site for one example.
 
     Args:
         model: any Linen module of one example with `Site`s.
         params: its parameters, as in `Trained.params`.
-        features: one example; `vmap` over a batch.
+        features: ONE example; `vmap` over a batch.
 
     Returns:
         Site name to value; a site inside a submodule is named `submodule/site`. Of a site that
         is called twice, the last value.
+
+    Raises:
+        ValueError: a site inside `nn.vmap` or `nn.scan` that does not hand its value out.
     """
-    _, state = model.apply(
-        {"params": params},
-        features,
-        capture_intermediates=lambda module, _: isinstance(module, Site),  # pyright: ignore
-    )
-    flat, _ = jax.tree_util.tree_flatten_with_path(state.get("intermediates", {}))
-    # A path ends in Linen's '__call__' and the index of the call.
-    return {"/".join(entry.key for entry in path[:-2]): value for path, value in flat}
+    values, called = _sites(model, params, features)
+    if missing := sorted(called - values.keys()):
+        raise InputError(
+            f"site {missing[0]!r} is inside a transformed module that keeps its values to itself: "
+            "give nn.vmap or nn.scan variable_axes={..., 'intermediates': 0}"
+        )
+    return values
+
+
+def _sites(model: nn.Module, params: PyTree, example: PyTree) -> tuple[dict[str, Any], set[str]]:
+    """Values of the sites, and the names of all sites that were called."""
+    called: set[str] = set()
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, Site):
+            called.add("/".join(context.module.path))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note), explained(model, params, example):
+        _, state = model.apply(
+            {"params": params},
+            example,
+            capture_intermediates=lambda module, _: isinstance(module, Site),  # pyright: ignore
+        )
+    return dict(_values(state.get("intermediates", {}), ())), called
+
+
+def _values(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Name and last value of each site in what Flax captured: a tuple of calls."""
+    for name, branch in tree.items():
+        if name == "__call__":
+            yield "/".join(path), branch[-1]
+        else:
+            yield from _values(branch, (*path, name))
 
 
 def intervene(
-    model: nn.Module,
-    params: PyTree,
-    features: Float[Array, " features"],
-    patches: Mapping[str, Patch],
+    model: nn.Module, params: PyTree, features: PyTree, patches: Mapping[str, Patch]
 ) -> Any:
-    """The output for one feature vector with the values at some sites replaced.
+    """The output for one example with the values at some sites replaced.
 
     Patching a site with its own value changes no bit of the output. A patch may itself call
     a model, on another input, say: what it computes is not patched.
@@ -189,16 +319,20 @@ def intervene(
     Args:
         model: any Linen module of one example with `Site`s.
         params: its parameters.
-        features: one example; `vmap` over a batch.
-        patches: site name to a function from the site's value to the one put in its place.
+        features: ONE example; `vmap` over a batch.
+        patches: site name to a function from the site's value to the one put in its place, of
+            the same shape, or a pytree of the same shapes.
 
     Raises:
         ValueError: a site that the model does not have.
     """
-    sites = jax.eval_shape(lambda: activations(model, params, features))
+    sites: set[str] = set()
+    jax.eval_shape(lambda: sites.update(_sites(model, params, features)[1]))
     for name in patches:
         if name not in sites:
-            raise InputError(f"no site {name!r} in this model: it has {', '.join(sorted(sites))}")
+            raise InputError(
+                f"no site {name!r} in this model: it has {', '.join(sorted(sites)) or 'none'}"
+            )
 
     patching = False
 
@@ -213,10 +347,10 @@ def intervene(
             replaced = patches[name](value)
         finally:
             patching = False
-        if jnp.shape(replaced) != value.shape:
+        if _shape(replaced) != _shape(value):
             raise InputError(
-                f"the patch of site {name!r} gives shape {jnp.shape(replaced)}: it must keep "
-                f"{value.shape}"
+                f"the patch of site {name!r} gives shape {_shape(replaced)}: it must keep "
+                f"{_shape(value)}"
             )
         return replaced
 

@@ -5,7 +5,7 @@ function that calls it to `toymodels.sweep`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -15,8 +15,9 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, draws, fuse, keys, marks
+from toymodels import checks, draws, fuse, keys, marks, models
 from toymodels.errors import InputError
+from toymodels.features.base import Features
 from toymodels.tasks import Task
 
 Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]
@@ -87,9 +88,11 @@ def fit(
         params: where to start.
         loss: of parameters and ONE example, to a scalar.
         sample: of a key and a batch size, to a batch of examples.
-        optimizer: any Optax transformation. Its numbers may be traced (swept), except where
-            Optax itself needs a Python number, such as the length of a schedule or the peak of
-            one with a warm-up.
+        optimizer: an Optax transformation; one that wants the loss (`lbfgs`, `polyak_sgd`,
+            `reduce_on_plateau`) is given it, on the batch of the step. Not those that want other
+            parameters or gradients: `lookahead`, gradients of each example. Its numbers may be
+            traced (swept), except where Optax itself needs a Python number, such as the length
+            of a schedule or the peak of one with a warm-up.
         steps: number of updates, at least 1.
         batch: examples per update.
         points: most points that the loss curve keeps, evenly spaced.
@@ -102,9 +105,10 @@ def fit(
     checks.count("steps", steps)
     checks.count("batch", batch)
     checks.count("points", points)
+    check_optimizer(optimizer)
     snapshots = _snapshot_steps(snapshots, steps)
     points = min(points, steps)
-    key = keys.fusable(key)
+    key = checked_key(key)
     draw, finish = draws.split(lambda key: sample(key, batch), key)
     gradient = fuse.grad(loss, finish)
     mean = fuse.value(loss, finish)
@@ -121,7 +125,19 @@ def fit(
             lambda: curve,
         )
         grads = gradient(params, shared)
-        updates, state = optimizer.update(grads, state, params)
+        # Only for those who may ask for it; XLA drops a value that is not used.
+        extra = (
+            {
+                "value": mean(params, shared),
+                "grad": grads,
+                "value_fn": lambda params: mean(params, shared),
+            }
+            if isinstance(optimizer, optax.GradientTransformationExtraArgs)
+            else {}
+        )
+        updates, new = optimizer.update(grads, state, params, **extra)
+        # A traced number of 32 bits would widen the state of half-precision parameters.
+        state = jax.tree.map(_of_type, new, state)
         params = optax.apply_updates(params, updates)
         # Later writes to a slot win: a snapshot holds the last step up to the one asked for.
         if snapshots:
@@ -194,9 +210,9 @@ def train(
         snapshots.
     """
     checks.count("evaluation", evaluation)  # before the training, not after
-    key_start, key_data = jax.random.split(keys.fusable(key))
-    example = jnp.zeros(task.features.num_features)
-    params = model.init(key_start, example)["params"]
+    check_optimizer(optimizer)
+    key_start, key_data = jax.random.split(checked_key(key))
+    params = models.start(key_start, model, _example(task))
     loss = task_loss(model, task)
     fitted = fit(
         key_data,
@@ -228,11 +244,75 @@ def _common_key() -> Key[Array, ""]:
 def task_loss(model: nn.Module, task: Task) -> fuse.Loss:
     """The loss of `model` on ONE example of `task`, as a function of the parameters."""
 
-    def loss(params: PyTree, features: Float[Array, " features"]) -> Float[Array, ""]:
-        outputs = model.apply({"params": params}, features)
+    def loss(params: PyTree, features: PyTree) -> Float[Array, ""]:
+        with models.explained(model, params, features):
+            outputs = model.apply({"params": params}, features)
         return task.loss(features, outputs)  # pyright: ignore[reportArgumentType]
 
     return loss
+
+
+def explain(
+    model: nn.Module | fuse.Loss, task: Task | PyTree, batch: PyTree | None = None
+) -> fuse.Path:
+    """Which path of the engine trains `model` on `task`, and why: `explain(model, task)`.
+
+    Args:
+        model: a Linen module of ONE example. Or a loss, as `fit` takes it: then `task` is the
+            parameters.
+        task: features, target and importance.
+        batch: of a loss, examples along the leading axis of every leaf; arrays or
+            `jax.ShapeDtypeStruct`s, as the parameters may be.
+    """
+    if not isinstance(model, nn.Module):
+        return fuse.explain(model, task, batch)
+    example = _example(task)
+    params = jax.eval_shape(lambda: models.start(jax.random.key(0), model, example))
+    examples = jax.tree.map(lambda leaf: jnp.zeros((2, *leaf.shape), leaf.dtype), example)
+    return fuse.explain(task_loss(model, task), params, examples)
+
+
+def checked_key(key: Any) -> Key[Array, ""]:
+    """One key, whose draws XLA can fuse; of the old raw form, too."""
+    if not isinstance(key, jax.Array):
+        raise InputError(f"key is {key!r}: give a key, such as jax.random.key({key!r})")
+    if key.dtype == jnp.uint32:  # of jax.random.PRNGKey
+        key = jax.random.wrap_key_data(key)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+        raise InputError(
+            f"key has shape {key.shape} and type {key.dtype}: give ONE key, such as "
+            "jax.random.key(0), and use jax.vmap or a sweep for several"
+        )
+    return keys.fusable(key)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise `InputError` for what has no `init` and `update`, as a factory not yet called."""
+    if not isinstance(optimizer, _Optimizer):
+        name = getattr(optimizer, "__name__", None)
+        remedy = f"call it, as in optax.{name}(1e-3)" if name else "give one, as optax.adam(1e-3)"
+        raise InputError(f"optimizer is {name or repr(optimizer)}, not an optimizer: {remedy}")
+
+
+@runtime_checkable
+class _Optimizer(Protocol):
+    init: Any
+    update: Any
+
+
+def _of_type(new: Any, old: Array) -> Array:
+    new = jnp.asarray(new)
+    return new if new.dtype == old.dtype else new.astype(old.dtype)
+
+
+def _example(task: Task) -> PyTree:
+    """An example of the task's features that is zero throughout."""
+    if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
+        name = type(task).__name__
+        remedy = f"give tm.Task({name}(...))" if isinstance(task, Features) else "give a tm.Task"
+        raise InputError(f"task is of type {name}: {remedy}")
+    shapes = jax.eval_shape(lambda key: task.features.sample(key, 1), jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes)
 
 
 def evaluate(
@@ -257,7 +337,7 @@ def evaluate(
     checks.count("batch", batch)
     checks.count("examples", examples)
     batches = -(-examples // batch)
-    key = keys.fusable(key)
+    key = checked_key(key)
     draw, finish = draws.split(lambda key: sample(key, batch), key)
     mean = fuse.value(loss, finish)
 

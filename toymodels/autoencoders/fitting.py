@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
-from toymodels import checks, keys
+from toymodels import checks, models
 from toymodels.autoencoders import top_k
 from toymodels.autoencoders.base import Number
 from toymodels.features.base import Features
-from toymodels.training import Fitted, fit
+from toymodels.training import Fitted, check_optimizer, checked_key, fit
 
 
 def fit_autoencoder(
@@ -47,12 +47,15 @@ def fit_autoencoder(
     """
     checks.interval("penalty", penalty, low=0, remedy="give a factor of 0 or more")
     checks.count("batch", batch)
-    key_start, key_data, key_threshold = jax.random.split(keys.fusable(key), 3)
+    check_optimizer(optimizer)
+    key_start, key_data, key_threshold = jax.random.split(checked_key(key), 3)
     if start is None:
-        start = model.init(key_start, jnp.zeros(activations.num_features))["params"]
+        start = models.start(key_start, model, jnp.zeros(activations.num_features))
 
     def loss(params: PyTree, example: Array) -> Float[Array, ""]:
-        return jnp.asarray(model.apply({"params": params}, example, penalty, method="loss"))
+        with models.explained(model, params, example):
+            value = model.apply({"params": params}, example, penalty, method="loss")
+        return jnp.asarray(value)
 
     grouped = isinstance(model, top_k.BatchTopKAutoencoder)
     fitted = fit(

@@ -1,5 +1,8 @@
 """What a model computes inside, as a distribution to train another model on."""
 
+import math
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,7 +25,8 @@ class Activations:
         model: any Linen module of ONE example with `Site`s.
         params: its parameters. They may be traced: a cell can train the model first.
         features: the distribution of the model's inputs.
-        site: where to look, "hidden" for all models of this package; a vector.
+        site: where to look, "hidden" for all models of this package. Where it holds more than
+            one vector, as a model of sequences does, each sample is one of them, each as likely.
     """
 
     model: nn.Module = struct.field(pytree_node=False)
@@ -32,23 +36,41 @@ class Activations:
 
     @property
     def num_features(self) -> int:
-        """Width of the site."""
-        example = jnp.zeros(self.features.num_features)
-        sites = jax.eval_shape(lambda: models.activations(self.model, self.params, example))
-        if self.site not in sites:
-            raise InputError(
-                f"no site {self.site!r} in this model: it has {', '.join(sorted(sites))}"
-            )
-        shape = sites[self.site].shape
-        if len(shape) != 1:
-            raise InputError(f"site {self.site!r} has shape {shape}: choose one that is a vector")
-        return shape[0]
+        """Length of the site's vectors."""
+        return self._shape()[-1]
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch hidden"]:
         """Draw `batch` independent vectors with one use of `key`."""
-        _ = self.num_features  # for its checks
+        shape = self._shape()
+        number = math.prod(shape[:-1])
+        if number == 1:
+            return self._values(key, batch).reshape(batch, -1)
+        key_features, key_place = jax.random.split(key)
+        place = jax.random.randint(key_place, (batch,), 0, number)
+        vectors = self._values(key_features, batch).reshape(batch, number, -1)
+        return jnp.take_along_axis(vectors, place[:, None, None], axis=1)[:, 0]
 
-        def value(example: Float[Array, " features"]) -> Float[Array, " hidden"]:
+    def _values(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch *site"]:
+        def value(example: PyTree) -> Float[Array, "*site"]:
             return models.activations(self.model, self.params, example)[self.site]
 
         return jax.vmap(value)(self.features.sample(key, batch))
+
+    def _shape(self) -> tuple[int, ...]:
+        """The shape of the site's value, after checks."""
+
+        def sites() -> dict[str, Any]:
+            examples = self.features.sample(jax.random.key(0), 1)
+            example = jax.tree.map(lambda leaf: leaf[0], examples)
+            return models.activations(self.model, self.params, example)
+
+        values = jax.eval_shape(sites)
+        if self.site not in values:
+            raise InputError(
+                f"no site {self.site!r} in this model: it has {', '.join(sorted(values))}"
+            )
+        value = values[self.site]
+        if not isinstance(value, jax.ShapeDtypeStruct) or not value.shape:
+            shape = jax.tree.map(jnp.shape, value)
+            raise InputError(f"site {self.site!r} has shape {shape}: choose one that holds vectors")
+        return value.shape
