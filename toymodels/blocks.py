@@ -31,7 +31,10 @@ from jaxtyping import Int, Shaped, UInt32
 from numpy.typing import NDArray
 
 from toymodels import keys
+from toymodels.blas import one_blas_thread
 from toymodels.compiling import compiler_options, processor, use_cache
+from toymodels.decompositions import sequential
+from toymodels.devices import devices
 from toymodels.errors import InputError
 
 Cell: TypeAlias = Callable[..., Mapping[str, Any]]
@@ -46,14 +49,6 @@ LANE_BYTES = 3 * 2**19
 About the second-level cache of a core. Measured in model-steps per second of processor time:
 (5, 2) 394k, 463k and 489k for 16, 32 and 64 lanes, (100, 20) 2.7k and 2.2k for 2 and 4.
 """
-# Two programs with a batch of these wait for each other's threads for ever, now and then: a
-# defect of jaxlib on CPU (seen in 4 of 6 runs of 300 calls of `svd` from two threads).
-_LAPACK = frozenset(
-    """
-    cholesky eig eigh geqrf geqp3 hessenberg householder_product lu ormqr schur svd
-    symmetric_product triangular_solve tridiagonal tridiagonal_solve
-    """.split()
-)
 _WAITING = 256  # blocks handed to an executor and not yet back, each with the program
 
 
@@ -84,28 +79,33 @@ class Program:
         """Trace and compile `cell`, which takes a key and one number of each of `values`."""
         use_cache()
 
-        def block(key_data: UInt32[Any, "lanes 2"], lanes: dict[str, Any]) -> dict[str, Any]:
+        def cells(key_data: UInt32[Any, "lanes 2"], lanes: dict[str, Any]) -> dict[str, Any]:
             keys_ = jax.random.wrap_key_data(key_data, impl=keys.fusable_threefry)
             return jax.vmap(lambda key, lane: dict(cell(key, **lane)))(keys_, lanes)
 
-        jitted = jax.jit(block, compiler_options=compiler_options())
         lanes = {name: numbers[np.zeros(width, int)] for name, numbers in values.items()}
         arguments = (_key_data(np.zeros(width, int)), lanes)
-        trace = jitted.trace(*arguments)
+        closed, shapes = jax.make_jaxpr(cells, return_shape=True)(*arguments)
+        program = core.jaxpr_as_fun(sequential(closed))
+
+        def run_lanes(key_data: UInt32[Any, "lanes 2"], lanes: dict[str, Any]) -> dict[str, Any]:
+            outputs = program(*jax.tree.leaves((key_data, lanes)))
+            return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+        jitted = jax.jit(run_lanes, compiler_options=compiler_options())
         self.width = width
         self.wide_floats = jnp.result_type(float) == jnp.float64
-        self.steps = _longest_loop(trace.jaxpr.jaxpr)
-        self._alone = not _LAPACK.isdisjoint(_primitives(trace.jaxpr.jaxpr))
+        self.steps = _longest_loop(closed.jaxpr)
         self.outputs = {
             name: jax.ShapeDtypeStruct(output.shape[1:], output.dtype)
-            for name, output in trace.out_info.items()
+            for name, output in shapes.items()
         }
         self.identity: dict[str, str] | None = None
         self._exported: export.Exported | None = None
-        call: Callable[..., Any] = block
+        call: Callable[..., Any] = run_lanes
         with contextlib.suppress(NotImplementedError, ValueError):  # calls back to Python
             # What is compiled here is what other machines are sent, to the letter.
-            self._exported = None if trace.jaxpr.effects else export.export(jitted)(*arguments)
+            self._exported = None if closed.effects else export.export(jitted)(*arguments)
         if self._exported is not None:
             call = self._exported.call
             with mlir.make_ir_context():  # as text, to leave out where it stands in files
@@ -118,25 +118,21 @@ class Program:
         self._call = call
         self._arguments = arguments
         self._compiled: dict[int, Any] = {}  # by the position of the device
-        self._locks = [threading.Lock() for _ in jax.local_devices()]
+        self._locks = [threading.Lock() for _ in devices()]
         self._on(0)  # here, where an error ends the sweep before it starts
 
     def __call__(self, number: int, seeds: Int[np.ndarray, " lanes"], lanes: Values) -> Answer:
         """Run the `number`-th block of a sweep on this machine and wait for it."""
         position = number % len(self._locks)
         with jax.enable_x64(self.wide_floats):  # a setting of each thread
-            device = jax.local_devices()[position]
-            arguments = jax.device_put((_key_data(seeds), dict(lanes)), device)
+            arguments = jax.device_put((_key_data(seeds), dict(lanes)), devices()[position])
             return Answer(jax.device_get(self._on(position)(*arguments)), {})
 
     @property
     def workers(self) -> int:
         """Blocks that run at once here: one a device, but one a core of a single CPU device."""
-        devices = jax.local_devices()
-        if self._alone and devices[0].platform == "cpu":
-            return 1
-        if len(devices) > 1 or devices[0].platform != "cpu":
-            return len(devices)
+        if len(devices()) > 1 or jax.default_backend() != "cpu":
+            return len(devices())
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
@@ -145,7 +141,7 @@ class Program:
         """The executable of one device, compiled by the first thread that needs it."""
         with self._locks[position]:
             if position not in self._compiled:
-                arguments = jax.device_put(self._arguments, jax.local_devices()[position])
+                arguments = jax.device_put(self._arguments, devices()[position])
                 jitted = jax.jit(self._call, compiler_options=compiler_options())
                 self._compiled[position] = jitted.lower(*arguments).compile()
             return self._compiled[position]
@@ -164,12 +160,13 @@ class Program:
         return bytes(self._exported.serialize())
 
 
+@one_blas_thread()
 def call(
     program: bytes, wide_floats: bool, seeds: Int[np.ndarray, " lanes"], lanes: Values
 ) -> Answer:
     """Run one block of `Program.portable`, on whatever machine this is called."""
     with jax.enable_x64(wide_floats):
-        arguments = (_key_data(seeds), dict(lanes))
+        arguments = jax.device_put((_key_data(seeds), dict(lanes)), devices()[0])
         outputs = _loaded(program, wide_floats)(*arguments)
         return Answer(jax.device_get(outputs), environment())
 
@@ -185,7 +182,7 @@ def environment() -> dict[str, str]:
     ]
     return {
         "versions": " ".join(f"{name}={metadata.version(name)}" for name in packages),
-        "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
+        "device": f"{jax.default_backend()} {devices()[0].device_kind}",
         "processor": processor(),
         "compiler options": json.dumps(compiler_options()),
         "XLA_FLAGS": " ".join(flags),
@@ -224,6 +221,7 @@ def _largest(jaxpr: core.Jaxpr) -> int:
     return max([0, *outputs, *inner])
 
 
+@one_blas_thread()
 def run(
     program: Program,
     seeds: Int[np.ndarray, " lanes"],
@@ -352,11 +350,6 @@ def _explained(error: BaseException, width: int) -> BlockError:
 def _key_data(seeds: Int[np.ndarray, " lanes"]) -> UInt32[np.ndarray, "lanes 2"]:
     """The data of `jax.random.key(seed)` for each seed."""
     return np.stack([np.asarray(seeds) >> 32, np.asarray(seeds) & 0xFFFFFFFF], 1).astype(np.uint32)
-
-
-def _primitives(jaxpr: core.Jaxpr) -> set[str]:
-    inner = [_primitives(sub) for eqn in jaxpr.eqns for sub in core.jaxprs_in_params(eqn.params)]
-    return {eqn.primitive.name for eqn in jaxpr.eqns}.union(*inner)
 
 
 def _bytes(kind: Any) -> int:

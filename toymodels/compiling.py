@@ -11,6 +11,8 @@ import numpy as np
 import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
+from toymodels.decompositions import one_at_a_time
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -34,13 +36,15 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     """`jax.jit` with the engine's compiler options: a single run at the speed of a sweep.
 
     XLA heeds options on the outermost `jit` alone, so `train` never jits: wrap the whole
-    cell, or hand it to `sweep`. Compiled programs are kept on disk; see `use_cache`.
+    cell, or hand it to `sweep`. Decompositions of a batch become loops over its matrices, for
+    those of `jax.jit` can wait for each other for ever; see `decompositions`. Compiled programs
+    are kept on disk; see `use_cache`.
 
     Args:
         function: pure, of arrays and keys. Compiled once per shape, as by `jax.jit`.
     """
     use_cache()
-    return jax.jit(function, compiler_options=compiler_options())
+    return jax.jit(one_at_a_time(function), compiler_options=compiler_options())
 
 
 def use_cache() -> None:
