@@ -2,13 +2,15 @@
 
 import functools
 import os
+import threading
 from collections.abc import Sequence
 
 import jax
 from jaxlib import xla_client
 
+_lock = threading.Lock()  # two clients would be made by two threads that ask at once
 
-@functools.cache
+
 def devices() -> Sequence[jax.Device]:
     """The accelerators of this process; on a CPU, devices that use one thread for each program.
 
@@ -18,6 +20,12 @@ def devices() -> Sequence[jax.Device]:
     runs a program in the thread that calls it, from the first step to the last: many threads
     run many programs side by side, and none waits for another.
     """
+    with _lock:
+        return _devices()
+
+
+@functools.cache
+def _devices() -> Sequence[jax.Device]:
     if jax.default_backend() != "cpu":
         return jax.local_devices()
     # The number of threads is read from these variables, once, when the client is made.
