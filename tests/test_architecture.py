@@ -104,7 +104,7 @@ MAY_IMPORT = {
     "analysis.inputs": {"errors"},
     "analysis.units": set(),
     "analysis.geometry": {"analysis.inputs", "analysis.units", "checks"},
-    "analysis.learning_coefficient": {"checks", "errors"},
+    "analysis.learning_coefficient": {"analysis.inputs", "checks", "errors"},
     "analysis.superposition": {
         "analysis.geometry",
         "analysis.inputs",

@@ -239,3 +239,16 @@ def test_bad_input_is_refused(loss, params, numbers, message):
     sizes = {"chains": 2, "warmup": 1, "steps": 1, "leapfrog": 1}
     with pytest.raises(ValueError, match=message):
         learning_coefficient(jax.random.key(0), loss, params, **{**NUMBERS, **sizes, **numbers})
+
+
+def test_nothing_is_known_at_parameters_that_diverged():
+    """Traced, as in a sweep; every step from there is refused, as from a wall."""
+
+    @jax.jit
+    def run(params):
+        numbers = {"inverse_temperature": 1e3, "localization": 1.0, "chains": 2}
+        sizes = {"warmup": 2, "steps": 2, "leapfrog": 1}
+        key, loss = jax.random.key(0), lambda w: jnp.sum(w**2)
+        return learning_coefficient(key, loss, params, **numbers, **sizes)
+
+    assert np.isnan(run(jnp.array([1.0, jnp.nan]))).all()

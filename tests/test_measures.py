@@ -247,6 +247,32 @@ def test_numbers_are_no_labels(labels):
         inspect.unwrap(dictionaries.firing)(LATENTS, FEATURES, MATCHING)
 
 
+@every_measure
+def test_half_precision_is_widened(name):
+    _, arrays, _ = TAKING_ARRAYS[name]
+    expected = measured(name, [array.astype(np.float32) for array in arrays])
+    for dtype in (jnp.float16, jnp.bfloat16):  # which hold these whole numbers exactly
+        actual = measured(name, [jnp.asarray(array, dtype) for array in arrays])
+        if name == "polytopes.identify":
+            assert actual == expected
+        else:
+            np.testing.assert_array_equal(numbers(actual), numbers(expected))
+
+
+def test_a_list_is_an_array():
+    np.testing.assert_array_equal(inspect.unwrap(geometry.feature_norms)([[3, 0], [4, 0]]), [5, 0])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_of_nothing_there_is_nothing(shape):
+    nothing = jnp.zeros(shape)
+    assert geometry.num_represented(nothing) == 0
+    assert geometry.feature_dimensionality(nothing).sum() == 0
+    assert neurons.code(nothing) == (0, 0, shape[0])
+    assert polytopes.identify(nothing).components == ()
+    assert superposition.participation_ratio(nothing) == 0
+
+
 def test_a_labelled_array_of_one_model_is_an_array():
     labelled = xr.DataArray(WEIGHTS.astype(np.float32), dims=("hidden", "feature"))
     actual = inspect.unwrap(geometry.feature_norms)(labelled)

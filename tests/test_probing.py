@@ -1,5 +1,6 @@
 """Probes against scikit-learn, their invariances, and what no probe can do."""
 
+import inspect
 import itertools
 from functools import partial
 
@@ -462,3 +463,16 @@ def test_what_does_not_fit_is_refused():
         probing.scores(probing.Probe(jnp.ones(3), jnp.zeros(())), jnp.ones((4, 2)))
     with pytest.raises(errors.InputError, match="noise is 0"):
         probing.decoding_directions(jnp.ones((2, 3)), jnp.ones(3), noise=0.0)
+
+
+def test_auroc_has_the_precision_of_the_scores(x64):
+    random = np.random.default_rng(0)
+    labels, values = random.random(1000) < 0.3, random.normal(size=1000)
+    actual = probing.auroc(jnp.asarray(values), jnp.asarray(labels))
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, roc_auc_score(labels, values), rtol=1e-14)
+    # Counts of some thousand examples are beyond half precision.
+    half, truth = jnp.arange(4000) % 7, jnp.arange(4000) % 2 == 0
+    expected = roc_auc_score(np.asarray(truth), np.asarray(half))
+    actual = inspect.unwrap(probing.auroc)(half.astype(jnp.float16), truth)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)

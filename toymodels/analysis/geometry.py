@@ -106,7 +106,7 @@ def feature_dimensionality(
     weights = inputs.floats("weights", weights, rank=2)
     scaled, scale = _scaled_columns(weights)
     overlaps = _overlaps(weights)
-    unit = units.power_of_two(jnp.max(jnp.abs(overlaps), axis=1))
+    unit = units.power_of_two(jnp.max(jnp.abs(overlaps), axis=1, initial=0.0))
     shared = jnp.sum((overlaps / unit[:, None]) ** 2, axis=1)
     squared_norms = jnp.sum(scaled**2, axis=0) * (scale / unit) ** 2
     return squared_norms / jnp.where(shared > 0, shared, 1.0)
@@ -129,7 +129,7 @@ def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Arra
     norms = feature_norms(weights)
     directions = weights / jnp.where(norms > 0, norms, 1.0)[None, :]
     # Whatever the scale, F neither overflows nor underflows.
-    longest = jnp.max(norms)
+    longest = jnp.max(norms, initial=0.0)
     scaled = weights / jnp.where(longest > 0, longest, 1.0)
     moved = scaled @ (scaled.T @ directions)
     residual = moved - directions * jnp.sum(directions * moved, axis=0)[None, :]

@@ -15,7 +15,7 @@ from toymodels.errors import InputError
 
 
 def floats(name: str, value: Any, *, rank: int) -> Float[Array, "..."]:
-    """The array in floating point, in its own precision if it has one.
+    """The array in floating point: in its own precision, but at least in that of 32 bits.
 
     Args:
         name: what it is, as the user knows it.
@@ -34,7 +34,9 @@ def floats(name: str, value: Any, *, rank: int) -> Float[Array, "..."]:
         )
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise InputError(f"{name} holds complex numbers ({array.dtype}): give real ones")
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(float)
+    return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)
 
 
 def labels(name: str, value: Any, *, rank: int) -> Bool[Array, "..."]:

@@ -22,6 +22,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from toymodels import checks
+from toymodels.analysis import inputs
 from toymodels.errors import InputError
 
 __all__ = ["Estimate", "learning_coefficient"]
@@ -186,12 +187,14 @@ def learning_coefficient(
     begin = (state, size, jnp.zeros(chains, center.dtype), zero, zero)
     (_, _, total, accepted, lowest), _ = lax.scan(step, begin, jnp.arange(warmup + steps))
     estimates = inverse_temperature * total / steps
-    return Estimate(
+    estimate = Estimate(
         coefficient=estimates.mean(),
         standard_error=estimates.std(ddof=1) / chains**0.5,
         acceptance=accepted / steps,
         lowest=lowest,
     )
+    # Chains that begin where the loss is NaN refuse every step, which looks like a flat loss.
+    return Estimate(*(inputs.unless_missing(part, least, slope) for part in estimate))
 
 
 def _check_finite(least: Array, slope: Array) -> None:

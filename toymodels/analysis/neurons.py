@@ -53,7 +53,7 @@ def _served(
     weights: Float[Array, "neurons features"], threshold: Float[Array, ""] | float
 ) -> Bool[Array, "neurons features"]:
     sizes = jnp.abs(weights)
-    return sizes > threshold * jnp.max(sizes, axis=1, keepdims=True)
+    return sizes > threshold * jnp.max(sizes, axis=1, keepdims=True, initial=0.0)
 
 
 def rescaled(
@@ -74,7 +74,7 @@ def rescaled(
     weights_in = inputs.floats("weights_in", weights_in, rank=2)
     weights_out = inputs.floats("weights_out", weights_out, rank=2)
     checks.same_size("neurons", weights_in=weights_in.shape[0], weights_out=weights_out.shape[1])
-    largest = jnp.max(jnp.abs(weights_in), axis=1)
+    largest = jnp.max(jnp.abs(weights_in), axis=1, initial=0.0)
     scale = jnp.where(largest == 0, 1.0, largest)  # NaN stays NaN
     return weights_in / scale[:, None], weights_out * scale[None, :]
 
@@ -116,7 +116,7 @@ def code_words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neuron
 def _words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neurons features"]:
     drive = jnp.maximum(weights, 0.0)
     represented = jnp.sum(drive**2, axis=0, keepdims=True) > 1 / 2
-    return represented & (drive > jnp.max(drive, axis=0, keepdims=True) / 2)
+    return represented & (drive > jnp.max(drive, axis=0, keepdims=True, initial=0.0) / 2)
 
 
 def monosemantic(weights: Float[Array, "neurons features"]) -> Bool[Array, " neurons"]:

@@ -121,7 +121,7 @@ def squared_neuron_polysemanticity(
         feature, or several alike.
     """
     weights = inputs.floats("weights", weights, rank=2)
-    largest = jnp.max(jnp.abs(weights), axis=1, keepdims=True)
+    largest = jnp.max(jnp.abs(weights), axis=1, keepdims=True, initial=0.0)
     # Divided before it is squared: small weights would underflow.
     return _share_of_the_others((weights / jnp.where(largest > 0, largest, 1.0)) ** 2)
 
@@ -196,7 +196,7 @@ def participation_ratio(weights: Float[Array, "hidden features"]) -> Float[Array
         As `effective_rank`, and less sensitive to small directions.
     """
     weights = inputs.floats("weights", weights, rank=2)
-    largest = jnp.max(jnp.abs(weights))
+    largest = jnp.max(jnp.abs(weights), initial=0.0)
     scaled = weights / jnp.where(largest > 0, largest, 1.0)  # fourth powers would underflow
     potential = jnp.sum(geometry.gram(scaled) ** 2)
     return jnp.sum(scaled**2) ** 2 / jnp.where(potential > 0, potential, 1.0)
@@ -347,5 +347,5 @@ def _without_diagonal(
 
 def _share_of_the_others(amounts: Float[Array, "neurons features"]) -> Float[Array, " neurons"]:
     total = jnp.sum(amounts, axis=1)
-    others = total - jnp.max(amounts, axis=1)
+    others = total - jnp.max(amounts, axis=1, initial=0.0)
     return others / jnp.where(total > 0, total, 1.0)
