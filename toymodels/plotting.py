@@ -93,7 +93,7 @@ class NotebookFigure(Figure):
 
 def figure(
     rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (5.0, 3.5), **subplots: Any
-) -> tuple[Figure, Any]:
+) -> tuple[NotebookFigure, Any]:
     """A figure, which a notebook shows, with its axes as `Figure.subplots` gives them.
 
     Args:
@@ -133,7 +133,7 @@ def log_image(
     Raises:
         ValueError: other dimensions than these; coordinates without a logarithm.
     """
-    if not isinstance(values, xr.DataArray):
+    if not isinstance(values, xr.DataArray):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
             f"values is a {type(values).__name__}: give an xarray.DataArray, whose dimensions say "
             "which one is x and which is y"
@@ -152,7 +152,7 @@ def log_image(
     edges = [_log_edges(values, name) for name in (x, y)]
     cells = values.sortby([x, y]).transpose(y, x, *channels).values
     if channels:
-        missing = np.isnan(cells).any(axis=-1)
+        missing: Any = np.isnan(cells).any(axis=-1)
         opaque = cells[..., 3] if cells.shape[-1] == 4 else np.ones(missing.shape)
         cells = np.concatenate([cells[..., :3], opaque[..., None]], axis=-1)
         cells = np.where(missing[..., None], 0.0, cells)
@@ -175,9 +175,7 @@ def _log_edges(values: xr.DataArray, name: str) -> Shaped[np.ndarray, " edges"]:
     )
 
 
-def norm_and_superposition(
-    norm: Shaped[Any, "*cells"], superposition: Shaped[Any, "*cells"]
-) -> Any:
+def norm_and_superposition(norm: Any, superposition: Any) -> Any:
     """The paper's two-dimensional colour: grey to blue with the norm, to red with superposition.
 
     Args:
@@ -221,7 +219,7 @@ def norm_and_superposition_legend(axes: Axes) -> None:
     axes.text(0.96, 0.93, "antipodal", va="center", ha="right", color="white")
 
 
-def phase_colors(phase: Shaped[Any, "*cells"]) -> Any:
+def phase_colors(phase: Any) -> Any:
     """The paper's colours of the phases of `toymodels.theory.phases.Phase`.
 
     Args:
