@@ -134,8 +134,10 @@ MAY_IMPORT = {
     "library": {"errors"},
     "claims": {"files", "errors"},
     "experiment": {"claims", "cli", "library", "errors"},
-    "runs": {"blocks", "claims", "experiment", "files", "plotting", "sweeps", "errors"},
-    "cli": {"claims", "experiment", "files", "library", "runs", "store", "errors"},
+    "saving": {"claims", "files", "errors"},
+    "runs": {"blocks", "claims", "experiment", "files", "plotting", "saving", "sweeps", "errors"},
+    "flags": {"experiment", "errors"},
+    "cli": {"claims", "experiment", "files", "flags", "library", "runs", "store", "errors"},
     "skeleton": {"experiment", "plotting"},
 }
 

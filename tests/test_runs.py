@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 
 import toymodels as tm
-from toymodels import claims, cli, experiment, files, library, runs
+from toymodels import claims, cli, experiment, files, library, runs, saving
 from toymodels.claims import Claim, Kind
 
 HEAD = """
@@ -121,9 +121,10 @@ def test_every_set_of_fields_has_a_name_of_its_own():
     assert toymodels("run", "tiny", "--words", "a", "b c") == 0
     assert toymodels("run", "tiny", "--words", "a b", "c") == 0
     assert toymodels("run", "tiny", "--words", "x" * 300) == 0
+    assert toymodels("run", "tiny", "--words", "adam", "sgd") == 0
     names = {path.name for path in Path("results").glob("*.nc")}
-    assert len(names) == 5
-    assert "tiny_two=3.0.nc" in names
+    assert len(names) == 6
+    assert {"tiny_two=3.0.nc", "tiny_words=adam,sgd.nc"} <= names
     assert max(map(len, names)) < 120
     assert not Path("figures").exists()
 
@@ -283,11 +284,11 @@ def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(number):
     default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
     signal.signal(number, default)
     try:
-        with pytest.raises(KeyboardInterrupt), runs._signals(signal.default_int_handler):
+        with pytest.raises(KeyboardInterrupt), saving.signals(signal.default_int_handler):
             os.kill(os.getpid(), number)
         assert signal.getsignal(number) == default
         signal.signal(number, signal.SIG_IGN)  # as nohup does
-        with runs._signals(signal.default_int_handler):
+        with saving.signals(signal.default_int_handler):
             os.kill(os.getpid(), number)
     finally:
         signal.signal(number, before)

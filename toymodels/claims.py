@@ -114,10 +114,13 @@ class Claim:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Claim":
         """The inverse of `to_json`; files from before there were kinds are read as well."""
+        changed: dict[str, Any] = {
+            "measured": float("nan") if fields["measured"] is None else fields["measured"],
+            "bound": Bound(fields["bound"]),
+            "kind": Kind(fields["kind"]) if fields.get("kind") else None,
+        }
         rest = {name: value for name, value in fields.items() if name != "holds"}
-        measured = float("nan") if fields["measured"] is None else fields["measured"]
-        kind = Kind(fields["kind"]) if fields.get("kind") else None
-        return cls(**{**rest, "measured": measured, "bound": Bound(fields["bound"]), "kind": kind})
+        return cls(**{**rest, **changed})
 
 
 def read(folder: Path) -> dict[str, list[Claim]]:

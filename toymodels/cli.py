@@ -5,12 +5,9 @@ Nothing heavy is imported before it is needed, so that `--help` answers at once.
 
 import argparse
 import contextlib
-import dataclasses
 import glob
-import hashlib
 import io
 import itertools
-import json
 import os
 import re
 import shlex
@@ -18,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,8 +24,6 @@ from rich.table import Table
 import toymodels
 from toymodels import files, library
 from toymodels.errors import InputError
-
-_OWN_FLAGS = {"out", "store", "smoke", "paper", "help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,10 +68,10 @@ def _command(words: Sequence[str]) -> None:
         near = library.near(command, commands, there_are)
         raise InputError(f"no command {command!r}: {near}")
     # What follows the name of an experiment are flags of its own.
-    known, flags = (words[:2], words[2:]) if command == "run" else (words or ["--help"], None)
+    known, own = (words[:2], words[2:]) if command == "run" else (words or ["--help"], None)
     values = vars(parser.parse_args(known))
-    if flags is not None:
-        values["flags"] = flags
+    if own is not None:
+        values["words"] = own
     values.pop("do")(**values)
 
 
@@ -199,10 +194,10 @@ def _print_experiments(title: str, paths: Sequence[Path], project: Path) -> None
     Console().print(table)
 
 
-def _run(name: str, flags: Sequence[str]) -> None:
+def _run(name: str, words: Sequence[str]) -> None:
     path = library.find(name)
-    scales = {flag[2:] for flag in flags if flag in ("--smoke", "--paper")}
-    rest = [flag for flag in flags if flag not in ("--smoke", "--paper")]
+    scales = {word[2:] for word in words if word in ("--smoke", "--paper")}
+    rest = [word for word in words if word not in ("--smoke", "--paper")]
     known = library.bound_names(path)
     possible = [scale for scale in ("smoke", "paper") if {scale.upper(), "*"} & known]
     # Before the imports of the file, which take seconds.
@@ -210,20 +205,20 @@ def _run(name: str, flags: Sequence[str]) -> None:
         raise InputError(f"{path} runs at one scale of: {', '.join(['default', *possible])}")
     scale = next(iter(scales), "default")
 
-    from toymodels import experiment, runs
+    from toymodels import experiment, flags, runs
 
     loaded = experiment.load(path)
     if scale not in loaded.scales:
         raise InputError(f"{path} runs at one scale of: {', '.join(loaded.scales)}")
     start = loaded.scales[scale]
-    config, out, store = _options(loaded, start, rest)
-    changed = _differences(start, config)
-    name = "_".join([path.stem, *([] if scale == "default" else [scale]), *_in_a_name(changed)])
+    config, out, store = flags.parse(loaded, start, rest)
+    changed = flags.differences(start, config)
+    parts = [path.stem, *([] if scale == "default" else [scale]), *flags.in_a_name(changed)]
     published = scale != "smoke" and not changed
     holds = runs.execute(
         loaded,
         config,
-        name=name,
+        name="_".join(parts),
         data=out or Path("results"),
         figures=out or Path("figures" if published else "results"),
         store=store,
@@ -231,72 +226,6 @@ def _run(name: str, flags: Sequence[str]) -> None:
     )
     if not holds:
         raise SystemExit(3)
-
-
-def _options(loaded: Any, start: Any, flags: Sequence[str]) -> tuple[Any, Path | None, Path | None]:
-    """The config, and the options `--out` and `--store`, from the flags of a run."""
-    import tyro
-
-    taken = sorted(_OWN_FLAGS & {field.name for field in dataclasses.fields(loaded.config)})
-    if taken:
-        raise InputError(
-            f"Config in {loaded.path} has a field {taken[0]!r}, but --{taken[0]} is a flag of "
-            "`toymodels run`: rename the field"
-        )
-    out = "folder for all files; the default is figures/ for the figure of the defaults of the "
-    out += "file, results/ for the rest"
-    store = "file that keeps finished cells: a run that was stopped goes on from there"
-    options = dataclasses.make_dataclass(
-        "Options",
-        [
-            (
-                "config",
-                tyro.conf.OmitArgPrefixes[loaded.config],
-                dataclasses.field(default_factory=lambda: start),
-            ),
-            (
-                "out",
-                Annotated[Path | None, tyro.conf.arg(help=out)],
-                dataclasses.field(default=None),
-            ),
-            (
-                "store",
-                Annotated[Path | None, tyro.conf.arg(help=store)],
-                dataclasses.field(default=None),
-            ),
-        ],
-    )
-    parsed: Any = tyro.cli(
-        options,
-        args=flags,
-        prog=f"toymodels run {shlex.quote(str(loaded.path))}",
-        description=f"{loaded.title}\n\nRuns at one scale of: {', '.join(loaded.scales)} "
-        "(--smoke, --paper). The options are the fields of its Config.",
-    )
-    return parsed.config, parsed.out, parsed.store
-
-
-def _differences(start: Any, config: Any) -> dict[str, str]:
-    """The fields of a config that differ from those it started from, as JSON."""
-    before, after = (
-        {name: _compact(value) for name, value in dataclasses.asdict(each).items()}
-        for each in (start, config)
-    )
-    return {name: value for name, value in after.items() if value != before[name]}
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, default=str, separators=(",", ":"))
-
-
-def _in_a_name(changed: dict[str, str]) -> list[str]:
-    """Changed fields as parts of the name of a file: each set of values has a name of its own."""
-    parts = [f"{name}={value.strip('[]')}" for name, value in changed.items()]
-    together = "_".join(parts)  # no value has "_", so that no two sets of fields read alike
-    if re.fullmatch(r"(\w+=[A-Za-z0-9.,+-]+_?)*", together) and len(together) <= 80:
-        return parts
-    text = json.dumps(changed, sort_keys=True)
-    return [f"custom-{hashlib.sha256(text.encode()).hexdigest()[:8]}"]
 
 
 def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[str]) -> None:

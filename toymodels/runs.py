@@ -9,16 +9,13 @@ import dataclasses
 import inspect
 import json
 import os
-import pickle
 import platform
 import shlex
 import signal
 import subprocess
-import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ import xarray as xr
 from rich.console import Console
 
 from toymodels import claims as claims_
-from toymodels import files
+from toymodels import files, saving
 from toymodels.blocks import environment
 from toymodels.claims import Claim
 from toymodels.errors import InputError
@@ -76,7 +73,7 @@ def execute(
     saved, partial = data / f"{name}.nc", data / f"{name}.partial.nc"
     for path in (saved, partial, *_written(figures, name, FORMATS)):
         files.check_writable(path)
-        _check_ours(path)
+        saving.check_ours(path)
     if store and "store" not in inspect.signature(experiment.run).parameters:
         raise InputError(
             f"run of {experiment.name} cannot resume: give it a keyword `store` and hand that to "
@@ -92,27 +89,27 @@ def execute(
     }
     started = time.perf_counter()
     try:
-        with _signals(signal.default_int_handler):
+        with saving.signals(signal.default_int_handler):
             results = experiment.run(config, store=store) if store else experiment.run(config)
     except (SweepInterrupted, SweepError) as stop:
         stop.results.attrs.update(attributes)
-        _say(str(stop))
-        kept = _save(stop.results, partial)
-        _say(f"saved: {kept}")
+        saving.say(str(stop))
+        kept = saving.save(stop.results, partial)
+        saving.say(f"saved: {kept}")
         if not store:
-            _say("with --store FILE a run that is started again goes on where it stopped")
+            saving.say("with --store FILE a run that is started again goes on where it stopped")
         raise SystemExit(130 if isinstance(stop, SweepInterrupted) else 1) from None
     if results is None:
         raise InputError(f"run of {experiment.path} returns None: return the results")
     if isinstance(results, xr.Dataset):
         results.attrs = {**environment(), **results.attrs, **attributes}
         results.attrs["seconds"] = round(time.perf_counter() - started, 1)
-    kept = _save(results, saved)
+    kept = saving.save(results, saved)
     if kept != saved:
         if kept.suffix == ".nc":
-            _say(_how_to_go_on(experiment, kept, figures))
+            saving.say(_how_to_go_on(experiment, kept, figures))
         else:
-            _say(f"what run returned is kept in {kept}: read it with pickle.load, mend run")
+            saving.say(f"what run returned is kept in {kept}: read it with pickle.load, mend run")
         raise SystemExit(1)
     return draw(experiment, saved, folder=figures)
 
@@ -146,8 +143,8 @@ def draw(
     name = file.name.removesuffix(".nc")
     for path in _written(folder, name, formats):
         files.check_writable(path)
-        _check_ours(path)
-    results = _load(file)
+        saving.check_ours(path)
+    results = saving.load(file)
     try:
         checked = _check(experiment, results)
         figures = _draw(experiment, results, folder / name, formats)
@@ -157,7 +154,7 @@ def draw(
     except InputError as error:
         raise InputError(f"{error}; {_how_to_go_on(experiment, file, folder)}") from error
     except (Exception, KeyboardInterrupt) as error:
-        _say(traceback.format_exc().rstrip(), _how_to_go_on(experiment, file, folder))
+        saving.say(traceback.format_exc().rstrip(), _how_to_go_on(experiment, file, folder))
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from error
     smoke = record["scale"] == "smoke"
     title = f"{name}, {float(record.get('seconds', 'nan')):.0f} s"
@@ -166,7 +163,7 @@ def draw(
     if checked:
         with contextlib.suppress(OSError, SystemExit):
             claims_.show(title, checked, Console(stderr=True))
-    _say(f"results: {file}", *(f"figure: {figure}" for figure in figures[:1]))
+    saving.say(f"results: {file}", *(f"figure: {figure}" for figure in figures[:1]))
     return smoke or all(claim.holds for claim in checked)
 
 
@@ -174,69 +171,6 @@ def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """What `draw` writes."""
     suffixes = ("json", *formats)
     return [*(folder / f"{name}.{suffix}" for suffix in suffixes), folder / "CLAIMS.md"]
-
-
-def _check_ours(path: Path) -> None:
-    """A file of somebody else that has the name of one of ours is not written over."""
-    ours = True
-    # What is missing or broken is nobody's loss, and what is locked will be replaced, not changed.
-    with contextlib.suppress(OSError, ValueError):
-        match path.suffix:
-            case ".nc":
-                with path.open("rb") as file:
-                    ours = file.read(8) in (b"", b"\x89HDF\r\n\x1a\n")
-                with xr.open_dataset(path, engine="h5netcdf") as results:
-                    ours = "config" in results.attrs
-            case ".json":
-                ours = claims_.is_record(json.loads(files.read(path)))
-            case ".md":
-                ours = files.read(path).startswith(claims_.HEADING)
-            case _:
-                pass
-    if not ours:
-        raise InputError(
-            f"{path} is not of toymodels: move it, or choose another folder with --out"
-        )
-
-
-def _save(results: Any, path: Path) -> Path:
-    """Save results as netCDF, in another form or place where that fails, and say where they are."""
-    with _signals(signal.SIG_IGN):  # a second Ctrl-C must not cost them
-        try:
-            contents = _netcdf(results)
-        except Exception as error:
-            _say(f"{path} cannot be written: {type(error).__name__}: {error}")
-            contents, path = pickle.dumps(results), path.with_suffix(".pickle")
-        try:
-            files.write(path, contents)
-            return path
-        except OSError as error:
-            _say(f"{path} cannot be written: {error}")
-            failure = error
-        for folder in (tempfile.gettempdir, Path.home):
-            with contextlib.suppress(OSError, RuntimeError):
-                place = Path(tempfile.mkdtemp(prefix="toymodels-", dir=folder())) / path.name
-                files.write(place, contents)
-                return place
-        raise failure
-
-
-def _netcdf(results: Any) -> bytes:
-    if not isinstance(results, xr.Dataset):
-        raise TypeError(f"run returns {type(results).__name__}: return an xarray.Dataset")
-    # In memory, for HDF5 that meets a full disk ends the process with a segmentation fault.
-    return bytes(results.to_netcdf(engine="h5netcdf"))
-
-
-def _load(file: Path) -> xr.Dataset:
-    try:
-        return xr.load_dataset(file, engine="h5netcdf")
-    except FileNotFoundError as error:
-        raise InputError(f"{file} does not exist: run the experiment first") from error
-    except Exception as error:
-        raise InputError(
-            f"{file} cannot be read as results: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _check(experiment: Experiment, results: xr.Dataset) -> list[Claim]:
@@ -308,35 +242,6 @@ def _list_claims(folder: Path) -> None:
 def _how_to_go_on(experiment: Experiment, file: Path, folder: Path) -> str:
     words = ["toymodels", "draw", experiment.path, "--from", file, "--out", folder]
     return f"the results are kept in {file}; to go on: {shlex.join(map(str, words))}"
-
-
-def _say(*lines: str) -> None:
-    """Print on standard error; a terminal that has gone away must not cost results."""
-    with contextlib.suppress(OSError, SystemExit):  # rich makes an exit of a closed pipe
-        for line in lines:
-            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _signals(handler: Any) -> Generator[None]:
-    """Handle what stops a process, where the user or `nohup` has not chosen otherwise.
-
-    With the handler of Ctrl-C, a closed terminal and `kill` stop a sweep as Ctrl-C does, so
-    that what was finished is saved.
-    """
-    names = ("SIGINT", "SIGHUP", "SIGTERM")  # Windows has no SIGHUP
-    numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
-    defaults = (signal.SIG_DFL, signal.default_int_handler)
-    before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) in defaults}
-    for number in before:
-        signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 def _commit(folder: Path) -> str:

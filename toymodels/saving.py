@@ -1,0 +1,110 @@
+"""Results of a run on disk: saved whole, in another form or place where that fails, and read."""
+
+import contextlib
+import json
+import pickle
+import signal
+import tempfile
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from rich.console import Console
+
+from toymodels import claims, files
+from toymodels.errors import InputError
+
+
+def check_ours(path: Path) -> None:
+    """A file of somebody else that has the name of one of ours is not written over."""
+    ours = True
+    # What is missing or broken is nobody's loss, and what is locked will be replaced, not changed.
+    with contextlib.suppress(OSError, ValueError):
+        match path.suffix:
+            case ".nc":
+                with path.open("rb") as file:
+                    ours = file.read(8) in (b"", b"\x89HDF\r\n\x1a\n")
+                with xr.open_dataset(path, engine="h5netcdf") as results:
+                    ours = "config" in results.attrs
+            case ".json":
+                ours = claims.is_record(json.loads(files.read(path)))
+            case ".md":
+                ours = files.read(path).startswith(claims.HEADING)
+            case _:
+                pass
+    if not ours:
+        raise InputError(
+            f"{path} is not of toymodels: move it, or choose another folder with --out"
+        )
+
+
+def save(results: Any, path: Path) -> Path:
+    """Save results as netCDF, in another form or place where that fails, and say where they are."""
+    with signals(signal.SIG_IGN):  # a second Ctrl-C must not cost them
+        try:
+            contents = _netcdf(results)
+        except Exception as error:
+            say(f"{path} cannot be written: {type(error).__name__}: {error}")
+            contents, path = pickle.dumps(results), path.with_suffix(".pickle")
+        try:
+            files.write(path, contents)
+            return path
+        except OSError as error:
+            say(f"{path} cannot be written: {error}")
+            failure = error
+        for folder in (tempfile.gettempdir, Path.home):
+            with contextlib.suppress(OSError, RuntimeError):
+                place = Path(tempfile.mkdtemp(prefix="toymodels-", dir=folder())) / path.name
+                files.write(place, contents)
+                return place
+        raise failure
+
+
+def load(file: Path) -> xr.Dataset:
+    """Read saved results; a ValueError in one line if `file` holds none."""
+    try:
+        return xr.load_dataset(file, engine="h5netcdf")
+    except FileNotFoundError as error:
+        raise InputError(f"{file} does not exist: run the experiment first") from error
+    except Exception as error:
+        raise InputError(
+            f"{file} cannot be read as results: {type(error).__name__}: {error}"
+        ) from error
+
+
+def say(*lines: str) -> None:
+    """Print on standard error; a terminal that has gone away must not cost results."""
+    with contextlib.suppress(OSError, SystemExit):  # rich makes an exit of a closed pipe
+        for line in lines:
+            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def signals(handler: Any) -> Generator[None]:
+    """Handle what stops a process, where the user or `nohup` has not chosen otherwise.
+
+    With the handler of Ctrl-C, a closed terminal and `kill` stop a sweep as Ctrl-C does, so
+    that what was finished is saved.
+    """
+    names = ("SIGINT", "SIGHUP", "SIGTERM")  # Windows has no SIGHUP
+    numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) in defaults}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _netcdf(results: Any) -> bytes:
+    if not isinstance(results, xr.Dataset):
+        raise TypeError(f"run returns {type(results).__name__}: return an xarray.Dataset")
+    # In memory, for HDF5 that meets a full disk ends the process with a segmentation fault.
+    return bytes(results.to_netcdf(engine="h5netcdf"))
