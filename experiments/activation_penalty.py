@@ -43,7 +43,7 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 
-PAPER = "Elhage et al. (2022), Three Ways Out"
+SOURCE = "Elhage et al. (2022), Three Ways Out"
 
 
 class World(NamedTuple):
@@ -255,7 +255,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             tm.Claim(
                 f"{world}: features that are left at the least penalty without superposition, "
                 f"{penalty:g}",
-                f"{PAPER}: easy to get rid of",
+                f"{SOURCE}: easy to get rid of",
                 expected=results.attrs["hidden"],
                 measured=int(first["represented"]) if first["superposition"] < 0.01 else 0,
                 tolerance=1,
@@ -276,7 +276,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             ),
             tm.Claim(
                 f"{world}: loss there, over that without a penalty",
-                f"{PAPER}: at the cost of a higher loss",
+                f"{SOURCE}: at the cost of a higher loss",
                 expected=1.0,
                 measured=float(first["loss"] / without_penalty["loss"]),
                 bound=tm.Bound.AT_LEAST,
@@ -284,7 +284,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             ),
             tm.Claim(
                 f"{world}: median loss rises with the penalty, least step over the loss at first",
-                PAPER,
+                SOURCE,
                 expected=0.0,
                 measured=float(median.diff("penalty").min() / median[0]),
                 tolerance=1e-3,
@@ -318,7 +318,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             f"{decaying}: the features kept are the most important, share of penalties",
-            f"{PAPER}: killing features below a certain importance threshold",
+            f"{SOURCE}: killing features below a certain importance threshold",
             expected=0.95,
             measured=float((kept.sum("feature") == least_important).mean()),
             bound=tm.Bound.AT_LEAST,
@@ -338,7 +338,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             f"{decaying}: share of a feature on its main axis, least of penalties from 0.03",
-            f"{PAPER}: especially if they're not basis aligned",
+            f"{SOURCE}: especially if they're not basis aligned",
             expected=0.99,
             measured=float(aligned.min()),
             bound=tm.Bound.AT_LEAST,

@@ -43,7 +43,7 @@ from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.theory import frames
 
-PAPER = "Elhage et al. (2022), Relationship to Adversarial Robustness"
+SOURCE = "Elhage et al. (2022), Relationship to Adversarial Robustness"
 STRUCTURES = {
     "dedicated": np.ones((1, 1)),
     "digon": frames.simplex(1),
@@ -291,7 +291,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     return [
         tm.Claim(
             "vulnerability at the least density, median of seeds",
-            f"{PAPER}: increasing by > 3x",
+            f"{SOURCE}: increasing by > 3x",
             expected=3.0,
             measured=at(single, density=sparsest),
             bound=tm.Bound.AT_LEAST,
@@ -299,7 +299,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "correlation of vulnerability and features per dimension, all models",
-            f"{PAPER}: highly correlated",
+            f"{SOURCE}: highly correlated",
             expected=0.9,
             measured=np.corrcoef(single.values.ravel(), per_dimension.values.ravel())[0, 1],
             bound=tm.Bound.AT_LEAST,
@@ -308,7 +308,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "the same if the worst attack is chosen for every example",
-            f"{PAPER}: highly correlated",
+            f"{SOURCE}: highly correlated",
             expected=0.9,
             measured=np.corrcoef(results["each"].values.ravel(), per_dimension.values.ravel())[
                 0, 1
@@ -319,7 +319,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "dense features, no superposition: vulnerability at density 1",
-            PAPER,
+            SOURCE,
             expected=1.0,
             measured=at(single, density=1.0),
             tolerance=0.02,
@@ -394,7 +394,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "adversarial training at 80 %: mean superposition of represented features",
-            f"{PAPER}: eliminated",
+            f"{SOURCE}: eliminated",
             expected=0.05,
             measured=at(hardened, training_attack=0.8),
             bound=tm.Bound.AT_MOST,
@@ -403,7 +403,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "half as much does not do: the same at 40 %",
-            PAPER,
+            SOURCE,
             expected=0.5,
             measured=at(hardened, training_attack=0.4),
             bound=tm.Bound.AT_LEAST,
@@ -412,7 +412,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "features per dimension fall with every size of the attack, largest rise of medians",
-            f"{PAPER}: reduces superposition",
+            f"{SOURCE}: reduces superposition",
             expected=0.0,
             measured=float(
                 results["hardened_features_per_dimension"]

@@ -35,10 +35,10 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.theory import expected_loss_correlated, frames
 
-PAPER = "Elhage et al. (2022)"
-ORGANIZATION = f"{PAPER}, Organization of Correlated and Anticorrelated Features"
-BASES = f"{PAPER}, Local Almost-Orthogonal Bases"
-COLLAPSING = f"{PAPER}, Collapsing of Correlated Features"
+SOURCE = "Elhage et al. (2022)"
+ORGANIZATION = f"{SOURCE}, Organization of Correlated and Anticorrelated Features"
+BASES = f"{SOURCE}, Local Almost-Orthogonal Bases"
+COLLAPSING = f"{SOURCE}, Collapsing of Correlated Features"
 EXACT = "toymodels.theory.correlated"
 AT_MOST, AT_LEAST = tm.Bound.AT_MOST, tm.Bound.AT_LEAST
 PAIRS = 3

@@ -312,6 +312,20 @@ def relu_claims(results: xr.Dataset, num_features: int) -> list[tm.Claim]:
             threshold="ours: sampling and convergence",
         ),
         tm.Claim(
+            f"{which}: at densities of 0.01 and less the biases of represented features are "
+            "negative: largest mean over them of any density, all seeds.",
+            f"{PAPER_SECTION}: bars of the bias, blue in the middle",
+            expected=0.0,
+            measured=float(
+                models["bias"]
+                .where((models["norm"] > 0.5) & (models.density < 0.015))
+                .mean(("seed", "feature"))
+                .max()
+            ),
+            bound=tm.Bound.AT_MOST,
+            kind=tm.Kind.PAPER,
+        ),
+        tm.Claim(
             f"{which}: sparser, superposition pays; largest loss over the least of any linear "
             "model, of all seeds and densities up to 0.3",
             "toymodels.theory.expected_loss_linear",

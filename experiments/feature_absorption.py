@@ -36,7 +36,7 @@ from toymodels import autoencoders, experiment, plotting
 from toymodels.analysis import dictionaries
 from toymodels.theory import dictionaries as exact
 
-PAPER = "Chanin et al. (2024), A is for Absorption"
+SOURCE = "Chanin et al. (2024), A is for Absorption"
 NESTED = "Bussmann et al. (2025), Matryoshka Sparse Autoencoders"
 OPTIMUM = "toymodels.theory.dictionaries"
 PARENT_ALONE: Final = 0.2
@@ -286,7 +286,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
 
     return [
         tm.Claim("A child that is never alone absorbs its parent at every angle and penalty: mean "
-                 "rate.", PAPER, 1, over("absorption", solo=0).mean(), 0.02,
+                 "rate.", SOURCE, 1, over("absorption", solo=0).mean(), 0.02,
                  kind=tm.Kind.PAPER, threshold="ours: one point in fifty"),
         tm.Claim("A child that is alone as often as with its parent absorbs it nowhere: mean "
                  "rate.", OPTIMUM, 0, over("absorption", solo=1).mean(), 0.02,
@@ -327,17 +327,17 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             threshold="ours: the paper gives no number",
         ),
         tm.Claim("trees: TopK absorbs as well, with k = 2, above the 1.44 active features: rate",
-                 PAPER, 0.1, rate("TopK", 2), bound=at_least,
+                 SOURCE, 0.1, rate("TopK", 2), bound=at_least,
             kind=tm.Kind.PAPER,
             threshold="ours: the paper gives no number",
         ),
-        tm.Claim("trees: BatchTopK as well, with k = 1: rate", PAPER, 0.1, rate("BatchTopK", 1),
+        tm.Claim("trees: BatchTopK as well, with k = 1: rate", SOURCE, 0.1, rate("BatchTopK", 1),
                  bound=at_least,
             kind=tm.Kind.PAPER,
             threshold="ours: the paper gives no number",
         ),
         tm.Claim("in the hidden space of a toy model of the trees the ReLU autoencoder absorbs as "
-                 "well: rate, mean over penalties", PAPER, 0.1, toy_relu, bound=at_least,
+                 "well: rate, mean over penalties", SOURCE, 0.1, toy_relu, bound=at_least,
             kind=tm.Kind.FINDING,
             threshold="ours: clearly not 0",
         ),

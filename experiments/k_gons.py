@@ -27,7 +27,7 @@ from toymodels import experiment, plotting
 from toymodels.analysis.learning_coefficient import learning_coefficient
 from toymodels.theory import expected_loss_one_active, k_gons
 
-PAPER = "Chen et al. (2023)"
+SOURCE = "Chen et al. (2023)"
 FEATURES = 6
 NOISE_VARIANCE = 1.0
 """Of the likelihood: half the squared error of an example, summed over outputs."""
@@ -367,14 +367,14 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     return [
         tm.Claim(
             "descent from random starts ends in how many kinds of minima",
-            f"{PAPER}, and toymodels.theory.k_gons",
+            f"{SOURCE}, and toymodels.theory.k_gons",
             expected=10,
             measured=len(set(kinds[deviations < 1e-4].tolist())),
             kind=tm.Kind.PAPER,
         ),
         tm.Claim(
             "and in nothing else: largest relative deviation of a potential from the listed",
-            f"{PAPER}, and toymodels.theory.k_gons",
+            f"{SOURCE}, and toymodels.theory.k_gons",
             expected=0.0,
             measured=deviations.max(),
             tolerance=1e-4,  # float32, and descents of finite length
@@ -415,7 +415,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         tm.Claim(
             "with more examples the posterior has more vertices: lowest change of their mean "
             "between neighbouring sizes",
-            PAPER,
+            SOURCE,
             expected=0.0,
             measured=float(mean_vertices.mean("ladder").diff("num_examples").min()),
             tolerance=0.2,  # 480 samples, correlated, of a standard deviation near 1
@@ -426,7 +426,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         tm.Claim(
             "share of plateaus of training within 3 % of one of the ten potentials (by chance: "
             f"{chance(0.03, MINIMA):.2f})",
-            PAPER,
+            SOURCE,
             expected=0.8,
             measured=np.mean(distances < 0.03) if heights.size else np.nan,
             bound=tm.Bound.AT_LEAST,
@@ -437,7 +437,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             "plateaus that training leaves for one at least 3 % lower are near saddles: share "
             "within 1 % of a critical point, minimum or saddle (by chance: "
             f"{chance(0.01, CRITICAL):.2f})",
-            PAPER,
+            SOURCE,
             expected=0.8,
             measured=np.mean(distances_left < 0.01) if left.any() else np.nan,
             bound=tm.Bound.AT_LEAST,
@@ -446,7 +446,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "kinds of minima that training rests at",
-            PAPER,
+            SOURCE,
             expected=8,
             measured=len(set(rests[distances < 0.03].tolist())),
             bound=tm.Bound.AT_LEAST,

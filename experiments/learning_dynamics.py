@@ -32,7 +32,7 @@ from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.theory import expected_loss_correlated, expected_loss_sampled, frames, polytopes
 
-PAPER = "Elhage et al. (2022), Superposition and Learning Dynamics"
+SOURCE = "Elhage et al. (2022), Superposition and Learning Dynamics"
 SETS: Final = 2
 SIZE: Final = 3
 """Features of a set; as many as hidden dimensions."""
@@ -289,44 +289,44 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     return [
         claim(
             "D_i jump after the features fill the hidden space: share of seeds with a jump.",
-            PAPER, 0.8, np.mean([len(parts) > 0 for parts in found.values()]), bound=at_least,
+            SOURCE, 0.8, np.mean([len(parts) > 0 for parts in found.values()]), bound=at_least,
             kind=tm.Kind.PAPER,
         ),
         claim(
             "the loss falls in every jump: least fall, in standard errors",
-            PAPER, 4, min(falls, default=np.nan), bound=at_least,
+            SOURCE, 4, min(falls, default=np.nan), bound=at_least,
             kind=tm.Kind.PAPER,
             threshold="ours: four standard errors",
         ),
         claim(
             "from the first jump on, the loss falls faster in jumps than between and after them: "
             "ratio of falls per snapshot",
-            PAPER, 4, inside / max(outside, 1e-12), bound=at_least,
+            SOURCE, 4, inside / max(outside, 1e-12), bound=at_least,
             kind=tm.Kind.PAPER,
             threshold="ours: the paper shows a curve",
         ),
         claim(
             "share of the hidden dimensions that end as antipodal pairs, D_i = 1/2 ± 0.03",
-            PAPER, 0.9, paired.sum("feature").mean() / 2 / results.attrs["hidden"], bound=at_least,
+            SOURCE, 0.9, paired.sum("feature").mean() / 2 / results.attrs["hidden"], bound=at_least,
             kind=tm.Kind.PAPER,
             threshold="ours: one dimension in twenty",
         ),
         claim(
             "Features that jump to 1/2 come from about 1/3: median of D_i before the jump.",
-            f"{PAPER}: readers see jumps from 1/3 to 1/2", 1 / 3,
+            f"{SOURCE}: readers see jumps from 1/3 to 1/2", 1 / 3,
             np.median(to_pair[:, 0]) if len(to_pair) else np.nan, tolerance=0.05,
             kind=tm.Kind.PAPER, threshold="ours: half way to the levels of 2/5 and 2/7",
         ),
         claim(
             "At the end every feature is at one of two levels, D_i = 0 or 1/2, within 0.03: share "
             "of all features of all seeds.",
-            PAPER, 0.9, settled.mean(), bound=at_least, kind=tm.Kind.PAPER,
+            SOURCE, 0.9, settled.mean(), bound=at_least, kind=tm.Kind.PAPER,
             threshold="ours: nine in ten",
         ),
         claim(
             "The loss falls little in the first jump and more in the second: ratio of the second "
             "fall to the first, median of the seeds that have both.",
-            PAPER, 2, np.median(second) if second else np.nan, bound=at_least, kind=tm.Kind.PAPER,
+            SOURCE, 2, np.median(second) if second else np.nan, bound=at_least, kind=tm.Kind.PAPER,
             threshold="ours: the paper says very small and larger",
             note=f"{len(second)} of {len(found)} seeds have two jumps. In these small models many "
             "features move in each of them; the paper's are larger, of unknown size.",
@@ -371,14 +371,14 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         claim(
             "sets: there, features of a set are parallel: least cosine",
-            PAPER, 0.95, cosines[:, own].min(), bound=at_least,
+            SOURCE, 0.95, cosines[:, own].min(), bound=at_least,
             kind=tm.Kind.PAPER,
             threshold="ours: the paper gives no number",
         ),
         claim(
             "sets: every seed ends as an octahedron, pairs of features of different sets: largest "
             "|difference| of an entry of W^T W",
-            PAPER, 0, abs(gram - octahedron).max(), tolerance=0.06,
+            SOURCE, 0, abs(gram - octahedron).max(), tolerance=0.06,
             note=SOFT,
             kind=tm.Kind.PAPER,
             threshold="ours: the paper shows a picture",
@@ -386,7 +386,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         claim(
             "sets: then each feature has one opposite it in the other set: largest cosine of two "
             "partners",
-            PAPER, -0.98, (gram / lengths).min(axis=2).max(), bound=at_most,
+            SOURCE, -0.98, (gram / lengths).min(axis=2).max(), bound=at_most,
             kind=tm.Kind.PAPER,
             threshold="ours: the paper gives no number",
         ),

@@ -26,7 +26,7 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.theory import persian_rug as theory
 
-PAPER = "Cowsik, Dolev, Infanger (2024)"
+SOURCE = "Cowsik, Dolev, Infanger (2024)"
 FOUND = "found here"
 RATIO = 1 / 4
 """Shown in detail."""
@@ -229,7 +229,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     return [
         tm.Claim(
             "Hadamard models have the closed-form loss: largest relative deviation over ratios",
-            PAPER,
+            SOURCE,
             expected=0.0,
             measured=float(abs(results["hadamard"] / expected - 1).max()),
             tolerance=0.02,
@@ -249,7 +249,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             f"trained models have the closed-form loss, {size}: quotient furthest from 1",
-            PAPER + ', abstract: "its loss precisely matches that of the trained models"',
+            SOURCE + ', abstract: "its loss precisely matches that of the trained models"',
             expected=1.0,
             measured=float(relative.values.ravel()[abs(relative - 1).values.argmax()]),
             tolerance=0.1,
@@ -300,7 +300,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         tm.Claim(
             "features are alike, r from 1/4: largest coefficient of variation of the diagonal of "
             "W_out W_in, of those represented",
-            PAPER + ": variance of the diagonal",
+            SOURCE + ": variance of the diagonal",
             expected=0.0,
             measured=float(spread.sel(ratio=slice(RATIO, None)).max()),
             tolerance=0.05,
@@ -309,7 +309,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "and so at any r, with no feature left out: least share of features represented",
-            PAPER + ": no feature is privileged",
+            SOURCE + ": no feature is privileged",
             expected=0.99,
             measured=float(represented.mean("output").min()),
             bound=tm.Bound.AT_LEAST,

@@ -30,7 +30,7 @@ from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.theory import frames, minima
 
-PAPER = "Elhage et al. (2022), Non-Uniform Superposition"
+SOURCE = "Elhage et al. (2022), Non-Uniform Superposition"
 FEATURES, HIDDEN = 5, 2
 VARIED = 0
 LANES = 16
@@ -283,7 +283,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     return [
         tm.Claim(
             "relative density at which pentagon and digons exchange places, exact losses",
-            f"{PAPER}: about 2.5 times sparser",
+            f"{SOURCE}: about 2.5 times sparser",
             expected=0.4,
             measured=crossing,
             tolerance=0.05,
@@ -337,7 +337,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         tm.Claim(
             "first order: norm of the varied feature in the pentagon where the branches cross, "
             "from which it falls to 0",
-            PAPER,
+            SOURCE,
             expected=1.0,
             measured=float(norm.sel(relative_density=nearest).isel(feature=VARIED)),
             bound=tm.Bound.AT_LEAST,
@@ -355,7 +355,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             "equal densities: squared norm over 1 - b, so that an input of 1 is returned as 1",
-            f"{PAPER}, whose 1 / (1 - b) is with the other sign of b, and for the norm",
+            f"{SOURCE}, whose 1 / (1 - b) is with the other sign of b, and for the norm",
             expected=1.0,
             measured=squared_norm / (1 - bias),
             tolerance=0.04,

@@ -28,7 +28,7 @@ from toymodels import compiling, experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.analysis.polytopes import Component, Shape, identify
 
-PAPER = "Elhage et al. (2022), The Geometry of Superposition"
+SOURCE = "Elhage et al. (2022), The Geometry of Superposition"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,7 +219,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         return [
             tm.Claim(
                 f"{name}: how many features have D_i = {fraction:.4g}, as in a {part}",
-                f"{PAPER}: tegum products keep the fractions of their parts",
+                f"{SOURCE}: tegum products keep the fractions of their parts",
                 expected=number,
                 measured=int(np.sum(np.abs(actual - fraction) < 1e-6)),
                 kind=tm.Kind.PAPER,
@@ -233,7 +233,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     return [
         tm.Claim(
             "the lowest minima found are the polytopes and tegum products: how many",
-            PAPER,
+            SOURCE,
             expected=len(names),
             measured=sum(as_named(results, name) for name in names),
             kind=tm.Kind.PAPER,
@@ -249,32 +249,32 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         zero(
             "triangle, tetrahedron: W^T W is 1 - 11^T/n up to a factor: largest difference",
-            PAPER,
+            SOURCE,
             map(projection_error, simplices),
             1e-6,
         ),
         zero(
             "so that all features overlap by -1/(n - 1): largest difference of a cosine",
-            PAPER,
+            SOURCE,
             [gram_error(name, -1 / (models[name].shape[1] - 1)) for name in simplices],
             1e-6,
         ),
         zero(
             "and W is orthogonal to (1, ..., 1): largest |W (1, ..., 1)|",
-            PAPER,
+            SOURCE,
             [np.linalg.norm(models[name].sum(axis=1)) for name in simplices],
             1e-6,
         ),
         zero(
             "square, octahedron: digons at right angles: largest distance of a cosine from -1 or 0",
-            PAPER,
+            SOURCE,
             [gram_error(name, -1.0, 0.0) for name in digons],
             1e-6,
         ),
         zero(
             "bipyramids: a polygon and a digon at right angles: largest distance of a cosine from "
             "those of the parts",
-            PAPER,
+            SOURCE,
             [
                 gram_error(name, -1.0, 0.0, *cosines)
                 for name, cosines in (
@@ -289,13 +289,13 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         *split("pentagonal bipyramid", "pentagon", 5, 2 / 5),
         zero(
             "D_i = d/k in each part, of all but the antiprism: largest difference",
-            f"{PAPER}: uniform polytopes are tight frames",
+            f"{SOURCE}: uniform polytopes are tight frames",
             [dimensionality_error(results, name) for name in regular],
             1e-6,
         ),
         zero(
             "D_i = 3/8 in the square antiprism: largest difference",
-            PAPER,
+            SOURCE,
             [dimensionality_error(results, name) for name in names if name not in regular],
             0.005,  # its height is free, and D_i is d/k only at one
         ),

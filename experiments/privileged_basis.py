@@ -37,7 +37,7 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import neurons
 
-PAPER: Final = "Elhage et al. (2022), Superposition in a Privileged Basis"
+SOURCE: Final = "Elhage et al. (2022), Superposition in a Privileged Basis"
 FEATURES: Final = 10
 HIDDEN: Final = 5
 IMPORTANCE: Final = 0.75
@@ -291,7 +291,7 @@ def near_best(results: xr.Dataset) -> xr.DataArray:
 
 
 def claim(statement: str, expected: float, measured: Any, **how: Any) -> tm.Claim:
-    how = {"source": PAPER, "kind": tm.Kind.PAPER, **how}
+    how = {"source": SOURCE, "kind": tm.Kind.PAPER, **how}
     return tm.Claim(statement, expected=expected, measured=measured, **how)
 
 
@@ -326,7 +326,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         claim(
             "why 1000 models: least share of seeds within 1 % of the best, over densities",
             0.01, near_best(results).min(), bound=tm.Bound.AT_MOST,
-            source=f"{PAPER}: shows the best of 1000",
+            source=f"{SOURCE}: shows the best of 1000",
             kind=tm.Kind.FINDING,
             threshold="ours: one seed in a hundred",
         ),

@@ -30,7 +30,7 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.theory import frames
 
-PAPER = "Elhage et al. (2022), Mathematical Understanding"
+SOURCE = "Elhage et al. (2022), Mathematical Understanding"
 CHARGES = "Thomson problem: tabulated energies"
 SEPARATED = "Tammes problem: Fejes Tóth (1943), Schütte and van der Waerden (1951), Danzer (1986)"
 ZERO = "at most 2m vectors have no positive overlap: Rankin (1955)"
@@ -345,21 +345,21 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     return [
         zero(
             "the loss is the sum over all sets of active features: largest difference",
-            f"{PAPER}: the sum over the number of active features",
+            f"{SOURCE}: the sum over the number of active features",
             abs(results["loss"] - results["sum_over_sets"]),
             1e-14,
             tm.Kind.IDENTITY,
         ),
         zero(
             "its first two terms are those of none and of one active feature: largest difference",
-            f"{PAPER}, and toymodels.theory.expected_loss_one_active",
+            f"{SOURCE}, and toymodels.theory.expected_loss_one_active",
             abs(results["few_active"]),
             1e-14,
             tm.Kind.IDENTITY,
         ),
         tm.Claim(
             "and the rest is of second order in the density: least exponent",
-            PAPER,
+            SOURCE,
             expected=2.0,
             measured=orders.min(),
             tolerance=0.01,
@@ -368,7 +368,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         zero(
             "a linear model represents m features: largest distance of the squared norm of W",
-            f"{PAPER}: never more features than dimensions",
+            f"{SOURCE}: never more features than dimensions",
             abs(results["linear_features"] - results.attrs["linear_hidden"]),
             1e-6,
         ),
@@ -396,7 +396,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         distinct("11 and 12 in three dimensions do, too: most distinct ones", 9, RECTIFIED, 10),
         same(
             "from 6 to 10 features the minimisers are the polyhedra of charges",
-            f"{PAPER}: a generalised Thomson problem",
+            f"{SOURCE}: a generalised Thomson problem",
             RECTIFIED,
             {count: names[ELECTRIC].get(count, "") for count in range(6, 11)},
         ),
