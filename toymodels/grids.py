@@ -38,8 +38,8 @@ class Grid:
                 if name in self.coords:
                     raise InputError(f"axis {name!r} is given twice: give it once")
                 self.coords[name] = (names[0], [_number(name, value) for value in column])
-            columns = [self.coords[name][1] for name in names]
-            _check_different(f"axis {key!r}", list(zip(*columns, strict=True)))
+            if alone:  # a place of several numbers is not selected by its label
+                _check_different(f"axis {key!r}", self.coords[names[0]][1])
             self.shape[names[0]] = len(rows)
 
     @property
@@ -148,8 +148,7 @@ def _check_different(axis: str, places: Sequence[Any]) -> None:
     seen: set[Any] = set()
     for place in places:
         if place in seen:
-            shown = place[0] if isinstance(place, tuple) and len(place) == 1 else place
-            raise InputError(f"{axis} holds {shown!r} twice: give every value once")
+            raise InputError(f"{axis} holds {place!r} twice: give every value once")
         seen.add(place)
 
 

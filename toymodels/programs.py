@@ -100,12 +100,12 @@ def _tokens(program: core.ClosedJaxpr) -> Iterator[tuple[Any, Any]]:
 
     def name(atom: Any) -> Any:
         if isinstance(atom, core.Literal):
-            return str(atom.aval), _bytes(atom.val)
+            return atom.aval, _bytes(atom.val)
         return numbered.setdefault(atom, len(numbered))
 
     for equation in jaxpr.eqns:
         inputs = tuple(map(name, equation.invars))
-        outputs = tuple((name(v), str(v.aval)) for v in equation.outvars)
+        outputs = tuple((name(v), v.aval) for v in equation.outvars)
         inner: list[core.ClosedJaxpr] = []
         parameters = tuple((k, _parameter(v, inner)) for k, v in sorted(equation.params.items()))
         yield equation, (equation.primitive.name, inputs, outputs, parameters)

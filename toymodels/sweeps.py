@@ -135,6 +135,8 @@ def sweep(
     }
     cells.check_arguments(cell, [*static_axes, *grid.coords])
     variants = list(itertools.product(*static_axes.values()))
+    if (count := len(chosen) * grid.size * len(variants)) >= 2**31:
+        raise InputError(f"{count} cells are too many for one sweep: split it into several")
     taken = [*static_axes, *grid.coords, "seed"]
     started = time.perf_counter()
     programs: list[str] = []
