@@ -182,22 +182,27 @@ def _once(cell: blocks.Cell, fixed: Mapping[str, Any], names: Iterable[str]) -> 
         with checks.postponed() as found:
             outputs.update(_named(cell(key, **fixed, **numbers)))
         # Of what is traced inside a loop of the cell there is no value here.
-        level = key._trace
+        level = _trace(key)
         postponed.extend(
             check
             for check in found
-            if all(not isinstance(v, Tracer) or v._trace is level for v in check.values)
+            if all(not isinstance(v, Tracer) or _trace(v) is level for v in check.values)
         )
         values = [v for check in postponed for v in check.values if isinstance(v, Tracer)]
         return [*outputs.values()], values
 
-    key = jax.random.wrap_key_data(np.zeros(2, np.uint32), impl=keys.fusable_threefry)
+    key = jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32), impl=keys.fusable_threefry)
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), weak_type=True)
     program, (shapes, _) = jax.make_jaxpr(flat, return_shape=True)(
         key, dict.fromkeys(names, number)
     )
     named = dict(zip(outputs, shapes, strict=True))
     return Traced(program, named, marks.any_in(program.jaxpr), postponed)
+
+
+def _trace(value: Any) -> Any:
+    """What a traced value belongs to: the cell itself, or a loop or function inside it."""
+    return value._trace
 
 
 def _needed(cell: blocks.Cell, fixed: Mapping[str, Any], numbers: Mapping[str, float]) -> list[str]:

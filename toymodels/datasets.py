@@ -115,9 +115,9 @@ def _rank(name: str, variants: Sequence[Shapes]) -> int:
 def _checked_dims(
     name: str, rank: int, dims: Sequence[str], taken: Sequence[str]
 ) -> tuple[str, ...]:
-    if isinstance(dims, str) or not all(isinstance(dim, str) and dim.strip() for dim in dims):
+    if isinstance(dims, str) or not all(str(dim).strip() for dim in dims):
         raise InputError(f"dims of {name!r} is {dims!r}: give a tuple of names, ('feature',)")
-    dims = tuple(dims)
+    dims = tuple(map(str, dims))
     if len(dims) != rank:
         raise InputError(f"dims of {name!r} is {dims}: it has {rank} dimensions")
     if any("/" in dim for dim in dims):
@@ -237,7 +237,8 @@ def _converged(part: Finished) -> NDArray[Any]:
     """Which cells have finite parameters; if none are known, finite outputs."""
     if FINITE in part.outputs:
         return part.outputs[FINITE]
-    return np.all([_finite(output) for output in part.outputs.values()], axis=0)
+    finite = [_finite(output) for output in part.outputs.values()]
+    return np.asarray(np.all(finite, axis=0))
 
 
 def _finite(output: NDArray[Any]) -> NDArray[Any]:

@@ -104,7 +104,7 @@ def padded(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
 
 def _members(axis: str, values: Any, most: int = 1) -> list[Any]:
     """The values of an axis; one number or text is an axis of one value."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         return [values]
     ndim = getattr(values, "ndim", None)  # of arrays, labelled or not
     if ndim == 0:

@@ -106,19 +106,18 @@ def apply(
         A `DataArray` of one output, a `Dataset` of several (a `NamedTuple`, a dict). A model
         with any NaN gives NaN.
     """
-    named = [array if isinstance(array, xr.DataArray) else xr.DataArray(array) for array in arrays]
-    if not named:
+    if not arrays:
         raise InputError("apply was given no array: give those that the measure takes")
-    own = _model_dims(named, model_dims)
-    along = _padding_axes(named, own)
+    own = _model_dims(arrays, model_dims)
+    along = _padding_axes(arrays, own)
     pieces = [
         _mapped(measure, [_cut(array) for array in piece], own, dims)
-        for piece in _unpadded(named, along)
+        for piece in _unpadded(arrays, along)
     ]
     joined = _joined(pieces, along)
-    leading = [dim for array in named for dim in array.dims if dim not in own]
+    leading = [dim for array in arrays for dim in array.dims if dim not in own]
     joined = joined.transpose(*dict.fromkeys(leading), ...)
-    sizes = {size.name: size for array in named for dim, size in _sizes(array).items()}
+    sizes = {size.name: size for array in arrays for size in _sizes(array).values()}
     kept = {name: size for name, size in sizes.items() if str(name)[:-5] in joined.dims}
     joined = joined.assign_coords(
         {name: size.reset_coords(drop=True) for name, size in kept.items()}
@@ -179,7 +178,7 @@ def _joined(pieces: Sequence[xr.Dataset], along: Mapping[str, int]) -> xr.Datase
         short = {dim: (0, length - piece.sizes[dim]) for dim, length in longest.items()}
         short = {dim: widths for dim, widths in short.items() if widths[1] and dim not in along}
         padded.append(piece.pad(short) if short else piece)
-    for dim, length in reversed(along.items()):
+    for dim, length in reversed([*along.items()]):
         rows = [padded[start : start + length] for start in range(0, len(padded), length)]
         padded = [
             xr.concat(
@@ -221,7 +220,7 @@ def _mapped(
             if shapes.setdefault(str(dim), length) != length:
                 raise InputError(f"the arrays differ in length along {dim!r}: select the same part")
             if dim in array.indexes:
-                if dim in labels and not array.indexes[dim].equals(labels[dim].to_index()):
+                if dim in labels and not array.indexes[dim].equals(labels[str(dim)].to_index()):
                     raise InputError(f"the arrays differ in labels along {dim!r}: select the same")
                 labels[str(dim)] = array.coords[dim]
     leading = {dim: length for dim, length in shapes.items() if dim not in own}
@@ -267,7 +266,7 @@ def _named(outputs: Any) -> dict[str, Any]:
 def _has_nan(values: NDArray[Any]) -> NDArray[Any]:
     floats = np.issubdtype(values.dtype, np.inexact)
     wrong = np.isnan(values) if floats else np.zeros(values.shape, bool)
-    return wrong.any(axis=tuple(range(1, values.ndim)))
+    return np.asarray(wrong.any(axis=tuple(range(1, values.ndim))))
 
 
 def _grown(

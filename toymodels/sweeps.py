@@ -31,6 +31,9 @@ from toymodels.progress import Report, bar
 from toymodels.store import Store
 
 
+_MOST_CELLS = 2**31  # in one sweep, whose results are all in memory
+
+
 class SweepInterrupted(KeyboardInterrupt):
     """Ctrl-C during a sweep. What was finished is in `results`; the rest is NaN there."""
 
@@ -126,7 +129,7 @@ def sweep(
     chosen = _seeds(num_seeds, seeds)
     if width is not None:
         checks.count("width", width, least=2)
-    if executor is not None and not isinstance(executor, Executor):
+    if not isinstance(executor, Executor | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"executor is {executor!r}: give a concurrent.futures.Executor")
     grid = grids.Grid(axes or {})
     static_axes = {
@@ -135,7 +138,7 @@ def sweep(
     }
     cells.check_arguments(cell, [*static_axes, *grid.coords])
     variants = list(itertools.product(*static_axes.values()))
-    if (count := len(chosen) * grid.size * len(variants)) >= 2**31:
+    if (count := len(chosen) * grid.size * len(variants)) >= _MOST_CELLS:
         raise InputError(f"{count} cells are too many for one sweep: split it into several")
     taken = [*static_axes, *grid.coords, "seed"]
     started = time.perf_counter()
@@ -210,6 +213,8 @@ def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:
     """The seeds of a sweep, from how many there are or from a list of them."""
     if seeds is None:
         checks.count("num_seeds", 1 if count is None else count)
+        if count is not None and count >= _MOST_CELLS:
+            raise InputError(f"num_seeds is {count}: a sweep has fewer than 2**31 cells")
         return np.arange(1 if count is None else count)
     if count is not None:
         raise InputError("num_seeds and seeds are both given: give one of them")
