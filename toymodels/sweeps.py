@@ -30,7 +30,6 @@ from toymodels.errors import InputError
 from toymodels.progress import Report, bar
 from toymodels.store import Store
 
-
 _MOST_CELLS = 2**31  # in one sweep, whose results are all in memory
 
 
