@@ -191,6 +191,26 @@ def test_numbers_are_checked_at_every_point_also_what_is_computed_of_them(axis, 
         sweep(sampled, axes={"d": axis})
 
 
+def test_nothing_of_a_trace_outlives_it():
+    def cell(key, *, d):
+        return {"x": tm.SparseUniform(2, d).sample(key, 3)}
+
+    with jax.checking_leaks():
+        sweep(cell, axes={"d": [0.5]}, width=2)
+
+
+def test_there_is_a_sign_of_life_before_the_cell_is_called(capfd):
+    seen = []
+
+    def cell(key):
+        seen.append(capfd.readouterr().err)
+        return {"x": 1.0}
+
+    tm.sweep(cell, width=2)
+    assert seen[0].endswith("cell: tracing\n")
+    assert capfd.readouterr().err.splitlines()[0].endswith("cell: compiling")
+
+
 def test_numbers_take_the_precision_of_what_they_meet():
     def cell(key, *, d):
         half = jnp.bfloat16(2) * d

@@ -27,7 +27,7 @@ class Traced(NamedTuple):
         program: of a key and numbers, to the outputs of the cell and values to be checked.
         outputs: name to shape and type of each output of the cell.
         trains: whether it has trained parameters of which `FINITE` can be told.
-        postponed: checks of values in it, which are its outputs after those of the cell.
+        postponed: checks of values in it, None here, which are its outputs after the cell's.
     """
 
     program: core.ClosedJaxpr
@@ -140,11 +140,11 @@ def check_numbers(traced: Traced, values: blocks.Values) -> None:
     jaxpr = traced.program.jaxpr
     places = iter(jaxpr.outvars[len(traced.outputs) :])
     for postponed in traced.postponed:
-        wanted = [next(places) for value in postponed.values if isinstance(value, Tracer)]
+        wanted = [next(places) for value in postponed.values if value is None]
         known = programs.at_all_points(traced.program, wanted, values)
         if known is not None:
             rest = iter(known)
-            postponed.check(*(next(rest) if isinstance(v, Tracer) else v for v in postponed.values))
+            postponed.check(*(next(rest) if v is None else v for v in postponed.values))
 
 
 def constant(traced: Traced, name: str) -> Any:
@@ -175,29 +175,31 @@ def source(cell: blocks.Cell) -> str:
 
 
 def _once(cell: blocks.Cell, fixed: Mapping[str, Any], names: Iterable[str]) -> Traced:
-    outputs: dict[str, Any] = {}
+    named: list[str] = []
     postponed: list[checks.Postponed] = []
 
     def flat(key: Any, numbers: dict[str, Any]) -> Any:
         with checks.postponed() as found:
-            outputs.update(_named(cell(key, **fixed, **numbers)))
-        # Of what is traced inside a loop of the cell there is no value here.
-        level = _trace(key)
-        postponed.extend(
-            check
-            for check in found
-            if all(not isinstance(v, Tracer) or _trace(v) is level for v in check.values)
-        )
-        values = [v for check in postponed for v in check.values if isinstance(v, Tracer)]
-        return [*outputs.values()], values
+            outputs = _named(cell(key, **fixed, **numbers))
+        named.extend(outputs)
+        traced: list[Any] = []
+        for check, values in found:
+            mine = [value for value in values if isinstance(value, Tracer)]
+            # Of what is traced inside a loop of the cell there is no value here.
+            if all(_trace(value) is _trace(key) for value in mine):
+                traced += mine
+                # Nothing that is traced may outlive its trace.
+                known = (None if isinstance(value, Tracer) else value for value in values)
+                postponed.append(checks.Postponed(check, tuple(known)))
+        return [*outputs.values()], traced
 
     key = jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32), impl=keys.fusable_threefry)
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), weak_type=True)
     program, (shapes, _) = jax.make_jaxpr(flat, return_shape=True)(
         key, dict.fromkeys(names, number)
     )
-    named = dict(zip(outputs, shapes, strict=True))
-    return Traced(program, named, marks.any_in(program.jaxpr), postponed)
+    outputs = dict(zip(named, shapes, strict=True))
+    return Traced(program, outputs, marks.any_in(program.jaxpr), postponed)
 
 
 def _trace(value: Any) -> Any:
