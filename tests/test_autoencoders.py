@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toymodels
 from toymodels import autoencoders, errors, features, fuse, models, sweeps
+from toymodels.autoencoders import revival
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=10)
@@ -423,6 +425,102 @@ def test_a_start_is_where_training_starts():
     # Adam's first step is the rate, up to its epsilon, for each number that has a gradient.
     step = np.abs(fitted.params["encoder_bias"] - start["encoder_bias"])
     assert step.max() == pytest.approx(1e-2, rel=1e-2)
+
+
+def test_a_penalty_may_be_a_function_of_the_step():
+    def fitted(penalty):
+        run = settings_of(penalty=penalty, steps=20, snapshots=(10, 20), points=20)
+        return autoencoders.fit_autoencoder(jax.random.key(0), ALL["ReLU"], FEATURES, **run)
+
+    def all_of():
+        late = fitted(lambda step: jnp.where(step < 10, 0.0, 0.5))
+        return fitted(0.0), fitted(0.5), fitted(lambda step: 0.5 + 0 * step), late
+
+    never, always, constant, late = jit(all_of)()
+    # The same operations in other programs: a few roundings of 20 steps.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, constant.params, always.params)
+    jax.tree.map(lambda own, other: close(own[0], other[0]), late.snapshots, never.snapshots)
+    assert np.abs(late.params["decoder"] - never.params["decoder"]).max() > 1e-3
+    np.testing.assert_allclose(late.history.loss[:10], never.history.loss[:10], rtol=1e-4)
+    assert late.history.loss[10] > never.history.loss[10]
+
+
+def test_a_dead_latent_starts_again_on_an_example_and_all_others_stay():
+    # Two orthogonal features; latents read the first and nothing. Errors are of the second alone.
+    model, optimizer = autoencoders.ReLUAutoencoder(3), optax.adam(0.1)
+    params = {
+        "decoder": jnp.array([[1.0, 0.6, 1.0], [0.0, 0.8, 0.0]]),
+        "decoder_bias": jnp.zeros(2),
+        "encoder": jnp.array([[3.0, 0.0], [0.6, 0.8], [1.0, 0.0]]),
+        "encoder_bias": jnp.array([0.0, -9.0, 0.0]),
+    }
+    params = {**params, "encoder": params["encoder"] / jnp.array([[6.0], [1.0], [2.0]])}
+    data = features.FiniteData(np.array([[1.0, 0.0], [0.0, 2.0]]))
+    state = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), optimizer.init(params))
+    change = revival.revival(jax.random.key(0), model, data, 64, optimizer, (5,))
+    new, new_state = jit(change.apply)(4, params, state)
+    for name in params:
+        dead = np.zeros(params[name].shape, bool)
+        if name != "decoder_bias":
+            dead[(slice(None), 1) if name == "decoder" else 1] = True
+        np.testing.assert_array_equal(new[name][~dead], params[name][~dead])
+        for moment in (new_state[0].mu, new_state[0].nu):
+            np.testing.assert_array_equal(moment[name], np.where(dead, 0, 1))
+    assert new_state[0].count == state[0].count
+    np.testing.assert_allclose(new["decoder"][:, 1], [0, 1], atol=1e-6)
+    # A fifth of the mean length of the others, which is 1/2.
+    np.testing.assert_allclose(new["encoder"][1], [0, 0.1], atol=1e-6)
+    assert new["encoder_bias"][1] == 0
+
+
+def test_revival_brings_dead_latents_back_and_recovers_more_features():
+    directions = np.random.default_rng(0).normal(size=(8, 16))
+    directions /= np.linalg.norm(directions, axis=0)
+    sparse = features.SparseUniform(16, 0.08).sample(jax.random.key(9), 4096)
+    data = features.FiniteData(np.asarray(sparse) @ directions.T)
+    model = autoencoders.TopKAutoencoder(24, 2)
+    start = model.init(jax.random.key(1), jnp.zeros(8))["params"]
+    start = {**start, "encoder_bias": jnp.where(jnp.arange(24) < 6, 0.0, -5.0)}
+
+    def found(revive):
+        run = settings_of(optimizer=optax.adam(3e-3), steps=1500, batch=256, start=start)
+        params = autoencoders.fit_autoencoder(
+            jax.random.key(0), model, data, revive=revive, **run
+        ).params
+        latents = jax.vmap(lambda h: model.apply({"params": params}, h).latents)(data.examples)
+        return autoencoders.dictionary(params), jnp.sum(jnp.any(latents > 0, axis=0))
+
+    (alone, alive_alone), (revived, alive) = (
+        toymodels.jit(functools.partial(found, revive))() for revive in ((), (200, 400, 800))
+    )
+
+    def recovered(dictionary):
+        cosines = np.asarray(dictionary).T @ directions
+        return int((cosines.max(axis=0) > 0.9).sum())
+
+    assert alive_alone == 6  # those that did not start dead
+    assert alive >= 9
+    assert recovered(revived) >= recovered(alone) + 4
+
+
+def test_what_cannot_be_revived_is_refused():
+    class Bare(nn.Module):
+        @nn.compact
+        def __call__(self, activation):
+            return self.param("scale", nn.initializers.ones, ()) * activation
+
+        def loss(self, activation, penalty):
+            return jnp.sum(self(activation)) * penalty
+
+    with pytest.raises(errors.InputError, match=r"^revive= needs the parameters decoder, .* no "):
+        autoencoders.fit_autoencoder(
+            jax.random.key(0), Bare(), FEATURES, revive=(5,), **settings_of()
+        )
+    with pytest.raises(errors.InputError, match=r"^revive is \[90\]: give increasing whole "):
+        autoencoders.fit_autoencoder(
+            jax.random.key(0), ALL["ReLU"], FEATURES, revive=(90,), **settings_of()
+        )
 
 
 def test_the_threshold_keeps_k_latents_on_average():

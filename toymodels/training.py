@@ -4,8 +4,8 @@ Nothing here compiles or knows of many models: wrap a run in `toymodels.jit`, or
 function that calls it to `toymodels.sweep`.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,40 +15,13 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, draws, fuse, keys, marks, models
+from toymodels import checks, draws, fuse, models
+from toymodels.descent import Fitted, History, Sample, check_optimizer, checked_key, descend
 from toymodels.errors import InputError
 from toymodels.features.base import Features
 from toymodels.tasks import Task
 
-Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]
-
 _EVALUATION = np.array([2022, 2022], np.uint32)  # the first word of a seed's key is 0
-
-
-class History(NamedTuple):
-    """The minibatch loss along a run, before the step named.
-
-    Attributes:
-        step: which steps, from 0.
-        loss: of the minibatch of that step; summed over outputs, mean over examples.
-    """
-
-    step: Int[Array, " points"]
-    loss: Float[Array, " points"]
-
-
-class Fitted(NamedTuple):
-    """What a run of `fit` leaves.
-
-    Attributes:
-        params: after the last step.
-        history: the loss curve, thinned.
-        snapshots: parameters after the steps asked for, on a leading axis; None if none.
-    """
-
-    params: PyTree
-    history: History
-    snapshots: PyTree
 
 
 class Trained(NamedTuple):
@@ -102,73 +75,16 @@ def fit(
     Returns:
         The parameters, the loss curve and the snapshots.
     """
-    checks.count("steps", steps)
-    checks.count("batch", batch)
-    checks.count("points", points)
-    check_optimizer(optimizer)
-    snapshots = _snapshot_steps(snapshots, steps)
-    points = min(points, steps)
-    key = checked_key(key)
-    draw, finish = draws.split(lambda key: sample(key, batch), key)
-    gradient = fuse.grad(loss, finish)
-    mean = fuse.value(loss, finish)
-    params = jax.tree.map(jnp.asarray, params)
-
-    def step(carry: Any, place: Any) -> tuple[Any, None]:
-        params, state, shared, curve, kept = carry
-        index, last, point, slot = place
-        shared = draws.fill(draw, jax.random.fold_in(key, index), shared)
-        # The loss only where the curve has a point: the gradient does not need its value.
-        curve = lax.cond(
-            last,
-            lambda: lax.dynamic_update_index_in_dim(curve, mean(params, shared), point, 0),
-            lambda: curve,
-        )
-        grads = gradient(params, shared)
-        # Only for those who may ask for it; XLA drops a value that is not used.
-        extra = (
-            {
-                "value": mean(params, shared),
-                "grad": grads,
-                "value_fn": lambda params: mean(params, shared),
-            }
-            if isinstance(optimizer, optax.GradientTransformationExtraArgs)
-            else {}
-        )
-        updates, new = optimizer.update(grads, state, params, **extra)
-        # A traced number of 32 bits would widen the state of half-precision parameters.
-        state = jax.tree.map(_of_type, new, state)
-        params = optax.apply_updates(params, updates)
-        # Later writes to a slot win: a snapshot holds the last step up to the one asked for.
-        if snapshots:
-            kept = jax.tree.map(
-                lambda old, new: lax.dynamic_update_index_in_dim(old, new, slot, 0), kept, params
-            )
-        return (params, state, shared, curve, kept), None
-
-    shared = draws.empty(draw, key)
-    curve = jnp.zeros(points, jax.eval_shape(mean, params, shared).dtype)
-    # One slot more, for what comes after the last snapshot.
-    kept = (
-        jax.tree.map(lambda leaf: jnp.stack([leaf] * (len(snapshots) + 1)), params)
-        if snapshots
-        else None
-    )
-    carry = (params, optimizer.init(params), shared, curve, kept)
-    stretches = range(1, points + 1)
-    last_of_stretch = jnp.asarray([-(-stretch * steps // points) - 1 for stretch in stretches])
-    indices = jnp.arange(steps)
-    places = (
-        indices,
-        jnp.zeros(steps, bool).at[last_of_stretch].set(True),
-        jnp.searchsorted(last_of_stretch, indices),
-        jnp.searchsorted(jnp.asarray(snapshots, jnp.int32), indices + 1),
-    )
-    (params, _, _, curve, kept), _ = lax.scan(step, carry, places)
-    return Fitted(
-        params=marks.trained(params),
-        history=History(step=last_of_stretch, loss=curve),
-        snapshots=jax.tree.map(lambda leaf: leaf[:-1], kept),
+    return descend(
+        key,
+        params,
+        lambda _: loss,
+        sample,
+        optimizer=optimizer,
+        steps=steps,
+        batch=batch,
+        points=points,
+        snapshots=snapshots,
     )
 
 
@@ -272,39 +188,6 @@ def explain(
     return fuse.explain(task_loss(model, task), params, examples)
 
 
-def checked_key(key: Any) -> Key[Array, ""]:
-    """One key, whose draws XLA can fuse; of the old raw form, too."""
-    if not isinstance(key, jax.Array):
-        raise InputError(f"key is {key!r}: give a key, such as jax.random.key({key!r})")
-    if key.dtype == jnp.uint32:  # of jax.random.PRNGKey
-        key = jax.random.wrap_key_data(key)
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
-        raise InputError(
-            f"key has shape {key.shape} and type {key.dtype}: give ONE key, such as "
-            "jax.random.key(0), and use jax.vmap or a sweep for several"
-        )
-    return keys.fusable(key)
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """Raise `InputError` for what has no `init` and `update`, as a factory not yet called."""
-    if not isinstance(optimizer, _Optimizer):
-        name = getattr(optimizer, "__name__", None)
-        remedy = f"call it, as in optax.{name}(1e-3)" if name else "give one, as optax.adam(1e-3)"
-        raise InputError(f"optimizer is {name or repr(optimizer)}, not an optimizer: {remedy}")
-
-
-@runtime_checkable
-class _Optimizer(Protocol):
-    init: Any
-    update: Any
-
-
-def _of_type(new: Any, old: Array) -> Array:
-    new = jnp.asarray(new)
-    return new if new.dtype == old.dtype else new.astype(old.dtype)
-
-
 def _example(task: Task) -> PyTree:
     """An example of the task's features that is zero throughout."""
     if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -357,14 +240,3 @@ def log_spaced(steps: int, number: int) -> tuple[int, ...]:
     checks.count("steps", steps)
     checks.count("number", number, least=2)
     return (0, *(int(s) for s in np.unique(np.geomspace(steps, 1, number - 1).round())))
-
-
-def _snapshot_steps(snapshots: Sequence[int], steps: int) -> tuple[int, ...]:
-    kept = [int(step) for step in snapshots]
-    whole = kept == list(snapshots)
-    if not whole or kept != sorted(set(kept)) or any(not 0 <= step <= steps for step in kept):
-        raise InputError(
-            f"snapshots is {list(snapshots)}: give increasing whole numbers of updates from 0 to "
-            f"{steps}"
-        )
-    return tuple(kept)

@@ -31,6 +31,10 @@ Number = Float[Array, ""] | float | int
 Parameters = Mapping[str, Array]
 
 
+NAMES = ("decoder", "decoder_bias", "encoder", "encoder_bias")
+"""The parameters that all architectures have."""
+
+
 class Decomposition(NamedTuple):
     r"""An activation as a sparse sum.
 
