@@ -484,7 +484,7 @@ def test_revival_brings_dead_latents_back_and_recovers_more_features():
     start = {**start, "encoder_bias": jnp.where(jnp.arange(24) < 6, 0.0, -5.0)}
 
     def found(revive):
-        run = settings_of(optimizer=optax.adam(3e-3), steps=1500, batch=256, start=start)
+        run = settings_of(optimizer=optax.adam(5e-3), steps=700, batch=128, start=start)
         params = autoencoders.fit_autoencoder(
             jax.random.key(0), model, data, revive=revive, **run
         ).params
@@ -492,7 +492,7 @@ def test_revival_brings_dead_latents_back_and_recovers_more_features():
         return autoencoders.dictionary(params), jnp.sum(jnp.any(latents > 0, axis=0))
 
     (alone, alive_alone), (revived, alive) = (
-        toymodels.jit(functools.partial(found, revive))() for revive in ((), (200, 400, 800))
+        toymodels.jit(functools.partial(found, revive))() for revive in ((), (100, 200, 300))
     )
 
     def recovered(dictionary):

@@ -226,6 +226,23 @@ def test_bad_numbers_are_refused_also_while_tracing():
             jax.eval_shape(lambda key, own=features: own.sample(key, 4), jax.random.key(0))
 
 
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (lambda p: tm.AnticorrelatedSets(1, 4, p), r"^density of a set over its number of values"),
+        (lambda p: tm.Concepts((2, 3), p), r"^density of a concept over its number of values is"),
+        (lambda p: tm.Hierarchy((-1, 0, 0), 2e5 * p, True), r"^sum of the densities of siblings"),
+        (lambda p: tm.GaussianCopula(0.5, p * jnp.eye(2)), r"^length of a row of mixing is"),
+    ],
+)
+def test_bad_numbers_of_an_axis_are_refused_before_the_sweep_runs(features, message):
+    def cell(key, *, p):
+        return {"sample": features(p).sample(key, 2)}
+
+    with pytest.raises(InputError, match=message):
+        tm.sweep(cell, axes={"p": (4e-6, 2e-7)}, progress=False)
+
+
 def test_activations_are_what_the_model_computes():
     model, features = tm.ReLUHidden(hidden=2), tm.SparseUniform(3, 0.5)
     params = model.init(jax.random.key(1), jnp.zeros(3))["params"]

@@ -211,7 +211,7 @@ def _check_k(k: Number, latents: int, *, whole: bool = False) -> None:
         checks.when_known(_check_whole, k)
 
 
-def _check_whole(k: Number) -> None:
+def _check_whole(k: Any) -> None:
     numbers = np.asarray(k, np.float64)
     fractions = numbers[numbers != np.round(numbers)]
     if fractions.size:

@@ -62,7 +62,9 @@ class Hierarchy:
             word = np.where(root, word, siblings.argmax(axis=1))
             elder = np.tril(siblings, -1)
             start = elder.astype(density.dtype) @ density
-            if not isinstance(self.density, Tracer):
+            if isinstance(self.density, Tracer):
+                _check_siblings(density[:, 0], elder.astype(density.dtype))
+            else:  # in NumPy, for traced numbers would pass
                 _check_siblings(np.broadcast_to(self.density, len(parents)), elder)
         place = (base.uniform(key, batch, self.num_features)[word] - start) / density
         present = (place >= 0) & (place < 1)
@@ -71,14 +73,14 @@ class Hierarchy:
         return jnp.where(present, 1 - (1 - self.smallest) * place, 0.0).T
 
 
-def _check_siblings(density: np.ndarray, elder: np.ndarray) -> None:
+def _check_siblings(density: Array | np.ndarray, elder: np.ndarray) -> None:
     """Whether the stretches of exclusive siblings fit on one word, and are told apart there.
 
     Args:
         density: of each feature.
         elder: whether the second is an elder sibling of the first.
     """
-    start = elder @ density.astype(np.float64)
+    start = elder @ density
     checks.interval(
         "sum of the densities of siblings",
         start + density,
