@@ -453,3 +453,30 @@ def test_a_wheel_has_the_experiments_and_says_that_it_is_typed():
     assert included == {"experiments": "toymodels/_experiments"}
     assert (root / "toymodels" / "py.typed").exists()
     assert len(library.named(root / "experiments")) > 20
+
+
+def test_a_broken_figure_is_named_in_one_line(capsys):
+    write(RUN, CLAIMS)
+    assert toymodels("run", "tiny") == 0
+    Path("figures/broken.json").write_text('{"a"')
+    capsys.readouterr()
+    for words in (["claims"], ["list", "."]):
+        assert toymodels(*words) == 0
+        shown = capsys.readouterr()
+        assert "broken.json is left out" in shown.err
+        assert len(shown.err.splitlines()) == 1
+        assert "1 of 1" in shown.out
+    assert toymodels("draw", "tiny", "--from", ".") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("page", ["page.md", "missing.md", "."])
+def test_a_page_is_looked_at_before_anything_is_printed(page, capsys):
+    write(RUN, CLAIMS)
+    assert toymodels("run", "tiny") == 0
+    Path("page.md").write_text("no marks")
+    capsys.readouterr()
+    assert toymodels("claims", "figures", page) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1

@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -22,7 +23,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import toymodels
-from toymodels import files, library
+from toymodels import claims, files, library
+from toymodels.claims import Claim
 from toymodels.errors import InputError
 
 
@@ -174,15 +176,14 @@ def _list(folder: Path | None) -> None:
 
 
 def _print_experiments(title: str, paths: Sequence[Path], project: Path) -> None:
-    from toymodels import claims
-
     table = Table(title=escape(title), title_justify="left")
     table.add_column(
         "experiment", overflow="fold", min_width=min(28, max(len(p.stem) for p in paths))
     )
     table.add_column("what it shows")
     table.add_column("claims", overflow="fold")
-    held = claims.read(project / "figures")
+    beside = project / "figures"
+    held = _read_claims(beside if os.path.isdir(beside) else Path("figures"))
     for path in paths:
         try:
             title = library.title(path)
@@ -250,11 +251,9 @@ def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[s
 
 
 def _claims(folder: Path, page: Path | None) -> None:
-    from toymodels import claims
-
     if not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder here: give one, or change to the project")
-    groups = claims.read(folder)
+    groups = _read_claims(folder)
     if not groups:
         raise InputError(f"no claims in {folder}: run an experiment first")
     if page:
@@ -266,6 +265,16 @@ def _claims(folder: Path, page: Path | None) -> None:
     print(claims.total(flat))
     if not all(claim.holds for claim in flat):
         raise SystemExit(3)
+
+
+def _read_claims(folder: Path) -> dict[str, list[Claim]]:
+    """The claims of a folder; a line for each file that is broken."""
+    with warnings.catch_warnings(record=True) as broken:
+        warnings.simplefilter("always")
+        groups = claims.read(folder)
+    for warning in broken:
+        _complain(str(warning.message))
+    return groups
 
 
 def _copy(name: str, folder: Path) -> None:

@@ -69,8 +69,9 @@ def load(file: Path) -> xr.Dataset:
     except FileNotFoundError as error:
         raise InputError(f"{file} does not exist: run the experiment first") from error
     except Exception as error:
+        what = " ".join(str(error).split())  # HDF5 writes several lines
         raise InputError(
-            f"{file} cannot be read as results: {type(error).__name__}: {error}"
+            f"{file} cannot be read as results: {type(error).__name__}: {what}"
         ) from error
 
 
