@@ -179,11 +179,12 @@ def test_drawing_again_keeps_the_provenance_of_the_run():
 
 def test_drawing_twice_gives_the_same_files():
     write(RUN, CLAIMS, PLOT)
-    everything = ("--format", "png", "svg", "pdf")
+    everything = ("--format", "png", "--format", "svg", "--format", "pdf")
     assert toymodels("run", "tiny") == 0
-    assert toymodels("draw", "tiny", *everything) == 0
+    assert toymodels("draw", *everything, "tiny") == 0
     before = {path: path.read_bytes() for path in Path("figures").iterdir()}
-    assert toymodels("draw", "tiny", *everything) == 0
+    assert len(before) == 5
+    assert toymodels("draw", *everything, "tiny") == 0
     assert {path: path.read_bytes() for path in Path("figures").iterdir()} == before
 
 

@@ -131,10 +131,9 @@ def _parser() -> tuple[_Parser, Collection[str]]:
     draw.add_argument(
         "--format",
         dest="formats",
-        nargs="+",
+        action="append",
         choices=("png", "svg", "pdf"),
-        default=("png", "svg"),
-        help="of the figure; the default is png and svg",
+        help="of the figure, may be given again; the default is png and svg",
     )
     claims = add(
         "claims",
@@ -229,7 +228,7 @@ def _run(name: str, words: Sequence[str]) -> None:
         raise SystemExit(3)
 
 
-def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[str]) -> None:
+def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[str] | None) -> None:
     path = library.find(name)
     results = Path("results")
     if file is None:
@@ -246,7 +245,7 @@ def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[s
 
     from toymodels import experiment, runs
 
-    if not runs.draw(experiment.load(path), file, folder=folder, formats=formats):
+    if not runs.draw(experiment.load(path), file, folder=folder, formats=formats or ("png", "svg")):
         raise SystemExit(3)
 
 
