@@ -317,7 +317,7 @@ def test_ctrl_c_waits_for_the_blocks_that_run(path, ran, undisturbed):
         said = [json.loads(line) for line in [*lines, *process.stdout]]
         told = process.stderr.read()
     assert process.returncode == 1
-    assert re.search(r"finishing \d blocks that are running; Ctrl-C again goes on without", told)
+    assert re.search(r"finishing \d blocks that are running \([^)]*\d+ s[^)]*\); Ctrl-C", told)
     assert "toymodels.sweeps.SweepInterrupted: interrupted; " in told
     begun, ended = ({number for word, number, *_ in said if word == w} for w in ("begins", "ends"))
     assert begun == ended

@@ -17,6 +17,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple, TypeAlias
@@ -252,6 +253,8 @@ def run(
     # Ctrl-C inside `concurrent.futures.wait` can leave a future locked for ever.
     done: queue.SimpleQueue[concurrent.futures.Future[Answer]] = queue.SimpleQueue()
 
+    began, finished = time.perf_counter(), 0
+
     def submit(start: int) -> None:
         # The last block is filled with copies of its last lane: a free check of the promise.
         lanes = np.minimum(np.arange(start, start + program.width), len(seeds) - 1)
@@ -264,6 +267,7 @@ def run(
         future.add_done_callback(done.put)
 
     def accept(future: concurrent.futures.Future[Answer]) -> None:
+        nonlocal finished
         answer = future.result()
         start = waiting[future]
         stop = min(start + program.width, len(seeds))
@@ -271,6 +275,7 @@ def run(
         _check_copies(answer.outputs, stop - start, f"seed {seeds[stop - 1]}, lane {stop - 1}")
         deliver(start, stop, {name: out[: stop - start] for name, out in answer.outputs.items()})
         del waiting[future]
+        finished += 1
 
     def settle(future: concurrent.futures.Future[Answer]) -> None:
         if future in waiting and future.exception() is None:
@@ -289,10 +294,18 @@ def run(
         for future in [future for future in waiting if future.cancel()]:
             del waiting[future]
         if isinstance(error, KeyboardInterrupt) and waiting:
-            print(
-                f"finishing {len(waiting)} blocks that are running; Ctrl-C again goes on without",
-                file=sys.stderr,
+            seconds = time.perf_counter() - began
+            each = (
+                f"about {seconds * program.workers / finished:.0f} s each"
+                if finished and executor is None
+                else f"{finished or 'none'} done in {seconds:.0f} s"
             )
+            with contextlib.suppress(Exception):  # the terminal may be gone
+                print(
+                    f"finishing {len(waiting)} blocks that are running ({each}); Ctrl-C again "
+                    "goes on without",
+                    file=sys.stderr,
+                )
         # Again, for Ctrl-C may come before the first time, or after a future was taken out.
         for future in waiting:
             future.add_done_callback(done.put)
