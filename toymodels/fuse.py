@@ -22,7 +22,7 @@ from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jaxtyping import Array, Float, Int, PyTree
 
-from toymodels import columns, draws, elements
+from toymodels import choices, columns, draws, elements
 
 Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
 Finish: TypeAlias = Callable[[Any], Any]
@@ -224,10 +224,14 @@ def _ordinary(
 ) -> Any:
     def mean(params: PyTree) -> Float[Array, ""]:
         examples = jax.tree.leaves(batch)
+        written_out = choices.compared(core.ClosedJaxpr(program.jaxpr, captured))
         shared = [columns.Columns(leaf, many=False) for leaf in jax.tree.leaves(params)]
         apart = [columns.Columns(jnp.moveaxis(leaf, 0, -1), many=True) for leaf in examples]
         ((losses, _),) = columns.evaluate(
-            program.jaxpr, captured, [*shared, *apart], batch=examples[0].shape[0]
+            written_out.jaxpr,
+            written_out.consts,
+            [*shared, *apart],
+            batch=examples[0].shape[0],
         )
         return jnp.mean(losses)
 
@@ -247,6 +251,9 @@ def _fused(
             f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
             f"than {MAX_SUMS}: the fused loop would gain little and compile slowly"
         )
+
+    program = choices.compared(core.ClosedJaxpr(program.jaxpr, captured), declared=True)
+    captured = program.consts
 
     def of_one(captured: Sequence[Any], params: PyTree, example: PyTree) -> Any:
         return transform(lambda params: _evaluate(program, captured, params, example))(params)
