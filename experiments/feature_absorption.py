@@ -153,8 +153,9 @@ def pairs(config: Config) -> xr.Dataset:
         towards = jnp.arctan2(directions[1], directions[0])[matching[1]]
         return {"loss": chances @ losses, "absorption": rate[0], "child": jnp.rad2deg(towards)}
 
-    points = [(penalty, 90.0) for penalty in config.penalties]
-    points += [(config.penalty, angle) for angle in config.angles]
+    across = [(penalty, 90.0) for penalty in config.penalties]
+    along = [(config.penalty, float(angle)) for angle in config.angles]
+    points = [*dict.fromkeys([*across, *along])]  # their crossing once
     results = tm.sweep(
         cell,
         axes={"solo": config.solo, ("penalty", "angle"): points},
@@ -166,8 +167,8 @@ def pairs(config: Config) -> xr.Dataset:
     )  # fmt: skip
     names = ("best_loss", "best_child", "best_absorption")
     results = results.assign(dict(zip(names, optimum, strict=True)))
-    right = results.isel(penalty=slice(len(config.penalties))).drop_vars("angle")
-    turned = results.isel(penalty=slice(len(config.penalties), None))
+    right = results.isel(penalty=[points.index(point) for point in across]).drop_vars("angle")
+    turned = results.isel(penalty=[points.index(point) for point in along])
     turned = turned.swap_dims(penalty="angle").drop_vars("penalty")
     return xr.merge([right, turned.rename({name: f"turned_{name}" for name in turned})])
 

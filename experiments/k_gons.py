@@ -41,6 +41,9 @@ class Config:
 
     starts: int = 1000
     """Random starts of the search for minima."""
+    descent_steps: int = 3000
+    quench_steps: int = 1000
+    """From samples of the posterior to the minima below."""
     inverse_temperatures: tuple[float, ...] = (1e4, 1e5, 1e6, 1e7)
     localization: float = 100.0
     chains: int = 16
@@ -61,6 +64,8 @@ class Config:
 
 SMOKE = Config(
     starts=20,
+    descent_steps=100,
+    quench_steps=100,
     inverse_temperatures=(1e5, 1e6),
     chains=2,
     chain_steps=10,
@@ -128,7 +133,8 @@ def label(potentials: Any, listed: Any = MINIMA) -> Any:
 def search(config: Config) -> dict[str, Any]:
     """Descents from random starts."""
     keys = jax.random.split(jax.random.key(0), config.starts)
-    found = jax.jit(jax.vmap(lambda key: descend(random_start(key), 3000)))(keys)
+    steps = config.descent_steps
+    found = jax.jit(jax.vmap(lambda key: descend(random_start(key), steps)))(keys)
     return {"found": (("start",), np.asarray(found))}
 
 
@@ -179,7 +185,7 @@ def sample_posterior(config: Config) -> dict[str, Any]:
         tree = {"weights": params[:-FEATURES].reshape(2, FEATURES), "bias": params[-FEATURES:]}
         return stiffness * potential(tree) + jnp.sum(params**2) / 2
 
-    force = jax.grad(energy)
+    value_and_slope = jax.value_and_grad(energy)
 
     def move(key: Array, params: Array, stiffness: Array) -> Array:
         key_momentum, key_size, key_accept = jax.random.split(key, 3)
@@ -187,14 +193,16 @@ def sample_posterior(config: Config) -> dict[str, Any]:
         size = jax.random.uniform(key_size, (), minval=0.2, maxval=0.8) / (1 + stiffness) ** 0.5
 
         def leap(state: Any, _: None) -> tuple[Any, None]:
-            place, momentum = state
-            momentum = momentum - size * force(place, stiffness) / 2
+            place, momentum, (_, slope) = state
+            momentum = momentum - size * slope / 2
             place = place + size * momentum
-            return (place, momentum - size * force(place, stiffness) / 2), None
+            there = value_and_slope(place, stiffness)
+            return (place, momentum - size * there[1] / 2, there), None
 
-        (place, momentum), _ = jax.lax.scan(leap, (params, start), length=6)
-        before = energy(params, stiffness) + jnp.sum(start**2) / 2
-        after = energy(place, stiffness) + jnp.sum(momentum**2) / 2
+        here = value_and_slope(params, stiffness)
+        (place, momentum, there), _ = jax.lax.scan(leap, (params, start, here), length=6)
+        before = here[0] + jnp.sum(start**2) / 2
+        after = there[0] + jnp.sum(momentum**2) / 2
         accept = jnp.log(jax.random.uniform(key_accept)) < before - after
         return jnp.where(accept, place, params)
 
@@ -227,9 +235,8 @@ def sample_posterior(config: Config) -> dict[str, Any]:
         ]
 
     def quench(params: Array) -> Float[Array, ""]:
-        return descend(
-            {"weights": params[:-FEATURES].reshape(2, FEATURES), "bias": params[-FEATURES:]}, 1000
-        )
+        weights = params[:-FEATURES].reshape(2, FEATURES)
+        return descend({"weights": weights, "bias": params[-FEATURES:]}, config.quench_steps)
 
     visited = jax.jit(jax.vmap(ladder))(jax.random.split(jax.random.key(0), config.ladders))
     below = jax.jit(jax.vmap(quench))(visited.reshape(-1, 3 * FEATURES))

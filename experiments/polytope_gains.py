@@ -188,7 +188,6 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             measured=float(results["crossing"].sel(pair=pair)),
             tolerance=tolerance,
             **labels,
-            kind=tm.Kind.PREDICTION,
         )
 
     return [
