@@ -75,10 +75,13 @@ def _call(params: dict[str, Any], inputs: Sequence[Any]) -> tuple[list[Any], Any
 
 
 def _scan(params: dict[str, Any], inputs: Sequence[Any]) -> tuple[list[Any], Any]:
-    consts, carried = params["num_consts"], params["num_carry"]
+    if "num_carry" in params:
+        consts, carried = params["num_consts"], params["num_carry"]
+    else:  # from JAX 0.11 on
+        consts, carried = map(len, params["ft_in"].unpack()[:2])
 
     def body(carry: Any, row: Any) -> Any:
-        outputs, fine = evaluate(params["jaxpr"], [*inputs[:consts], *carry, *row])
+        outputs, fine = evaluate(_closed(params["jaxpr"]), [*inputs[:consts], *carry, *row])
         return outputs[:carried], (outputs[carried:], fine)
 
     last, (rows, fine) = lax.scan(
@@ -94,7 +97,8 @@ def _scan(params: dict[str, Any], inputs: Sequence[Any]) -> tuple[list[Any], Any
 
 def _cond(params: dict[str, Any], inputs: Sequence[Any]) -> tuple[list[Any], Any]:
     branches = [
-        lambda *operands, branch=branch: evaluate(branch, operands) for branch in params["branches"]
+        lambda *operands, branch=branch: evaluate(_closed(branch), operands)
+        for branch in params["branches"]
     ]
     return lax.switch(inputs[0], branches, *inputs[1:])
 
@@ -104,17 +108,19 @@ def _while(params: dict[str, Any], inputs: Sequence[Any]) -> tuple[list[Any], An
     consts, start = inputs[of_test : of_test + of_body], list(inputs[of_test + of_body :])
 
     def goes_on(carry: Any) -> Any:
-        (answer,) = core.jaxpr_as_fun(params["cond_jaxpr"])(*inputs[:of_test], *carry[0])
+        (answer,) = core.jaxpr_as_fun(_closed(params["cond_jaxpr"]))(*inputs[:of_test], *carry[0])
         return answer
 
     def body(carry: Any) -> Any:
-        return evaluate(params["body_jaxpr"], [*consts, *carry[0]])  # of the last time round
+        return evaluate(
+            _closed(params["body_jaxpr"]), [*consts, *carry[0]]
+        )  # of the last time round
 
     return lax.while_loop(goes_on, body, (start, jnp.asarray(True)))
 
 
 def _closed(jaxpr: Any) -> core.ClosedJaxpr:
-    return core.ClosedJaxpr(jaxpr, []) if isinstance(jaxpr, core.Jaxpr) else jaxpr
+    return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, [])
 
 
 _CONTROL = {
