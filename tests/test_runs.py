@@ -346,7 +346,6 @@ def test_strings_are_paths():
         (HEAD.replace(" = 2.0", "") + RUN, "Config in tiny.py has no default for two"),
         (HEAD.replace("two:", "store:") + RUN, "has a field 'store', but --store is a flag"),
         (HEAD.replace("two:", "out:") + RUN, "has a field 'out', but --out is a flag"),
-        (HEAD + RUN + "SMOKE = 3", "SMOKE in tiny.py is 3: make it a Config(...)"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(text, what, capsys):
@@ -368,6 +367,15 @@ def test_a_missing_scale_is_said_without_imports(capsys):
     write(RUN + "raise RuntimeError('the file was run')")
     assert toymodels("run", "tiny", "--smoke") == 2
     assert "runs at one scale of: default" in capsys.readouterr().err
+
+
+def test_only_a_config_is_a_scale(capsys):
+    write(RUN + "PAPER = 'a paper'\nSMOKE = Config(two=1.0)")
+    assert toymodels("run", "tiny") == 0
+    assert toymodels("run", "tiny", "--smoke") == 0
+    assert toymodels("run", "tiny", "--paper") == 2
+    assert "runs at one scale of: default, smoke" in capsys.readouterr().err
+    assert number_of_runs() == 2
 
 
 def test_without_claims_or_plot_nothing_is_said_of_them(capsys):

@@ -77,10 +77,9 @@ def load(path: str | os.PathLike[str]) -> Experiment:
             f"Config in {path} has no default for {', '.join(bare)}: give what the figure shows"
         )
     scales = {"default": config()}
-    scales |= {name.lower(): contents[name] for name in ("SMOKE", "PAPER") if name in contents}
-    for name, scale in scales.items():
-        if not isinstance(scale, config):
-            raise InputError(f"{name.upper()} in {path} is {scale!r}: make it a Config(...)")
+    named = {name.lower(): contents.get(name) for name in ("SMOKE", "PAPER")}
+    # PAPER may also be the name of a source, say.
+    scales |= {name: scale for name, scale in named.items() if isinstance(scale, config)}
     return Experiment(
         path=path,
         title=(module.__doc__ or "").strip().partition("\n")[0],
