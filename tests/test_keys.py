@@ -1,10 +1,17 @@
 """The fusable generator is Threefry-2x32, bit for bit that of `jax.random`."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import struct
 
+import toymodels as tm
 from toymodels import keys
 
 SHAPES = [(), (1,), (7,), (3, 5), (0,), (2, 0, 3)]
@@ -88,6 +95,104 @@ def test_seed_of_64_bits(seed, x64):
         data(jax.random.key(seed, impl=keys.fusable_threefry)),
         data(jax.random.key(seed, impl="threefry2x32")),
     )
+
+
+# Of some of these JAX asks for Threefry's own kind of key, or takes another way for it.
+CHOOSY = {
+    "poisson": lambda key: jax.random.poisson(key, 3.0, (7,)),
+    "poisson of a large rate": lambda key: jax.random.poisson(key, 300.0, (2, 3)),
+    "gamma": lambda key: jax.random.gamma(key, 0.5, (7,)),
+    "dirichlet": lambda key: jax.random.dirichlet(key, jnp.ones(3)),
+    "binomial": lambda key: jax.random.binomial(key, 9, 0.3, (5,)),
+    "name of the generator": lambda key: jnp.full((), len(str(jax.random.key_impl(key)))),
+    "key of its own": lambda key: jax.random.uniform(jax.random.key(5, impl="threefry2x32"), (3,)),
+    "key that is carried": lambda key: jax.lax.fori_loop(
+        0, 3, lambda _, k: jax.random.split(k)[1], key
+    ),
+    "key in a branch": lambda key: jax.lax.cond(
+        jax.random.bernoulli(key), jax.random.normal, jax.random.uniform, key
+    ),
+    "keys at once": lambda key: jax.vmap(jax.random.normal)(jax.random.split(key, 4)),
+    "keys of a scan": lambda key: jax.lax.scan(
+        lambda total, k: (total + jax.random.normal(k), k), 0.0, jax.random.split(key, 4)
+    ),
+    "key from outside": lambda key: jax.random.normal(pair(7)[1], (3,)),
+}
+
+
+@pytest.mark.parametrize("draw", CHOOSY.values(), ids=CHOOSY.keys())
+def test_fusing(draw):
+    """What JAX draws with a key of its own; a key that comes out is as good as the one of JAX."""
+    stock, ours = pair()
+    expected = draw(stock)
+    for drawn in (keys.fusing(draw)(ours), keys.fusing(draw)(stock)):
+        for one, other in zip(jax.tree.leaves(drawn), jax.tree.leaves(expected), strict=True):
+            if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+                one, other = data(one), data(other)
+            assert_same_bits(one, other)
+
+
+@pytest.mark.parametrize("draw", CHOOSY.values(), ids=CHOOSY.keys())
+def test_fusing_leaves_no_draw_that_xla_cannot_fuse(draw):
+    text = jax.jit(keys.fusing(draw)).lower(pair()[1]).as_text()
+    assert "threefry2x32" not in text
+
+
+@struct.dataclass
+class Counts:
+    """Features that are numbers of events."""
+
+    rate: float
+    num_features: int = struct.field(pytree_node=False, default=3)
+
+    def sample(self, key, batch):
+        return jax.random.poisson(key, self.rate, (batch, 3)).astype(float)
+
+
+def test_counts_are_trained_on_evaluated_and_swept():
+    """The mean square of a Poisson number of rate r is r + r**2: the loss of a model of zeros."""
+    task = tm.Task(Counts(2.0))
+    model, zeros = tm.ReLUOutput(1), {"weights": jnp.zeros((1, 3)), "bias": jnp.zeros(3)}
+    measured = tm.evaluate(
+        jax.random.key(0),
+        zeros,
+        tm.task_loss(model, task),
+        task.features.sample,
+        batch=1000,
+        examples=20_000,
+    )
+    np.testing.assert_allclose(measured, 3 * (2 + 2**2), rtol=0.05)  # the mean of 60,000 squares
+
+    def cell(key, *, rate):
+        counts = jax.random.poisson(key, rate, (5,))
+        trained = tm.train(
+            key, model, tm.Task(Counts(rate)), optimizer=optax.sgd(0.1), steps=1, batch=4
+        )
+        return {"counts": counts, "loss": trained.loss}
+
+    results = tm.sweep(cell, axes={"rate": [2.0, 3.0]}, num_seeds=2, progress=False)
+    for seed in (0, 1):
+        expected = jax.random.poisson(jax.random.key(seed), 3.0, (5,))
+        np.testing.assert_array_equal(results["counts"].sel(rate=3.0, seed=seed), expected)
+
+
+def test_key_of_a_seed_is_that_of_threefry_whatever_the_default():
+    program = """
+import jax, toymodels as tm
+results = tm.sweep(
+    lambda key: {"u": jax.random.uniform(key)}, num_seeds=3, progress=False
+)
+threefry = [jax.random.uniform(jax.random.key(s, impl="threefry2x32")) for s in range(3)]
+print(str(jax.random.key_impl(jax.random.key(0))))
+print([float(u) for u in results.u] == [float(u) for u in threefry])
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "JAX_DEFAULT_PRNG_IMPL": "rbg"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.stdout.split() == ["rbg", "True"], finished.stderr
 
 
 DISTRIBUTIONS = {

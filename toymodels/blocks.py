@@ -80,9 +80,11 @@ class Program:
         """Trace and compile `cell`, which takes a key and one number of each of `values`."""
         use_cache()
 
+        fusing = keys.fusing(cell)
+
         def cells(key_data: UInt32[Any, "lanes 2"], lanes: dict[str, Any]) -> dict[str, Any]:
             keys_ = jax.random.wrap_key_data(key_data, impl=keys.fusable_threefry)
-            return jax.vmap(lambda key, lane: dict(cell(key, **lane)))(keys_, lanes)
+            return jax.vmap(lambda key, lane: dict(fusing(key, **lane)))(keys_, lanes)
 
         lanes = {name: numbers[np.zeros(width, int)] for name, numbers in values.items()}
         arguments = (_key_data(np.zeros(width, int)), lanes)
@@ -235,8 +237,9 @@ def run(
 
     Args:
         program: of a cell that takes `values`.
-        seeds: of each lane; it makes the key `jax.random.key(seed)`. Lanes of one seed share
-            their random words if they are neighbours.
+        seeds: of each lane; it makes the key `jax.random.key(seed, impl="threefry2x32")`, which
+            is `jax.random.key(seed)` unless JAX was told of another generator. Lanes of one
+            seed share their random words if they are neighbours.
         values: name to one number per lane.
         deliver: called in this thread for each block, as soon as it has finished.
         executor: where to run blocks instead, as bytes that need no Python of the caller's.
@@ -361,7 +364,7 @@ def _explained(error: BaseException, width: int) -> BlockError:
 
 
 def _key_data(seeds: Int[np.ndarray, " lanes"]) -> UInt32[np.ndarray, "lanes 2"]:
-    """The data of `jax.random.key(seed)` for each seed."""
+    """The data of `jax.random.key(seed, impl="threefry2x32")` for each seed."""
     return np.stack([np.asarray(seeds) >> 32, np.asarray(seeds) & 0xFFFFFFFF], 1).astype(np.uint32)
 
 

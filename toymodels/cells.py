@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.extend import core
 from jaxtyping import Array
 
-from toymodels import blocks, checks, failures, keys, marks, programs
+from toymodels import blocks, checks, failures, marks, programs
 from toymodels.datasets import FINITE
 from toymodels.errors import InputError
 
@@ -193,7 +193,7 @@ def _once(cell: blocks.Cell, fixed: Mapping[str, Any], names: Iterable[str]) -> 
                 postponed.append(checks.Postponed(check, tuple(known)))
         return [*outputs.values()], traced
 
-    key = jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32), impl=keys.fusable_threefry)
+    key = jax.random.key(0, impl="threefry2x32")
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), weak_type=True)
     program, (shapes, _) = jax.make_jaxpr(flat, return_shape=True)(
         key, dict.fromkeys(names, number)

@@ -7,13 +7,15 @@ for each other for ever, and on machines of many cores they write beyond the mem
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax import lax
 from jax.extend import core
 from jaxtyping import Array
+
+from toymodels import interpreter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,9 +67,9 @@ def sequential(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
     """
     if jax.default_backend() != "cpu" or not _decomposes_batches(closed.jaxpr):
         return closed
-    return jax.make_jaxpr(functools.partial(_evaluate, closed.jaxpr, closed.consts))(
-        *(jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in closed.in_avals)
-    )
+    return jax.make_jaxpr(
+        lambda *inputs: interpreter.evaluate(closed, inputs, bind=_bind, inner=sequential)
+    )(*map(interpreter.shape, closed.in_avals))
 
 
 def _batch(equation: core.JaxprEqn) -> tuple[int, ...]:
@@ -83,45 +85,13 @@ def _decomposes_batches(jaxpr: core.Jaxpr) -> bool:
     )
 
 
-def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], *arguments: Any) -> list[Any]:
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
-
-    def read(atom: core.Var | core.Literal) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        params = {name: _rewritten(value) for name, value in equation.params.items()}
-        bind = functools.partial(
-            equation.primitive.bind, **equation.primitive.get_bind_params(params)
-        )
-        with equation.ctx.manager:
-            if batch := _batch(equation):
-                bind = functools.partial(_mapped, bind, batch)
-            outputs = bind(*map(read, equation.invars))
-        if not equation.primitive.multiple_results:
-            outputs = [outputs]
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+def _bind(equation: core.JaxprEqn, bind: Callable[..., Any], operands: list[Any]) -> Any:
+    batch = _batch(equation)
+    return _mapped(bind, batch, operands) if batch else bind(*operands)
 
 
-def _mapped(function: Callable[..., Any], batch: tuple[int, ...], *operands: Array) -> Any:
+def _mapped(function: Callable[..., Any], batch: tuple[int, ...], operands: list[Array]) -> Any:
     """`function` of each matrix of a batch, in turn."""
     flat = [operand.reshape(-1, *operand.shape[len(batch) :]) for operand in operands]
     outputs = lax.map(lambda matrices: function(*matrices), flat)
     return jax.tree.map(lambda output: output.reshape(*batch, *output.shape[1:]), outputs)
-
-
-def _rewritten(value: Any) -> Any:
-    """A parameter of an equation, with the programs in it as `sequential` makes them."""
-    if isinstance(value, core.ClosedJaxpr):
-        return sequential(value)
-    if isinstance(value, core.Jaxpr):  # of `jax.checkpoint`, which takes no constants
-        return sequential(core.ClosedJaxpr(value, [])).jaxpr
-    if isinstance(value, tuple) and any(map(_is_program, value)):
-        programs = [_rewritten(element) for element in value]
-        return type(value)(*programs) if hasattr(value, "_fields") else tuple(programs)
-    return value
-
-
-def _is_program(value: Any) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)

@@ -87,7 +87,7 @@ def descend(
     snapshots = increasing_steps("snapshots", snapshots, steps)
     points = min(points, steps)
     key = checked_key(key)
-    draw, finish = draws.split(lambda key: sample(key, batch), key)
+    draw, finish = draws.split(keys.fusing(lambda key: sample(key, batch)), key)
     params = jax.tree.map(jnp.asarray, params)
 
     def step(carry: Any, place: Any) -> tuple[Any, None]:

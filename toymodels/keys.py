@@ -6,13 +6,22 @@ are plain array operations. The words are bit-identical to those of `jax.random`
 default setting `jax_threefry_partitionable=True`; only the speed differs.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Key, UInt32
+
+from toymodels import interpreter
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA  # of the Skein key schedule, which Threefry inherits
@@ -87,6 +96,77 @@ fusable_threefry = define_prng_impl(
 
 def fusable(key: Key[Array, "*keys"]) -> Key[Array, "*keys"]:
     """The same key, whose draws XLA can fuse; any other generator's key is returned as it is."""
-    if key.dtype == jax.random.key(0, impl="threefry2x32").dtype:
+    if _is_threefry(key):
         return jax.random.wrap_key_data(jax.random.key_data(key), impl=fusable_threefry)
     return key
+
+
+def fusing(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, all of whose draws XLA can fuse, and which never knows.
+
+    Some functions of JAX look at the kind of a key (`jax.random.poisson` takes no other than
+    Threefry's own). So `function` is traced with keys of `jax.random`, and what was traced is
+    evaluated with ours, whose words are the same.
+
+    Args:
+        function: pure, of keys and arrays, some of which may be keys that `fusable` made.
+
+    Returns:
+        A function whose outputs are those of `function`, with keys among them made `fusable`.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        flat, structure = jax.tree.flatten((args, kwargs))
+        traced, shapes = jax.make_jaxpr(
+            lambda flat: _call(function, structure, flat), return_shape=True
+        )([jax.eval_shape(_stock, value) if _is_ours(value) else value for value in flat])
+        outputs = core.jaxpr_as_fun(_fusing(traced))(*map(_ours, flat))
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return wrapped
+
+
+def _call(function: Callable[..., R], structure: Any, flat: list[Any]) -> R:
+    args, kwargs = jax.tree.unflatten(structure, flat)
+    return function(*args, **kwargs)
+
+
+def _fusing(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """A program whose inputs and constants that are keys of Threefry have become ours."""
+    if not _has_keys(closed.jaxpr):
+        return closed
+    avals = [interpreter.shape(aval) for aval in closed.in_avals]
+    return jax.make_jaxpr(
+        lambda *arguments: interpreter.evaluate(closed, arguments, bind=_bind, inner=_fusing)
+    )(*(jax.eval_shape(fusable, aval) if _is_threefry(aval) else aval for aval in avals))
+
+
+def _bind(_: core.JaxprEqn, bind: Callable[..., Any], operands: list[Any]) -> Any:
+    outputs = bind(*map(_ours, operands))
+    return jax.tree.map(_ours, outputs)
+
+
+def _has_keys(jaxpr: core.Jaxpr) -> bool:
+    """Whether keys of Threefry go into a program, or are made in it."""
+    made = (variable for equation in jaxpr.eqns for variable in equation.outvars)
+    inner = (sub for equation in jaxpr.eqns for sub in core.jaxprs_in_params(equation.params))
+    return any(_is_threefry(v.aval) for v in [*jaxpr.invars, *jaxpr.constvars, *made]) or any(
+        map(_has_keys, inner)
+    )
+
+
+def _ours(value: Any) -> Any:
+    return fusable(value) if _is_threefry(value) else value
+
+
+def _stock(key: Array) -> Array:
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl="threefry2x32")
+
+
+def _is_ours(value: Any) -> bool:
+    return getattr(value, "dtype", None) == jax.random.key_dtype(fusable_threefry)
+
+
+def _is_threefry(value: Any) -> bool:
+    return getattr(value, "dtype", None) == jax.random.key_dtype("threefry2x32")

@@ -1,7 +1,8 @@
 """A pure function over labelled axes and seeds, as an `xarray.Dataset`.
 
 A *cell* is a function of a key and a few numbers that returns named arrays. A sweep runs it
-at every point of a grid with every seed. The key of seed `s` is `jax.random.key(s)`
+at every point of a grid with every seed. The key of seed `s` is `jax.random.key(s)` of
+JAX's own default generator, Threefry, also where JAX was told of another default,
 wherever the cell stands: cells of one seed share their noise, a refined grid keeps its old
 cells, and error bars are over seeds. A cell's numbers are the same to the last bit in every
 sweep that holds it (`blocks` says for what).
@@ -85,7 +86,8 @@ def sweep(
             precision of the arrays that they meet.
         static: name to values that change shapes or structure, compiled one by one: numbers
             or strings, or a dict of label to any object.
-        num_seeds: seeds 0, 1, ..., each with the key `jax.random.key(seed)`; one by default.
+        num_seeds: seeds 0, 1, ..., each with the key
+            `jax.random.key(seed, impl="threefry2x32")`; one by default.
         seeds: which seeds instead, such as `[3, 7]`. A cell is the same under either.
         dims: output name to the names of its own dimensions. The default is `name_0`, ...;
             required where a static axis changes a shape: shorter ones are padded with NaN. An

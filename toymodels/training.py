@@ -221,7 +221,7 @@ def evaluate(
     checks.count("examples", examples)
     batches = -(-examples // batch)
     key = checked_key(key)
-    draw, finish = draws.split(lambda key: sample(key, batch), key)
+    draw, finish = draws.split(keys.fusing(lambda key: sample(key, batch)), key)
     mean = fuse.value(loss, finish)
 
     def step(carry: Any, index: Int[Array, ""]) -> tuple[Any, None]:

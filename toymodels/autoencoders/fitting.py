@@ -95,8 +95,8 @@ def fit_autoencoder(
         return fitted
 
     def finished(params: PyTree) -> PyTree:
-        threshold = top_k.threshold(key_threshold, model, params, activations, batch)
-        return {**params, "threshold": threshold}
+        mean = keys.fusing(lambda key: top_k.threshold(key, model, params, activations, batch))
+        return {**params, "threshold": mean(key_threshold)}
 
     kept = jax.vmap(finished)(fitted.snapshots) if snapshots else fitted.snapshots
     return Fitted(finished(fitted.params), fitted.history, kept)
