@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "descent": {"fuse", "keys", "draws", "marks", "checks", "errors"},
     "training": {
         "fuse",
+        "keys",
         "draws",
         "descent",
         "models",
@@ -66,6 +67,7 @@ MAY_IMPORT = {
         "fuse",
         "models",
         "checks",
+        "keys",
     },
     "blocks": {"keys", "blas", "compiling", "decompositions", "devices", "errors"},
     "grids": {"errors"},

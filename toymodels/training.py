@@ -15,7 +15,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, draws, fuse, models
+from toymodels import checks, draws, fuse, keys, models
 from toymodels.descent import Fitted, History, Sample, check_optimizer, checked_key, descend
 from toymodels.errors import InputError
 from toymodels.features.base import Features

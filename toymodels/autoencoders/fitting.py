@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, models
+from toymodels import checks, keys, models
 from toymodels.autoencoders import top_k
 from toymodels.autoencoders.base import Number
 from toymodels.autoencoders.revival import check_revivable, revival
