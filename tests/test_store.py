@@ -814,3 +814,51 @@ def warnings_allowed():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield caught
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "dangling link", "nul", "long"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "cells.db"
+    given = {"device": "/dev/null", "nul": "a\0b", "long": "n" * 300}
+    if kind == "pipe":
+        os.mkfifo(path)  # to open it would wait for a writer
+    elif kind in ("loop", "dangling link"):
+        path.symlink_to(path if kind == "loop" else tmp_path / "gone" / "cells.db")
+    with pytest.raises(ValueError, match="give"):
+        Store(given.get(kind, path))
+
+
+def test_the_home_folder_may_be_short(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    Store("~/cells.db").close()
+    assert (tmp_path / "cells.db").is_file()
+
+
+REMADE = {
+    "trigger": "CREATE TRIGGER t BEFORE INSERT ON cells BEGIN SELECT RAISE(IGNORE); END",
+    "added column": "ALTER TABLE cells ADD COLUMN note TEXT",
+    "view": "ALTER TABLE cells RENAME TO old; CREATE VIEW cells AS SELECT * FROM old",
+    "no key": "CREATE TABLE c AS SELECT * FROM cells; DROP TABLE cells; "
+    "ALTER TABLE c RENAME TO cells",
+    "smaller pages": "PRAGMA page_size = 1024; VACUUM",
+    "log beside it": "PRAGMA journal_mode = WAL; DELETE FROM damaged",
+    "foreign table": "CREATE TABLE mine (a)",
+}
+
+
+@pytest.mark.parametrize("change", REMADE)
+@pytest.mark.filterwarnings("ignore:.*was damaged:UserWarning")
+def test_changed_tables_lose_no_cell_and_take_new_ones(tmp_path, change):
+    path = tmp_path / "cells.db"
+    written = cells(40)
+    with Store(path) as store:
+        store.write(PROGRAM, *(column[:30] for column in written))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript(REMADE[change])
+    with Store(path) as store:
+        store.write(PROGRAM, *(column[30:] for column in written))
+        found, records = store.read(PROGRAM, *written[:2])
+        assert store.verify()[:2] == (40, 0)
+    assert found.all()
+    assert_right(found, records, written[2])

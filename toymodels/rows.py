@@ -94,6 +94,20 @@ def create_tables(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
+def has_our_tables(db: sqlite3.Connection) -> bool:
+    """Whether the tables are as `create_tables` makes them, and no trigger interferes.
+
+    A trigger, a view or a table without its unique key would lose or double cells silently.
+    """
+    ours = {" ".join(table.replace("IF NOT EXISTS ", "").split()) for table in _TABLES.split(";")}
+    found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+    names = {"programs", "cells", "damaged"}
+    tables = {" ".join(str(sql).split()) for kind, _, _, sql in found if kind == "table"}
+    return ours - {""} <= tables and not any(
+        kind == "trigger" and table in names for kind, _, table, _ in found
+    )
+
+
 def keys(
     program: Program, seeds: Int[np.ndarray, " cells"], points: Float64[np.ndarray, "cells axes"]
 ) -> list[tuple[int, int, bytes]]:

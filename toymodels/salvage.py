@@ -66,12 +66,15 @@ def salvage(path: Path, *, patience: float) -> Path | None:
 
 
 def _sound(pages: bytes) -> bool:
-    if not pages or len(pages) % rows.PAGE:
+    # A file that was rewritten with pages of another size holds that size in its header.
+    size = int.from_bytes(pages[16:18], "big")
+    if not pages or len(pages) % (65536 if size == 1 else size or rows.PAGE):
         return False
     with contextlib.closing(rows.connect(":memory:")) as db:
         db.deserialize(pages)
         try:
-            return db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            whole = db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            return whole and rows.has_our_tables(db)
         except sqlite3.DatabaseError:
             return False
 

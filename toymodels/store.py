@@ -80,9 +80,11 @@ class Store:
             InputError: a path that cannot be used, or whose file is not ours to touch.
             StoreError: the disk is full, or another process does not let go.
         """
+        if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
+            raise InputError(f"the store is {path!r}: give the path of a file")
         self.path = Path(path).expanduser().absolute()
         self.copies: list[Path] = []
-        if not create and not os.path.exists(self.path):
+        if not create and not os.path.lexists(self.path):
             raise InputError(f"there is no store {self.path}: run a sweep that writes it first")
         self._open()
 
@@ -254,16 +256,20 @@ class Store:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _check_ours(self.path)
         except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or error
             raise InputError(
-                f"cannot use {self.path}: {error}: give the path of a file in a folder that is "
+                f"cannot use {self.path}: {reason}: give the path of a file in a folder that is "
                 "yours to write"
             ) from error
 
         def work() -> None:
             """Writes even where nothing is missing, to learn now whether we may."""
-            if os.path.getsize(self.path) % rows.PAGE:
+            (page,) = self._db.execute("PRAGMA page_size").fetchone()
+            if os.path.getsize(self.path) % page:
                 raise _DamagedError(f"{self.path} is cut off")
             rows.create_tables(self._db)
+            if not rows.has_our_tables(self._db):
+                raise _DamagedError(f"the tables of {self.path} were changed")
 
         self._connect()
         try:
@@ -277,6 +283,10 @@ class Store:
             self._db = rows.connect(self.path, patience=PATIENCE)
         except sqlite3.Error as error:
             raise _refusal(self.path, error) from error
+        # A log beside the file would be left behind by whoever copies or salvages the file.
+        with contextlib.suppress(sqlite3.Error):
+            if self._db.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+                self._db.execute("PRAGMA journal_mode = DELETE")
         self._inode = os.stat(self.path).st_ino
 
     def _moved(self) -> bool:
@@ -307,6 +317,11 @@ def _check_ours(path: Path) -> None:
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the path of a file in it")
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link that leads to no file: give another path")
+    # To open a pipe would wait for ever, and a device has no cells.
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a pipe, a socket or a device: give the path of a file")
     if not path.exists() or not path.stat().st_size:
         return
     uri = f"{path.as_uri()}?mode=ro&immutable=1"
