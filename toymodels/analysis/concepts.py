@@ -44,7 +44,7 @@ def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, 
     """
     differences = inputs.floats("differences", differences, rank=2)
     checks.count("number of pairs", differences.shape[0], least=2)
-    differences = differences / units.power_of_two(jnp.max(jnp.abs(differences), initial=0.0))
+    differences, _ = units.scaled(differences)
     others = jnp.sum(differences, axis=0)[None, :] - differences
     return jnp.sum(_directions(differences) * _directions(others), axis=1)
 
@@ -120,8 +120,7 @@ def cosines(
     directions = inputs.floats("directions", directions, rank=2)
     metric = inputs.floats("metric", metric, rank=2)
     # The length of a direction does not change an angle.
-    unit = units.power_of_two(jnp.max(jnp.abs(directions), axis=1, initial=0.0))
-    directions = directions / unit[:, None]
+    directions, _ = units.scaled(directions, axis=1)
     products = directions @ metric @ directions.T
     squared_lengths = jnp.diagonal(products)
     lengths = jnp.sqrt(jnp.where(squared_lengths > 0, squared_lengths, jnp.inf))

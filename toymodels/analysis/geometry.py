@@ -54,7 +54,7 @@ def feature_norms(weights: Float[Array, "hidden features"]) -> Float[Array, " fe
         At least 0. The norm has no derivative at a zero column; the gradient there is 0.
     """
     weights = inputs.floats("weights", weights, rank=2)
-    scaled, scale = _scaled_columns(weights)
+    scaled, scale = units.scaled(weights, axis=0)
     squared_norms = jnp.sum(scaled**2, axis=0)
     zero = squared_norms == 0  # NaN stays NaN
     # Two `where`s: reverse mode differentiates the branch that is not taken as well.
@@ -104,10 +104,10 @@ def feature_dimensionality(
         their capacity.
     """
     weights = inputs.floats("weights", weights, rank=2)
-    scaled, scale = _scaled_columns(weights)
+    scaled, scale = units.scaled(weights, axis=0)
     overlaps = _overlaps(weights)
-    unit = units.power_of_two(jnp.max(jnp.abs(overlaps), axis=1, initial=0.0))
-    shared = jnp.sum((overlaps / unit[:, None]) ** 2, axis=1)
+    overlaps, unit = units.scaled(overlaps, axis=1)
+    shared = jnp.sum(overlaps**2, axis=1)
     squared_norms = jnp.sum(scaled**2, axis=0) * (scale / unit) ** 2
     return squared_norms / jnp.where(shared > 0, shared, 1.0)
 
@@ -149,8 +149,8 @@ def dimensions_per_feature(weights: Float[Array, "hidden features"]) -> Float[Ar
         Infinite for a zero matrix, which represents none.
     """
     weights = inputs.floats("weights", weights, rank=2)
-    unit = units.power_of_two(jnp.max(jnp.abs(weights), initial=0.0))
-    return weights.shape[0] / jnp.sum((weights / unit) ** 2) / unit / unit
+    scaled, unit = units.scaled(weights)
+    return weights.shape[0] / jnp.sum(scaled**2) / unit / unit
 
 
 def num_represented(
@@ -174,14 +174,6 @@ def num_represented(
 
 def _overlaps(weights: Float[Array, "hidden features"]) -> Float[Array, "features features"]:
     r"""$\hat W_i \cdot W_j$ in row $i$ and column $j$; a row of 0 for a zero column $W_i$."""
-    scaled, scale = _scaled_columns(weights)
+    scaled, scale = units.scaled(weights, axis=0)
     norms = feature_norms(scaled)
     return gram(scaled) / jnp.where(norms > 0, norms, 1.0)[:, None] * scale[None, :]
-
-
-def _scaled_columns(
-    weights: Float[Array, "hidden features"],
-) -> tuple[Float[Array, "hidden features"], Float[Array, " features"]]:
-    """Columns in units of their greatest entries, and these units."""
-    scale = units.power_of_two(jnp.max(jnp.abs(weights), axis=0, initial=0.0))
-    return weights / scale[None, :], scale

@@ -113,8 +113,7 @@ def parallelogram_error(
     """
     representations = _at_least_two_values(representations)
     num_b = representations.shape[1]
-    unit = units.power_of_two(jnp.max(jnp.abs(representations), initial=0.0))
-    representations = representations / unit
+    representations, _ = units.scaled(representations)
     changes = representations - jnp.mean(representations, axis=0, keepdims=True)
     interactions = changes - jnp.mean(changes, axis=1, keepdims=True)
     sides = jnp.sum(changes**2)
@@ -151,7 +150,7 @@ def analogy_accuracy(
     king, man, woman, queen = (np.asarray(i * num_b + j)[proper] for i, j in corners)
 
     words = jnp.reshape(representations, (num_a * num_b, hidden))
-    words = words / units.power_of_two(jnp.max(jnp.abs(words)))
+    words, _ = units.scaled(words)
     norms = geometry.feature_norms(words.T)[:, None]
     directions = words / jnp.where(norms > 0, norms, 1.0)
     # The length of a query does not change which candidate is nearest.
@@ -172,8 +171,7 @@ def steering_vectors(weights: Float[Array, "hidden features"]) -> Float[Array, "
         One column per feature, a zero column for a zero column.
     """
     weights = inputs.floats("weights", weights, rank=2)
-    unit = units.power_of_two(jnp.max(jnp.abs(weights), axis=0, initial=0.0))
-    scaled = weights / unit[None, :]
+    scaled, unit = units.scaled(weights, axis=0)
     squared_norms = jnp.sum(scaled**2, axis=0)
     return scaled / jnp.where(squared_norms > 0, squared_norms, 1.0)[None, :] / unit[None, :]
 

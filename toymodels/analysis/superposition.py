@@ -140,7 +140,7 @@ def effective_number(amounts: Float[Array, " parts"]) -> Float[Array, ""]:
         new part raises it with infinite slope: the gradient at an amount of 0 leaves that out.
     """
     amounts = inputs.floats("amounts", amounts, rank=1)
-    amounts = amounts / units.power_of_two(jnp.max(jnp.abs(amounts), initial=0.0))
+    amounts, _ = units.scaled(amounts)
     total = jnp.sum(amounts)
     shares = amounts / jnp.where(total > 0, total, 1.0)
     logarithms = jnp.log(jnp.where(shares > 0, shares, 1.0))
@@ -294,9 +294,8 @@ def real_and_interference(
     checks.same_size("outputs", virtual=virtual.shape[0], true_map=true_map.shape[0])
     checks.same_size("features", virtual=virtual.shape[1], true_map=true_map.shape[1])
     # Squares in units of the greatest entries neither overflow nor underflow.
-    of_map = units.power_of_two(jnp.max(jnp.abs(true_map), initial=0.0))
-    of_virtual = units.power_of_two(jnp.max(jnp.abs(virtual), initial=0.0))
-    direction, scaled = true_map / of_map, virtual / of_virtual
+    direction, of_map = units.scaled(true_map)
+    scaled, of_virtual = units.scaled(virtual)
     size = jnp.sum(direction**2)
     along = jnp.sum(direction * scaled) / jnp.where(size > 0, size, 1.0)
     gain = along * of_virtual / of_map

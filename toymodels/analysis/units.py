@@ -23,6 +23,22 @@ def power_of_two(sizes: Float[Array, "*any"]) -> Float[Array, "*any"]:
     return jnp.where(ordinary, jnp.ldexp(jnp.ones_like(sizes), exponent - 1), 1.0)
 
 
+def scaled(
+    array: Float[Array, "*any"], axis: int | None = None
+) -> tuple[Float[Array, "*any"], Float[Array, "..."]]:
+    """An array in units of the power of two below its greatest entries, and these units.
+
+    Args:
+        array: of any shape.
+        axis: along which the greatest entry is sought, if not among all.
+    """
+    unit = power_of_two(jnp.max(jnp.abs(array), axis=axis, initial=0.0))
+    quotient = array / (unit if axis is None else jnp.expand_dims(unit, axis))
+    # Always the quotient where all is finite. Without the question fast math may take the units out
+    # of sums of products again.
+    return jnp.where(jnp.abs(quotient) <= 2, quotient, array), unit
+
+
 def centred(rows: Float[Array, "examples hidden"]) -> Float[Array, "examples hidden"]:
     """Rows about their mean: exactly 0 in a coordinate in which no row differs."""
     moved = rows - rows[:1]
@@ -42,8 +58,8 @@ def whitening(centred: Float[Array, "examples hidden"]) -> Float[Array, "hidden 
     """
     examples, hidden = centred.shape
     rounding = hidden * jnp.finfo(centred.dtype).eps
-    largest = power_of_two(jnp.max(jnp.abs(centred), axis=0))
-    spread = largest * jnp.sqrt(jnp.mean((centred / largest[None, :]) ** 2, axis=0))
+    own, largest = scaled(centred, axis=0)
+    spread = largest * jnp.sqrt(jnp.mean(own**2, axis=0))
     unit = jnp.where(spread > 0, spread, 1.0)  # NaN gives 1, and the rows are NaN
     rows = centred / unit[None, :]
     variances, axes = jnp.linalg.eigh(rows.T @ rows / examples)
