@@ -483,25 +483,20 @@ def test_revival_brings_dead_latents_back_and_recovers_more_features():
     start = model.init(jax.random.key(1), jnp.zeros(8))["params"]
     start = {**start, "encoder_bias": jnp.where(jnp.arange(24) < 6, 0.0, -5.0)}
 
-    def found(revive):
-        run = settings_of(optimizer=optax.adam(5e-3), steps=700, batch=128, start=start)
+    @toymodels.jit
+    def run(key):
+        adam = settings_of(optimizer=optax.adam(5e-3), steps=700, batch=128, start=start)
         params = autoencoders.fit_autoencoder(
-            jax.random.key(0), model, data, revive=revive, **run
+            key, model, data, revive=(100, 200, 300), **adam
         ).params
         latents = jax.vmap(lambda h: model.apply({"params": params}, h).latents)(data.examples)
         return autoencoders.dictionary(params), jnp.sum(jnp.any(latents > 0, axis=0))
 
-    (alone, alive_alone), (revived, alive) = (
-        toymodels.jit(functools.partial(found, revive))() for revive in ((), (100, 200, 300))
-    )
-
-    def recovered(dictionary):
-        cosines = np.asarray(dictionary).T @ directions
-        return int((cosines.max(axis=0) > 0.9).sum())
-
-    assert alive_alone == 6  # those that did not start dead
+    dictionary, alive = run(jax.random.key(0))
+    recovered = (np.asarray(dictionary).T @ directions).max(axis=0) > 0.9
+    # A dead latent has no gradient: without revival six would be alive, for six features at most.
     assert alive >= 9
-    assert recovered(revived) >= recovered(alone) + 4
+    assert recovered.sum() >= 8
 
 
 def test_what_cannot_be_revived_is_refused():

@@ -306,6 +306,18 @@ def test_the_best_of_many_seeds_is_not_below_the_proven_optimum():
     assert abs(float(best.sampled) / optimum - 1) < 2 * 0.0105
 
 
+def test_an_evaluation_has_derivatives_with_and_without_a_map():
+    def mean(params):
+        return toymodels.evaluate(KEY, params, squared_distance, normal, batch=4, examples=4)
+
+    examples = np.asarray(normal(jax.random.fold_in(KEY, 0), 4), np.float64)
+    expected = START - examples.mean(axis=0)
+    gradient = jax.grad(mean)(jnp.asarray(START))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+    several = jax.jit(jax.vmap(jax.grad(mean)))(jnp.tile(jnp.asarray(START)[None], (2, 1)))
+    np.testing.assert_allclose(several, [expected] * 2, rtol=1e-5)
+
+
 def test_examples_of_an_evaluation_are_rounded_up_to_whole_batches():
     def mean(examples):
         return toymodels.evaluate(

@@ -86,9 +86,9 @@ def descend(
     check_optimizer(optimizer)
     snapshots = increasing_steps("snapshots", snapshots, steps)
     points = min(points, steps)
-    key = checked_key(key)
-    draw, finish = draws.split(keys.fusing(lambda key: sample(key, batch)), key)
     params = jax.tree.map(jnp.asarray, params)
+    key = draws.of_run(checked_key(key), params)
+    draw, finish = draws.split(keys.fusing(lambda key: sample(key, batch)), key)
 
     def step(carry: Any, place: Any) -> tuple[Any, None]:
         params, state, shared, curve, kept = carry

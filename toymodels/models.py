@@ -8,13 +8,13 @@ be read (`activations`) and replaced (`intervene`).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TypeAlias
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import errors
 from jaxtyping import Array, Float, Key, PyTree
 
 from toymodels import checks
@@ -189,11 +189,11 @@ def start(key: Key[Array, ""], model: nn.Module, example: PyTree) -> PyTree:
 
 
 @contextlib.contextmanager
-def explained(model: nn.Module, params: PyTree, example: PyTree) -> Iterator[None]:
+def explained(model: nn.Module, params: PyTree, example: PyTree) -> Generator[None]:
     """Errors of Flax in `model.apply({"params": params}, example)` as one line with the remedy."""
     try:
         yield
-    except flax.errors.FlaxError as error:
+    except errors.FlaxError as error:
         reason = _reason(error, model, params, example)
         if reason is None:
             raise
@@ -201,10 +201,10 @@ def explained(model: nn.Module, params: PyTree, example: PyTree) -> Iterator[Non
 
 
 def _reason(
-    error: flax.errors.FlaxError, model: nn.Module, params: PyTree, example: PyTree
+    error: errors.FlaxError, model: nn.Module, params: PyTree, example: PyTree
 ) -> str | None:
     """Why the model cannot be applied, as a user can mend it; None if that is not known."""
-    if isinstance(error, flax.errors.InvalidRngError):
+    if isinstance(error, errors.InvalidRngError):
         return (
             "the model draws random numbers, as dropout does: switch that off "
             "(deterministic=True), for a model is a function of parameters and ONE example; or "
@@ -296,7 +296,7 @@ def _sites(model: nn.Module, params: PyTree, example: PyTree) -> tuple[dict[str,
             example,
             capture_intermediates=lambda module, _: isinstance(module, Site),  # pyright: ignore
         )
-    return dict(_values(state.get("intermediates", {}), ())), called
+    return dict(_values(state.get("intermediates") or {}, ())), called
 
 
 def _values(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

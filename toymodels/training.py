@@ -220,7 +220,7 @@ def evaluate(
     checks.count("batch", batch)
     checks.count("examples", examples)
     batches = -(-examples // batch)
-    key = checked_key(key)
+    key = draws.of_run(checked_key(key), params)
     draw, finish = draws.split(keys.fusing(lambda key: sample(key, batch)), key)
     mean = fuse.value(loss, finish)
 
