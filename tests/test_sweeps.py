@@ -283,8 +283,23 @@ def test_an_impure_cell_is_caught(monkeypatch):
         return answer._replace(outputs={n: out + noise for n, out in answer.outputs.items()})
 
     monkeypatch.setattr(blocks.Program, "__call__", noisy)
-    with pytest.raises(tm.SweepError, match="not a pure function"):
+    with pytest.raises(tm.SweepError, match="fault of the machine or of toymodels"):
         sweep(lambda key, *, a: {"y": a}, axes={"a": [1.0, 2.0]})
+
+
+def test_an_impure_callback_is_named():
+    """A counter in Python, which JAX cannot see."""
+    calls = itertools.count()
+
+    def cell(key, *, a):
+        kind = jax.ShapeDtypeStruct((), jnp.float32)
+        number = jax.pure_callback(
+            lambda _: np.float32(next(calls)), kind, a, vmap_method="sequential"
+        )
+        return {"y": a + number}
+
+    with pytest.raises(tm.SweepError, match="calls back to Python"):
+        sweep(cell, axes={"a": [1.0, 2.0, 3.0]})
 
 
 def test_all_devices_give_the_same_bits():

@@ -275,7 +275,8 @@ def run(
         start = waiting[future]
         stop = min(start + program.width, len(seeds))
         _check_place(here, answer.environment)
-        _check_copies(answer.outputs, stop - start, f"seed {seeds[stop - 1]}, lane {stop - 1}")
+        place = f"seed {seeds[stop - 1]}, lane {stop - 1}"
+        _check_copies(answer.outputs, stop - start, place, calls_back=program.identity is None)
         deliver(start, stop, {name: out[: stop - start] for name, out in answer.outputs.items()})
         del waiting[future]
         finished += 1
@@ -339,19 +340,26 @@ def _check_place(here: Mapping[str, str], there: Mapping[str, str]) -> None:
             )
 
 
-def _check_copies(outputs: Arrays, last: int, name: str) -> None:
+def _check_copies(outputs: Arrays, last: int, place: str, *, calls_back: bool) -> None:
     """The lanes after the last one are copies of it."""
     for output, result in outputs.items():
         spare = result[last:]
-        if not np.array_equal(
-            spare,
-            np.broadcast_to(result[last - 1], spare.shape),
-            equal_nan=np.issubdtype(spare.dtype, np.inexact),
-        ):
-            raise BlockError(
-                f"output {output!r} differs between copies of one cell ({name}): the cell is not "
-                "a pure function of its key and numbers"
+        copies = np.broadcast_to(result[last - 1], spare.shape)
+        if np.array_equal(spare, copies, equal_nan=np.issubdtype(spare.dtype, np.inexact)):
+            continue
+        if calls_back:
+            reason = (
+                "the cell calls back to Python, and what it is given there is not a pure function "
+                "of its key and numbers"
             )
+        else:
+            reason = (
+                "on an accelerator this can be a sum of no fixed order, such as of .at[].add; on a "
+                "CPU it is a fault of the machine or of toymodels: please report it with the cell"
+            )
+        raise BlockError(
+            f"output {output!r} differs between copies of one cell ({place}): {reason}"
+        )
 
 
 def _explained(error: BaseException, width: int) -> BlockError:
