@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 import toymodels as tm
 from toymodels import experiment, plotting
 
-PAPER = 'Elhage et al. (2022), appendix "Nonlinear Compression"'
+SOURCE = 'Elhage et al. (2022), appendix "Nonlinear Compression"'
 LINEAR = 1 / 12
 """One of two independent uniform numbers, or one direction, is lost."""
 INSIDE, EVERY = "jumps inside", "every segment"
@@ -197,7 +197,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         *(
             tm.Claim(
                 f"{example} beat linear compression, ramps at {which}: error over that of linear",
-                PAPER,
+                SOURCE,
                 expected=1.0,
                 measured=float(shown.sel(variant=which)) / LINEAR,
                 bound=tm.Bound.AT_MOST,
@@ -254,7 +254,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
         ),
         tm.Claim(
             f"ReLUs, 4 Z - 2 of them, at Z = {segments}",
-            f"{PAPER}: about 12 for each segment, so 36",
+            f"{SOURCE}: about 12 for each segment, so 36",
             expected=12 * segments,
             measured=float(results["neurons"]),
             bound=tm.Bound.AT_MOST,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from toymodels import experiment
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -70,3 +72,12 @@ def test_a_boundary_is_half_a_cell_above_the_last_density_inside():
     np.testing.assert_allclose(
         found, np.sqrt(density[density < 0.2][-1] * density[density > 0.2][0])
     )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
+def test_every_experiment_loads(path):
+    """Its scales are Configs, and it has what the command needs."""
+    loaded = experiment.load(path)
+    assert {"default", "smoke"} <= loaded.scales.keys()
+    assert loaded.claims is not None
+    assert loaded.plot is not None
