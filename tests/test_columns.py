@@ -84,6 +84,25 @@ def test_equal_to_vmap_with_its_derivatives(function, arguments):
         np.testing.assert_allclose(our, their, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["int8", "int64", "uint8", "bool", "float16", "bfloat16"])
+def test_numbers_of_any_type(kind, arguments, x64):
+    """A matrix, a mask and examples of few whole numbers are exact in every type."""
+    weights, bias, x = (jnp.round(argument) for argument in arguments)
+    signs = jnp.asarray(weights > 0).astype(kind)
+
+    def squares(weights, bias, x):
+        return jnp.sum((signs @ (x * bias)) ** 2) + jnp.sum((weights @ x.astype(kind)) ** 2)
+
+    def total(function):
+        return lambda weights, bias: jnp.sum(function(weights, bias, x))
+
+    by_vmap = total(jax.vmap(squares, in_axes=(None, None, -1)))
+    by_columns = total(lambda *a: as_columns(squares, *a))
+    actual = jax.value_and_grad(by_columns, (0, 1))(weights, bias)
+    expected = jax.value_and_grad(by_vmap, (0, 1))(weights, bias)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
 def test_derivatives_of_the_product_are_finite_differences(arguments, x64):
     weights, bias, x = (jnp.asarray(a, jnp.float64) for a in arguments)
 

@@ -91,6 +91,10 @@ def _repeated(value: Columns, shape: Sequence[int], batch: int) -> Array:
 def _is_matrix_vector(equation: core.JaxprEqn, inputs: list[Columns]) -> bool:
     """Whether this is a matrix, the same for all examples, times the vector of each."""
     ranks = sorted((value.array.ndim, value.many) for value in inputs)
+    kinds: list[Any] = [atom.aval for atom in (*equation.invars, *equation.outvars)]
+    # Whole numbers have no derivative, and others may be summed up in a type of their own.
+    if len({kind.dtype for kind in kinds}) > 1 or not jnp.issubdtype(kinds[0].dtype, jnp.floating):
+        return False
     return ranks == [(2, False), (2, True)] and not any(equation.params["dimension_numbers"][1])
 
 
