@@ -46,7 +46,9 @@ MAY_IMPORT = {
         "features.base",
         "checks",
         "errors",
+        "sums",
     },
+    "sums": set(),
     "autoencoders.base": {"models", "checks"},
     "autoencoders.penalties": {"autoencoders.base", "models", "checks", "errors"},
     "autoencoders.top_k": {"autoencoders.base", "features.base", "models", "checks", "errors"},
@@ -117,7 +119,7 @@ MAY_IMPORT = {
     "analysis.inputs": {"errors"},
     "analysis.units": set(),
     "analysis.geometry": {"analysis.inputs", "analysis.units", "checks"},
-    "analysis.learning_coefficient": {"analysis.inputs", "checks", "errors"},
+    "analysis.learning_coefficient": {"analysis.inputs", "checks", "errors", "sums"},
     "analysis.superposition": {
         "analysis.geometry",
         "analysis.inputs",

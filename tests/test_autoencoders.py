@@ -21,9 +21,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 # Three times faster to compile, for programs that run once.
 COMPILED_IN_HASTE = (
-    {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    if jax.default_backend() == "cpu"
-    else None
+    {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 )
 jit = functools.partial(jax.jit, compiler_options=COMPILED_IN_HASTE)
 

@@ -29,9 +29,7 @@ CALLS = {
 }
 # These programs run once.
 COMPILED_IN_HASTE = (
-    {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    if jax.default_backend() == "cpu"
-    else None
+    {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 )
 
 

@@ -21,9 +21,7 @@ LABELS = np.array([0, 2, 1, 2, 0], np.int32)
 TABLE = np.linspace(0, 1, 5000)
 # Three times faster to compile, for programs that run once; the models are compiled with care.
 COMPILED_IN_HASTE = (
-    {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    if jax.default_backend() == "cpu"
-    else None
+    {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 )
 SIGNS = np.random.default_rng(2).choice([-1.0, 1.0], 3)
 

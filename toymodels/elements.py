@@ -34,9 +34,9 @@ ELEMENTWISE = frozenset(
     """
     abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
     convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1
-    floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg
-    nextafter not or pow rem round rsqrt select_n sign sin sinh sqrt square stop_gradient
-    sub tan tanh xor
+    floor ge gt integer_pow is_finite le lgamma log log1p log2 logistic lt max min mul ne
+    neg nextafter not one_minus_square or polynomial pow rem round rsqrt select_n sign sin
+    sinh sqrt square stop_gradient sub tan tanh xor
     """.split()
 )
 # Primitives that call another program, and the parameter that holds it.

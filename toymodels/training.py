@@ -15,7 +15,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, draws, fuse, keys, models
+from toymodels import checks, draws, fuse, keys, models, sums
 from toymodels.descent import Fitted, History, Sample, check_optimizer, checked_key, descend
 from toymodels.errors import InputError
 from toymodels.features.base import Features
@@ -227,12 +227,12 @@ def evaluate(
     def step(carry: Any, index: Int[Array, ""]) -> tuple[Any, None]:
         total, shared = carry
         shared = draws.fill(draw, jax.random.fold_in(key, index), shared)
-        return (total + mean(params, shared), shared), None
+        return (sums.add(total, mean(params, shared), index), shared), None
 
     shared = draws.empty(draw, key)
-    zero = jnp.zeros((), jax.eval_shape(mean, params, shared).dtype)
-    (total, _), _ = lax.scan(step, (zero, shared), jnp.arange(batches))
-    return total / batches
+    total = sums.empty(jax.eval_shape(mean, params, shared), batches)
+    (total, _), _ = lax.scan(step, (total, shared), jnp.arange(batches))
+    return total.sum() / batches
 
 
 def log_spaced(steps: int, number: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from toymodels import checks
+from toymodels import checks, sums
 from toymodels.analysis import inputs
 from toymodels.errors import InputError
 
@@ -175,7 +175,7 @@ def learning_coefficient(
         gain = jnp.where(tuning, (number + 1.0).astype(center.dtype) ** -0.5, 0.0)
         size = size * jnp.exp(gain * (chances.mean() - _TARGET_ACCEPTANCE))
         kept = jnp.where(tuning, zero, 1.0)
-        total = total + kept * state.excess
+        total = sums.add(total, kept * state.excess, number)
         accepted = accepted + kept * chances.mean()
         return (state, size, total, accepted, jnp.minimum(lowest, state.excess.min())), None
 
@@ -184,9 +184,9 @@ def learning_coefficient(
     state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), first)
     # At first as far as localization reaches. Too far, so chains wait until it is small enough.
     size = jnp.asarray(localization, center.dtype) ** -0.5
-    begin = (state, size, jnp.zeros(chains, center.dtype), zero, zero)
+    begin = (state, size, sums.empty(state.excess, warmup + steps), zero, zero)
     (_, _, total, accepted, lowest), _ = lax.scan(step, begin, jnp.arange(warmup + steps))
-    estimates = inverse_temperature * total / steps
+    estimates = inverse_temperature * total.sum(0) / steps
     estimate = Estimate(
         coefficient=estimates.mean(),
         standard_error=estimates.std(ddof=1) / chains**0.5,
