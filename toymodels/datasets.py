@@ -243,7 +243,7 @@ def _converged(part: Finished) -> NDArray[Any]:
 
 def _finite(output: NDArray[Any]) -> NDArray[Any]:
     """Which rows are finite."""
-    return np.isfinite(output).all(axis=tuple(range(1, output.ndim)))
+    return np.asarray(np.isfinite(output).all(axis=tuple(range(1, output.ndim))))
 
 
 def _warn(which: xr.DataArray, what: str) -> None:

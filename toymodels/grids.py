@@ -104,7 +104,7 @@ def padded(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
 
 def _members(axis: str, values: Any, most: int = 1) -> list[Any]:
     """The values of an axis; one number or text is an axis of one value."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, str) or not isinstance(values, Iterable):
         return [values]
     ndim = getattr(values, "ndim", None)  # of arrays, labelled or not
     if ndim == 0:
@@ -132,10 +132,8 @@ def _plain(value: Any) -> Any:
     """
     if getattr(value, "ndim", None) != 0 or not hasattr(value, "dtype"):
         return value
-    scalar = np.asarray(value)[()]
-    if isinstance(scalar, np.float32):
-        return float(str(scalar))
-    return scalar.item() if isinstance(scalar, np.generic) else value
+    array = np.asarray(value)
+    return float(str(array[()])) if array.dtype == np.float32 else array.item()
 
 
 def _kind(label: Any) -> str:
