@@ -57,6 +57,7 @@ MAY_IMPORT = {
         "autoencoders.top_k",
         "descent",
         "features.base",
+        "keys",
         "models",
         "errors",
     },

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from toymodels import models
+from toymodels import keys, models
 from toymodels.autoencoders import base, top_k
 from toymodels.autoencoders.base import Decomposition
 from toymodels.descent import Change
@@ -43,6 +43,7 @@ def revival(
     References:
         Bricken et al. (2023), "Towards Monosemanticity", appendix on neuron resampling.
     """
+    draw = keys.fusing(lambda key: activations.sample(key, batch))
     grouped = isinstance(model, top_k.BatchTopKAutoencoder)
 
     def decomposed(params: PyTree, group: Float[Array, "examples hidden"]) -> Decomposition:
@@ -53,7 +54,7 @@ def revival(
 
     def is_dead(key: Key[Array, ""], params: PyTree) -> Bool[Array, " latents"]:
         def fires(key: Key[Array, ""]) -> Bool[Array, " latents"]:
-            return jnp.any(decomposed(params, activations.sample(key, batch)).latents > 0, axis=0)
+            return jnp.any(decomposed(params, draw(key)).latents > 0, axis=0)
 
         return ~jnp.any(lax.map(fires, jax.random.split(key, BATCHES)), axis=0)
 
@@ -61,7 +62,7 @@ def revival(
         key: Key[Array, ""], params: PyTree, dead: Bool[Array, " latents"]
     ) -> dict[str, Array]:
         key_start, key_batch, key_choice = jax.random.split(key, 3)
-        group = activations.sample(key_batch, batch)
+        group = draw(key_batch)
         errors = jnp.sum((group - decomposed(params, group).reconstruction) ** 2, axis=1)
         # The logarithm of a probability; of examples without an error none is drawn.
         likely = 2 * jnp.log(jnp.maximum(errors, jnp.finfo(errors.dtype).tiny))
