@@ -544,3 +544,26 @@ def test_plain_numbers_have_a_loss_while_something_else_is_traced():
 def test_weights_of_no_model_are_refused(shape):
     with pytest.raises((ValueError, TypeCheckError), match="weights"):
         expected_loss(np.zeros(shape), np.zeros(shape[-1]), 0.5, 1.0)
+
+
+@pytest.mark.parametrize(("loss", "least"), [(expected_loss, 0), (expected_loss_signed, -1)])
+def test_untied_models_are_the_means_over_samples(loss, least):
+    weights, bias, density, importance = random_model(8, 4, 2)
+    decoder = random_model(9, 4, 2)[0]
+    rng = np.random.default_rng(0)
+    x = rng.uniform(least, 1, (200_000, 4)) * (rng.random((200_000, 4)) < density)
+    errors = (x - np.maximum(x @ weights.T @ decoder + bias, 0)) ** 2 @ importance
+    actual = loss(weights, bias, density, importance, decoder=decoder)
+    error = errors.std() / len(errors) ** 0.5
+    np.testing.assert_allclose(actual, errors.mean(), rtol=0, atol=4 * error)
+
+
+def test_a_decoder_of_the_same_weights_is_a_tied_model():
+    weights, bias, density, importance = random_model(8, 4, 2)
+    tied = expected_loss(weights, bias, density, importance)
+    untied = expected_loss(2 * weights, bias, density, importance, decoder=weights / 2)
+    np.testing.assert_allclose(untied, tied, rtol=1e-14)
+    with pytest.raises((ValueError, TypeCheckError), match="decoder"):
+        expected_loss(weights, bias, density, importance, decoder=weights.T)
+    with pytest.raises(ValueError, match="decoder is nan"):
+        expected_loss(weights, bias, density, importance, decoder=np.nan * weights)

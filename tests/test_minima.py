@@ -12,6 +12,7 @@ from jaxtyping import TypeCheckError
 
 import toymodels as tm
 from toymodels.theory import minima, phases
+from toymodels.theory.correlated import expected_loss_correlated
 from toymodels.theory.loss import (
     expected_loss,
     expected_loss_linear,
@@ -303,3 +304,31 @@ def test_structured_starts_represent_what_matters_most():
     rows = {tuple(row) for row in learned.tolist()}
     assert rows == {(False, False, False), (False, True, False), (False, True, True)}
     np.testing.assert_allclose(np.asarray(bias[1:]), np.where(learned, 0, 0.25))
+
+
+def test_few_starts_find_the_optimum_of_four_in_one_with_any_key():
+    """A pair and two weak features, found from 512 starts: most descents end above it."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(4))
+    with jax.enable_x64(True):
+        find = jax.vmap(lambda key: free_optimum(key, 1, jnp.full(4, 0.05), jnp.ones(4)))
+        options = {"xla_backend_optimization_level": 0}
+        found = jax.jit(find, compiler_options=options)(keys)
+    np.testing.assert_allclose(found.loss, 0.0320987263, rtol=0, atol=1e-10)
+    frequency = np.asarray(found.frequency)
+    assert ((frequency >= 0) & (frequency <= 1)).all()
+    np.testing.assert_allclose(8 * frequency, np.round(8 * frequency))  # of 8 random starts
+
+
+def test_a_loss_of_ones_own_gets_one_number_per_feature():
+    def pair(weights, bias, density, importance):
+        return expected_loss(weights, bias, density[0], importance[1])
+
+    found = optimum(2, 1, 0.5, loss=pair)
+    np.testing.assert_allclose(found.loss, 0.07628245, rtol=0, atol=1e-8)
+
+
+def test_the_optimum_of_features_in_sets():
+    """Two sets of one are two independent features."""
+    loss = functools.partial(expected_loss_correlated, num_sets=2)
+    found = optimum(2, 1, 0.5, loss=loss)
+    np.testing.assert_allclose(found.loss, 0.07628245, rtol=0, atol=1e-8)

@@ -186,3 +186,15 @@ def test_what_has_no_answer_is_refused():
         dictionaries.absorption_boundary(0.0, 0.1)
     with pytest.raises(errors.InputError, match="not unique"):
         dictionaries.coding_loss(pair(0, 1, 2), examples(1), 0.1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_probabilities_may_add_up_to_one_with_rounding(seed):
+    chances = np.random.default_rng(seed).dirichlet(np.ones(3)).astype(np.float32)
+    chances = (chances / chances.sum()).astype(float)
+    chances[0] += 2e-7
+    exact = dictionaries.true_loss(np.pi / 2, *chances, 0.1)
+    # Orthogonal features: one latent for each, shrunk by half of the penalty.
+    assert exact == pytest.approx((chances @ [1, 2, 1]) * (0.1 - 0.1**2 / 4), rel=1e-12)
+    with pytest.raises(ValueError, match=r"add up to 1\.1"):
+        dictionaries.true_loss(np.pi / 2, 0.5, 0.5, 0.1, 0.1)

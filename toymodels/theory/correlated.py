@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from toymodels import checks
@@ -49,8 +50,8 @@ def expected_loss_correlated(
     Args:
         weights: one model, the features of a set side by side; `vmap` over several.
         bias: one per output.
-        density: $p$, in $[0, 1]$, the probability that a set is present; one number, or one per
-            set.
+        density: $p$, in $[0, 1]$, the probability that a set is present; one number, one per set,
+            or one per feature, the same for all of a set.
         importance: $I \ge 0$; one number, or one per feature.
         num_sets: $s$, all of the same size.
 
@@ -63,7 +64,8 @@ def expected_loss_correlated(
             numbers that are not finite.
     """
     size = _size(weights, bias, density, importance, num_sets)
-    return _sets_loss(weights, bias, density, importance, num_sets, np.ones((1, size), int))
+    ways = np.ones((1, size), int)
+    return _sets_loss(weights, bias, density, importance, num_sets, ways)
 
 
 def expected_loss_anticorrelated(
@@ -76,8 +78,8 @@ def expected_loss_anticorrelated(
     Args:
         weights: one model, the features of a set side by side; `vmap` over several.
         bias: one per output.
-        density: $p$, in $[0, 1]$, the probability that a set is present; one number, or one per
-            set. A feature has the density $p / k$.
+        density: $p$, in $[0, 1]$, the probability that a set is present; one number, one per set,
+            or one per feature, the same for all of a set. A feature is present with $p / k$.
         importance: $I \ge 0$; one number, or one per feature.
         num_sets: $s$, all of the same size.
 
@@ -100,6 +102,8 @@ def _sets_loss(
     ways: Int[np.ndarray, "ways size"],
 ) -> Loss:
     """`ways`, equally likely, in which a set that is not absent has its members."""
+    if np.shape(density) == np.shape(bias):
+        density = density[:: ways.shape[1]]  # pyright: ignore[reportIndexIssue]
     states = np.vstack([np.zeros_like(ways[:1]), ways])
     cases = np.array([*itertools.product(range(len(states)), repeat=num_sets)])
     active = states[cases].reshape(len(cases), -1)
@@ -143,10 +147,18 @@ def _size(weights: Any, bias: Any, density: Any, importance: Any, num_sets: int)
             f"{num_features} features do not make {num_sets} equal sets: give a num_sets that "
             "divides them"
         )
-    if np.shape(density) not in ((), (num_sets,)):
+    size = num_features // num_sets
+    if np.shape(density) not in ((), (num_sets,), (num_features,)):
         raise InputError(
             f"density has shape {np.shape(density)}: give one number or {num_sets}, one per set"
         )
+    if np.shape(density) == (num_features,) and not isinstance(density, Tracer):
+        sets = np.asarray(density, float).reshape(num_sets, size)
+        if (sets != sets[:, :1]).any():
+            raise InputError(
+                f"density is {np.asarray(density).tolist()}, not the same for all features of a "
+                "set: give one number per set"
+            )
     checks.interval(
         "density",
         density,
@@ -154,4 +166,4 @@ def _size(weights: Any, bias: Any, density: Any, importance: Any, num_sets: int)
         high=1,
         remedy="it is the probability 1 - S that a set is present",
     )
-    return num_features // num_sets
+    return size

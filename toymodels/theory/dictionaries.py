@@ -248,5 +248,9 @@ def _check(
 
 
 def _check_chances(*chances: float) -> None:
-    for chance in (*chances, sum(chances)):
+    for chance in chances:
         checks.interval("probability", chance, low=0, high=1, remedy="all together are at most 1")
+    total = math.fsum(chances)
+    # Numbers that were divided by their sum add up to 1 but for rounding, in float32 to 1e-7.
+    if total > 1 + 1e-6:
+        raise InputError(f"probabilities add up to {total!r}: all together are at most 1")

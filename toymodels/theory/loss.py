@@ -1,7 +1,7 @@
 r"""The exact expected loss of a toy model: no samples, no grid, no cancellation.
 
-Feature $j$ is zero with probability $1-p_j$, else uniform. With $G = W^\top W$, the
-preactivation of output $i$ is $z_i = b_i + \sum_j G_{ij} x_j$. Since
+Feature $j$ is zero with probability $1-p_j$, else uniform. With $G = W^\top W$, or $V^\top W$ with
+a decoder $V$ of its own, the preactivation of output $i$ is $z_i = b_i + \sum_j G_{ij} x_j$. Since
 $E\,x_i \mathrm{ReLU}(z_i) = \tfrac12\, \partial_{G_{ii}} E\,\mathrm{ReLU}(z_i)^2$, all follows
 from one function, the mean square of an output:
 
@@ -45,6 +45,9 @@ MOST_FEATURES: Final = 12
 MOST_SIGNED_FEATURES: Final = 10
 """What `expected_loss_signed` takes: its cost grows as $n^2 4^n$."""
 
+FEW_FEATURES: Final = 5
+"""Up to so many, the loss takes longer to compile than to be descended, see `minima`."""
+
 Weights: TypeAlias = Float[Array | np.ndarray, "hidden features"]
 Bias: TypeAlias = Float[Array | np.ndarray, " features"]
 PerFeature: TypeAlias = Float[Array | np.ndarray, "..."] | float
@@ -52,7 +55,12 @@ Loss: TypeAlias = Float[Array | np.ndarray, ""]
 
 
 def expected_loss(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature = 1.0
+    weights: Weights,
+    bias: Bias,
+    density: PerFeature,
+    importance: PerFeature = 1.0,
+    *,
+    decoder: Weights | None = None,
 ) -> Loss:
     r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of $y = \mathrm{ReLU}(W^\top W x + b)$.
 
@@ -68,6 +76,8 @@ def expected_loss(
         bias: one per output.
         density: $p$, in $[0, 1]$; one number, or one per feature.
         importance: $I \ge 0$; one number, or one per feature.
+        decoder: $V$ of an untied model $y = \mathrm{ReLU}(V^\top W x + b)$, of the shape of
+            `weights`, one column per output; by default $V = W$.
 
     Returns:
         At least 0, up to rounding of about 1e-16 for each output.
@@ -76,11 +86,16 @@ def expected_loss(
         ValueError: more than `MOST_FEATURES` features, shapes that do not fit, a density outside
             $[0, 1]$, a negative importance, or numbers that are not finite.
     """
-    return _exact_loss(weights, bias, density, importance, signed=False)
+    return _exact_loss(weights, bias, density, importance, decoder, signed=False)
 
 
 def expected_loss_signed(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature = 1.0
+    weights: Weights,
+    bias: Bias,
+    density: PerFeature,
+    importance: PerFeature = 1.0,
+    *,
+    decoder: Weights | None = None,
 ) -> Loss:
     r"""`expected_loss` for features uniform on $[-1, 1]$: `SignedSparseUniform`.
 
@@ -92,6 +107,8 @@ def expected_loss_signed(
         bias: one per output.
         density: $p$, in $[0, 1]$; one number, or one per feature.
         importance: $I \ge 0$; one number, or one per feature.
+        decoder: $V$ of an untied model $y = \mathrm{ReLU}(V^\top W x + b)$, of the shape of
+            `weights`, one column per output; by default $V = W$.
 
     Returns:
         At least 0, up to rounding of about 1e-16 for each output.
@@ -99,7 +116,7 @@ def expected_loss_signed(
     Raises:
         ValueError: as `expected_loss`, with `MOST_SIGNED_FEATURES`.
     """
-    return _exact_loss(weights, bias, density, importance, signed=True)
+    return _exact_loss(weights, bias, density, importance, decoder, signed=True)
 
 
 def expected_loss_linear(
@@ -156,9 +173,22 @@ def expected_loss_one_active(weights: Weights, bias: Bias, importance: PerFeatur
 
 
 def _exact_loss(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature, *, signed: bool
+    weights: Weights,
+    bias: Bias,
+    density: PerFeature,
+    importance: PerFeature,
+    decoder: Weights | None,
+    *,
+    signed: bool,
 ) -> Loss:
     check_model(weights, bias, density, importance)
+    decoder = weights if decoder is None else decoder
+    if np.shape(decoder) != np.shape(weights):
+        raise InputError(
+            f"the decoder has shape {np.shape(decoder)} and weights {np.shape(weights)}: give both "
+            "as hidden x features"
+        )
+    checks.interval("a weight of the decoder", decoder, remedy="the loss is that of finite numbers")
     num_features = np.shape(weights)[-1]
     most = MOST_SIGNED_FEATURES if signed else MOST_FEATURES
     if num_features > most:
@@ -174,11 +204,12 @@ def _exact_loss(
         )
     boxes = all_boxes(num_features, 3 if signed else 2)
     loss = functools.partial(_signed_loss if signed else _unsigned_loss, boxes=boxes)
-    return in_float64(loss, weights, bias, *per_feature(bias, density, importance))
+    return in_float64(loss, weights, decoder, bias, *per_feature(bias, density, importance))
 
 
 def _relu_loss(
     weights: Float[Array, "hidden features"],
+    decoder: Float[Array, "hidden features"],
     bias: Float[Array, " features"],
     density: Float[Array, "..."],
     importance: Float[Array, "..."],
@@ -199,9 +230,12 @@ def _relu_loss(
         return density_own / 3 - slope + mean
 
     own = jnp.eye(bias.size, dtype=weights.dtype)
-    # One output at a time: their states together would not fit a cache.
-    losses = lax.map(output_loss, (weights.T @ weights, own, bias, density))
-    return _finite(weights, bias, importance @ losses)
+    outputs = decoder.T @ weights, own, bias, density
+    # Of many features one output at a time: their states together would not fit a cache. Of few,
+    # all at once, for a loop makes the program of the gradient twice as long to compile.
+    few = bias.size <= FEW_FEATURES
+    losses = jax.vmap(output_loss)(outputs) if few else lax.map(output_loss, outputs)
+    return _finite(weights, bias, _finite(decoder, bias, importance @ losses))
 
 
 _unsigned_loss = jax.jit(functools.partial(_relu_loss, signed=False))

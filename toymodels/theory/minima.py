@@ -40,6 +40,7 @@ SAME_LOSS: Final = 1e-8
 """Minima whose losses differ by less, relative to that of no features at all, are one."""
 LEAST_DENSITY: Final = 1e-4
 """Sparser features make the loss too stiff: a positive bias costs most of the time."""
+_QUICKLY: Final = {"xla_backend_optimization_level": 0}  # half the time to compile
 FLAT: Final = 1e-5
 """A curvature below this share of the largest is a zero mode."""
 
@@ -81,6 +82,25 @@ class Optimum(NamedTuple):
     minima: tuple[Minimum, ...]
 
 
+class FreeOptimum(NamedTuple):
+    """The lowest minimum of `free_optimum`.
+
+    Attributes:
+        weights: feature directions, one per column.
+        bias: one per output.
+        loss: exact.
+        slope: as in `Descended`.
+        frequency: share of the random starts that end as low, up to `SAME_LOSS`. Where it is 0 or
+            that of one start, a lower minimum may well have been missed: raise `num_random`.
+    """
+
+    weights: Float[Array | np.ndarray, "*cells hidden features"]
+    bias: Float[Array | np.ndarray, "*cells features"]
+    loss: Float[Array | np.ndarray, "*cells"]
+    slope: Float[Array | np.ndarray, "*cells"]
+    frequency: Float[Array | np.ndarray, "*cells"]
+
+
 class Descended(NamedTuple):
     """Where descents ended.
 
@@ -110,8 +130,9 @@ def optimum(
 ) -> Optimum:
     r"""Minima over $W$ and $b$ of the exact loss of $y = \mathrm{ReLU}(W^\top W x + b)$.
 
-    Measured on two busy cores: 17 s for (5, 2), of which 14 to compile, once for each shape; 6 s
-    for (6, 2) after 37; half a minute for (8, 3) from 8 random starts. Kinds of minima are told
+    It takes some seconds for (2, 1) and (5, 2), most of them to compile, once for each shape and
+    again in a new process only where there is no cache; half a minute for (8, 3) from 8 random
+    starts. Kinds of minima are told
     apart by their weights: in a pentagon `analysis.geometry.feature_dimensionality` is 2/5.
 
     Args:
@@ -123,7 +144,9 @@ def optimum(
         num_starts: random starts, besides the structured ones of `starts`.
         seed: of the random starts.
         loss: a function of weights, bias, density and importance, such as
-            `expected_loss_signed`; differentiable.
+            `expected_loss_signed`; differentiable. It is always called with one density and one
+            importance per feature. For sets of features see `expected_loss_correlated`, by
+            `functools.partial(expected_loss_correlated, num_sets=2)`.
 
     Returns:
         The lowest minimum found, and every other that was: frequencies of one start mean that
@@ -143,14 +166,20 @@ def optimum(
             f"density is {sparse[sparse > 0].min():g}, below {LEAST_DENSITY:g}, where descents "
             "stall: take optimum_one_active, the limit of sparse features"
         )
-    # The loss checks plain numbers; in the descent they are traced.
-    nothing = loss(np.zeros((hidden, num_features)), np.zeros(shape), density, importance)
+    for name, value in (("density", density), ("importance", importance)):
+        if np.shape(value) not in ((), shape):
+            raise InputError(
+                f"{name} has shape {np.shape(value)}: give one number or {num_features}, one per "
+                "feature"
+            )
+    numbers = [np.broadcast_to(np.asarray(x, float), shape) for x in (density, importance)]
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        numbers = [np.broadcast_to(np.asarray(x, float), shape) for x in (density, importance)]
-        density, importance = map(jnp.asarray, numbers)
-        begin = starts(jax.random.key(seed), hidden, density, importance, num_starts)
+        model = np.zeros((hidden, num_features)), np.zeros(shape)
+        # The loss checks plain numbers; in the descent they are traced.
+        jax.eval_shape(lambda weights, bias: loss(weights, bias, *numbers), *model)
+        begin = _starts(jax.random.key(seed), hidden, *numbers, num_starts)
         ends = _descend_all(loss, begin, numbers)
-        minima = list(_distinct(ends, num_starts, float(nothing), loss, numbers))
+        minima = list(_distinct(ends, num_starts, loss, numbers))
     if not minima:
         raise InputError(
             f"none of the descents from {len(ends.loss)} starts came to rest: raise num_starts"
@@ -193,11 +222,13 @@ def free_optimum(
     *,
     num_random: int = 8,
     loss: ModelLoss = exact.expected_loss,
-) -> Descended:
+) -> FreeOptimum:
     r"""The lowest minimum alone, as a pure function to trace: for `vmap` and as a cell of `sweep`.
 
-    Work inside `with jax.enable_x64(True)`, for in float32 a descent cannot converge. 1e4 cells of
-    the phase diagram of (2, 1) took 70 s of processor time, those of (3, 2) 10 minutes.
+    Work inside `with jax.enable_x64(True)`, for in float32 a descent cannot converge. No search
+    proves that there is nothing lower: `frequency` says how easily the minimum was found. From 1
+    to 5 features in 1 or 2 dimensions, a random start of 3 to 30 found the lowest minimum that
+    200 starts found.
 
     Args:
         key: of the random starts.
@@ -207,16 +238,23 @@ def free_optimum(
         num_random: random starts, besides the structured ones.
         loss: as in `optimum`.
 
+    Returns:
+        The lowest of all starts, and how many of the random ones were as good.
+
     Raises:
         ValueError: outside of float64.
     """
     checks.count("hidden", hidden)
+    checks.count("num_random", num_random)
     density, importance = jnp.asarray(density), jnp.asarray(importance)
     _check_float64(density)
     begin = starts(key, hidden, density, importance, num_random)
     ends = jax.vmap(lambda w, b: descend(w, b, density, importance, loss=loss))(*begin)
-    best = jnp.argmin(ends.loss)
-    return jax.tree.map(lambda values: values[best], ends)
+    best = jax.tree.map(lambda values: values[jnp.nanargmin(ends.loss)], ends)
+    nothing = loss(*(0 * values[0] for values in begin), density, importance)
+    same = ends.loss[:num_random] <= best.loss + SAME_LOSS * nothing
+    frequency = jnp.where(jnp.isfinite(best.loss), same.mean(), jnp.nan)
+    return FreeOptimum(*best, frequency)
 
 
 def descend(
@@ -239,23 +277,94 @@ def descend(
     Raises:
         ValueError: outside of float64.
     """
-    _check_float64(jnp.asarray(weights))
-    import optimistix  # takes half a second, and only descents need it
-
-    start = jnp.asarray(weights), jnp.asarray(bias)
+    weights, bias = jnp.asarray(weights), jnp.asarray(bias)
+    _check_float64(weights)
     # Tolerances are absolute, so the loss must not depend on the scale of density and importance.
-    nothing = loss(0 * start[0], 0 * start[1], density, importance)
+    nothing = loss(0 * weights, 0 * bias, density, importance)
     unit = jnp.where(nothing > 0, nothing, 1.0)
 
-    def value(parameters: Any, _: Any) -> Any:
-        return loss(parameters[0], parameters[1], density, importance) / unit
+    def value(parameters: Any) -> Any:
+        return loss(*_unflattened(parameters, weights.shape), density, importance) / unit
 
-    # Gradients down to 1e-9: at a kink or in a flat valley the step gets small first.
-    solver = optimistix.BFGS(rtol=1e-10, atol=1e-12, norm=optimistix.max_norm)
-    found = optimistix.minimise(value, solver, start, max_steps=MOST_STEPS, throw=False)
-    lowest, slopes = jax.value_and_grad(value)(found.value, None)
-    slope = jnp.maximum(*(jnp.abs(slope).max() for slope in slopes))
-    return Descended(found.value[0], found.value[1], lowest * unit, slope)
+    end = _bfgs(jax.value_and_grad(value), jnp.concatenate([weights.ravel(), bias]))
+    slope = jnp.where(jnp.isfinite(end.value), jnp.abs(end.slopes).max(), jnp.nan)
+    return Descended(
+        *_unflattened(end.point, weights.shape),
+        jnp.where(jnp.isfinite(end.value), end.value * unit, jnp.nan),
+        slope,
+    )
+
+
+class _Step(NamedTuple):
+    """Where a descent stands, and the step to try next."""
+
+    point: Any
+    value: Any
+    slopes: Any
+    inverse: Any  # of the Hessian, as far as it is known
+    trial: Any
+    tried: Any
+    moved: Any
+    done: Any
+
+
+def _bfgs(value_and_slopes: Any, start: Any) -> _Step:
+    """Descends until the gradient is zero, or lost in rounding.
+
+    One loop with one evaluation, so that the program, which takes longer to compile than to run,
+    holds the loss once: a step that does not lead low enough is tried again, shorter.
+    """
+    identity = np.eye(start.size, dtype=start.dtype)
+
+    def move(now: _Step) -> _Step:
+        step = now.trial
+        value, slopes = value_and_slopes(now.point + step)
+        expected = now.slopes @ step
+        lower = value <= now.value + 1e-4 * expected
+        first = now.tried == 0
+        small = ~first & (jnp.abs(step).max() <= 1e-12 + 1e-10 * jnp.abs(now.point).max())
+
+        turn = slopes - now.slopes
+        curved = step @ turn
+        known = curved > 1e-12 * jnp.sqrt((step @ step) * (turn @ turn))
+        # Two `where`s here and below: what is not known must not divide by zero.
+        per = 1 / jnp.where(known, curved, 1.0)
+        scaled = jnp.where(now.moved > 1, 1.0, curved / jnp.where(known, turn @ turn, 1.0))
+        inverse = jnp.where(known, scaled * now.inverse, now.inverse)
+        image = inverse @ turn
+        # Nocedal and Wright, equation 6.17, multiplied out.
+        across = step[:, None] * image[None, :]
+        along = step[:, None] * step[None, :]
+        update = (1 + per * (turn @ image)) * per * along - per * (across + across.T)
+        inverse = inverse + jnp.where(known, update, 0.0)
+        direction = -inverse @ slopes
+        downhill = direction @ slopes < 0
+        steepest = -slopes * jnp.minimum(1.0, 0.1 / jnp.maximum(jnp.abs(slopes).max(), 0.1))
+        direction = jnp.where(downhill & ~first, direction, steepest)
+        steep = slopes @ step < 0.9 * expected  # as steep as before: the step was too short
+        onward = _Step(
+            point=now.point + step,
+            value=value,
+            slopes=slopes,
+            inverse=jnp.where(downhill, inverse, identity),
+            trial=jnp.where(steep, 2 * step, direction),
+            tried=now.tried + 1,
+            moved=now.moved + 1,
+            done=small | (jnp.abs(slopes).max() <= 1e-13),
+        )
+        # To the minimum of the parabola through both values and the slope, within bounds.
+        above = value - now.value - expected
+        share = jnp.where(above > 0, -expected / (2 * jnp.where(above > 0, above, 1.0)), 0.5)
+        again = now._replace(
+            trial=jnp.clip(share, 0.1, 0.5) * step, tried=now.tried + 1, done=first | small
+        )
+        return jax.tree.map(lambda new, old: jnp.where(lower, new, old), onward, again)
+
+    none, zero = np.zeros(start.shape, start.dtype), np.zeros((), int)
+    # The first step leads nowhere, but to the value at the start.
+    infinite = np.full((), np.inf, start.dtype)
+    begin = _Step(start, infinite, none, identity, none, zero, zero, np.array(False))
+    return lax.while_loop(lambda now: ~now.done & (now.tried < MOST_STEPS), move, begin)
 
 
 def _check_float64(values: Array) -> None:
@@ -277,55 +386,72 @@ def starts(
     Random: $W_{ij} \sim N(0, 1/m)$ and $b_i \sim N(\bar b, 0.1^2)$, where $\bar b$ of a start is
     uniform on $(-1/2, 1/4)$, so that some begin with silent outputs. Structured: direct sums of
     dedicated features, simplices and regular polygons of unit length, which fill the dimensions
-    with the features of the largest $I_i \operatorname{Var} x_i$, a little disturbed; the other
-    features are dropped, with their mean as bias.
+    with the features of the largest $I_i \operatorname{Var} x_i$; the other features are dropped,
+    with their mean as bias. Each comes twice, disturbed by 0.02 and by 0.3: an optimum of sparse
+    features may have weak ones beside a pair.
     """
     if not (density.ndim == 1 and density.shape == importance.shape):
         raise InputError(
             f"density has shape {density.shape} and importance {importance.shape}: give both one "
             "number per feature"
         )
-    key_weights, key_bias, key_level, key_disturbance = jax.random.split(key, 4)
     num_features, dtype = density.size, density.dtype
-    shape = (num_random, hidden, num_features)
-    weights = jax.random.normal(key_weights, shape, dtype) / np.sqrt(hidden)
-    level = jax.random.uniform(key_level, (num_random, 1), dtype, -0.5, 0.25)
-    bias = level + 0.1 * jax.random.normal(key_bias, (num_random, num_features), dtype)
-
     frames = np.stack(list(direct_sums(num_features, hidden)))
-    structured = jnp.asarray(frames, dtype)
-    disturbance = jax.random.normal(key_disturbance, frames.shape, dtype)
-    dropped = jnp.asarray((frames**2).sum(axis=1) == 0)
+    key_normal, key_level = jax.random.split(key)
+    # All normal numbers at once, for each draw takes its time to compile.
+    rows = num_random * (hidden + 1) + 2 * len(frames) * hidden
+    normal = jax.random.normal(key_normal, (rows, num_features), dtype)
+    parts = jnp.split(normal, [num_random, num_random * (hidden + 1)])
+    level = jax.random.uniform(key_level, (num_random, 1), dtype, -0.5, 0.25)
+    bias = level + 0.1 * parts[0]
+    weights = parts[1].reshape(num_random, hidden, num_features) / np.sqrt(hidden)
+
+    scale = np.repeat([0.02, 0.3], len(frames))[:, None, None]
+    disturbance = scale * parts[2].reshape(2 * len(frames), hidden, num_features)
+    dropped = jnp.asarray(np.tile((frames**2).sum(axis=1) == 0, (2, 1)))
     order = jnp.argsort(-importance * (density / 3 - density**2 / 4))
     rank = jnp.argsort(order)
-    structured = (structured + 0.02 * disturbance)[:, :, rank]
+    structured = (jnp.asarray(np.tile(frames, (2, 1, 1)), dtype) + disturbance)[:, :, rank]
     means = jnp.where(dropped[:, rank], density / 2, 0.0)
     return jnp.concatenate([weights, structured]), jnp.concatenate([bias, means])
 
 
-@functools.lru_cache(maxsize=32)
-def _programs(loss: ModelLoss) -> tuple[Any, Any]:
-    """All descents at once, and the Hessian at a point, compiled once for a shape."""
+_starts = jax.jit(starts, static_argnums=(1, 4), compiler_options=_QUICKLY)
 
-    def hessian(point: Any, shape: Any, *numbers: Any) -> Any:
+
+@functools.lru_cache(maxsize=32)
+def _programs(loss: ModelLoss, num_features: int) -> tuple[Any, Any]:
+    """All descents at once, and value and Hessian at a point, compiled once for a shape."""
+
+    def at(point: Any, shape: Any, *numbers: Any) -> tuple[Any, Any]:
         def flat(parameters: Any) -> Any:
             return loss(*_unflattened(parameters, shape), *numbers)
 
+        slopes = jax.value_and_grad(flat)
+
         # A row at a time: `jax.hessian` vectorises over rows, and takes twice as long to compile.
-        slopes = jax.grad(flat)
-        return lax.map(lambda row: jax.jvp(slopes, (point,), (row,))[1], jnp.eye(point.size))
+        def row(direction: Any) -> Any:
+            (value, _), (_, turn) = jax.jvp(slopes, (point,), (direction,))
+            return value, turn
+
+        values, rows = lax.map(row, np.eye(point.size))
+        return values[0], rows
 
     def side_by_side(weights: Any, bias: Any, density: Any, importance: Any) -> Descended:
         return jax.vmap(lambda w, b: descend(w, b, density, importance, loss=loss))(weights, bias)
 
     compiling.use_cache()
-    return jax.jit(side_by_side), jax.jit(hessian, static_argnums=1)
+    quick = num_features <= exact.FEW_FEATURES
+    return (
+        jax.jit(side_by_side, compiler_options=_QUICKLY if quick else None),
+        jax.jit(at, static_argnums=1, compiler_options=_QUICKLY),
+    )
 
 
 def _descend_all(loss: ModelLoss, begin: tuple[Any, Any], numbers: list[Any]) -> Descended:
     """From every start, in groups of a fixed size: one program for any number, on all cores."""
-    side_by_side = _programs(loss)[0]
-    count = len(begin[1])
+    count, num_features = np.shape(begin[1])
+    side_by_side = _programs(loss, num_features)[0]
     filled = np.minimum(np.arange(-(-count // GROUP) * GROUP), count - 1)
     weights, bias = (np.asarray(part)[filled] for part in begin)
 
@@ -345,23 +471,25 @@ def _unflattened(parameters: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 
 def _distinct(
-    ends: Descended, num_random: int, scale: float, loss: ModelLoss, numbers: list[Any]
+    ends: Descended, num_random: int, loss: ModelLoss, numbers: list[Any]
 ) -> Iterator[Minimum]:
     shape = ends.weights.shape[1:]
-    hessian = _programs(loss)[1]
+    at = _programs(loss, shape[1])[1]
+    nothing = float(at(np.zeros(shape[1] + shape[0] * shape[1]), shape, *numbers)[0])
     order = np.argsort(ends.loss)
     order = order[ends.slope[order] <= 1e-6]
-    groups = np.split(order, 1 + np.flatnonzero(np.diff(ends.loss[order]) > SAME_LOSS * scale))
-    for group in groups:
+    groups = np.split(order, 1 + np.flatnonzero(np.diff(ends.loss[order]) > SAME_LOSS * nothing))
+    for group in groups if order.size else ():
         lowest = group[0]
         weights, bias = np.asarray(ends.weights[lowest]), np.asarray(ends.bias[lowest])
         point = np.concatenate([weights.ravel(), bias])
-        curvatures, directions = np.linalg.eigh(hessian(point, shape, *numbers))
+        curvatures, directions = np.linalg.eigh(at(point, shape, *numbers)[1])
         flat = np.abs(curvatures) <= FLAT * curvatures[-1]
         step = 1e-3 * directions[:, 0]
-        beside = [loss(*_unflattened(point + sign * step, shape), *numbers) for sign in (-1, 1)]
-        if not flat[0] and min(beside) < ends.loss[lowest]:
-            continue  # a saddle
+        if not flat[0]:
+            beside = [float(at(point + sign * step, shape, *numbers)[0]) for sign in (-1, 1)]
+            if min(beside) < ends.loss[lowest]:
+                continue  # a saddle
         yield Minimum(
             weights=weights,
             bias=bias,
