@@ -3,10 +3,10 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
-import scipy.linalg  # noqa: F401  Its library is the one that jaxlib calls.
+import scipy.linalg  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import threadpoolctl
 
 _lock = threading.Lock()
@@ -14,7 +14,7 @@ _users: list[contextlib.ExitStack] = []  # the first of them takes the limit awa
 
 
 @contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Generator[None, None, None]:
     """Let BLAS and LAPACK use one thread in this process until the last user leaves.
 
     OpenBLAS otherwise uses every core for each call: calls from many threads at once wait for
@@ -45,4 +45,5 @@ def _switch() -> ThreadPoolExecutor:
 
 @functools.cache
 def _controller() -> threadpoolctl.ThreadpoolController:
+    """Of the libraries in this process; jaxlib calls the one that SciPy brings."""
     return threadpoolctl.ThreadpoolController()

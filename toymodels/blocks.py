@@ -3,7 +3,8 @@
 A *block* is W lanes, each one cell with a key and numbers of its own, mapped by `vmap`.
 Because the program never changes shape, a lane's numbers depend on its own seed and values
 alone, to the last bit: not on its neighbours, on how many lanes there are, on their order or
-on the thread, device or machine that ran them. That holds for one W, one version of the
+on the thread, device or machine that ran them, nor on the number of its cores (see `devices`,
+`decompositions`, `blas`). That holds for one W, one version of the
 software and one kind of processor, so W comes from the cell and the kind of device and never
 from the number of lanes.
 """

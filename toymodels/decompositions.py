@@ -75,7 +75,8 @@ def sequential(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
 def _batch(equation: core.JaxprEqn) -> tuple[int, ...]:
     """The dimensions of the batch that is decomposed; none if it is one matrix."""
     dimensions = _DIMENSIONS.get(equation.primitive.name)
-    return () if dimensions is None else equation.invars[0].aval.shape[:-dimensions]
+    operand: Any = equation.invars[0].aval if equation.invars else None
+    return () if dimensions is None else operand.shape[:-dimensions]
 
 
 def _decomposes_batches(jaxpr: core.Jaxpr) -> bool:

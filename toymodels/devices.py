@@ -4,6 +4,7 @@ import functools
 import os
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jaxlib import xla_client
@@ -11,7 +12,7 @@ from jaxlib import xla_client
 _lock = threading.Lock()  # two clients would be made by two threads that ask at once
 
 
-def devices() -> Sequence[jax.Device]:
+def devices() -> Sequence[Any]:
     """The accelerators of this process; on a CPU, devices that use one thread for each program.
 
     XLA divides a sum, a matrix product, a convolution or a Fourier transform among its threads,
@@ -25,7 +26,7 @@ def devices() -> Sequence[jax.Device]:
 
 
 @functools.cache
-def _devices() -> Sequence[jax.Device]:
+def _devices() -> Sequence[Any]:
     if jax.default_backend() != "cpu":
         return jax.local_devices()
     # The number of threads is read from these variables, once, when the client is made.

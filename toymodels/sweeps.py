@@ -1,11 +1,11 @@
 """A pure function over labelled axes and seeds, as an `xarray.Dataset`.
 
 A *cell* is a function of a key and a few numbers that returns named arrays. A sweep runs it
-at every point of a grid with every seed. The key of seed `s` is `jax.random.key(s)` of
-JAX's own default generator, Threefry, also where JAX was told of another default,
-wherever the cell stands: cells of one seed share their noise, a refined grid keeps its old
-cells, and error bars are over seeds. A cell's numbers are the same to the last bit in every
-sweep that holds it (`blocks` says for what).
+at every point of a grid with every seed. The key of seed `s` is
+`jax.random.key(s, impl="threefry2x32")`, which is `jax.random.key(s)` unless JAX was told of
+another generator, wherever the cell stands: cells of one seed share their noise, a refined grid
+keeps its old cells, and error bars are over seeds. A cell's numbers are the same to the last bit
+in every sweep that holds it (`blocks` says for what).
 """
 
 import contextlib

@@ -177,7 +177,8 @@ def optimum(
         model = np.zeros((hidden, num_features)), np.zeros(shape)
         # The loss checks plain numbers; in the descent they are traced.
         jax.eval_shape(lambda weights, bias: loss(weights, bias, *numbers), *model)
-        begin = _starts(jax.random.key(seed), hidden, *numbers, num_starts)
+        key = jax.random.key(seed, impl="threefry2x32")
+        begin = _starts(key, hidden, *numbers, num_starts)
         ends = _descend_all(loss, begin, numbers)
         minima = list(_distinct(ends, num_starts, loss, numbers))
     if not minima:
