@@ -38,6 +38,11 @@ model-steps per second of processor time: 203 / 103 at 33 sums, 109 / 65 at 49, 
 to compile.
 """
 
+LARGEST = 4096
+"""Most examples that are summed up one after another. Larger batches are cut into blocks."""
+BLOCK = 1024
+"""Examples in a block."""
+
 
 class Path(NamedTuple):
     """Which path `value_and_grad` takes for given shapes, and why."""
@@ -261,22 +266,45 @@ def _fused(
     closed, shapes = jax.make_jaxpr(of_one, return_shape=True)(captured, params, _example(batch))
     if closed.effects:
         raise elements.NotFusableError(f"the loss has side effects: {closed.effects}")
-    examples = jax.tree.leaves(batch)
-    outputs = elements.Interpreter(batch=examples[0].shape[0]).run(
-        closed,
-        [
-            *map(elements.known, captured),
-            *map(elements.apart, jax.tree.leaves(params)),
-            *(elements.apart(leaf, batched=True) for leaf in examples),
-        ],
+
+    def of_many(examples: Sequence[Array]) -> Sequence[Any]:
+        size = examples[0].shape[0]
+        outputs = elements.Interpreter(batch=size).run(
+            closed,
+            [
+                *map(elements.known, captured),
+                *map(elements.apart, jax.tree.leaves(params)),
+                *(elements.apart(leaf, batched=True) for leaf in examples),
+            ],
+        )
+        flat = [element for output in outputs for element in elements.objects(output).flat]
+        means = iter(_means(flat, batch=size))
+        return [
+            jnp.stack([next(means) for _ in range(output.size)]).reshape(output.shape)
+            for output in outputs
+        ]
+
+    return jax.tree.unflatten(
+        jax.tree.structure(shapes), _in_blocks(of_many, jax.tree.leaves(batch))
     )
-    flat = [element for output in outputs for element in elements.objects(output).flat]
-    means = iter(_means(flat, batch=examples[0].shape[0]))
-    leaves = [
-        jnp.stack([next(means) for _ in range(output.size)]).reshape(output.shape)
-        for output in outputs
-    ]
-    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def _in_blocks(
+    of_many: Callable[[Sequence[Array]], Sequence[Array]], examples: Sequence[Array]
+) -> Sequence[Array]:
+    """Means over a batch from those over blocks of it: one running sum of all would drift."""
+    batch = examples[0].shape[0]
+    if batch <= LARGEST:
+        return of_many(examples)
+    whole = batch // BLOCK * BLOCK
+    blocks = [leaf[:whole].reshape(-1, BLOCK, *leaf.shape[1:]) for leaf in examples]
+    _, means = lax.scan(lambda carry, block: (carry, of_many(block)), None, blocks)
+    means = [mean.mean(0) for mean in means]
+    if whole == batch:
+        return means
+    rest = of_many([leaf[whole:] for leaf in examples])
+    share = (batch - whole) / batch
+    return [a + share * (b - a) for a, b in zip(means, rest, strict=True)]
 
 
 def _means(scalars: Sequence[elements.Scalar], batch: int) -> list[Array]:
