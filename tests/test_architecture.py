@@ -79,7 +79,7 @@ MAY_IMPORT = {
     "rows": {"errors"},
     "salvage": {"rows"},
     "store": {"rows", "salvage", "errors"},
-    "programs": set(),
+    "programs": {"decompositions"},
     "failures": set(),
     "cells": {
         "blocks",
@@ -101,7 +101,7 @@ MAY_IMPORT = {
         "store",
         "errors",
     },
-    "results": {"datasets", "errors"},
+    "results": {"datasets", "decompositions", "errors"},
     "theory.boxes": set(),
     "theory.precision": set(),
     "theory.loss": {"theory.boxes", "theory.precision", "checks", "errors"},

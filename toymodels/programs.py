@@ -11,6 +11,8 @@ from jax.core import Tracer
 from jax.extend import core
 from numpy.typing import NDArray
 
+from toymodels.decompositions import one_at_a_time
+
 
 def at_all_points(
     program: core.ClosedJaxpr, wanted: Sequence[Any], values: Mapping[str, NDArray[Any]]
@@ -64,7 +66,7 @@ def at_all_points(
     evaluate = jax.vmap(lambda *point: at(dict(zip(used, point, strict=True))))
     if not equations:
         return [np.asarray(value) for value in evaluate(*columns)]
-    return [np.asarray(value) for value in jax.jit(evaluate)(*columns)]
+    return [np.asarray(value) for value in jax.jit(one_at_a_time(evaluate))(*columns)]
 
 
 def _has_loop(equation: core.JaxprEqn) -> bool:

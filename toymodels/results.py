@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from numpy.typing import NDArray
 
 from toymodels.datasets import CELL_DIMS
+from toymodels.decompositions import one_at_a_time
 from toymodels.errors import InputError
 
 
@@ -231,7 +232,7 @@ def _mapped(
         broad = array.variable.set_dims({**leading, **{dim: shapes[dim] for dim in mine}})
         values = broad.transpose(*leading, *mine).values
         flat.append(values.reshape(models, *(shapes[dim] for dim in mine)))
-    outputs = _named(jax.jit(jax.vmap(measure))(*map(jnp.asarray, flat)))
+    outputs = _named(jax.jit(one_at_a_time(jax.vmap(measure)))(*map(jnp.asarray, flat)))
     broken = np.any([_has_nan(values) for values in flat], axis=0).reshape([*leading.values()])
     variables: dict[str, Any] = {}
     for name, output in outputs.items():
