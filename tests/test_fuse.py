@@ -342,7 +342,12 @@ ZOO = [
     probe("steps", steps),
     probe("bits", bits),
     structural("digamma", lambda m: lax.digamma(m + 2), refused="'polygamma'"),
-    structural("copysign", lambda m: jnp.copysign(2 + m, m), refused="'bitcast_convert_type'"),
+    structural("copysign", lambda m: jnp.copysign(2 + m, m)),
+    structural(
+        "halves of a number",
+        lambda m: m * jnp.sum(lax.bitcast_convert_type(m, jnp.uint16)[..., 0]),
+        refused="uint16",
+    ),
     structural("where", lambda m: jnp.where(m > 0, m, jnp.sin(m))),
     structural("where with an unsafe branch", lambda m: jnp.where(m > 0, jnp.sqrt(abs(m)), 0)),
     structural(

@@ -35,7 +35,8 @@ ELEMENTWISE = frozenset(
     abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
     convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1
     floor ge gt integer_pow is_finite le lgamma log log1p log2 logistic lt max min mul ne
-    neg nextafter not one_minus_square or polynomial pow rem round rsqrt select_n sign sin
+    neg nextafter not one_minus_square or polynomial pow rem round rsqrt select_n
+    shift_left shift_right_arithmetic shift_right_logical sign sin
     sinh sqrt square stop_gradient sub tan tanh xor
     """.split()
 )
@@ -126,6 +127,8 @@ class Interpreter:
         if name in _FOLDS:
             return [self._fold(_FOLDS[name], inputs[0], params["axes"])]
         match name:
+            case "bitcast_convert_type" if _type(equation.outvars[0]).shape == inputs[0].shape:
+                return [self._elementwise(equation, inputs)]
             case "dot_general":
                 return [self._dot_general(equation, inputs[0], inputs[1])]
             case "scatter-add" if _type(equation.invars[0]).size:
