@@ -123,14 +123,16 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
             threshold="ours: single models whose counts scatter by one differ by 1.1 on average",
         ),
         tm.Claim(
-            "The squared norm of W is that of the notebook's model at each density: mean "
+            "The squared norm of W is that of the notebook's model at each density: largest "
             "relative difference.",
             RERUN,
             expected=0.0,
-            measured=float(abs(off(squared, SQUARED_NORM) / squared).mean()),
+            measured=float(abs(off(squared, SQUARED_NORM) / squared).max()),
             tolerance=0.05,
             kind=tm.Kind.PAPER,
             threshold="ours: as 1.5 features of thirty",
+            note="Single models differ: one feature more at one density is 3 % of the norm, and "
+            "the mean difference over the densities is within 5 %.",
         ),
         tm.Claim(
             "As many features have a dimension of their own as in the notebook's model at each "
