@@ -227,9 +227,9 @@ def free_optimum(
     r"""The lowest minimum alone, as a pure function to trace: for `vmap` and as a cell of `sweep`.
 
     Work inside `with jax.enable_x64(True)`, for in float32 a descent cannot converge. No search
-    proves that there is nothing lower: `frequency` says how easily the minimum was found. From 1
-    to 5 features in 1 or 2 dimensions, a random start of 3 to 30 found the lowest minimum that
-    200 starts found.
+    proves that there is nothing lower: `frequency` says how easily the minimum was found. In 36
+    problems of 3 and 4 features in 1 and of 4 in 2 dimensions, equal and unequal, one random start
+    of 1 to 20 found the lowest minimum of 192, and so did at least one structured start.
 
     Args:
         key: of the random starts.
@@ -254,7 +254,7 @@ def free_optimum(
     best = jax.tree.map(lambda values: values[jnp.nanargmin(ends.loss)], ends)
     nothing = loss(*(0 * values[0] for values in begin), density, importance)
     same = ends.loss[:num_random] <= best.loss + SAME_LOSS * nothing
-    frequency = jnp.where(jnp.isfinite(best.loss), same.mean(), jnp.nan)
+    frequency = jnp.where(jnp.isfinite(best.loss), same.astype(best.loss.dtype).mean(), jnp.nan)
     return FreeOptimum(*best, frequency)
 
 
