@@ -86,7 +86,12 @@ def with_errors(function, *arguments, seed=0):
     def run_program(program, *operands):
         return run(getattr(program, "jaxpr", program), getattr(program, "consts", ()), operands)
 
-    def run_scan(operands, *, jaxpr, length, reverse, num_consts, num_carry, **_):
+    def run_scan(operands, *, jaxpr, length, reverse, **params):
+        num_consts, num_carry = (
+            [len(part) for part in params["ft_in"]][:2]  # from JAX 0.12 on
+            if "ft_in" in params
+            else (params["num_consts"], params["num_carry"])
+        )
         consts, carry = operands[:num_consts], operands[num_consts:][:num_carry]
         rows, outputs = operands[num_consts + num_carry :], [None] * length
         for i in reversed(range(length)) if reverse else range(length):

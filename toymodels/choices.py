@@ -10,7 +10,7 @@ equal but for rounding, and then either may have it. Equal ones share alike, as 
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -108,14 +108,14 @@ def _evaluate(
 
 def _differentiated(jaxpr: core.Jaxpr) -> set[core.Var]:
     """The variables that outputs depend on smoothly: most maxima pass `stop_gradient`."""
-    found = {atom for atom in jaxpr.outvars if _is_smooth(atom)}
+    found: set[core.Var] = set(filter(_is_smooth, jaxpr.outvars))
     for equation in reversed(jaxpr.eqns):
         if equation.primitive.name != "stop_gradient" and found.intersection(equation.outvars):
             found |= set(filter(_is_smooth, equation.invars))
     return found
 
 
-def _is_smooth(atom: core.Var | core.Literal) -> bool:
+def _is_smooth(atom: core.Var | core.Literal) -> TypeGuard[core.Var]:
     kind: Any = atom.aval
     return isinstance(atom, core.Var) and jnp.issubdtype(kind.dtype, jnp.floating)
 
@@ -164,7 +164,8 @@ def _choice(name: str, params: dict[str, Any], *operands: Array) -> Array:
         case "reduce_max" | "reduce_min":
             return _of_all(before, operands[0], params["axes"])
         case _:
-            return _at_indices(name, *operands, params)
+            operand, indices, updates = operands
+            return _at_indices(name, operand, indices, updates, params)
 
 
 def _of_two(before: Before, left: Array, right: Array, neither: Array) -> Array:
