@@ -88,7 +88,7 @@ def with_errors(function, *arguments, seed=0):
 
     def run_scan(operands, *, jaxpr, length, reverse, **params):
         num_consts, num_carry = (
-            [len(part) for part in params["ft_in"]][:2]  # from JAX 0.12 on
+            [len(list(part)) for part in params["ft_in"].unpack()][:2]  # from JAX 0.12 on
             if "ft_in" in params
             else (params["num_consts"], params["num_carry"])
         )
