@@ -80,7 +80,9 @@ class Store:
             InputError: a path that cannot be used, or whose file is not ours to touch.
             StoreError: the disk is full, or another process does not let go.
         """
-        if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
+        # Not every caller checks types.
+        named = isinstance(path, str | os.PathLike)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not named or "\0" in os.fsdecode(path):
             raise InputError(f"the store is {path!r}: give the path of a file")
         self.path = Path(path).expanduser().absolute()
         self.copies: list[Path] = []

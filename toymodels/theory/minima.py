@@ -252,10 +252,11 @@ def free_optimum(
     begin = starts(key, hidden, density, importance, num_random)
     ends = jax.vmap(lambda w, b: descend(w, b, density, importance, loss=loss))(*begin)
     best = jax.tree.map(lambda values: values[jnp.nanargmin(ends.loss)], ends)
-    nothing = loss(*(0 * values[0] for values in begin), density, importance)
+    weights, bias = begin
+    nothing = loss(0 * weights[0], 0 * bias[0], density, importance)
     same = ends.loss[:num_random] <= best.loss + SAME_LOSS * nothing
     frequency = jnp.where(jnp.isfinite(best.loss), same.astype(best.loss.dtype).mean(), jnp.nan)
-    return FreeOptimum(*best, frequency)
+    return FreeOptimum(best.weights, best.bias, best.loss, best.slope, frequency)
 
 
 def descend(
