@@ -86,6 +86,7 @@ MAY_IMPORT = {
         "checks",
         "datasets",
         "failures",
+        "grids",
         "marks",
         "programs",
         "errors",

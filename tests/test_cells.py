@@ -125,6 +125,9 @@ def test_a_cell_that_trains_is_the_same_each_time(cell):
     assert np.isfinite(sweep(cell, axes={"density": [0.5]}).loss).all()
 
 
+NAMES = iter("ab")
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
@@ -134,6 +137,10 @@ def test_a_cell_that_trains_is_the_same_each_time(cell):
         (lambda key, *, d: d, "returns an array"),
         (lambda key, *, d: 1.0, "returns a float"),
         (max, "give a function of a key"),
+        (lambda key, *, d: {next(NAMES): d}, "returns a, and b when called again"),
+        (functools.partial(tm.jit(lambda key, *, d, e: {"a": d + e}), e=1.0), "leave it out"),
+        (lambda key, *, d: {"a": tm.jit(jnp.sin)(d)}, "test_cells.py:.*leave it out"),
+        (lambda key, *, d: {"\ud800": d}, "cannot be saved under that name"),
     ],
 )
 def test_a_cell_of_another_form_is_refused(cell, message):

@@ -194,6 +194,7 @@ def test_frobenius_norm_counts_features():
     np.testing.assert_allclose(on(geometry.dimensions_per_feature, weights), 1)
     np.testing.assert_allclose(on(geometry.dimensions_per_feature, 2 * weights), 1 / 4)
     assert on(geometry.dimensions_per_feature, np.zeros((3, 5))) == np.inf
+    assert np.isnan(on(geometry.dimensions_per_feature, np.diag([np.inf, 1.0])))
 
 
 @pytest.mark.parametrize(("threshold", "count"), [(0.0, 3), (0.25, 2), (0.5, 1), (1.0, 0)])

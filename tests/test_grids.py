@@ -1,5 +1,6 @@
 """Axes: whatever holds numbers is one, and what cannot be labelled or held is refused."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -95,6 +96,10 @@ def test_labels_keep_their_type(values, labels):
         (print, "dict of label to value"),
         ([1, 1], "holds 1 twice"),
         ([10**40], "beyond 64 bits"),
+        ([float("nan")], "holds nan, which is no label"),
+        (["a\0b"], "which no file can hold"),
+        ({"\ud800": 1}, "which no file can hold"),
+        ([jax.random.key(0)], "which is no label"),
         ([], "is empty"),
     ],
 )

@@ -166,11 +166,32 @@ def test_several_results_are_a_dataset_and_a_diverged_model_is_nan():
     assert renamed.dims == ("seed", "direction")
 
 
+def _reversed(results):
+    return results.isel(hidden_dimension=slice(None, None, -1))
+
+
+def test_truth_values_of_models_of_different_size_can_be_saved(results, tmp_path):
+    """What is missing among them is NaN, and the others are 1 and 0."""
+    positive = tm.apply(lambda w: w > 0, results["params.weights"])
+    positive.to_netcdf(tmp_path / "positive.nc")
+    weights = results["params.weights"]
+    np.testing.assert_array_equal(positive, (weights > 0).where(weights.notnull()))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda r: tm.apply(jnp.sum, r["params.weights"].drop_attrs()), "model_dims="),
         (lambda r: tm.apply(jnp.sum), "no array"),
+        (lambda r: tm.apply(jnp.sum, r["params.bias"].isel(hidden=[])), "without any model"),
+        (lambda r: tm.apply(lambda b: None, r["params.bias"]), "returns nothing"),
+        (lambda r: tm.apply(lambda b: {"seed": b}, r["params.bias"]), "'seed' is a dimension"),
+        (
+            lambda r: tm.apply(lambda b: b, r["params.bias"], dims=("seed",)),
+            "'seed' is a dimension",
+        ),
+        (lambda r: tm.params(_reversed(r).sel(hidden=2)), "numbers beyond its true length 2"),
+        (lambda r: tm.apply(jnp.sum, _reversed(r)["params.weights"]), "beyond its true length"),
         (lambda r: tm.apply(jnp.sum, r["params.bias"], model_dims=("nothing",)), "'nothing' is no"),
         (lambda r: tm.apply(jnp.sum, r["params.bias"], dims=("a",)), "dimensions of its own"),
         (lambda r: tm.params(r.sel(density=0.1, seed=1)), "padded along .*: select one hidden"),

@@ -443,6 +443,12 @@ def test_copies_are_found_before_what_is_shipped(capsys):
     assert "thomson" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text", ["", ".", "..", "/"])
+def test_a_folder_is_no_experiment(text):
+    with pytest.raises(InputError, match="toymodels list"):
+        library.find(text)
+
+
 @pytest.mark.parametrize("name", ["list", "run", "draw", "claims", "copy", "new", "store"])
 def test_every_command_has_help(name, capsys):
     assert toymodels(name, "--help") == 0

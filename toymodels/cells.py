@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.extend import core
 from jaxtyping import Array
 
-from toymodels import blocks, checks, failures, marks, programs
+from toymodels import blocks, checks, failures, grids, marks, programs
 from toymodels.datasets import FINITE
 from toymodels.errors import InputError
 
@@ -125,7 +125,13 @@ def trace(cell: blocks.Cell, fixed: Mapping[str, Any], numbers: Mapping[str, flo
         if reason is None:
             raise
         raise InputError(reason) from error
-    different = programs.first_difference(traced.program, _once(cell, fixed, numbers).program)
+    again = _once(cell, fixed, numbers)
+    if (before := list(traced.outputs)) != (after := list(again.outputs)):
+        raise InputError(
+            f"the cell is not a pure function: it returns {', '.join(before)}, and "
+            f"{', '.join(after)} when called again: return the same names each time"
+        )
+    different = programs.first_difference(traced.program, again.program)
     if different is not None:
         raise InputError(
             f"{failures.place_of_equation(different, cell)}the cell is not a pure function, for "
@@ -252,7 +258,7 @@ def _named(outputs: Any) -> dict[str, Array]:
 
 def _array(name: str, leaf: Any) -> Array:
     """An output as numbers of a type that files can hold."""
-    if "/" in name or not name.strip(". ") or "\0" in name or name == FINITE:
+    if "/" in name or not name.strip(". ") or not grids.is_text(name) or name == FINITE:
         raise InputError(f"output {name!r} cannot be saved under that name: give it another")
     try:
         array = jnp.asarray(leaf)

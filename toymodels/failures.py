@@ -35,9 +35,14 @@ def explain(error: Exception, cell: Any, needed: Callable[[], list[str]]) -> str
     Returns:
         None for an error that is not about traced numbers and speaks for itself.
     """
+    frames = traceback.extract_tb(error.__traceback__)
+    if "`compiler_options` can only be passed to top-level" in str(error):
+        return (
+            f"{_place(_users(frames, cell))}tm.jit stands inside the cell, which the sweep "
+            "compiles as a whole: leave it out, or use jax.jit there"
+        )
     if not needs_plain_numbers(error):
         return None
-    frames = traceback.extract_tb(error.__traceback__)
     where = _place(_users(frames, cell))
     names = needed()
     remedy = _remedy(error, frames)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -79,8 +80,11 @@ def choices(axis: str, values: Any) -> list[tuple[Any, Any]]:
         raise InputError(f"{axis} is empty: give at least one value")
     labels = [label for label, _ in labelled]
     for label in labels:
-        if not isinstance(label, int | float | str):
-            raise InputError(f"{axis} holds {label!r}, which is no label: {remedy}")
+        if not isinstance(label, int | float | str) or label != label:
+            shown = " ".join(repr(label).split())  # that of a key has two lines
+            raise InputError(f"{axis} holds {shown}, which is no label: {remedy}")
+        if isinstance(label, str) and not is_text(label):
+            raise InputError(f"{axis} holds {label!r}, which no file can hold: {remedy}")
     kinds = {_kind(label) for label in labels}
     if len(kinds) > 1:
         raise InputError(
@@ -91,6 +95,11 @@ def choices(axis: str, values: Any) -> list[tuple[Any, Any]]:
         raise InputError(f"{axis} has a label beyond 64 bits: {remedy}")
     _check_different(axis, labels)
     return labelled
+
+
+def is_text(name: str) -> bool:
+    """Whether files can hold a name: no null character, and no half of a character."""
+    return "\0" not in name and name.encode(errors="replace").decode() == name
 
 
 def padded(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
@@ -130,7 +139,9 @@ def _plain(value: Any) -> Any:
     A float of 32 bits becomes the shortest decimal that rounds to it, 0.1 and not
     0.10000000149, so that `.sel` finds it by that.
     """
-    if getattr(value, "ndim", None) != 0 or not hasattr(value, "dtype"):
+    if value is np.ma.masked or getattr(value, "ndim", None) != 0 or not hasattr(value, "dtype"):
+        return value
+    if jnp.issubdtype(value.dtype, jax.dtypes.extended):  # a key
         return value
     array = np.asarray(value)
     return float(str(array[()])) if array.dtype == np.float32 else array.item()

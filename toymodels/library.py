@@ -53,7 +53,7 @@ def find(text: str) -> Path:
         ValueError: there is none; the message says what is near.
     """
     path = Path(text)
-    for file in (path, path.with_name(f"{path.name}.py")):
+    for file in (path, path.with_name(f"{path.name}.py") if path.name else path):
         if file.suffix == ".py" and os.path.isfile(file):
             return file
     candidates = named(path.parent, Path("experiments"), shipped())

@@ -109,6 +109,9 @@ def apply(
     """
     if not arrays:
         raise InputError("apply was given no array: give those that the measure takes")
+    for array in arrays:
+        if not array.size:
+            raise InputError(f"apply was given {array.name!r} without any model: select some")
     own = _model_dims(arrays, model_dims)
     along = _padding_axes(arrays, own)
     pieces = [
@@ -178,7 +181,12 @@ def _joined(pieces: Sequence[xr.Dataset], along: Mapping[str, int]) -> xr.Datase
     for piece in pieces:
         short = {dim: (0, length - piece.sizes[dim]) for dim, length in longest.items()}
         short = {dim: widths for dim, widths in short.items() if widths[1] and dim not in along}
-        padded.append(piece.pad(short) if short else piece)
+        if short:  # a truth value cannot be missing, and xarray would make an object of it
+            piece = piece.map(
+                lambda array: array.astype(np.float32) if array.dtype == bool else array
+            )
+            piece = piece.pad(short)
+        padded.append(piece)
     for dim, length in reversed([*along.items()]):
         rows = [padded[start : start + length] for start in range(0, len(padded), length)]
         padded = [
@@ -203,7 +211,13 @@ def _cut(array: xr.DataArray) -> xr.DataArray:
         if len(lengths) > 1:
             axes = ", ".join(map(str, sizes.dims))
             raise InputError(f"{array.name!r} is padded along {dim!r}: select one {axes}")
-        array = array.isel({dim: slice(int(lengths[0]))})
+        length = int(lengths[0])
+        if array.isel({dim: slice(length, None)}).notnull().any():
+            raise InputError(
+                f"{array.name!r} has numbers beyond its true length {length} along {dim!r}: "
+                f"put no part of {dim!r} in another place before the padding is taken off"
+            )
+        array = array.isel({dim: slice(length)})
     return array
 
 
@@ -233,6 +247,8 @@ def _mapped(
         values = broad.transpose(*leading, *mine).values
         flat.append(values.reshape(models, *(shapes[dim] for dim in mine)))
     outputs = _named(jax.jit(one_at_a_time(jax.vmap(measure)))(*map(jnp.asarray, flat)))
+    if not outputs:
+        raise InputError("the measure returns nothing: return an array, or a dict of arrays")
     broken = np.any([_has_nan(values) for values in flat], axis=0).reshape([*leading.values()])
     variables: dict[str, Any] = {}
     for name, output in outputs.items():
@@ -243,6 +259,11 @@ def _mapped(
             raise InputError(
                 f"the measure gives {name or 'an array'} of {values.ndim - len(leading)} "
                 f"dimensions of its own: name them with dims=, not {tuple(names)}"
+            )
+        if clash := {name, *names}.intersection(leading) or _twice(names):
+            raise InputError(
+                f"{sorted(clash)[0]!r} is a dimension of the models already: give what the measure "
+                "returns other names"
             )
         if broken.any():
             mask = broken.reshape(*broken.shape, *[1] * len(names))
@@ -256,6 +277,10 @@ def _mapped(
             if set(coord.dims) <= kept and not str(name).endswith("_size"):
                 coords[name] = coord.variable
     return xr.Dataset(variables, coords)
+
+
+def _twice(names: Sequence[str]) -> set[str]:
+    return {name for name in names if list(names).count(name) > 1}
 
 
 def _named(outputs: Any) -> dict[str, Any]:

@@ -146,11 +146,12 @@ def dimensions_per_feature(weights: Float[Array, "hidden features"]) -> Float[Ar
 
     Returns:
         Positive: 1 if each of $m$ features has its own dimension, 1/2 for antipodal pairs.
-        Infinite for a zero matrix, which represents none.
+        Infinite for a zero matrix, which represents none. NaN if a weight is not finite.
     """
     weights = inputs.floats("weights", weights, rank=2)
     scaled, unit = units.scaled(weights)
-    return weights.shape[0] / jnp.sum(scaled**2) / unit / unit
+    ratio = weights.shape[0] / jnp.sum(scaled**2) / unit / unit
+    return inputs.unless_missing(ratio, weights)
 
 
 def num_represented(
