@@ -559,7 +559,8 @@ for wrong in (
     {"key": 0}, {"key": jax.random.split(right["key"])}, {"optimizer": optax.adam},
     {"task": tm.Binary(3, 0.5)}, {"model": tm.ReLUOutput},
     {"model": nnx.Linear(3, 3, rngs=nnx.Rngs(0))}, {"model": Dropping()},
-    {"model": Normalised()}, {"model": Nothing()},
+    {"model": Normalised()}, {"model": Nothing()}, {"key": None},
+    {"task": tm.Task(tm.Binary(3, 0.5), jnp.ones(3))}, {"snapshots": 1},
 ):
     try:
         tm.train(**{**right, **wrong})
@@ -569,6 +570,14 @@ params = {"weights": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
 for read in (tm.activations, lambda *of: tm.intervene(*of, {})):
     try:
         read(right["model"], params, jnp.zeros((7, 3)))
+    except ValueError as error:
+        print(error)
+for slip in (
+    lambda: tm.intervene(right["model"], params, jnp.zeros(3), {"hidden": 0.0}),
+    lambda: tm.analysis.geometry.feature_dimensionality(params),
+):
+    try:
+        slip()
     except ValueError as error:
         print(error)
 """
@@ -583,7 +592,12 @@ REMEDIES = (
     "the model draws random numbers, as dropout does: switch that off",
     "the model keeps state beside its parameters (batch_stats)",
     "the model Nothing has no parameters to train",
+    "key is None: give a key, such as jax.random.key(0)",
+    "target is of type ArrayImpl: give a function of one example, and importances by name",
+    "snapshots is 1: give a list of whole numbers of updates",
     *["the model cannot take an input of shape (7, 3): give ONE example, and use jax.vmap"] * 2,
+    "the patch of site 'hidden' is of type float: give a function of the site's value",
+    "weights is of type dict: give one array of numbers",
 )
 
 

@@ -156,7 +156,8 @@ def descend(
 def checked_key(key: Any) -> Key[Array, ""]:
     """One key, whose draws XLA can fuse; of the old raw form, too."""
     if not isinstance(key, jax.Array):
-        raise InputError(f"key is {key!r}: give a key, such as jax.random.key({key!r})")
+        seed = key if isinstance(key, int) else 0
+        raise InputError(f"key is {key!r}: give a key, such as jax.random.key({seed!r})")
     if key.dtype == jnp.uint32:  # of jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
@@ -202,6 +203,8 @@ def _of_type(new: Any, old: Array) -> Array:
 
 def increasing_steps(name: str, given: Sequence[int], steps: int) -> tuple[int, ...]:
     """`given` as a tuple, after a check that they are increasing numbers of updates."""
+    if not jnp.iterable(given):
+        raise InputError(f"{name} is {given!r}: give a list of whole numbers of updates")
     kept = [int(step) for step in given]
     whole = kept == list(given)
     if not whole or kept != sorted(set(kept)) or any(not 0 <= step <= steps for step in kept):

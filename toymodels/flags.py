@@ -60,12 +60,13 @@ def parse(
             ),
         ],
     )
+    others = " or ".join(f"--{scale}" for scale in experiment.scales if scale != "default")
+    scales = f"Runs at its default scale, or at another with {others}.\n" if others else ""
     parsed: Any = tyro.cli(
         options,
         args=flags,
         prog=f"toymodels run {shlex.quote(str(experiment.path))}",
-        description=f"{experiment.title}\n\nRuns at one scale of: {', '.join(experiment.scales)} "
-        "(--smoke, --paper). The options are the fields of its Config.",
+        description=f"{experiment.title}\n\n{scales}The options are the fields of its Config.",
     )
     return parsed.config, parsed.out, parsed.store
 

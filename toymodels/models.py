@@ -81,8 +81,8 @@ class LinearOutput(nn.Module):
 class ReLUOutput(nn.Module):
     r"""$h = W x$, $y = f(W^\top h + b)$ with $f$ = ReLU: the paper's main model.
 
-    Sites: `hidden` $h$, `preactivation` $W^\top h + b$, `output` $y$. Parameters: `weights`
-    $W$ (start: `initializer`), `bias` $b$ (start: 0).
+    Another $f$ is `activation`. Sites: `hidden` $h$, `preactivation` $W^\top h + b$, `output`
+    $y$. Parameters: `weights` $W$ (start: `initializer`), `bias` $b$ (start: 0).
 
     References:
         Elhage et al. (2022), section 2.
@@ -104,9 +104,9 @@ class ReLUOutput(nn.Module):
 class ReLUHidden(nn.Module):
     r"""$h = f(W x)$, $y = f(W^\top h + b)$ with $f$ = ReLU: neurons, a privileged basis.
 
-    No hidden bias: the model would use it to undo the nonlinearity. Sites: `hidden` $h$,
-    `preactivation` $W^\top h + b$, `output` $y$. Parameters: `weights` $W$ (start:
-    `initializer`), `bias` $b$ (start: 0).
+    No hidden bias: the model would use it to undo the nonlinearity. Another $f$ is
+    `activation`. Sites: `hidden` $h$, `preactivation` $W^\top h + b$, `output` $y$.
+    Parameters: `weights` $W$ (start: `initializer`), `bias` $b$ (start: 0).
 
     References:
         Elhage et al. (2022), section "Superposition in a Privileged Basis".
@@ -326,6 +326,12 @@ def intervene(
     Raises:
         ValueError: a site that the model does not have.
     """
+    for name, patch in patches.items():
+        if not callable(patch):  # pyright: ignore[reportUnnecessaryComparison]
+            raise InputError(
+                f"the patch of site {name!r} is of type {type(patch).__name__}: give a function of "
+                "the site's value, such as lambda value: 0 * value"
+            )
     sites: set[str] = set()
     jax.eval_shape(lambda: sites.update(_sites(model, params, features)[1]))
     for name in patches:

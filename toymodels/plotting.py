@@ -255,7 +255,7 @@ def feature_directions(
     """Columns of a 2 x n weight matrix as spokes from the origin, coloured by importance.
 
     Args:
-        axes: to draw on; square, on the paper's cream background, without ticks.
+        axes: to draw on; square, on the paper's cream background, without ticks or a frame.
         weights: feature directions, one per column.
         importance: of each feature; the greatest is yellow.
     """
@@ -272,6 +272,7 @@ def feature_directions(
         axes.plot(*column, "o", color=color, markersize=5)
     axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=(), yticks=())
     axes.set_facecolor(BACKGROUND)
+    axes.spines[["right", "top"]].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_position("center")
         axes.spines[side].set_color("0.8")

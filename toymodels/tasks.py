@@ -48,6 +48,11 @@ class Task:
         a `loss` of the same arguments: `train` uses no other.
         """
         checks.interval("importance", self.importance, low=0, remedy="give weights of 0 or more")
+        if not callable(self.target):  # pyright: ignore[reportUnnecessaryComparison]
+            raise InputError(
+                f"target is of type {type(self.target).__name__}: give a function of one example, "
+                "and importances by name, Task(features, importance=...)"
+            )
         target = self.target(features)
         if jax.tree.structure(target) != jax.tree.structure(0):
             raise InputError(

@@ -23,9 +23,14 @@ def floats(name: str, value: Any, *, rank: int) -> Float[Array, "..."]:
         rank: how many dimensions it has for ONE model.
 
     Raises:
-        ValueError: another number of dimensions; complex numbers.
+        ValueError: what is no array; another number of dimensions; complex numbers.
     """
-    array = jnp.asarray(value)
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} is of type {type(value).__name__}: give one array of numbers"
+        ) from error
     if array.ndim != rank:
         raise InputError(
             f"{name} has shape {array.shape}, and one model has {rank} dimension"
