@@ -561,6 +561,7 @@ for wrong in (
     {"model": nnx.Linear(3, 3, rngs=nnx.Rngs(0))}, {"model": Dropping()},
     {"model": Normalised()}, {"model": Nothing()}, {"key": None},
     {"task": tm.Task(tm.Binary(3, 0.5), jnp.ones(3))}, {"snapshots": 1},
+    {"task": tm.Task(jnp.ones((4, 3)))}, {"model": tm.ReLUAutoencoder},
 ):
     try:
         tm.train(**{**right, **wrong})
@@ -575,6 +576,12 @@ for read in (tm.activations, lambda *of: tm.intervene(*of, {})):
 for slip in (
     lambda: tm.intervene(right["model"], params, jnp.zeros(3), {"hidden": 0.0}),
     lambda: tm.analysis.geometry.feature_dimensionality(params),
+    lambda: tm.fit_autoencoder(right["key"], tm.ReLUAutoencoder(2), params["weights"], penalty=0.1,
+                               optimizer=right["optimizer"], steps=1, batch=2),
+    lambda: tm.apply(params["weights"], tm.analysis.geometry.feature_dimensionality),
+    lambda: tm.apply(tm.analysis.geometry.feature_dimensionality, params["weights"]),
+    lambda: tm.best_of(params, "loss"),
+    lambda: tm.params(params),
 ):
     try:
         slip()
@@ -595,9 +602,15 @@ REMEDIES = (
     "key is None: give a key, such as jax.random.key(0)",
     "target is of type ArrayImpl: give a function of one example, and importances by name",
     "snapshots is 1: give a list of whole numbers of updates",
+    "the features of the task are of type ArrayImpl: give a distribution",
+    "model is the class ReLUAutoencoder: give an instance, such as ReLUAutoencoder(latents=2)",
     *["the model cannot take an input of shape (7, 3): give ONE example, and use jax.vmap"] * 2,
     "the patch of site 'hidden' is of type float: give a function of the site's value",
     "weights is of type dict: give one array of numbers",
+    "activations is of type ArrayImpl: give a distribution, such as tm.Activations(...)",
+    "measure is of type ArrayImpl: give the function itself, and then the arrays",
+    "an array of apply is of type ArrayImpl: give a labelled array of a sweep",
+    *["results is of type dict: give the xarray.Dataset of a sweep"] * 2,
 )
 
 

@@ -63,8 +63,8 @@ def check_arguments(cell: blocks.Cell, names: Collection[str]) -> None:
             raise InputError(
                 f"axis {name!r} cannot be an argument of a function: give it another name"
             )
-    if len(set(names)) < len(names):
-        raise InputError(f"an axis is both static and not: {', '.join(names)}")
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise InputError(f"axis {twice[0]!r} is given twice, in axes or in static: give it once")
     if "seed" in names:
         raise InputError("an axis is named 'seed', the name of the seeds: give it another")
     if not callable(cell):

@@ -8,6 +8,7 @@ be read (`activations`) and replaced (`intervene`).
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -171,9 +172,11 @@ def start(key: Key[Array, ""], model: nn.Module, example: PyTree) -> PyTree:
         ValueError: what is not an instance of a Linen module, or has no parameters.
     """
     if isinstance(model, type) and issubclass(model, nn.Module):
+        given = [f for f in dataclasses.fields(model) if f.default is dataclasses.MISSING]
+        size = f"{given[0].name}=2" if given else ""
         raise InputError(
             f"model is the class {model.__name__}: give an instance, such as "
-            f"{model.__name__}(hidden=2)"
+            f"{model.__name__}({size})"
         )
     if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         kind = type(model)

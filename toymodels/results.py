@@ -32,6 +32,7 @@ def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
     Returns:
         `results` without the dimension `over`, whose chosen label is kept as a coordinate.
     """
+    _check_dataset(results)
     if by not in results or over not in results[by].dims:
         candidates = [str(name) for name in results if over in results[name].dims]
         raise InputError(
@@ -62,6 +63,7 @@ def params(results: xr.Dataset, name: str = "params") -> PyTree:
         Dicts in dicts of arrays, without padding. Dimensions of the sweep that are left come
         first; `vmap` over them. Tuples have become dicts of "0", "1", ...
     """
+    _check_dataset(results)
     tree: dict[str, Any] = {}
     for variable in map(str, results.data_vars):
         first, *inner = variable.split(".")
@@ -107,9 +109,19 @@ def apply(
         A `DataArray` of one output, a `Dataset` of several (a `NamedTuple`, a dict). A model
         with any NaN gives NaN.
     """
+    if not callable(measure):  # pyright: ignore[reportUnnecessaryComparison]
+        raise InputError(
+            f"measure is of type {type(measure).__name__}: give the function itself, and then the "
+            "arrays"
+        )
     if not arrays:
         raise InputError("apply was given no array: give those that the measure takes")
     for array in arrays:
+        if not isinstance(array, xr.DataArray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"an array of apply is of type {type(array).__name__}: give a labelled array of a "
+                "sweep, such as results.weights"
+            )
         if not array.size:
             raise InputError(f"apply was given {array.name!r} without any model: select some")
     own = _model_dims(arrays, model_dims)
@@ -127,6 +139,13 @@ def apply(
         {name: size.reset_coords(drop=True) for name, size in kept.items()}
     )
     return joined[""].rename(None) if list(joined.data_vars) == [""] else joined
+
+
+def _check_dataset(results: Any) -> None:
+    if not isinstance(results, xr.Dataset):
+        raise InputError(
+            f"results is of type {type(results).__name__}: give the xarray.Dataset of a sweep"
+        )
 
 
 def _model_dims(arrays: Sequence[xr.DataArray], given: Sequence[str] | None) -> list[str]:

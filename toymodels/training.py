@@ -194,6 +194,11 @@ def _example(task: Task) -> PyTree:
         name = type(task).__name__
         remedy = f"give tm.Task({name}(...))" if isinstance(task, Features) else "give a tm.Task"
         raise InputError(f"task is of type {name}: {remedy}")
+    if not callable(getattr(task.features, "sample", None)):
+        raise InputError(
+            f"the features of the task are of type {type(task.features).__name__}: give a "
+            "distribution, such as tm.SparseUniform(5, 0.1), or tm.FiniteData(array) for data"
+        )
     shapes = jax.eval_shape(lambda key: task.features.sample(key, 1), jax.random.key(0))
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes)
 

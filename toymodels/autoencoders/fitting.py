@@ -13,6 +13,7 @@ from toymodels.autoencoders import top_k
 from toymodels.autoencoders.base import Number
 from toymodels.autoencoders.revival import check_revivable, revival
 from toymodels.descent import Fitted, check_optimizer, checked_key, descend, increasing_steps
+from toymodels.errors import InputError
 from toymodels.features.base import Features
 from toymodels.fuse import Loss
 
@@ -58,6 +59,11 @@ def fit_autoencoder(
     checks.count("steps", steps)
     checks.count("batch", batch)
     check_optimizer(optimizer)
+    if not isinstance(activations, Features):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"activations is of type {type(activations).__name__}: give a distribution, such as "
+            "tm.Activations(...), or tm.FiniteData(array) for data"
+        )
     revive = increasing_steps("revive", revive, steps)
     key_start, key_data, key_threshold, key_revival = jax.random.split(checked_key(key), 4)
     if start is None:
