@@ -66,6 +66,7 @@ MAY_IMPORT = {
         "autoencoders.revival",
         "autoencoders.top_k",
         "descent",
+        "errors",
         "features.base",
         "fuse",
         "models",
