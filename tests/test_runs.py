@@ -19,6 +19,7 @@ import xarray as xr
 import toymodels as tm
 from toymodels import claims, cli, experiment, files, library, runs, saving
 from toymodels.claims import Claim, Kind
+from toymodels.errors import InputError
 
 HEAD = """
 import dataclasses, pathlib, numpy as np, xarray as xr, toymodels as tm
@@ -217,6 +218,12 @@ def test_what_cannot_be_saved_is_kept_in_another_form(returned, what, capsys):
     kept = Path("results/tiny.pickle")
     assert str(kept) in error
     assert type(pickle.loads(kept.read_bytes())).__name__ in returned + "list"
+
+
+def test_what_no_form_can_keep_is_said_in_one_line(capsys):
+    write("def run(config): return (x for x in [])")
+    assert toymodels("run", "tiny") == 2
+    assert "pickle cannot keep it either" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_results_that_find_no_room_are_kept_elsewhere(monkeypatch, tmp_path_factory, capsys):
@@ -441,6 +448,19 @@ def test_copies_are_found_before_what_is_shipped(capsys):
     assert "did you mean introduction?" in capsys.readouterr().err
     assert toymodels("list") == 0
     assert "thomson" in capsys.readouterr().out
+
+
+def test_a_config_inside_a_config_has_flags_of_its_own():
+    inner = (
+        "@dataclasses.dataclass(frozen=True)\nclass Inner:\n    two: float = 2.0\n    out: int = 1"
+    )
+    head = HEAD.replace("@dataclasses", f"{inner}\n@dataclasses")
+    head += "    inner: Inner = Inner()\n"
+    Path("tiny.py").write_text(head + RUN.replace("config.two", "config.two + config.inner.two"))
+    assert toymodels("run", "tiny", "--inner.two", 5, "--two", 3, "--out", "here") == 0
+    (file,) = Path("here").glob("*.nc")
+    with xr.open_dataset(file, engine="h5netcdf") as results:
+        assert results.two == 8
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "/"])

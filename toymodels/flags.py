@@ -45,7 +45,8 @@ def parse(
         [
             (
                 "config",
-                tyro.conf.OmitArgPrefixes[experiment.config],
+                # No prefix for its own fields; a config inside it keeps the name of its field.
+                Annotated[experiment.config, tyro.conf.arg(name="")],
                 dataclasses.field(default_factory=lambda: start),
             ),
             (

@@ -47,7 +47,7 @@ def save(results: Any, path: Path) -> Path:
             contents = _netcdf(results)
         except Exception as error:
             say(f"{path} cannot be written: {type(error).__name__}: {error}")
-            contents, path = pickle.dumps(results), path.with_suffix(".pickle")
+            contents, path = _pickled(results), path.with_suffix(".pickle")
         try:
             files.write(path, contents)
             return path
@@ -102,6 +102,16 @@ def signals(handler: Any) -> Generator[None]:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def _pickled(results: Any) -> bytes:
+    try:
+        return pickle.dumps(results)
+    except Exception as error:
+        raise InputError(
+            f"what run returned is lost, for pickle cannot keep it either: {error}: return an "
+            "xarray.Dataset"
+        ) from error
 
 
 def _netcdf(results: Any) -> bytes:
