@@ -580,6 +580,7 @@ for slip in (
                                optimizer=right["optimizer"], steps=1, batch=2),
     lambda: tm.apply(params["weights"], tm.analysis.geometry.feature_dimensionality),
     lambda: tm.apply(tm.analysis.geometry.feature_dimensionality, params["weights"]),
+    lambda: tm.explain(right["task"], right["model"]),
     lambda: tm.best_of(params, "loss"),
     lambda: tm.params(params),
 ):
@@ -610,6 +611,7 @@ REMEDIES = (
     "activations is of type ArrayImpl: give a distribution, such as tm.Activations(...)",
     "measure is of type ArrayImpl: give the function itself, and then the arrays",
     "an array of apply is of type ArrayImpl: give a labelled array of a sweep",
+    "model is of type Task: give the model first, then the task",
     *["results is of type dict: give the xarray.Dataset of a sweep"] * 2,
 )
 

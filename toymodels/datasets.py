@@ -224,7 +224,8 @@ def assemble(
         return xr.DataArray(arranged(which), dims=leading, coords=labels)
 
     diverged = cells(done & ~valid)
-    _warn(diverged, "diverged and are NaN")
+    remedy = "try a lower learning rate, or look for NaN in the data"
+    _warn(diverged, f"diverged and are NaN ({remedy})")
     not_finite = np.any([*partial.values()], axis=0)
     names = ", ".join(name for name, where in partial.items() if where.any())
     _warn(cells(not_finite), f"have outputs that are not finite ({names})")

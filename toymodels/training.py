@@ -180,6 +180,8 @@ def explain(
         batch: of a loss, examples along the leading axis of every leaf; arrays or
             `jax.ShapeDtypeStruct`s, as the parameters may be.
     """
+    if isinstance(model, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError("model is of type Task: give the model first, then the task")
     if not isinstance(model, nn.Module):
         return fuse.explain(model, task, batch)
     example = _example(task)
