@@ -83,7 +83,7 @@ def run(config: Config) -> xr.Dataset:
         units={"loss": "summed over outputs"},
     )
     results = results.assign_coords(importance=("feature", np.asarray(importance)))
-    return results.merge(minima(results), join="outer")
+    return results.merge(minima(results), join="left")  # an outer join would sort the densities
 
 
 def minima(results: xr.Dataset) -> xr.Dataset:
