@@ -1,6 +1,7 @@
 """What a sweep says of a cell before it runs: names, numbers, purity, the line at fault."""
 
 import functools
+import inspect
 import math
 import pickle
 import time
@@ -270,6 +271,13 @@ def test_the_seeds_named_are_those_of_the_count():
 def test_other_seeds_are_refused(seeds):
     with pytest.raises(InputError, match="seeds"):
         sweep(lambda key: {"u": 1.0}, seeds=seeds)
+
+
+def test_one_number_of_seeds_is_not_a_list_of_them():
+    """Three seeds and the seed 3 are told apart by the user, not by a guess."""
+    unchecked = inspect.unwrap(sweep)  # the suite's own type check would refuse it before
+    with pytest.raises(InputError, match=r"^seeds is 3: give a list such as \[3\], or num_seeds=3"):
+        unchecked(lambda key: {"u": 1.0}, seeds=3)
 
 
 def test_seeds_and_their_number_are_not_both_given():

@@ -316,6 +316,7 @@ def test_of_a_site_of_several_vectors_each_is_drawn_as_often():
             tm.FiniteData((jnp.zeros(2), jnp.zeros(3))),
             r"^shapes of the examples are \(2,\), \(3,\)",
         ),
+        (tm.FiniteData(np.array([[1.0, np.nan]])), r"^the examples hold NaN or infinity: take"),
         (NUMBER, r"^site 'total' has shape \(\): choose one that holds vectors$"),
         (NO_SITE, r"^no site 'hidden' in this model: it has square$"),
     ],

@@ -22,7 +22,7 @@ def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
 
     A cell that diverged is never chosen; where all did, the result is NaN. Choose by a loss that
     is exact or on examples common to all members, as that of `train` is: of independent estimates
-    the lowest is the luckiest, and lies below the true loss of any.
+    the lowest is the luckiest, and tends to lie below the true loss of every member.
 
     Args:
         results: as `sweep` returns them.

@@ -219,6 +219,10 @@ def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:
         return np.arange(1 if count is None else count)
     if count is not None:
         raise InputError("num_seeds and seeds are both given: give one of them")
+    if np.ndim(seeds) == 0 and not isinstance(seeds, Iterable):
+        raise InputError(
+            f"seeds is {seeds!r}: give a list such as [{seeds!r}], or num_seeds={seeds!r} for as many"
+        )
     chosen = [label for label, _ in grids.choices("seeds", seeds)]
     for seed in chosen:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Key, PyTree
 
 from toymodels import checks
@@ -36,7 +37,12 @@ class FiniteData:
         return self.examples.shape[-1]
 
     def sample(self, key: Key[Array, ""], batch: int) -> Any:
-        """Draw `batch` independent examples with one use of `key`."""
+        """Draw `batch` independent examples with one use of `key`.
+
+        Raises:
+            ValueError: no examples, other numbers of them in different arrays, or examples that
+                are not finite.
+        """
         checks.count("batch", batch)
         leaves = jax.tree.leaves(self.examples)
         if len({np.shape(leaf)[:1] for leaf in leaves}) != 1 or np.ndim(leaves[0]) == 0:
@@ -48,6 +54,9 @@ class FiniteData:
         size = np.shape(leaves[0])[0]
         checks.count("number of examples", size)
         chosen = jax.random.randint(key, (batch,), 0, size)
+        for leaf in leaves:
+            if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf, float)).all():
+                raise InputError("the examples hold NaN or infinity: take these examples out")
         alone = jax.tree.structure(self.examples) == jax.tree.structure(0)
 
         def rows(leaf: Any) -> Array:
