@@ -275,7 +275,7 @@ def test_other_seeds_are_refused(seeds):
 
 def test_one_number_of_seeds_is_not_a_list_of_them():
     """Three seeds and the seed 3 are told apart by the user, not by a guess."""
-    unchecked = inspect.unwrap(sweep)  # the suite's own type check would refuse it before
+    unchecked = inspect.unwrap(tm.sweep)  # the suite's own type check would refuse it before
     with pytest.raises(InputError, match=r"^seeds is 3: give a list such as \[3\], or num_seeds=3"):
         unchecked(lambda key: {"u": 1.0}, seeds=3)
 

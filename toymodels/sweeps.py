@@ -221,7 +221,8 @@ def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:
         raise InputError("num_seeds and seeds are both given: give one of them")
     if np.ndim(seeds) == 0 and not isinstance(seeds, Iterable):
         raise InputError(
-            f"seeds is {seeds!r}: give a list such as [{seeds!r}], or num_seeds={seeds!r} for as many"
+            f"seeds is {seeds!r}: give a list such as [{seeds!r}], or num_seeds={seeds!r} for as "
+            "many"
         )
     chosen = [label for label, _ in grids.choices("seeds", seeds)]
     for seed in chosen:
