@@ -415,6 +415,7 @@ def test_an_output_that_is_not_finite_beside_finite_parameters_costs_nothing_els
         ({"n": jnp.zeros(2), "f": jnp.zeros((2, 2))}, {"dims": {"n": ("f",)}}, "'f' has the name"),
         ({"n": jnp.zeros(2)}, {"dims": {"n": "feature"}}, "give a tuple of names"),
         ({"n": jnp.zeros(2)}, {"dims": {"n": ("a/b",)}}, "files cannot hold"),
+        ({"n": jnp.zeros(2)}, {"dims": {"n": ("a\0",)}}, "files cannot hold"),
         ({"n": jnp.zeros(2)}, {"dims": {"n": ("seed",)}}, "'seed' is an axis of the sweep already"),
     ],
 )

@@ -46,6 +46,8 @@ def test_whatever_holds_numbers_is_an_axis(values, numbers):
         ({("a", "b"): [0.1, 0.2]}, "holds 0.1: give 2 numbers for each place"),
         ({("a", "b"): [(1, 2, 3)]}, "give 2 numbers for each place"),
         ({"a": None}, "'a' holds None"),
+        ({"a": np.ma.masked_equal([1.0, 2.0], 2.0)}, "'a' holds masked"),
+        ({(): [()]}, r"axis is named \(\)"),
         ({"a": [True]}, "'a' holds True"),
         ({"a": [1j]}, "'a' holds 1j"),
     ],

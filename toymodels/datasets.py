@@ -120,8 +120,8 @@ def _checked_dims(
     dims = tuple(map(str, dims))
     if len(dims) != rank:
         raise InputError(f"dims of {name!r} is {dims}: it has {rank} dimensions")
-    if any("/" in dim for dim in dims):
-        raise InputError(f"dims of {name!r} is {dims}: files cannot hold a name with /")
+    if any("/" in dim or not grids.is_text(dim) for dim in dims):
+        raise InputError(f"dims of {name!r} is {dims}: files cannot hold a name with / or \\0")
     if clash := [dim for dim in dims if dim in taken]:
         raise InputError(
             f"dims of {name!r} is {dims}: {clash[0]!r} is an axis of the sweep already, so give "

@@ -28,8 +28,13 @@ class Grid:
         self.coords: dict[str, tuple[str, list[int | float]]] = {}
         self.shape: dict[str, int] = {}
         for key, values in axes.items():
-            names = (key,) if isinstance(key, str) else key
             alone = isinstance(key, str)
+            names = (key,) if alone else key
+            if not isinstance(names, tuple) or not names or not all(map(_is_name, names)):
+                raise InputError(
+                    f"an axis is named {key!r}: give text, or a tuple of texts where several "
+                    "numbers move together"
+                )
             rows = _members(f"axis {key!r}", values, most=1 if alone else 2)
             rows = [[value] if alone else value for value in rows]
             if not rows:
@@ -95,6 +100,10 @@ def choices(axis: str, values: Any) -> list[tuple[Any, Any]]:
         raise InputError(f"{axis} has a label beyond 64 bits: {remedy}")
     _check_different(axis, labels)
     return labelled
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str)
 
 
 def is_text(name: str) -> bool:
