@@ -30,7 +30,8 @@ class Grid:
         for key, values in axes.items():
             alone = isinstance(key, str)
             names = (key,) if alone else key
-            if not isinstance(names, tuple) or not names or not all(map(_is_name, names)):
+            named = isinstance(names, tuple)  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not named or not names or not all(map(_is_name, names)):
                 raise InputError(
                     f"an axis is named {key!r}: give text, or a tuple of texts where several "
                     "numbers move together"
