@@ -73,8 +73,8 @@ class Config:
 
 
 SMOKE = Config(
-    num_features=60, active=5.0, sizes=(5,), num_seeds=2, map_features=60, map_hidden=(2, 3),
-    map_sizes=(4,), map_seeds=1, decays=(0.01,), decay_sizes=(4,), steps=50, test_examples=50,
+    num_features=60, active=5.0, sizes=(4, 5), num_seeds=2, map_features=60, map_hidden=(2, 3),
+    map_sizes=(3, 4), map_seeds=1, decays=(0.01,), decay_sizes=(4,), steps=50, test_examples=50,
 )  # fmt: skip
 # Not run here. A step takes 1.5 ns T n at m = 2, so 0.5 s: 7 hours of a core for each seed, and for
 # the map days.
@@ -157,7 +157,8 @@ def sweep(
     )
     # Features are exchangeable: each has the same mean.
     results["mean_loss"] = float(1 - num_features * np.mean(test) ** 2)
-    return results.rename({label: f"{name}{label}" for label in (*results.dims, *results)})
+    labels = (*results.dims, *results.variables)
+    return results.rename({label: f"{name}{label}" for label in labels})
 
 
 def run(config: Config) -> xr.Dataset:
