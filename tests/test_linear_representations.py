@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from toymodels import experiment
 from toymodels.analysis import erasure, geometry, linearity
 
-experiment.load(Path(__file__).parent.parent / "experiments" / "linear_representations.py")
-closed = sys.modules["linear_representations"]
+loaded = experiment.load(Path(__file__).parent.parent / "experiments" / "linear_representations.py")
+closed = sys.modules[loaded.run.__module__]
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=15)

@@ -216,7 +216,8 @@ def logistic(
         curvature = wrong * jax.nn.sigmoid(margins)
         hessian = design.T @ (curvature[:, None] * design) + jnp.diag(penalties)
         # Where rounding makes it singular, what is added does not move the optimum.
-        damping = rounding * gradient.size * jnp.diag(jnp.diagonal(hessian))
+        own = jnp.diagonal(hessian)  # 0 for an intercept that every example is far from
+        damping = rounding * gradient.size * jnp.diag(jnp.where(own > 0, own, jnp.max(own)))
         # In one call: two that do not wait for each other can block a CPU's pool of threads.
         either = jnp.stack([hessian, hessian + damping])
         plain, damped = jax.vmap(_solve, (0, None))(either, gradient)
