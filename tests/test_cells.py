@@ -318,7 +318,7 @@ def test_an_edited_cell_of_a_notebook_is_known_by_its_name(tmp_path):
     def typed(factor):
         space = {"__name__": "__main__"}
         source = f"def cell(key, *, d): return {{'a': d * {factor}}}"
-        exec(compile(source, f"/tmp/ipykernel_9/{hash(source)}.py", "exec"), space)
+        exec(compile(source, f"ipykernel_9/{hash(source)}.py", "exec"), space)
         return space["cell"]
 
     store = tmp_path / "notebook.db"
