@@ -56,7 +56,7 @@ class Config:
     steps: int = 5000
     batch: int = 128
     learning_rate: float = 1e-2
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
     shuffles: int = 20
     """Shuffled copies of every model."""
     examples: int = 2**15

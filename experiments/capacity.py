@@ -56,7 +56,7 @@ class Config:
     steps: int = 6000
     batch: int = 2048
     learning_rate: float = 1e-2
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
 
 
 SMOKE = Config(

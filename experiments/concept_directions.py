@@ -75,7 +75,7 @@ class Config:
     steps: int = 4000
     batch: int = 512
     learning_rate: float = 5e-3
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
     examples: int = 8192
     """Of each circle."""
 

@@ -77,7 +77,7 @@ class Config:
     steps: int = 10_000
     batch: int = 1024
     learning_rate: float = 5e-3
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
 
 
 # Its bases are its pairs, which compiles one program less.

@@ -64,7 +64,7 @@ class Config:
     weight_decay: float = 0.01
     linear_steps: int = 20_000
     linear_learning_rate: float = 1e-2
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
     instances: int = 20
     """Of the notebook, which decide its start: see `toymodels.notebook_initializer`."""
 

@@ -84,7 +84,7 @@ class Config:
     sparse_densities: tuple[float, ...] = (0.1, 0.05, 0.02)
     sparse_steps: int = 5000
     sparse_learning_rate: float = 3e-3
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
 
 
 SMOKE = Config(

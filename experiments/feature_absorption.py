@@ -78,7 +78,7 @@ class Config:
     steps: int = 4000
     batch: int = 64
     learning_rate: float = 1e-2
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
     architectures: tuple[str, ...] = tuple(ARCHITECTURES)
     toys: tuple[str, ...] = ("ReLU", "Matryoshka")
     """Architectures trained on the hidden space of a toy model, too."""

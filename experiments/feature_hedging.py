@@ -70,7 +70,7 @@ class Config:
     steps: int = 2000
     batch: int = 256
     learning_rate: float = 1e-2
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
     examples: int = 8192
 
 

@@ -261,7 +261,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
 
 
 def norms(models: xr.Dataset) -> Any:
-    """Of every feature."""
+    """Return the norm of every feature."""
     return np.linalg.norm(models["weights"].transpose("hidden", ..., "feature").values, axis=0)
 
 

@@ -52,7 +52,7 @@ class Config:
     steps: int = 4000
     batch: int = 512
     learning_rate: float = 5e-3
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
     examples: int = 16_384
     pairs: int = 1024
     """Of examples with and without a feature: for the eraser, for the probes, and to test them."""

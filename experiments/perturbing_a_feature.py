@@ -67,7 +67,7 @@ class Config:
     steps: int = 10_000
     batch: int = 1024
     learning_rate: float = 5e-3
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
     num_random: int = 4
     """Random starts of the free optimum at every relative density."""
     other_densities: tuple[float, ...] = (0.03, 0.04, 0.06, 0.07, 0.08, 0.09, 0.1, 0.11, 0.12)

@@ -62,7 +62,7 @@ class Config:
     steps: int = 2000
     batch: int = 1024
     learning_rate: float = 1e-2
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
     num_starts: int = 8
     """Random ones, from which the exact loss is minimised in every cell."""
 

@@ -75,7 +75,7 @@ class Config:
     steps: int = 1500
     batch: int = 512
     learning_rate: float = 1e-2
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
 
 
 SMOKE = Config(models=("ReLU", "ReLU, no bias"), grid=5, num_seeds=2, steps=100, batch=64)

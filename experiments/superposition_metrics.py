@@ -97,7 +97,7 @@ class Config:
     steps: int = 3000
     batch: int = 512
     learning_rate: float = 1e-2
-    """At the start of a cosine schedule."""
+    """The learning rate at the start of a cosine schedule."""
 
 
 SMOKE = Config(grid=3, num_seeds=2, steps=10, batch=32)
