@@ -33,7 +33,7 @@ import numpy as np
 import xarray as xr
 
 from toymodels import experiment
-from toymodels.claims import Bound, Claim, Kind
+from toymodels.experiment.claims import Bound, Claim, Kind
 
 CONTENDERS = ("ours", "vmap", "torch, 1 thread", "torch, 2 threads")
 GOALS = {"5,2": 100, "2,1": 100, "20,5": 25, "100,20": 8, "400,30": 7}
@@ -243,7 +243,7 @@ def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any
     import optax
 
     import toymodels as tm
-    from toymodels import blocks
+    from toymodels.sweeps import blocks
 
     def cell(key: Any, *, density: Any) -> dict[str, Any]:
         task = tm.Task(tm.SparseUniform(n, density), importance=tm.geometric_importance(n, 0.9))

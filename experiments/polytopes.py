@@ -24,9 +24,10 @@ from matplotlib.figure import Figure
 from scipy import optimize
 
 import toymodels as tm
-from toymodels import compiling, experiment, plotting
+from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.analysis.polytopes import Component, Shape, identify
+from toymodels.engine import compiling
 
 SOURCE = "Elhage et al. (2022), The Geometry of Superposition"
 

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toymodels
-from toymodels import autoencoders, errors, features, fuse, models, sweeps
+from toymodels import autoencoders, errors, features, sites
 from toymodels.autoencoders import revival
+from toymodels.engine import fuse
+from toymodels.sweeps import sweep as sweeps
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=10)
@@ -545,11 +547,11 @@ def test_the_threshold_keeps_k_latents_on_average():
 @each
 def test_sites_can_be_read(model):
     params, h = random_params(model, 7), numbers(7, HIDDEN)
-    sites = models.activations(model, params, h)
+    read = sites.activations(model, params, h)
     whole = model.apply({"params": params}, h)
-    np.testing.assert_array_equal(sites["latents"], whole.latents)
-    np.testing.assert_array_equal(sites["output"], whole.reconstruction)
-    assert sites["preactivation"].shape == (LATENTS,)
+    np.testing.assert_array_equal(read["latents"], whole.latents)
+    np.testing.assert_array_equal(read["output"], whole.reconstruction)
+    assert read["preactivation"].shape == (LATENTS,)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toymodels as tm
-from toymodels import blocks
+from toymodels.sweeps import blocks
 
 
 def largest(num_features, batch, steps=10):

@@ -15,8 +15,8 @@ import pytest
 import xarray as xr
 
 import toymodels as tm
-from toymodels import blocks, cells
 from toymodels.errors import InputError
+from toymodels.sweeps import blocks, cells
 
 AXES = {"axes": {"d": [2, 3]}}
 

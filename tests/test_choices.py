@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.extend import core
 
-from toymodels import compiling, fuse
+from toymodels.engine import compiling, fuse
 
 ERROR = 1e-9
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 3))

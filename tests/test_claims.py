@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toymodels import claims
-from toymodels.claims import Bound, Claim, Kind
 from toymodels.errors import InputError
+from toymodels.experiment import claims
+from toymodels.experiment.claims import Bound, Claim, Kind
 
 numbers = st.floats(-1e6, 1e6)
 

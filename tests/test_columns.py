@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from toymodels import columns, models
+from toymodels import models
+from toymodels.engine import columns
 
 BATCH = 7
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toymodels import compiling
+from toymodels.engine import compiling
 
 PROGRAM = textwrap.dedent(
     """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import toymodels as tm
-from toymodels.decompositions import one_at_a_time
+from toymodels.engine.decompositions import one_at_a_time
 
 SQUARE = np.random.default_rng(0).normal(size=(6, 4, 4)).astype(np.float32)
 DEFINITE = SQUARE @ SQUARE.transpose(0, 2, 1) + np.eye(4, dtype=np.float32)

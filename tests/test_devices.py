@@ -11,8 +11,8 @@ import pytest
 import threadpoolctl
 
 import toymodels as tm
-from toymodels import devices
-from toymodels.blas import one_blas_thread
+from toymodels.engine import devices
+from toymodels.engine.blas import one_blas_thread
 
 # Each divides its work among threads of XLA, in parts that other code sums in another order.
 PROGRAM = """

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toymodels import draws, features, keys
+from toymodels import features
+from toymodels.engine import draws, keys
 
 BATCH = 7
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from toymodels import claims, cli
+from toymodels import cli
+from toymodels.experiment import claims
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))

@@ -25,10 +25,11 @@ import optax
 import pytest
 
 import toymodels as tm
-from toymodels import blocks, compiling
-from toymodels import store as module
+from toymodels.engine import compiling
 from toymodels.errors import InputError
-from toymodels.store import Store, StoreError
+from toymodels.sweeps import blocks
+from toymodels.sweeps.store import store as module
+from toymodels.sweeps.store.store import Store, StoreError
 
 AXES = {"a": np.linspace(0.0, 1.0, 6), "b": np.geomspace(0.1, 10.0, 4)}
 GRID = {"axes": AXES, "num_seeds": 2, "width": 8}
@@ -318,7 +319,7 @@ def test_ctrl_c_waits_for_the_blocks_that_run(path, ran, undisturbed):
         told = process.stderr.read()
     assert process.returncode == 1
     assert re.search(r"finishing \d blocks that are running \([^)]*\d+ s[^)]*\); Ctrl-C", told)
-    assert "toymodels.sweeps.SweepInterrupted: interrupted; " in told
+    assert "toymodels.sweeps.sweep.SweepInterrupted: interrupted; " in told
     begun, ended = ({number for word, number, *_ in said if word == w} for w in ("begins", "ends"))
     assert begun == ended
     (message, seen) = said[-1][1:]

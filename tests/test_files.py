@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from toymodels import files
 from toymodels.errors import InputError
+from toymodels.experiment import files
 
 root_writes_anywhere = pytest.mark.skipif(
     getattr(os, "geteuid", lambda: 1)() == 0, reason="the permissions of files do not bind root"

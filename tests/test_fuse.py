@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from toymodels import compiling, elements, features, fuse, models, tasks, training
+from toymodels import features, models, tasks
+from toymodels.engine import compiling, elements, fuse
+from toymodels.training import train as training
 
 BATCH = 5
 EXAMPLES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 3))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toymodels import grids
 from toymodels.errors import InputError
+from toymodels.sweeps import grids
 
 
 @pytest.mark.parametrize(

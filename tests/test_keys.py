@@ -12,7 +12,7 @@ import pytest
 from flax import struct
 
 import toymodels as tm
-from toymodels import keys
+from toymodels.engine import keys
 
 SHAPES = [(), (1,), (7,), (3, 5), (0,), (2, 0, 3)]
 

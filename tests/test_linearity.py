@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toymodels import errors, models
+from toymodels import errors, models, sites
 from toymodels.analysis import linearity
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
@@ -184,7 +184,7 @@ def test_steering_is_an_intervention_on_the_hidden_vector(model, activation):
     vectors = linearity.steering_vectors(weights)
 
     def output(change):
-        return models.intervene(model, params, features, {"hidden": lambda h: h + change})
+        return sites.intervene(model, params, features, {"hidden": lambda h: h + change})
 
     for i in (0, 3):
         steered = output(0.7 * vectors[:, i]) - output(0 * vectors[:, i])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from toymodels import progress
+from toymodels.sweeps import progress
 
 
 def test_a_line_for_every_stage_and_tenth_and_the_last_is_the_end(capfd):

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toymodels as tm
-from toymodels import blocks
+from toymodels.sweeps import blocks
 
 DENSITIES = [float(p) for p in np.linspace(0.1, 1.0, 25).round(4)]
 RATES = [float(rate) for rate in np.geomspace(5e-3, 5e-2, 5).round(4)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from toymodels import claims
+from toymodels.experiment import claims
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

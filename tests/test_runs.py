@@ -17,9 +17,10 @@ import pytest
 import xarray as xr
 
 import toymodels as tm
-from toymodels import claims, cli, experiment, files, library, runs, saving
-from toymodels.claims import Claim, Kind
+from toymodels import cli, experiment
 from toymodels.errors import InputError
+from toymodels.experiment import claims, files, library, runs, saving
+from toymodels.experiment.claims import Claim, Kind
 
 HEAD = """
 import dataclasses, pathlib, numpy as np, xarray as xr, toymodels as tm
@@ -482,7 +483,7 @@ def test_the_version_is_that_of_the_package(capsys):
 
 def test_a_wheel_has_the_experiments_and_says_that_it_is_typed():
     """The folder that the wheel puts into the package is where the package looks for it."""
-    root = Path(library.__file__).parent.parent
+    root = Path(library.__file__).parent.parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included == {"experiments": "toymodels/_experiments"}

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from toymodels import rows
-from toymodels import store as module
 from toymodels.errors import InputError
-from toymodels.store import Difference, Program, Store, StoreError, Verified
+from toymodels.sweeps.store import rows
+from toymodels.sweeps.store import store as module
+from toymodels.sweeps.store.store import Difference, Program, Store, StoreError, Verified
 
 PARTS = {"program": "9f86d0", "width": "8", "versions": "jax=0.10.1", "platform": "cpu"}
 LAYOUT = np.dtype([("loss", "f4"), ("weights", "f4", (2, 5))])
@@ -31,7 +31,7 @@ AXES = ("density", "rate")
 COMMON = """
 import os, random, sys, time, warnings
 import numpy as np
-from toymodels.store import Program, Store, StoreError
+from toymodels.sweeps.store.store import Program, Store, StoreError
 
 LAYOUT = np.dtype([("loss", "f4"), ("weights", "f4", (2, 5))])
 PROGRAM = Program.of({"width": "8"}, title="sweep", axes=("density", "rate"), layout=LAYOUT)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from toymodels import compiling, sums, training
+from toymodels.engine import compiling, sums
+from toymodels.training import train as training
 
 
 def total(numbers):

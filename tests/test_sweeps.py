@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toymodels as tm
-from toymodels import blocks
 from toymodels.errors import InputError
+from toymodels.sweeps import blocks
 
 
 def noisy_sum(key, *, a, b):

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toymodels
-from toymodels import LinearOutput, ReLUOutput, SparseUniform, Task, fit, keys, log_spaced, train
+from toymodels import LinearOutput, ReLUOutput, SparseUniform, Task, fit, log_spaced, train
+from toymodels.engine import keys
 from toymodels.errors import InputError
 
 KEY = jax.random.key(7)

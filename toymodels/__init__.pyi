@@ -9,7 +9,8 @@ from .autoencoders import (
     TopKAutoencoder,
     fit_autoencoder,
 )
-from .compiling import jit
+from .engine.compiling import jit
+from .engine.fuse import value_and_grad
 from .errors import InputError
 from .experiment import Bound, Claim, Kind
 from .features import (
@@ -28,22 +29,19 @@ from .features import (
     balanced_tree,
     zipf_density,
 )
-from .fuse import value_and_grad
 from .models import (
     LinearOutput,
     ReLUHidden,
     ReLUOutput,
-    Site,
     TwoLayer,
-    activations,
-    intervene,
     notebook_initializer,
 )
-from .results import apply, best_of, params
-from .store import Store
-from .sweeps import SweepError, SweepInterrupted, sweep
+from .sites import Site, activations, intervene
+from .sweeps.results import apply, best_of, params
+from .sweeps.store.store import Store
+from .sweeps.sweep import SweepError, SweepInterrupted, sweep
 from .tasks import Task, geometric_importance
-from .training import (
+from .training.train import (
     Fitted,
     History,
     Trained,

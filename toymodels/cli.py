@@ -23,9 +23,9 @@ from rich.markup import escape
 from rich.table import Table
 
 import toymodels
-from toymodels import claims, files, library
-from toymodels.claims import Claim
 from toymodels.errors import InputError
+from toymodels.experiment import claims, files, library
+from toymodels.experiment.claims import Claim
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -205,7 +205,8 @@ def _run(name: str, words: Sequence[str]) -> None:
         raise InputError(f"{path} runs at one scale of: {', '.join(['default', *possible])}")
     scale = next(iter(scales), "default")
 
-    from toymodels import experiment, flags, runs
+    from toymodels import experiment
+    from toymodels.experiment import flags, runs
 
     loaded = experiment.load(path)
     if scale not in loaded.scales:
@@ -243,7 +244,8 @@ def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[s
         published = {results / f"{path.stem}.nc", results / f"{path.stem}_paper.nc"}
         folder = Path("figures") if file in published else file.parent
 
-    from toymodels import experiment, runs
+    from toymodels import experiment
+    from toymodels.experiment import runs
 
     if not runs.draw(experiment.load(path), file, folder=folder, formats=formats or ("png", "svg")):
         raise SystemExit(3)
@@ -290,7 +292,7 @@ def _new(file: Path) -> None:
         raise InputError(f"{file} is not the path of a Python file: toymodels new my_idea.py")
     _check_new(file)
     title = " ".join(re.findall(r"\w+", file.stem.replace("_", " "))).capitalize() or "My idea"
-    skeleton = files.read(Path(__file__).with_name("skeleton.py"))
+    skeleton = files.read(Path(__file__).parent / "experiment" / "skeleton.py")
     files.write(file, skeleton.replace("My idea.", f"{title}.", 1))
     print(f"{file} is ready: toymodels run {shlex.quote(str(file))}")
 
@@ -304,7 +306,7 @@ def _check_new(file: Path) -> None:
 
 
 def _store(file: Path) -> None:
-    from toymodels.store import Store
+    from toymodels.sweeps.store.store import Store
 
     with Store(file, create=False) as store:
         verified = store.verify()

@@ -21,8 +21,9 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from toymodels import checks, sums
+from toymodels import checks
 from toymodels.analysis import inputs
+from toymodels.engine import sums
 from toymodels.errors import InputError
 
 __all__ = ["Estimate", "learning_coefficient"]

@@ -25,7 +25,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
-from toymodels.models import Site
+from toymodels.sites import Site
 
 Number = Float[Array, ""] | float | int
 Parameters = Mapping[str, Array]

@@ -8,14 +8,21 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, keys, models
+from toymodels import checks, models, sites
 from toymodels.autoencoders import top_k
 from toymodels.autoencoders.base import Number
 from toymodels.autoencoders.revival import check_revivable, revival
-from toymodels.descent import Fitted, check_optimizer, checked_key, descend, increasing_steps
+from toymodels.engine import keys
+from toymodels.engine.fuse import Loss
 from toymodels.errors import InputError
 from toymodels.features.base import Features
-from toymodels.fuse import Loss
+from toymodels.training.descent import (
+    Fitted,
+    check_optimizer,
+    checked_key,
+    descend,
+    increasing_steps,
+)
 
 
 def fit_autoencoder(
@@ -77,7 +84,7 @@ def fit_autoencoder(
         own = penalty(step) if callable(penalty) else penalty
 
         def loss(params: PyTree, example: Array) -> Float[Array, ""]:
-            with models.explained(model, params, example):
+            with sites.explained(model, params, example):
                 value = model.apply({"params": params}, example, own, method="loss")
             return jnp.asarray(value)
 

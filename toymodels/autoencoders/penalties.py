@@ -11,7 +11,7 @@ from toymodels import checks
 from toymodels.autoencoders import base
 from toymodels.autoencoders.base import Decomposition, Number, Parameters
 from toymodels.errors import InputError
-from toymodels.models import Site
+from toymodels.sites import Site
 
 
 class ReLUAutoencoder(nn.Module):

@@ -10,12 +10,13 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from toymodels import keys, models
+from toymodels import models
 from toymodels.autoencoders import base, top_k
 from toymodels.autoencoders.base import Decomposition
-from toymodels.descent import Change
+from toymodels.engine import keys
 from toymodels.errors import InputError
 from toymodels.features.base import Features
+from toymodels.training.descent import Change
 
 BATCHES = 32
 """Batches in which a latent that fires for no example is called dead."""

@@ -15,7 +15,7 @@ from toymodels.autoencoders import base
 from toymodels.autoencoders.base import Decomposition, Number, Parameters
 from toymodels.errors import InputError
 from toymodels.features.base import Features
-from toymodels.models import Site
+from toymodels.sites import Site
 
 THRESHOLD_GROUPS = 32
 """Groups over which the threshold of a `BatchTopKAutoencoder` is averaged."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Key, PyTree
 
-from toymodels import models
+from toymodels import sites
 from toymodels.errors import InputError
 from toymodels.features import base
 
@@ -19,7 +19,7 @@ class Activations:
     """The value at a site of a model, for examples drawn from its features.
 
     A sparse autoencoder trained on it decomposes what the model represents. To see features
-    and activations side by side, draw from `features` and ask `toymodels.activations`.
+    and activations side by side, draw from `features` and ask `toysites.activations`.
 
     Attributes:
         model: any Linen module of ONE example with `Site`s.
@@ -52,7 +52,7 @@ class Activations:
 
     def _values(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch *site"]:
         def value(example: PyTree) -> Float[Array, "*site"]:
-            return models.activations(self.model, self.params, example)[self.site]
+            return sites.activations(self.model, self.params, example)[self.site]
 
         return jax.vmap(value)(self.features.sample(key, batch))
 
@@ -62,7 +62,7 @@ class Activations:
         def sites() -> dict[str, Any]:
             examples = self.features.sample(jax.random.key(0), 1)
             example = jax.tree.map(lambda leaf: leaf[0], examples)
-            return models.activations(self.model, self.params, example)
+            return sites.activations(self.model, self.params, example)
 
         values = jax.eval_shape(sites)
         if self.site not in values:

@@ -25,7 +25,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from toymodels import checks, compiling
+from toymodels import checks
+from toymodels.engine import compiling
 from toymodels.errors import InputError
 from toymodels.theory import loss as exact
 from toymodels.theory.frames import direct_sums

@@ -41,7 +41,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import optimize
 
-from toymodels import checks, compiling
+from toymodels import checks
+from toymodels.engine import compiling
 from toymodels.errors import InputError
 from toymodels.theory.frames import regular_polygon, simplex
 from toymodels.theory.loss import expected_loss

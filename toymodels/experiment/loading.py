@@ -20,11 +20,11 @@ from typing import Any
 
 import xarray as xr
 
-from toymodels import library
-from toymodels.claims import Bound as Bound
-from toymodels.claims import Claim as Claim
-from toymodels.claims import Kind as Kind
 from toymodels.errors import InputError
+from toymodels.experiment import library
+from toymodels.experiment.claims import Bound as Bound
+from toymodels.experiment.claims import Claim as Claim
+from toymodels.experiment.claims import Kind as Kind
 
 
 @dataclasses.dataclass(frozen=True)

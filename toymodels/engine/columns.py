@@ -16,7 +16,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array
 
-from toymodels.elements import ELEMENTWISE
+from toymodels.engine.elements import ELEMENTWISE
 
 
 class Columns(NamedTuple):

@@ -32,11 +32,11 @@ from jax.interpreters import mlir
 from jaxtyping import Int, Shaped, UInt32
 from numpy.typing import NDArray
 
-from toymodels import keys
-from toymodels.blas import one_blas_thread
-from toymodels.compiling import compiler_options, processor, use_cache
-from toymodels.decompositions import sequential
-from toymodels.devices import devices
+from toymodels.engine import keys
+from toymodels.engine.blas import one_blas_thread
+from toymodels.engine.compiling import compiler_options, processor, use_cache
+from toymodels.engine.decompositions import sequential
+from toymodels.engine.devices import devices
 from toymodels.errors import InputError
 
 Cell: TypeAlias = Callable[..., Mapping[str, Any]]

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.extend import core
 from numpy.typing import NDArray
 
-from toymodels.decompositions import one_at_a_time
+from toymodels.engine.decompositions import one_at_a_time
 
 
 def at_all_points(

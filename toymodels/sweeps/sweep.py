@@ -26,10 +26,12 @@ import xarray as xr
 from jax.core import Tracer
 from jaxtyping import Int
 
-from toymodels import blocks, cells, checks, datasets, grids, rows
+from toymodels import checks
 from toymodels.errors import InputError
-from toymodels.progress import Report, bar
-from toymodels.store import Store
+from toymodels.sweeps import blocks, cells, datasets, grids
+from toymodels.sweeps.progress import Report, bar
+from toymodels.sweeps.store import rows
+from toymodels.sweeps.store.store import Store
 
 _MOST_CELLS = 2**31  # in one sweep, whose results are all in memory
 

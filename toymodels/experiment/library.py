@@ -39,7 +39,7 @@ def title(path: Path) -> str:
 
 def shipped() -> Path:
     """The folder of the experiments that come with toymodels."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     installed = package / "_experiments"  # where a wheel has them
     return installed if installed.is_dir() else package.parent / "experiments"
 

@@ -11,7 +11,7 @@ import numpy as np
 import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
-from toymodels.decompositions import one_at_a_time
+from toymodels.engine.decompositions import one_at_a_time
 
 P = ParamSpec("P")
 R = TypeVar("R")

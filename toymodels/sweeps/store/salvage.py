@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toymodels import rows
+from toymodels.sweeps.store import rows
 
 
 def salvage(path: Path, *, patience: float) -> Path | None:

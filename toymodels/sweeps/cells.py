@@ -15,9 +15,11 @@ from jax.core import Tracer
 from jax.extend import core
 from jaxtyping import Array
 
-from toymodels import blocks, checks, failures, grids, marks, programs
-from toymodels.datasets import FINITE
+from toymodels import checks
+from toymodels.engine import marks, programs
 from toymodels.errors import InputError
+from toymodels.sweeps import blocks, failures, grids
+from toymodels.sweeps.datasets import FINITE
 
 
 class Traced(NamedTuple):

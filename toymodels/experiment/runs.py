@@ -23,13 +23,12 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
-from toymodels import claims as claims_
-from toymodels import files, saving
-from toymodels.blocks import environment
-from toymodels.claims import Claim
 from toymodels.errors import InputError
-from toymodels.experiment import Experiment
-from toymodels.sweeps import SweepError, SweepInterrupted
+from toymodels.experiment import Experiment, files, saving
+from toymodels.experiment import claims as claims_
+from toymodels.experiment.claims import Claim
+from toymodels.sweeps.blocks import environment
+from toymodels.sweeps.sweep import SweepError, SweepInterrupted
 
 FORMATS = ("png", "svg", "pdf")
 # Of the attributes of results, what the record of a figure keeps.

@@ -22,7 +22,7 @@ from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jaxtyping import Array, Float, Int, PyTree
 
-from toymodels import choices, columns, draws, elements
+from toymodels.engine import choices, columns, draws, elements
 
 Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
 Finish: TypeAlias = Callable[[Any], Any]

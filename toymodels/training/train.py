@@ -15,11 +15,19 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, draws, fuse, keys, models, sums
-from toymodels.descent import Fitted, History, Sample, check_optimizer, checked_key, descend
+from toymodels import checks, models, sites
+from toymodels.engine import draws, fuse, keys, sums
 from toymodels.errors import InputError
 from toymodels.features.base import Features
 from toymodels.tasks import Task
+from toymodels.training.descent import (
+    Fitted,
+    History,
+    Sample,
+    check_optimizer,
+    checked_key,
+    descend,
+)
 
 _EVALUATION = np.array([2022, 2022], np.uint32)  # the first word of a seed's key is 0
 
@@ -161,7 +169,7 @@ def task_loss(model: nn.Module, task: Task) -> fuse.Loss:
     """The loss of `model` on ONE example of `task`, as a function of the parameters."""
 
     def loss(params: PyTree, features: PyTree) -> Float[Array, ""]:
-        with models.explained(model, params, features):
+        with sites.explained(model, params, features):
             outputs = model.apply({"params": params}, features)
         return task.loss(features, outputs)  # pyright: ignore[reportArgumentType]
 

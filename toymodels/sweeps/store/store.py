@@ -17,9 +17,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Shaped
 
-from toymodels import rows, salvage
 from toymodels.errors import InputError
-from toymodels.rows import Program
+from toymodels.sweeps.store import rows, salvage
+from toymodels.sweeps.store.rows import Program
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from typing import Any
 import xarray as xr
 from rich.console import Console
 
-from toymodels import claims, files
 from toymodels.errors import InputError
+from toymodels.experiment import claims, files
 
 
 def check_ours(path: Path) -> None:

@@ -11,8 +11,8 @@ import xarray as xr
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from toymodels import grids
 from toymodels.errors import InputError
+from toymodels.sweeps import grids
 
 Shapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
 

@@ -12,9 +12,9 @@ import xarray as xr
 from jaxtyping import PyTree
 from numpy.typing import NDArray
 
-from toymodels.datasets import CELL_DIMS
-from toymodels.decompositions import one_at_a_time
+from toymodels.engine.decompositions import one_at_a_time
 from toymodels.errors import InputError
+from toymodels.sweeps.datasets import CELL_DIMS
 
 
 def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:

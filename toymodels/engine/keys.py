@@ -18,7 +18,7 @@ from jax.extend import core
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Key, UInt32
 
-from toymodels import interpreter
+from toymodels.engine import interpreter
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -13,7 +13,7 @@ import jax
 # got one that is traced.
 _TYPES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 _WORDS = ("JitTracer", "DynamicJaxprTracer", "Only integer scalar arrays can be converted")
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent.parent)
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")})
 
 

@@ -9,7 +9,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from toymodels import checks, draws, fuse, keys, marks
+from toymodels import checks
+from toymodels.engine import draws, fuse, keys, marks
 from toymodels.errors import InputError
 
 Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]

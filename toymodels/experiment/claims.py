@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from toymodels import files
 from toymodels.errors import InputError
+from toymodels.experiment import files
 
 HEADING = "# Claims"
 _PLURALS = {

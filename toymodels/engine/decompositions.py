@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array
 
-from toymodels import interpreter
+from toymodels.engine import interpreter
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,0 +1,1 @@
+"""How a function of one model becomes one fast program."""

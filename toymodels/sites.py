@@ -1,0 +1,204 @@
+"""Named places inside any model where an activation is read and replaced.
+
+A model passes its intermediate values through a named `Site`, an identity. `activations` reads
+the value at every site, and `intervene` replaces some of them.
+"""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import errors
+from jaxtyping import PyTree
+
+from toymodels.errors import InputError
+
+Patch: TypeAlias = Callable[[Any], Any]
+
+
+class Site(nn.Module):
+    """A named point in a model where an activation can be read and replaced."""
+
+    @nn.compact
+    def __call__(self, value: PyTree) -> PyTree:
+        """The value, as it is: an array, or a pytree of arrays."""
+        return value
+
+
+@contextlib.contextmanager
+def explained(model: nn.Module, params: PyTree, example: PyTree) -> Generator[None]:
+    """Errors of Flax in `model.apply({"params": params}, example)` as one line with the remedy."""
+    try:
+        yield
+    except errors.FlaxError as error:
+        reason = _reason(error, model, params, example)
+        if reason is None:
+            raise
+        raise InputError(reason) from error
+
+
+def _reason(
+    error: errors.FlaxError, model: nn.Module, params: PyTree, example: PyTree
+) -> str | None:
+    """Why the model cannot be applied, as a user can mend it; None if that is not known."""
+    if isinstance(error, errors.InvalidRngError):
+        return (
+            "the model draws random numbers, as dropout does: switch that off "
+            "(deterministic=True), for a model is a function of parameters and ONE example; or "
+            "hand `fit` examples that hold a key each"
+        )
+    try:
+        expected = jax.eval_shape(model.init, jax.random.key(0), example)
+    except (TypeError, ValueError):
+        return (
+            f"the model cannot take an input of shape {_shape(example)}: give ONE example, and "
+            "use jax.vmap for a batch"
+        )
+    if state := sorted(expected.keys() - {"params"}):
+        return (
+            f"the model keeps state beside its parameters ({', '.join(state)}), as batch "
+            "normalisation does: take that out, for a model is a function of parameters and ONE "
+            "example"
+        )
+    own, needed = (_shapes(tree) for tree in (params, expected.get("params", {})))
+    if own.keys() != needed.keys():
+        return (
+            f"params has {', '.join(own) or 'no parameters'}, but the model needs "
+            f"{', '.join(needed)}: give parameters of this model, as `train` leaves them"
+        )
+    for name, shape in needed.items():
+        if own[name] != shape and own[name] == shape[::-1]:
+            return (
+                f"parameter {name!r} has shape {own[name]}, but the model needs {shape}: "
+                "transpose it"
+            )
+        if own[name] != shape:
+            return (
+                f"parameter {name!r} has shape {own[name]}, but for an input of shape "
+                f"{_shape(example)} the model needs {shape}: give ONE example, and use jax.vmap "
+                "for a batch"
+            )
+    return None
+
+
+def _shapes(params: PyTree) -> dict[str, tuple[int, ...]]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
+        for path, leaf in flat
+    }
+
+
+def _shape(example: PyTree) -> Any:
+    """The shape of an array, or a pytree of shapes."""
+    return jax.tree.map(jnp.shape, example)
+
+
+def activations(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, Any]:
+    """The value at every site for one example.
+
+    Args:
+        model: any Linen module of one example with `Site`s.
+        params: its parameters, as in `Trained.params`.
+        features: ONE example; `vmap` over a batch.
+
+    Returns:
+        Site name to value; a site inside a submodule is named `submodule/site`. Of a site that
+        is called twice, the last value.
+
+    Raises:
+        ValueError: a site inside `nn.vmap` or `nn.scan` that does not hand its value out.
+    """
+    values, called = _sites(model, params, features)
+    if missing := sorted(called - values.keys()):
+        raise InputError(
+            f"site {missing[0]!r} is inside a transformed module that keeps its values to itself: "
+            "give nn.vmap or nn.scan variable_axes={..., 'intermediates': 0}"
+        )
+    return values
+
+
+def _sites(model: nn.Module, params: PyTree, example: PyTree) -> tuple[dict[str, Any], set[str]]:
+    """Values of the sites, and the names of all sites that were called."""
+    called: set[str] = set()
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, Site):
+            called.add("/".join(context.module.path))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note), explained(model, params, example):
+        _, state = model.apply(
+            {"params": params},
+            example,
+            capture_intermediates=lambda module, _: isinstance(module, Site),  # pyright: ignore
+        )
+    return dict(_values(state.get("intermediates") or {}, ())), called
+
+
+def _values(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Name and last value of each site in what Flax captured: a tuple of calls."""
+    for name, branch in tree.items():
+        if name == "__call__":
+            yield "/".join(path), branch[-1]
+        else:
+            yield from _values(branch, (*path, name))
+
+
+def intervene(
+    model: nn.Module, params: PyTree, features: PyTree, patches: Mapping[str, Patch]
+) -> Any:
+    """The output for one example with the values at some sites replaced.
+
+    Patching a site with its own value changes no bit of the output. A patch may itself call
+    a model, on another input, say: what it computes is not patched.
+
+    Args:
+        model: any Linen module of one example with `Site`s.
+        params: its parameters.
+        features: ONE example; `vmap` over a batch.
+        patches: site name to a function from the site's value to the one put in its place, of
+            the same shape, or a pytree of the same shapes.
+
+    Raises:
+        ValueError: a site that the model does not have.
+    """
+    for name, patch in patches.items():
+        if not callable(patch):  # pyright: ignore[reportUnnecessaryComparison]
+            raise InputError(
+                f"the patch of site {name!r} is of type {type(patch).__name__}: give a function of "
+                "the site's value, such as lambda value: 0 * value"
+            )
+    sites: set[str] = set()
+    jax.eval_shape(lambda: sites.update(_sites(model, params, features)[1]))
+    for name in patches:
+        if name not in sites:
+            raise InputError(
+                f"no site {name!r} in this model: it has {', '.join(sorted(sites)) or 'none'}"
+            )
+
+    patching = False
+
+    def patched(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        nonlocal patching
+        value = call(*args, **kwargs)
+        name = "/".join(context.module.path)
+        if patching or not isinstance(context.module, Site) or name not in patches:
+            return value
+        patching = True
+        try:
+            replaced = patches[name](value)
+        finally:
+            patching = False
+        if _shape(replaced) != _shape(value):
+            raise InputError(
+                f"the patch of site {name!r} gives shape {_shape(replaced)}: it must keep "
+                f"{_shape(value)}"
+            )
+        return replaced
+
+    with nn.intercept_methods(patched):
+        return model.apply({"params": params}, features)  # pyright: ignore

@@ -1,0 +1,1 @@
+"""Training and evaluation of one model, as pure functions of a key."""
