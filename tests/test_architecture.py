@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "features.finite": {"checks", "errors"},
     "features.activations": {"errors", "features.base", "sites"},
     "tasks": {"checks", "errors", "features.base"},
-    "models": {"checks", "errors"},
+    "models": {"checks", "errors", "sites"},
     "engine.marks": set(),
     "training.descent": {
         "checks",
@@ -43,6 +43,7 @@ MAY_IMPORT = {
         "engine.marks",
         "errors",
     },
+    "training.recipe": {"tasks", "training.train"},
     "training.train": {
         "checks",
         "engine.draws",

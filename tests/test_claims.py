@@ -1,13 +1,16 @@
 """A claim holds exactly if its number is where it should be, and survives its file."""
 
+import inspect
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import toymodels as tm
 from toymodels.errors import InputError
 from toymodels.experiment import claims
 from toymodels.experiment.claims import Bound, Claim, Kind
@@ -150,3 +153,28 @@ def test_a_page_that_cannot_take_the_table_stays(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         claims.insert("new\n", page)
     assert text is None or page.read_bytes() == text
+
+
+@pytest.mark.parametrize(("measured", "holds"), [(0.9, True), (1.1, True), (1.3, False)])
+def test_near_holds_within_its_tolerance_on_both_sides(measured, holds):
+    source = tm.paper("Somebody (2022)")
+    claim = tm.near("A number is one.", 1, measured, source, within=0.2)
+    assert claim.holds is holds
+    assert (claim.kind, claim.source) == (tm.Kind.PAPER, "Somebody (2022)")
+
+
+def test_one_sided_claims_hold_on_their_side_and_within_their_slack():
+    source = tm.finding("first measured here")
+    assert tm.at_least("A.", 1, 1.5, source).holds
+    assert not tm.at_least("A.", 1, 0.9, source).holds
+    assert tm.at_least("A.", 1, 0.9, source, slack=0.2).holds
+    assert tm.at_most("A.", 1, 0.5, source).holds
+    assert not tm.at_most("A.", 1, 1.1, source).holds
+    assert tm.at_most("A.", 1, 1.1, source, slack=0.2).holds
+    assert not tm.at_most("A.", 1, float("nan"), source).holds
+
+
+def test_a_source_must_say_its_kind():
+    untyped: Any = inspect.unwrap(tm.near)  # tests check types, users do not
+    with pytest.raises(tm.InputError, match=r"tm\.paper"):
+        untyped("A.", 1, 1, "Somebody (2022)", within=0)

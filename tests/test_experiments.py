@@ -53,7 +53,7 @@ def test_the_committed_figure_belongs_to_the_file(path):
 
     record = json.loads((ROOT / "figures" / f"{path.stem}.json").read_text())
     loaded = experiment.load(path)
-    defaults = json.loads(json.dumps(vars(loaded.scales["default"])))
+    defaults = json.loads(json.dumps(experiment.flat(loaded.scales["default"])))
     assert record["config"] == defaults
     for file in (ROOT / "figures").glob(f"{path.stem}*"):
         limit = 100_000 if file.suffix == ".json" else 300_000

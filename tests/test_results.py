@@ -208,3 +208,12 @@ def test_the_label_of_a_dimension_of_its_own_is_no_number_per_cell(results):
     """The curve has `step` among its coordinates, and is still many numbers per cell."""
     with pytest.raises(InputError, match="not one number per cell"):
         tm.best_of(results, "curve")
+
+
+def test_apply_computes_in_double_precision_if_asked_to():
+    numbers = xr.DataArray(np.geomspace(0.1, 1, 5), dims="density")
+    doubled = tm.apply(lambda p: p**2 / 3, numbers, model_dims=(), float64=True)
+    np.testing.assert_allclose(doubled, numbers**2 / 3, rtol=1e-15)
+    assert doubled.dtype == np.float64
+    single = tm.apply(lambda p: p**2 / 3, numbers, model_dims=())
+    assert single.dtype == np.float32

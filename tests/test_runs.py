@@ -452,16 +452,23 @@ def test_copies_are_found_before_what_is_shipped(capsys):
 
 
 def test_a_config_inside_a_config_has_flags_of_its_own():
-    inner = (
-        "@dataclasses.dataclass(frozen=True)\nclass Inner:\n    two: float = 2.0\n    out: int = 1"
-    )
+    inner = "@dataclasses.dataclass(frozen=True)\nclass Inner:\n    three: float = 2.0"
     head = HEAD.replace("@dataclasses", f"{inner}\n@dataclasses")
     head += "    inner: Inner = Inner()\n"
-    Path("tiny.py").write_text(head + RUN.replace("config.two", "config.two + config.inner.two"))
-    assert toymodels("run", "tiny", "--inner.two", 5, "--two", 3, "--out", "here") == 0
+    Path("tiny.py").write_text(head + RUN.replace("config.two", "config.two + config.inner.three"))
+    assert toymodels("run", "tiny", "--three", 5, "--two", 3, "--out", "here") == 0
     (file,) = Path("here").glob("*.nc")
     with xr.open_dataset(file, engine="h5netcdf") as results:
         assert results.two == 8
+        assert json.loads(results.attrs["config"])["three"] == 5
+
+
+def test_two_fields_of_a_config_must_not_share_a_name(capsys):
+    inner = "@dataclasses.dataclass(frozen=True)\nclass Inner:\n    two: float = 2.0"
+    head = HEAD.replace("@dataclasses", f"{inner}\n@dataclasses")
+    Path("tiny.py").write_text(head + "    inner: Inner = Inner()\n" + RUN)
+    assert toymodels("run", "tiny") == 2
+    assert "Config has two fields 'two': rename one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "/"])

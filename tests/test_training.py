@@ -635,7 +635,7 @@ def test_the_commonest_slips_are_refused_in_one_line_each():
         ({"steps": True}, r"^steps is True: give a whole number, 1 or more$"),
         ({"batch": 0}, r"^batch is 0: .*$"),
         ({"points": 0}, r"^points is 0: .*$"),
-        ({"evaluation": 0}, r"^evaluation is 0: .*$"),
+        ({"evaluation": -1}, r"^evaluation is -1: .*$"),
         ({"snapshots": (60,)}, r"^snapshots is \[60\]: .* whole numbers of updates from 0 to 50$"),
         ({"snapshots": (-1, 3)}, r"^snapshots is \[-1, 3\]: .*$"),
         ({"snapshots": (5, 3)}, r"^snapshots is \[5, 3\]: .*$"),
@@ -651,3 +651,24 @@ def test_what_makes_no_sense_is_refused(options, message):
 def test_log_spaced_steps_that_make_no_sense_are_refused(steps, number):
     with pytest.raises(InputError, match=r"^(steps|number) is \d: give a whole number"):
         log_spaced(steps, number)
+
+
+def test_a_recipe_is_adam_down_a_cosine():
+    recipe = toymodels.Recipe(steps=20, batch=8, learning_rate=1e-2)
+    by_hand = {"steps": 20, "batch": 8, "evaluation": 32}
+    rate = optax.cosine_decay_schedule(1e-2, 20)
+    ours = recipe.train(KEY, LinearOutput(hidden=1), TASK, evaluation=32)
+    hand = train(KEY, LinearOutput(hidden=1), TASK, optimizer=optax.adam(rate), **by_hand)
+    jax.tree.map(np.testing.assert_array_equal, ours, hand)
+    decayed = recipe.train(KEY, LinearOutput(hidden=1), TASK, weight_decay=0.1, evaluation=32)
+    adamw = optax.adamw(rate, weight_decay=0.1)
+    hand = train(KEY, LinearOutput(hidden=1), TASK, optimizer=adamw, **by_hand)
+    jax.tree.map(np.testing.assert_array_equal, decayed, hand)
+
+
+def test_a_run_without_an_evaluation_has_no_loss_and_equal_parameters():
+    recipe = toymodels.Recipe(steps=5, batch=8, learning_rate=1e-2)
+    without = recipe.train(KEY, LinearOutput(hidden=1), TASK, evaluation=0)
+    assert without.loss is None
+    evaluated = recipe.train(KEY, LinearOutput(hidden=1), TASK, evaluation=8)
+    jax.tree.map(np.testing.assert_array_equal, without.params, evaluated.params)

@@ -13,6 +13,16 @@ from .engine.compiling import jit
 from .engine.fuse import value_and_grad
 from .errors import InputError
 from .experiment import Bound, Claim, Kind
+from .experiment.claims import (
+    Source,
+    at_least,
+    at_most,
+    finding,
+    identity,
+    near,
+    paper,
+    prediction,
+)
 from .features import (
     Activations,
     AnticorrelatedSets,
@@ -41,6 +51,7 @@ from .sweeps.results import apply, best_of, params
 from .sweeps.store.store import Store
 from .sweeps.sweep import SweepError, SweepInterrupted, sweep
 from .tasks import Task, geometric_importance
+from .training.recipe import Recipe
 from .training.train import (
     Fitted,
     History,
@@ -81,8 +92,10 @@ __all__ = [
     "ReLUAutoencoder",
     "ReLUHidden",
     "ReLUOutput",
+    "Recipe",
     "SignedSparseUniform",
     "Site",
+    "Source",
     "SparseUniform",
     "Store",
     "SweepError",
@@ -94,19 +107,26 @@ __all__ = [
     "activations",
     "analysis",
     "apply",
+    "at_least",
+    "at_most",
     "balanced_tree",
     "best_of",
     "evaluate",
     "explain",
+    "finding",
     "fit",
     "fit_autoencoder",
     "geometric_importance",
+    "identity",
     "intervene",
     "jit",
     "log_spaced",
+    "near",
     "notebook_initializer",
+    "paper",
     "params",
     "plotting",
+    "prediction",
     "sweep",
     "task_loss",
     "theory",

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.sites import Site
 
 Activation: TypeAlias = Callable[[Array], Array]
 Initializer: TypeAlias = Callable[..., Array]

@@ -11,6 +11,6 @@ files      write a file whole or not at all
 """
 
 from toymodels.experiment.claims import Bound, Claim, Kind
-from toymodels.experiment.loading import Experiment, load, main
+from toymodels.experiment.loading import Experiment, flat, load, main
 
-__all__ = ["Bound", "Claim", "Experiment", "Kind", "load", "main"]
+__all__ = ["Bound", "Claim", "Experiment", "Kind", "flat", "load", "main"]

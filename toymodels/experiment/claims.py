@@ -49,6 +49,34 @@ class Kind(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a statement comes from, and what kind of claim it makes."""
+
+    kind: Kind
+    text: str
+
+
+def paper(where: str) -> Source:
+    """Return the source of a number or picture of a paper: the paper and its section."""
+    return Source(Kind.PAPER, where)
+
+
+def prediction(where: str) -> Source:
+    """Return the source of a number that a theory said before the experiment: the theory."""
+    return Source(Kind.PREDICTION, where)
+
+
+def finding(where: str) -> Source:
+    """Return the source of a number that was found here first: how it was found."""
+    return Source(Kind.FINDING, where)
+
+
+def identity(where: str) -> Source:
+    """Return the source of an identity, which only rounding or a mistake can break: the theorem."""
+    return Source(Kind.IDENTITY, where)
+
+
+@dataclasses.dataclass(frozen=True)
 class Claim:
     """A statement that can fail.
 
@@ -121,6 +149,86 @@ class Claim:
         }
         rest = {name: value for name, value in fields.items() if name != "holds"}
         return cls(**{**rest, **changed})
+
+
+def near(
+    statement: str,
+    expected: Any,
+    measured: Any,
+    source: Source,
+    *,
+    within: float,
+    threshold: str = "",
+    note: str = "",
+) -> Claim:
+    """Claim that a measured number is `within` a tolerance of the expected one.
+
+    Args:
+        statement: one whole sentence that says the quantity, the models and the condition.
+        expected: the number that the source gives.
+        measured: the number that the results give. NaN fails.
+        source: where the statement comes from.
+        within: the largest difference allowed.
+        threshold: whose tolerance it is, such as "Ours, because a cell is 7 % wide."
+        note: shown if the claim fails: what was found, and why.
+    """
+    return _claim(Bound.NEAR, statement, expected, measured, source, within, threshold, note)
+
+
+def at_least(
+    statement: str,
+    minimum: Any,
+    measured: Any,
+    source: Source,
+    *,
+    slack: float = 0.0,
+    threshold: str = "",
+    note: str = "",
+) -> Claim:
+    """Claim that a measured number is at least `minimum`, less some slack; see `near`."""
+    return _claim(Bound.AT_LEAST, statement, minimum, measured, source, slack, threshold, note)
+
+
+def at_most(
+    statement: str,
+    maximum: Any,
+    measured: Any,
+    source: Source,
+    *,
+    slack: float = 0.0,
+    threshold: str = "",
+    note: str = "",
+) -> Claim:
+    """Claim that a measured number is at most `maximum`, plus some slack; see `near`."""
+    return _claim(Bound.AT_MOST, statement, maximum, measured, source, slack, threshold, note)
+
+
+def _claim(
+    bound: Bound,
+    statement: str,
+    expected: Any,
+    measured: Any,
+    source: Any,
+    tolerance: float,
+    threshold: str,
+    note: str,
+) -> Claim:
+    if not isinstance(source, Source):
+        raise InputError(
+            f"source is {source!r}: give tm.paper(...), tm.prediction(...), tm.finding(...) or "
+            "tm.identity(...), which say the kind of the claim"
+        )
+    return Claim(
+        statement=statement,
+        source=source.text,
+        expected=expected,
+        measured=measured,
+        tolerance=tolerance,
+        bound=bound,
+        note=note,
+        kind=source.kind,
+        threshold=threshold,
+    )
 
 
 def read(folder: Path) -> dict[str, list[Claim]]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from toymodels.errors import InputError
-from toymodels.experiment import Experiment
+from toymodels.experiment import Experiment, flat
 
 _OWN = {"out", "store", "smoke", "paper", "help"}
 
@@ -31,7 +31,7 @@ def parse(
         ValueError: a field of `Config` has the name of a flag of the command itself.
         SystemExit: a flag is unknown or has no such value; a message has said so.
     """
-    taken = sorted(_OWN & {field.name for field in dataclasses.fields(experiment.config)})
+    taken = sorted(_OWN & flat(start).keys())
     if taken:
         raise InputError(
             f"Config in {experiment.path} has a field {taken[0]!r}, but --{taken[0]} is a flag of "
@@ -45,7 +45,7 @@ def parse(
         [
             (
                 "config",
-                # No prefix for its own fields; a config inside it keeps the name of its field.
+                # Neither its own fields nor those of a config inside it have a prefix.
                 Annotated[experiment.config, tyro.conf.arg(name="")],
                 dataclasses.field(default_factory=lambda: start),
             ),
@@ -66,6 +66,7 @@ def parse(
     parsed: Any = tyro.cli(
         options,
         args=flags,
+        config=(tyro.conf.OmitArgPrefixes,),
         prog=f"toymodels run {shlex.quote(str(experiment.path))}",
         description=f"{experiment.title}\n\n{scales}The options are the fields of its Config.",
     )
@@ -75,8 +76,7 @@ def parse(
 def differences(start: Any, config: Any) -> dict[str, str]:
     """The fields of a config that differ from those it started from, as JSON."""
     before, after = (
-        {name: _compact(value) for name, value in dataclasses.asdict(each).items()}
-        for each in (start, config)
+        {name: _compact(value) for name, value in flat(each).items()} for each in (start, config)
     )
     return {name: value for name, value in after.items() if value != before[name]}
 

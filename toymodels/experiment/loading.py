@@ -77,6 +77,7 @@ def load(path: str | os.PathLike[str]) -> Experiment:
             f"Config in {path} has no default for {', '.join(bare)}: give what the figure shows"
         )
     scales = {"default": config()}
+    flat(scales["default"])
     named = {name.lower(): contents.get(name) for name in ("SMOKE", "PAPER")}
     # PAPER may also be the name of a source, say.
     scales |= {name: scale for name, scale in named.items() if isinstance(scale, config)}
@@ -89,6 +90,22 @@ def load(path: str | os.PathLike[str]) -> Experiment:
         plot=contents.get("plot"),
         scales=scales,
     )
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """Return the fields of a config by name; those of a config inside it, such as a recipe, too.
+
+    Raises:
+        ValueError: two fields share a name.
+    """
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        own = flat(value) if dataclasses.is_dataclass(value) else {field.name: value}
+        if twice := sorted(fields.keys() & own.keys()):
+            raise InputError(f"Config has two fields {twice[0]!r}: rename one")
+        fields |= own
+    return fields
 
 
 def main(file: str) -> None:

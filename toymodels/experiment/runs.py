@@ -5,7 +5,6 @@ and where saving, checking or drawing fails, the results are kept and the messag
 """
 
 import contextlib
-import dataclasses
 import inspect
 import json
 import os
@@ -24,7 +23,7 @@ import xarray as xr
 from rich.console import Console
 
 from toymodels.errors import InputError
-from toymodels.experiment import Experiment, files, saving
+from toymodels.experiment import Experiment, files, flat, saving
 from toymodels.experiment import claims as claims_
 from toymodels.experiment.claims import Claim
 from toymodels.sweeps.blocks import environment
@@ -82,7 +81,7 @@ def execute(
         # A name that is not UTF-8 here, as in the locale C, can still be UTF-8 bytes.
         "experiment": os.fsencode(experiment.name).decode("utf-8", "replace"),
         "scale": scale,
-        "config": json.dumps(dataclasses.asdict(config), default=str),
+        "config": json.dumps(flat(config), default=str),
         "commit": _commit(experiment.path.parent),
         "python": platform.python_version(),
     }

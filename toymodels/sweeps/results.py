@@ -88,8 +88,9 @@ def apply(
     *arrays: xr.DataArray,
     model_dims: Sequence[str] | None = None,
     dims: Mapping[str, Sequence[str]] | Sequence[str] | None = None,
+    float64: bool = False,
 ) -> Any:
-    """A measure of ONE model, of each model in labelled arrays.
+    """Call a function of ONE model with each model in labelled arrays.
 
     `apply(geometry.feature_dimensionality, results.weights)` calls the measure with the weights
     of each cell, without padding, all in one compiled program, and labels what comes back.
@@ -99,11 +100,13 @@ def apply(
             arguments with a lambda or `functools.partial`.
         *arrays: of the models, or numbers of their cells, such as `results.density`. They are
             matched by their dimensions.
-        model_dims: the dimensions of one model, in the order in which the measure takes them.
-            The default are the own dimensions of each output of a sweep.
+        model_dims: the dimensions of one model, in the order in which the measure takes them;
+            an empty one calls the measure with numbers alone. The default are the own dimensions
+            of each output of a sweep.
         dims: names of the dimensions of what the measure returns; of several outputs, name to
             names. The default is the dimension of `arrays` with which a length grows, or else
             `<output>_0`, ...
+        float64: compute in double precision, as theory does.
 
     Returns:
         A `DataArray` of one output, a `Dataset` of several (a `NamedTuple`, a dict). A model
@@ -125,6 +128,10 @@ def apply(
         if not array.size:
             raise InputError(f"apply was given {array.name!r} without any model: select some")
     own = _model_dims(arrays, model_dims)
+    if float64:
+        arrays = tuple(a.astype(float) if a.dtype.kind in "fiu" else a for a in arrays)
+        with jax.enable_x64(True):
+            return apply(measure, *arrays, model_dims=own, dims=dims)
     along = _padding_axes(arrays, own)
     pieces = [
         _mapped(measure, [_cut(array) for array in piece], own, dims)
@@ -161,7 +168,7 @@ def _model_dims(arrays: Sequence[xr.DataArray], given: Sequence[str] | None) -> 
             f"{missing[0]!r} is no dimension of the arrays: name those of one model with "
             f"model_dims=, of {', '.join(sorted(known))}"
         )
-    if not found:
+    if not found and given is None:
         raise InputError(
             "the arrays do not say which dimensions make one model: name them with model_dims=, "
             f"of {', '.join(sorted(known)) or 'none'}"

@@ -37,15 +37,16 @@ class Trained(NamedTuple):
 
     Attributes:
         params: after the last step.
-        loss: mean over fresh examples, the same for every run; summed over outputs. An estimate
-            with a sampling error, so that it may lie below the least loss that is possible; where
-            there is a closed form, such as `toymodels.theory.expected_loss`, rank by that.
+        loss: the mean over fresh examples that are common to all runs, summed over outputs. It is
+            an estimate with a sampling error, so it may lie below the lowest possible loss; rank
+            by a closed form, such as `toymodels.theory.expected_loss`, if there is one. None if
+            no examples were asked for.
         history: the loss curve of the minibatches, thinned.
         snapshots: parameters after the steps asked for, on a leading axis; None if none.
     """
 
     params: PyTree
-    loss: Float[Array, ""]
+    loss: Float[Array, ""] | None
     history: History
     snapshots: PyTree
 
@@ -125,7 +126,8 @@ def train(
         batch: examples per update.
         points: most points that the loss curve keeps.
         snapshots: increasing numbers of updates after which to keep the parameters.
-        evaluation: fresh examples for the final loss, rounded up to whole batches.
+        evaluation: the number of fresh examples of the final loss, rounded up to whole batches;
+            0 leaves the evaluation out.
         key_evaluation: decides those examples; the default is one that is the same for every run
             and the key of no seed. With a key of its own, each run is an independent estimate.
 
@@ -133,7 +135,7 @@ def train(
         Parameters, final loss (summed over outputs, mean over examples), loss curve,
         snapshots.
     """
-    checks.count("evaluation", evaluation)  # before the training, not after
+    checks.count("evaluation", evaluation, least=0)  # before the training, not after
     check_optimizer(optimizer)
     key_start, key_data = jax.random.split(checked_key(key))
     params = models.start(key_start, model, _example(task))
@@ -149,14 +151,16 @@ def train(
         points=points,
         snapshots=snapshots,
     )
-    final = evaluate(
-        _common_key() if key_evaluation is None else key_evaluation,
-        fitted.params,
-        loss,
-        task.features.sample,
-        batch=batch,
-        examples=evaluation,
-    )
+    final = None
+    if evaluation:
+        final = evaluate(
+            _common_key() if key_evaluation is None else key_evaluation,
+            fitted.params,
+            loss,
+            task.features.sample,
+            batch=batch,
+            examples=evaluation,
+        )
     return Trained(fitted.params, final, fitted.history, fitted.snapshots)
 
 
