@@ -19,7 +19,7 @@ class Activations:
     """The value at a site of a model, for examples drawn from its features.
 
     A sparse autoencoder trained on it decomposes what the model represents. To see features
-    and activations side by side, draw from `features` and ask `toysites.activations`.
+    and activations side by side, draw from `features` and ask `toymodels.activations`.
 
     Attributes:
         model: any Linen module of ONE example with `Site`s.
@@ -59,17 +59,17 @@ class Activations:
     def _shape(self) -> tuple[int, ...]:
         """The shape of the site's value, after checks."""
 
-        def sites() -> dict[str, Any]:
+        def values() -> dict[str, Any]:
             examples = self.features.sample(jax.random.key(0), 1)
             example = jax.tree.map(lambda leaf: leaf[0], examples)
             return sites.activations(self.model, self.params, example)
 
-        values = jax.eval_shape(sites)
-        if self.site not in values:
+        found = jax.eval_shape(values)
+        if self.site not in found:
             raise InputError(
-                f"no site {self.site!r} in this model: it has {', '.join(sorted(values))}"
+                f"no site {self.site!r} in this model: it has {', '.join(sorted(found))}"
             )
-        value = values[self.site]
+        value = found[self.site]
         if not isinstance(value, jax.ShapeDtypeStruct) or not value.shape:
             shape = jax.tree.map(jnp.shape, value)
             raise InputError(f"site {self.site!r} has shape {shape}: choose one that holds vectors")
