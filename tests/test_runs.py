@@ -202,6 +202,26 @@ def test_draw_says_what_there_is_to_draw(capsys):
     assert "other.nc cannot be read as results" in capsys.readouterr().err
 
 
+def test_draw_takes_the_results_of_a_scale():
+    write(RUN, CLAIMS, "SMOKE = Config(two=3.0)")
+    assert toymodels("run", "tiny", "--smoke") == 0
+    Path("results/tiny_smoke.json").unlink()
+    assert toymodels("draw", "tiny", "--smoke") == 0
+    assert Path("results/tiny_smoke.json").exists()
+    assert number_of_runs() == 1
+
+
+def test_results_of_another_experiment_are_not_drawn(capsys):
+    write(RUN, CLAIMS)
+    write(RUN, CLAIMS, name="other.py")
+    assert toymodels("run", "other") == 0
+    capsys.readouterr()
+    assert toymodels("draw", "tiny", "--from", "results/other.nc") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "results of the experiment 'other', not of 'tiny'" in line
+    assert not Path("figures/tiny.json").exists()
+
+
 @pytest.mark.parametrize(
     ("returned", "what"),
     [

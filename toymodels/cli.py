@@ -4,9 +4,6 @@ Nothing heavy is imported before it is needed, so that `--help` answers at once.
 """
 
 import argparse
-import contextlib
-import glob
-import io
 import itertools
 import os
 import re
@@ -24,36 +21,15 @@ from rich.table import Table
 
 import toymodels
 from toymodels.errors import InputError
-from toymodels.experiment import claims, files, library
+from toymodels.experiment import claims, command, files, library, messages
 from toymodels.experiment.claims import Claim
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command; `arguments` default to those of the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only
-    try:
+    with messages.exits():
         _command(words)
-        if sys.stdout:  # there is none after `>&-`
-            sys.stdout.flush()
-    except InputError as error:
-        _complain(str(error))
-        raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        raise SystemExit(130) from None
-    except BrokenPipeError:  # as of `toymodels list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-
-
-def _complain(what: str) -> None:
-    with contextlib.suppress(OSError, SystemExit):  # rich makes an exit of a closed pipe
-        Console(stderr=True).print(
-            f"toymodels: {what}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,13 +40,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _command(words: Sequence[str]) -> None:
     parser, commands = _parser()
-    command = words[0] if words else "--help"
-    if not command.startswith("-") and command not in commands:
+    first = words[0] if words else "--help"
+    if not first.startswith("-") and first not in commands:
         there_are = f"there are {', '.join(commands)}"
-        near = library.near(command, commands, there_are)
-        raise InputError(f"no command {command!r}: {near}")
-    # What follows the name of an experiment are flags of its own.
-    known, own = (words[:2], words[2:]) if command == "run" else (words or ["--help"], None)
+        near = library.near(first, commands, there_are)
+        raise InputError(f"no command {first!r}: {near}")
+    # The words after the name of an experiment are flags of its own.
+    known, own = (words[:2], words[2:]) if first == "run" else (words or ["--help"], None)
     values = vars(parser.parse_args(known))
     if own is not None:
         values["words"] = own
@@ -109,18 +85,28 @@ def _parser() -> tuple[_Parser, Collection[str]]:
     run.add_argument("name", metavar="NAME")
     draw = add(
         "draw",
-        "NAME [--from FILE] [--out FOLDER] [--format FORMAT]",
+        "NAME [--smoke | --paper | --from FILE] [--out FOLDER] [--format FORMAT]",
         "check and draw what an experiment has saved, without running it",
         _draw,
     )
     draw.add_argument("name", metavar="NAME")
-    draw.add_argument(
+    which = draw.add_mutually_exclusive_group()
+    which.add_argument(
         "--from",
         dest="file",
         type=Path,
         metavar="FILE",
         help="the saved results; the default is results/NAME.nc",
     )
+    for scale in ("smoke", "paper"):
+        which.add_argument(
+            f"--{scale}",
+            dest="scale",
+            action="store_const",
+            const=scale,
+            default="default",
+            help=f"draw results/NAME_{scale}.nc",
+        )
     draw.add_argument(
         "--out",
         dest="folder",
@@ -195,60 +181,17 @@ def _print_experiments(title: str, paths: Sequence[Path], project: Path) -> None
 
 
 def _run(name: str, words: Sequence[str]) -> None:
-    path = library.find(name)
-    scales = {word[2:] for word in words if word in ("--smoke", "--paper")}
-    rest = [word for word in words if word not in ("--smoke", "--paper")]
-    known = library.bound_names(path)
-    possible = [scale for scale in ("smoke", "paper") if {scale.upper(), "*"} & known]
-    # Before the imports of the file, which take seconds.
-    if len(scales) > 1 or not scales <= {*possible}:
-        raise InputError(f"{path} runs at one scale of: {', '.join(['default', *possible])}")
-    scale = next(iter(scales), "default")
-
-    from toymodels import experiment
-    from toymodels.experiment import flags, runs
-
-    loaded = experiment.load(path)
-    if scale not in loaded.scales:
-        raise InputError(f"{path} runs at one scale of: {', '.join(loaded.scales)}")
-    start = loaded.scales[scale]
-    config, out, store = flags.parse(loaded, start, rest)
-    changed = flags.differences(start, config)
-    parts = [path.stem, *([] if scale == "default" else [scale]), *flags.in_a_name(changed)]
-    published = scale != "smoke" and not changed
-    holds = runs.execute(
-        loaded,
-        config,
-        name="_".join(parts),
-        data=out or Path("results"),
-        figures=out or Path("figures" if published else "results"),
-        store=store,
-        scale=scale,
-    )
-    if not holds:
-        raise SystemExit(3)
+    command.run(library.find(name), words)
 
 
-def _draw(name: str, file: Path | None, folder: Path | None, formats: Sequence[str] | None) -> None:
-    path = library.find(name)
-    results = Path("results")
-    if file is None:
-        file = results / f"{path.stem}.nc"
-        others = sorted(results.glob(f"{glob.escape(path.stem)}*.nc"))
-        if not os.path.isfile(file):
-            saved = ", ".join(map(str, others)) or "nothing"
-            raise InputError(
-                f"{file} does not exist: give one with --from, or run it first; saved is {saved}"
-            )
-    if folder is None:
-        published = {results / f"{path.stem}.nc", results / f"{path.stem}_paper.nc"}
-        folder = Path("figures") if file in published else file.parent
-
-    from toymodels import experiment
-    from toymodels.experiment import runs
-
-    if not runs.draw(experiment.load(path), file, folder=folder, formats=formats or ("png", "svg")):
-        raise SystemExit(3)
+def _draw(
+    name: str,
+    scale: str,
+    file: Path | None,
+    folder: Path | None,
+    formats: Sequence[str] | None,
+) -> None:
+    command.draw(library.find(name), scale=scale, file=file, folder=folder, formats=formats)
 
 
 def _claims(folder: Path, page: Path | None) -> None:
@@ -274,7 +217,7 @@ def _read_claims(folder: Path) -> dict[str, list[Claim]]:
         warnings.simplefilter("always")
         groups = claims.read(folder)
     for warning in broken:
-        _complain(str(warning.message))
+        messages.complain(str(warning.message))
     return groups
 
 

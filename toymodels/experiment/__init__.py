@@ -1,5 +1,6 @@
 """The paper's side: an experiment file becomes results, checked claims and a figure.
 
+command    the command line of one experiment
 loading    read an experiment file
 library    find experiment files by path or by name
 skeleton   the file that `toymodels new` writes
@@ -8,9 +9,9 @@ runs       run an experiment, and redraw it from saved results
 claims     what a figure claims, and the pages of claims
 saving     results, claims and figures as files
 files      write a file whole or not at all
+messages   what commands say on standard error
 """
 
-from toymodels.experiment.claims import Bound, Claim, Kind
-from toymodels.experiment.loading import Experiment, flat, load, main
+import lazy_loader
 
-__all__ = ["Bound", "Claim", "Experiment", "Kind", "flat", "load", "main"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

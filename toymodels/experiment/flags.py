@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from toymodels.errors import InputError
-from toymodels.experiment import Experiment, flat
+from toymodels.experiment.loading import Experiment, flat
 
 _OWN = {"out", "store", "smoke", "paper", "help"}
 

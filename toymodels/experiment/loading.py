@@ -106,10 +106,3 @@ def flat(config: Any) -> dict[str, Any]:
             raise InputError(f"Config has two fields {twice[0]!r}: rename one")
         fields |= own
     return fields
-
-
-def main(file: str) -> None:
-    """Run the experiment in `file` with the flags of the command line: the last line of one."""
-    from toymodels import cli
-
-    cli.main(["run", file, *sys.argv[1:]])

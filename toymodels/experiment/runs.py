@@ -23,9 +23,11 @@ import xarray as xr
 from rich.console import Console
 
 from toymodels.errors import InputError
-from toymodels.experiment import Experiment, files, flat, saving
 from toymodels.experiment import claims as claims_
+from toymodels.experiment import files, saving
 from toymodels.experiment.claims import Claim
+from toymodels.experiment.loading import Experiment, flat
+from toymodels.experiment.messages import say
 from toymodels.sweeps.blocks import environment
 from toymodels.sweeps.sweep import SweepError, SweepInterrupted
 
@@ -78,8 +80,7 @@ def execute(
             "sweep"
         )
     attributes = {
-        # A name that is not UTF-8 here, as in the locale C, can still be UTF-8 bytes.
-        "experiment": os.fsencode(experiment.name).decode("utf-8", "replace"),
+        "experiment": _name(experiment),
         "scale": scale,
         "config": json.dumps(flat(config), default=str),
         "commit": _commit(experiment.path.parent),
@@ -91,11 +92,11 @@ def execute(
             results = experiment.run(config, store=store) if store else experiment.run(config)
     except (SweepInterrupted, SweepError) as stop:
         stop.results.attrs.update(attributes)
-        saving.say(str(stop))
+        say(str(stop))
         kept = saving.save(stop.results, partial)
-        saving.say(f"saved: {kept}")
+        say(f"saved: {kept}")
         if not store:
-            saving.say("with --store FILE a run that is started again goes on where it stopped")
+            say("with --store FILE a run that is started again goes on where it stopped")
         raise SystemExit(130 if isinstance(stop, SweepInterrupted) else 1) from None
     if results is None:
         raise InputError(f"run of {experiment.path} returns None: return the results")
@@ -105,9 +106,9 @@ def execute(
     kept = saving.save(results, saved)
     if kept != saved:
         if kept.suffix == ".nc":
-            saving.say(_how_to_go_on(experiment, kept, figures))
+            say(_how_to_go_on(experiment, kept, figures))
         else:
-            saving.say(f"what run returned is kept in {kept}: read it with pickle.load, mend run")
+            say(f"what run returned is kept in {kept}: read it with pickle.load, mend run")
         raise SystemExit(1)
     return draw(experiment, saved, folder=figures)
 
@@ -143,6 +144,11 @@ def draw(
         files.check_writable(path)
         saving.check_ours(path)
     results = saving.load(file)
+    if (owner := results.attrs.get("experiment", _name(experiment))) != _name(experiment):
+        raise InputError(
+            f"{file} holds results of the experiment {owner!r}, not of {_name(experiment)!r}: give "
+            "results of this experiment with --from, or draw the other one"
+        )
     try:
         checked = _check(experiment, results)
         figures = _draw(experiment, results, folder / name, formats)
@@ -152,7 +158,7 @@ def draw(
     except InputError as error:
         raise InputError(f"{error}; {_how_to_go_on(experiment, file, folder)}") from error
     except (Exception, KeyboardInterrupt) as error:
-        saving.say(traceback.format_exc().rstrip(), _how_to_go_on(experiment, file, folder))
+        say(traceback.format_exc().rstrip(), _how_to_go_on(experiment, file, folder))
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from error
     smoke = record["scale"] == "smoke"
     title = f"{name}, {float(record.get('seconds', 'nan')):.0f} s"
@@ -161,7 +167,7 @@ def draw(
     if checked:
         with contextlib.suppress(OSError, SystemExit):
             claims_.show(title, checked, Console(stderr=True))
-    saving.say(f"results: {file}", *(f"figure: {figure}" for figure in figures[:1]))
+    say(f"results: {file}", *(f"figure: {figure}" for figure in figures[:1]))
     return smoke or all(claim.holds for claim in checked)
 
 
@@ -216,7 +222,7 @@ def _record(
     """Claims, config and provenance: of the run, as its results have it, not of the drawing."""
     attributes = results.attrs
     return {
-        "experiment": attributes.get("experiment", experiment.name),
+        "experiment": _name(experiment),
         "claims": [claim.to_json() for claim in checked],
         "counts": {
             kind: {"hold": held, "of": number}
@@ -240,6 +246,12 @@ def _list_claims(folder: Path) -> None:
 def _how_to_go_on(experiment: Experiment, file: Path, folder: Path) -> str:
     words = ["toymodels", "draw", experiment.path, "--from", file, "--out", folder]
     return f"the results are kept in {file}; to go on: {shlex.join(map(str, words))}"
+
+
+def _name(experiment: Experiment) -> str:
+    """Return the name of an experiment as text in UTF-8, whatever the locale."""
+    # A name that is not UTF-8 here, as in the locale C, can still be UTF-8 bytes.
+    return os.fsencode(experiment.name).decode("utf-8", "replace")
 
 
 def _commit(folder: Path) -> str:

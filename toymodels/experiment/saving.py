@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from rich.console import Console
 
 from toymodels.errors import InputError
 from toymodels.experiment import claims, files
+from toymodels.experiment.messages import say
 
 
 def check_ours(path: Path) -> None:
@@ -73,13 +73,6 @@ def load(file: Path) -> xr.Dataset:
         raise InputError(
             f"{file} cannot be read as results: {type(error).__name__}: {what}"
         ) from error
-
-
-def say(*lines: str) -> None:
-    """Print on standard error; a terminal that has gone away must not cost results."""
-    with contextlib.suppress(OSError, SystemExit):  # rich makes an exit of a closed pipe
-        for line in lines:
-            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
