@@ -1,4 +1,4 @@
-"""The loop of all training: draw a batch, take a step, keep what was asked for."""
+"""The loop of all training: draw a batch, make an update, keep what was asked for."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from toymodels import checks
 from toymodels.engine import draws, fuse, keys, marks
@@ -17,11 +17,11 @@ Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]
 
 
 class History(NamedTuple):
-    """The minibatch loss along a run, before the step named.
+    """The loss curve of a run: the loss of the minibatch before some of its updates.
 
     Attributes:
-        step: which steps, from 0.
-        loss: of the minibatch of that step; summed over outputs, mean over examples.
+        step: the number of updates before each point, from 0.
+        loss: the loss of the next minibatch, summed over outputs and averaged over examples.
     """
 
     step: Int[Array, " points"]
@@ -29,12 +29,13 @@ class History(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What a run of `fit` leaves.
+    """What a run of `fit` returns.
 
     Attributes:
-        params: after the last step.
-        history: the loss curve, thinned.
-        snapshots: parameters after the steps asked for, on a leading axis; None if none.
+        params: the parameters after the last update.
+        history: the loss curve.
+        snapshots: the parameters after the updates that were asked for, along a leading axis;
+            None if none were asked for.
     """
 
     params: PyTree
@@ -43,15 +44,35 @@ class Fitted(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What is done to parameters and optimizer between steps.
+    """A change of the parameters and of the optimizer between two updates.
 
     Attributes:
-        after: increasing numbers of updates after which to do it.
-        apply: of the number of updates before, parameters and the optimizer's state, to new ones.
+        after: increasing numbers of updates after which the change is made.
+        apply: a function of the number of updates before, the parameters and the state of the
+            optimizer; it returns new parameters and a new state.
     """
 
     after: Sequence[int]
     apply: Callable[[Int[Array, ""], PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+class _Place(NamedTuple):
+    """What one update must know of its place in the run; arrays hold one entry for each update.
+
+    Attributes:
+        step: the number of updates before this one.
+        has_point: whether the loss before this update is a point of the curve.
+        point: the index of that point.
+        snapshot: the index of the snapshot that is due next. Every update writes the parameters
+            there, so that the last write before the index moves on is the one that stays.
+        has_change: whether the `Change` is made after this update; None if there is none.
+    """
+
+    step: Int[Array, "*steps"]
+    has_point: Bool[Array, "*steps"]
+    point: Int[Array, "*steps"]
+    snapshot: Int[Array, "*steps"]
+    has_change: Bool[Array, "*steps"] | None
 
 
 def descend(
@@ -67,99 +88,122 @@ def descend(
     snapshots: Sequence[int],
     change: Change | None = None,
 ) -> Fitted:
-    """Minimise the mean of a loss that may change from step to step; see `toymodels.fit`.
+    """Minimise the mean of a loss that may change from update to update; see `toymodels.fit`.
 
     Args:
         key: decides the data.
-        params: where to start.
-        loss_at: of the number of updates before, to the loss of parameters and ONE example.
-        sample: of a key and a batch size.
+        params: the parameters at the start.
+        loss_at: a function from the number of updates before to the loss, which is a function of
+            the parameters and ONE example.
+        sample: a function of a key and a batch size that returns a batch of examples.
         optimizer: see `toymodels.fit`.
-        steps: number of updates.
-        batch: examples per update.
-        points: most points that the loss curve keeps.
-        snapshots: increasing numbers of updates after which to keep the parameters.
-        change: what else is done to the parameters.
+        steps: the number of updates.
+        batch: the number of examples of each update.
+        points: the number of points of the loss curve that are kept at most.
+        snapshots: increasing numbers of updates after which the parameters are kept.
+        change: a further change of the parameters between updates.
     """
     checks.count("steps", steps)
     checks.count("batch", batch)
     checks.count("points", points)
     check_optimizer(optimizer)
     snapshots = increasing_steps("snapshots", snapshots, steps)
-    points = min(points, steps)
     params = jax.tree.map(jnp.asarray, params)
     key = draws.of_run(checked_key(key), params)
     draw, finish = draws.split(keys.fusing(lambda key: sample(key, batch)), key)
+    curve_steps = _curve_steps(steps, min(points, steps))
 
-    def step(carry: Any, place: Any) -> tuple[Any, None]:
+    def update(carry: Any, place: _Place) -> tuple[Any, None]:
         params, state, shared, curve, kept = carry
-        index, last, point, slot, changes = place
-        shared = draws.fill(draw, jax.random.fold_in(key, index), shared)
-        loss = loss_at(index)
-        gradient, mean = fuse.grad(loss, finish), fuse.value(loss, finish)
-        # The loss only where the curve has a point: the gradient does not need its value.
+        shared = draws.fill(draw, jax.random.fold_in(key, place.step), shared)
+        loss = loss_at(place.step)
+        mean, gradient = fuse.value(loss, finish), fuse.grad(loss, finish)
+        # The gradient does not need the loss, so the loss is computed only for the curve.
         curve = lax.cond(
-            last,
-            lambda: lax.dynamic_update_index_in_dim(curve, mean(params, shared), point, 0),
+            place.has_point,
+            lambda: _write(curve, mean(params, shared), place.point),
             lambda: curve,
         )
-        grads = gradient(params, shared)
-        # Only for those who may ask for it; XLA drops a value that is not used.
-        extra = (
-            {
-                "value": mean(params, shared),
-                "grad": grads,
-                "value_fn": lambda params: mean(params, shared),
-            }
-            if isinstance(optimizer, optax.GradientTransformationExtraArgs)
-            else {}
-        )
-        updates, new = optimizer.update(grads, state, params, **extra)
-        # A traced number of 32 bits would widen the state of half-precision parameters.
-        state = jax.tree.map(_of_type, new, state)
-        params = optax.apply_updates(params, updates)
+        params, state = _updated(optimizer, gradient, mean, params, state, shared)
         if change is not None:
-            params, state = lax.cond(changes, change.apply, _unchanged, index, params, state)
-        # Later writes to a slot win: a snapshot holds the last step up to the one asked for.
-        if snapshots:
-            kept = jax.tree.map(
-                lambda old, new: lax.dynamic_update_index_in_dim(old, new, slot, 0), kept, params
+            params, state = lax.cond(
+                place.has_change, change.apply, _unchanged, place.step, params, state
             )
+        if snapshots:
+            kept = jax.tree.map(lambda old, new: _write(old, new, place.snapshot), kept, params)
         return (params, state, shared, curve, kept), None
 
     shared = draws.empty(draw, key)
-    curve = jnp.zeros(points, _dtype(loss_at, finish, params, shared))
-    # One slot more, for what comes after the last snapshot.
-    kept = (
-        jax.tree.map(lambda leaf: jnp.stack([leaf] * (len(snapshots) + 1)), params)
-        if snapshots
-        else None
-    )
+    curve = jnp.zeros(len(curve_steps), _dtype(loss_at, finish, params, shared))
+    kept = _room_for_snapshots(params, len(snapshots)) if snapshots else None
     carry = (params, optimizer.init(params), shared, curve, kept)
-    stretches = range(1, points + 1)
-    last_of_stretch = jnp.asarray([-(-stretch * steps // points) - 1 for stretch in stretches])
-    indices = jnp.arange(steps)
-    places = (
-        indices,
-        jnp.zeros(steps, bool).at[last_of_stretch].set(True),
-        jnp.searchsorted(last_of_stretch, indices),
-        jnp.searchsorted(jnp.asarray(snapshots, jnp.int32), indices + 1),
-        None if change is None else jnp.isin(indices + 1, jnp.asarray(change.after, jnp.int32)),
-    )
-    (params, _, _, curve, kept), _ = lax.scan(step, carry, places)
+    places = _places(steps, curve_steps, snapshots, change)
+    (params, _, _, curve, kept), _ = lax.scan(update, carry, places)
     return Fitted(
         params=marks.trained(params),
-        history=History(step=last_of_stretch, loss=curve),
+        history=History(step=curve_steps, loss=curve),
         snapshots=jax.tree.map(lambda leaf: leaf[:-1], kept),
     )
 
 
+def _curve_steps(steps: int, points: int) -> Int[Array, " points"]:
+    """The updates whose loss is kept: the last one of each of `points` equal parts of the run."""
+    return jnp.asarray([-(-part * steps // points) - 1 for part in range(1, points + 1)])
+
+
+def _places(
+    steps: int, curve_steps: Int[Array, " points"], snapshots: Sequence[int], change: Change | None
+) -> _Place:
+    """The places of all updates, along the leading axis of each array."""
+    step = jnp.arange(steps)
+    return _Place(
+        step=step,
+        has_point=jnp.zeros(steps, bool).at[curve_steps].set(True),
+        point=jnp.searchsorted(curve_steps, step),
+        snapshot=jnp.searchsorted(jnp.asarray(snapshots, jnp.int32), step + 1),
+        has_change=change and jnp.isin(step + 1, jnp.asarray(change.after, jnp.int32)),
+    )
+
+
+def _room_for_snapshots(params: PyTree, number: int) -> PyTree:
+    """Arrays for `number` snapshots, and one more for updates after the last of them."""
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * (number + 1)), params)
+
+
+def _write(array: Array, value: Array, index: Int[Array, ""]) -> Array:
+    return lax.dynamic_update_index_in_dim(array, value, index, 0)
+
+
+def _updated(
+    optimizer: optax.GradientTransformation,
+    gradient: Callable[[PyTree, draws.Shared], PyTree],
+    mean: Callable[[PyTree, draws.Shared], Array],
+    params: PyTree,
+    state: PyTree,
+    shared: draws.Shared,
+) -> tuple[PyTree, PyTree]:
+    """Make one update of the parameters and of the state of the optimizer."""
+    grads = gradient(params, shared)
+    extra: dict[str, Any] = {}
+    if isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        # An optimizer that ignores the loss costs nothing: XLA drops a value that is not used.
+        extra = {
+            "value": mean(params, shared),
+            "grad": grads,
+            "value_fn": lambda params: mean(params, shared),
+        }
+    updates, new = optimizer.update(grads, state, params, **extra)
+    # A traced number of 32 bits would widen the state of half-precision parameters.
+    state = jax.tree.map(_of_type, new, state)
+    return optax.apply_updates(params, updates), state
+
+
 def checked_key(key: Any) -> Key[Array, ""]:
-    """One key, whose draws XLA can fuse; of the old raw form, too."""
+    """Return the key in the form whose draws XLA can fuse, after a check that it is ONE key."""
     if not isinstance(key, jax.Array):
         seed = key if isinstance(key, int) else 0
         raise InputError(f"key is {key!r}: give a key, such as jax.random.key({seed!r})")
-    if key.dtype == jnp.uint32:  # of jax.random.PRNGKey
+    if key.dtype == jnp.uint32:  # the old form, which jax.random.PRNGKey returns
         key = jax.random.wrap_key_data(key)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
         raise InputError(
@@ -170,7 +214,7 @@ def checked_key(key: Any) -> Key[Array, ""]:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raise `InputError` for what has no `init` and `update`, as a factory not yet called."""
+    """Raise `InputError` unless `optimizer` has `init` and `update`; a factory has neither."""
     if not isinstance(optimizer, _Optimizer):
         name = getattr(optimizer, "__name__", None)
         remedy = f"call it, as in optax.{name}(1e-3)" if name else "give one, as optax.adam(1e-3)"
@@ -203,7 +247,7 @@ def _of_type(new: Any, old: Array) -> Array:
 
 
 def increasing_steps(name: str, given: Sequence[int], steps: int) -> tuple[int, ...]:
-    """`given` as a tuple, after a check that they are increasing numbers of updates."""
+    """Return `given` as a tuple, after a check that it holds increasing numbers of updates."""
     if not jnp.iterable(given):
         raise InputError(f"{name} is {given!r}: give a list of whole numbers of updates")
     kept = [int(step) for step in given]

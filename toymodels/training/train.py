@@ -1,7 +1,7 @@
-"""Training as one pure function: `fit` for any loss and sampler, `train` for a model and task.
+"""Training as one pure function: `fit` for any loss and sampler, `train` for a model and a task.
 
-Nothing here compiles or knows of many models: wrap a run in `toymodels.jit`, or hand the
-function that calls it to `toymodels.sweep`.
+Nothing here compiles, and nothing knows of many models. Wrap a run in `toymodels.jit`, or hand
+the function that calls it to `toymodels.sweep`.
 """
 
 from collections.abc import Sequence
@@ -33,16 +33,17 @@ _EVALUATION = np.array([2022, 2022], np.uint32)  # the first word of a seed's ke
 
 
 class Trained(NamedTuple):
-    """What a run of `train` leaves.
+    """What a run of `train` returns.
 
     Attributes:
-        params: after the last step.
+        params: the parameters after the last update.
         loss: the mean over fresh examples that are common to all runs, summed over outputs. It is
             an estimate with a sampling error, so it may lie below the lowest possible loss; rank
             by a closed form, such as `toymodels.theory.expected_loss`, if there is one. None if
             no examples were asked for.
-        history: the loss curve of the minibatches, thinned.
-        snapshots: parameters after the steps asked for, on a leading axis; None if none.
+        history: the loss curve of the minibatches.
+        snapshots: the parameters after the updates that were asked for, along a leading axis;
+            None if none were asked for.
     """
 
     params: PyTree
@@ -67,19 +68,19 @@ def fit(
 
     Args:
         key: decides the data.
-        params: where to start.
-        loss: of parameters and ONE example, to a scalar.
-        sample: of a key and a batch size, to a batch of examples.
-        optimizer: an Optax transformation; one that wants the loss (`lbfgs`, `polyak_sgd`,
-            `reduce_on_plateau`) is given it, on the batch of the step. Not those that want other
-            parameters or gradients: `lookahead`, gradients of each example. Its numbers may be
-            traced (swept), except where Optax itself needs a Python number, such as the length
-            of a schedule or the peak of one with a warm-up.
-        steps: number of updates, at least 1.
-        batch: examples per update.
-        points: most points that the loss curve keeps, evenly spaced.
-        snapshots: increasing numbers of updates, 0 to `steps`, after which to keep the
-            parameters; see `log_spaced`.
+        params: the parameters at the start.
+        loss: a function of the parameters and ONE example that returns a number.
+        sample: a function of a key and a batch size that returns a batch of examples.
+        optimizer: an Optax transformation. One that needs the loss (`lbfgs`, `polyak_sgd`,
+            `reduce_on_plateau`) is given the loss of the batch of the update. One that needs
+            other parameters or the gradients of single examples, such as `lookahead`, does not
+            work. Its numbers may be swept, except where Optax itself needs a Python number, such
+            as the length of a schedule or the peak of a schedule with a warm-up.
+        steps: the number of updates, at least 1.
+        batch: the number of examples of each update.
+        points: the number of points of the loss curve that are kept at most, evenly spaced.
+        snapshots: increasing numbers of updates, from 0 to `steps`, after which the parameters
+            are kept; see `log_spaced`.
 
     Returns:
         The parameters, the loss curve and the snapshots.
@@ -113,27 +114,27 @@ def train(
     """Train one model on one task, and evaluate it on fresh examples.
 
     The examples of the evaluation do not depend on `key`: all seeds of a sweep, and all cells
-    of one distribution, are evaluated on the same. So the best of many seeds is the best model,
-    not the one with the luckiest examples, and differences between losses are far more precise
-    than the losses themselves.
+    of one distribution, are evaluated on equal examples. So the best of many seeds is the best
+    model, not the one with the luckiest examples, and differences between losses are far more
+    precise than the losses themselves.
 
     Args:
-        key: split in two: start of the model, training data.
+        key: decides the start of the model and the training data.
         model: a Linen module of ONE example.
         task: features, target and importance.
         optimizer: see `fit`.
-        steps: number of updates, at least 1.
-        batch: examples per update.
-        points: most points that the loss curve keeps.
-        snapshots: increasing numbers of updates after which to keep the parameters.
+        steps: the number of updates, at least 1.
+        batch: the number of examples of each update.
+        points: the number of points of the loss curve that are kept at most.
+        snapshots: increasing numbers of updates after which the parameters are kept.
         evaluation: the number of fresh examples of the final loss, rounded up to whole batches;
             0 leaves the evaluation out.
-        key_evaluation: decides those examples; the default is one that is the same for every run
-            and the key of no seed. With a key of its own, each run is an independent estimate.
+        key_evaluation: decides those examples. The default is one key for all runs, which is the
+            key of no seed. If each run has a key of its own, the losses are independent estimates.
 
     Returns:
-        Parameters, final loss (summed over outputs, mean over examples), loss curve,
-        snapshots.
+        The parameters, the final loss (summed over outputs and averaged over examples), the loss
+        curve and the snapshots.
     """
     checks.count("evaluation", evaluation, least=0)  # before the training, not after
     check_optimizer(optimizer)
@@ -165,12 +166,12 @@ def train(
 
 
 def _common_key() -> Key[Array, ""]:
-    """A key that is the same for every run, and that no seed has."""
+    """The key of the evaluation of every run, which is the key of no seed."""
     return jax.random.wrap_key_data(jnp.asarray(_EVALUATION), impl="threefry2x32")
 
 
 def task_loss(model: nn.Module, task: Task) -> fuse.Loss:
-    """The loss of `model` on ONE example of `task`, as a function of the parameters."""
+    """Return the loss of `model` on `task`, a function of the parameters and ONE example."""
 
     def loss(params: PyTree, features: PyTree) -> Float[Array, ""]:
         with sites.explained(model, params, features):
@@ -183,14 +184,13 @@ def task_loss(model: nn.Module, task: Task) -> fuse.Loss:
 def explain(
     model: nn.Module | fuse.Loss, task: Task | PyTree, batch: PyTree | None = None
 ) -> fuse.Path:
-    """Which path of the engine trains `model` on `task`, and why: `explain(model, task)`.
+    """Say which path of the engine trains `model` on `task`, and why.
 
     Args:
-        model: a Linen module of ONE example. Or a loss, as `fit` takes it: then `task` is the
-            parameters.
-        task: features, target and importance.
-        batch: of a loss, examples along the leading axis of every leaf; arrays or
-            `jax.ShapeDtypeStruct`s, as the parameters may be.
+        model: a Linen module of ONE example, or a loss as `fit` takes it.
+        task: features, target and importance; if `model` is a loss, its parameters.
+        batch: if `model` is a loss, a batch of examples along the leading axis of every leaf.
+            Arrays may be `jax.ShapeDtypeStruct`s.
     """
     if isinstance(model, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError("model is of type Task: give the model first, then the task")
@@ -203,7 +203,7 @@ def explain(
 
 
 def _example(task: Task) -> PyTree:
-    """An example of the task's features that is zero throughout."""
+    """An example of the task's features in which every number is zero."""
     if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
         name = type(task).__name__
         remedy = f"give tm.Task({name}(...))" if isinstance(task, Features) else "give a tm.Task"
@@ -226,15 +226,15 @@ def evaluate(
     batch: int,
     examples: int,
 ) -> Float[Array, ""]:
-    """Mean of `loss` over fresh examples, batch by batch.
+    """Return the mean of `loss` over fresh examples, batch by batch.
 
     Args:
         key: decides the examples.
-        params: of the loss.
-        loss: of parameters and ONE example.
-        sample: of a key and a batch size.
-        batch: examples held in memory at once.
-        examples: in all, rounded up to whole batches.
+        params: the parameters.
+        loss: a function of the parameters and ONE example that returns a number.
+        sample: a function of a key and a batch size that returns a batch of examples.
+        batch: the number of examples that are in memory at once.
+        examples: the number of examples in all, rounded up to whole batches.
     """
     checks.count("batch", batch)
     checks.count("examples", examples)
@@ -255,7 +255,12 @@ def evaluate(
 
 
 def log_spaced(steps: int, number: int) -> tuple[int, ...]:
-    """At most `number` different steps from 0 to `steps`, each about the same factor apart."""
+    """Return at most `number` steps from 0 to `steps`, evenly spaced in the logarithm.
+
+    Args:
+        steps: the last step.
+        number: the number of steps at most, 0 among them; at least 2.
+    """
     checks.count("steps", steps)
     checks.count("number", number, least=2)
     return (0, *(int(s) for s in np.unique(np.geomspace(steps, 1, number - 1).round())))
