@@ -58,11 +58,11 @@ def of_one(model):
 
 
 def loss_of(model):
-    """Of a batch: the mean over its examples, or, where it is defined so, of the group."""
+    """The loss of a batch: of the whole batch, or the mean of the losses of its examples."""
 
     def loss(params, batch, penalty):
-        if isinstance(model, autoencoders.BatchTopKAutoencoder):
-            return model.apply({"params": params}, batch, penalty, method="loss")
+        if isinstance(model, autoencoders.OnBatch):
+            return model.apply({"params": params}, batch, penalty, method="batch_loss")
         return jnp.mean(
             jax.vmap(lambda h: model.apply({"params": params}, h, penalty, method="loss"))(batch)
         )
@@ -234,7 +234,7 @@ def test_latents_below_zero_are_not_kept():
 
 def group_latents(params, group, k):
     model = autoencoders.BatchTopKAutoencoder(LATENTS, k)
-    return model.apply({"params": params}, group, method="on_group").latents
+    return model.apply({"params": params}, group, method="on_batch").latents
 
 
 group_latents = jit(group_latents)
@@ -370,10 +370,12 @@ def test_both_paths_of_the_engine_agree(name):
     model = ALL[name]
     params = random_params(model, 6)
 
-    def loss(params, example):
-        return model.apply({"params": params}, example, 0.2, method="loss")
+    grouped = isinstance(model, autoencoders.OnBatch)
+    method = "batch_loss" if grouped else "loss"
 
-    grouped = isinstance(model, autoencoders.BatchTopKAutoencoder)
+    def loss(params, example):
+        return model.apply({"params": params}, example, 0.2, method=method)
+
     batch = numbers(6, 2, 8, HIDDEN) if grouped else numbers(6, 16, HIDDEN)
     path = fuse.explain(loss, params, batch)
     assert path.fused != grouped, path.reason
@@ -578,3 +580,28 @@ def test_a_negative_penalty_is_refused():
         autoencoders.fit_autoencoder(
             jax.random.key(0), ALL["ReLU"], FEATURES, **settings_of(penalty=-1.0)
         )
+
+
+def test_a_model_of_a_users_own_may_need_the_whole_batch():
+    """An autoencoder that subtracts the mean of its batch is fitted as `BatchTopK` is."""
+
+    class Centred(nn.Module):
+        @nn.compact
+        def __call__(self, activation):
+            return activation - self.param("mean", nn.initializers.zeros, activation.shape)
+
+        def on_batch(self, batch):
+            raise NotImplementedError
+
+        def batch_loss(self, batch, penalty):
+            error = batch - self.variables["params"]["mean"][None]
+            return jnp.sum(error**2) / len(batch) + penalty
+
+        def settled(self, key, params, sample):
+            return {**params, "scale": jnp.std(sample(key))}
+
+    fitted = autoencoders.fit_autoencoder(
+        jax.random.key(0), Centred(), FEATURES, **settings_of(steps=300)
+    )
+    np.testing.assert_allclose(fitted.params["mean"], np.full(3, 0.1), atol=0.05)
+    assert fitted.params["scale"] > 0

@@ -1,6 +1,6 @@
 """Sparse autoencoders: one activation vector as a sparse sum of learned directions."""
 
-from toymodels.autoencoders.base import Decomposition, dictionary
+from toymodels.autoencoders.base import Decomposition, OnBatch, dictionary
 from toymodels.autoencoders.fitting import fit_autoencoder
 from toymodels.autoencoders.penalties import (
     GatedAutoencoder,
@@ -16,6 +16,7 @@ __all__ = [
     "GatedAutoencoder",
     "JumpReLUAutoencoder",
     "MatryoshkaAutoencoder",
+    "OnBatch",
     "ReLUAutoencoder",
     "TopKAutoencoder",
     "dictionary",

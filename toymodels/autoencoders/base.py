@@ -1,22 +1,25 @@
-r"""Sparse autoencoders: one activation vector as a sparse sum of learned directions.
+r"""The common form of all sparse autoencoders: an activation as a sparse sum of directions.
 
-Linen modules on ONE activation $h$, all of the form
+Each is a Linen module of ONE activation $h$ of the form
 
 $$\pi = W_e (h - b_d) + b_e, \qquad z = \text{sparse}(\pi) \ge 0, \qquad \hat h = D z + b_d,$$
 
-with the *latents* $z$ and the *dictionary* $D$ (hidden x latents), whose columns are those of the
-parameter `decoder` at length 1: latents are lengths along unit directions, so that no penalty
-can be escaped by long columns, and no constraint is needed. Losses are SUMMED over hidden
-dimensions and latents and averaged over examples.
+with the *latents* $z$ and the *dictionary* $D$ (hidden x latents). The columns of $D$ are those
+of the parameter `decoder`, divided by their lengths. So latents are lengths along unit
+directions: long columns cannot escape a penalty, and no constraint is needed. Losses are SUMMED
+over hidden dimensions and latents and averaged over examples.
 
-Parameters: `encoder` $W_e$ (latents x hidden; start: the transpose of the decoder),
-`encoder_bias` $b_e$ (start: 0), `decoder` (start: random directions of length 1), `decoder_bias`
-$b_d$ (start: 0), and what an architecture adds. Sites, for `activations` and `intervene`:
-`preactivation` $\pi$, `latents` $z$, `output` $\hat h$.
+The parameters are `encoder` $W_e$ (latents x hidden; at the start the transpose of the decoder),
+`encoder_bias` $b_e$ (at the start 0), `decoder` (at the start random directions of length 1),
+`decoder_bias` $b_d$ (at the start 0), and what an architecture adds. The sites, for `activations`
+and `intervene`, are `preactivation` $\pi$, `latents` $z$ and `output` $\hat h$.
+
+A model of a user's own needs one method, `loss(activation, penalty)`, for ONE activation. A model
+whose latents depend on a whole batch has the methods of `OnBatch` instead.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -36,11 +39,11 @@ NAMES = ("decoder", "decoder_bias", "encoder", "encoder_bias")
 
 
 class Decomposition(NamedTuple):
-    r"""An activation as a sparse sum.
+    r"""An activation as a sparse sum of directions.
 
     Attributes:
-        latents: $z \ge 0$.
-        reconstruction: $\hat h$.
+        latents: the latents $z \ge 0$.
+        reconstruction: the reconstruction $\hat h$.
     """
 
     latents: Float[Array, "*examples latents"]
@@ -48,14 +51,45 @@ class Decomposition(NamedTuple):
 
 
 def dictionary(params: Parameters) -> Float[Array, "hidden latents"]:
-    """The directions of an autoencoder: the columns of its `decoder` at length 1, or zero."""
+    """Return the directions of an autoencoder: the columns of its `decoder` at length 1.
+
+    A column of zeros stays zero.
+    """
     decoder = params["decoder"]
-    squares = jnp.sum(decoder**2, axis=0, keepdims=True)
-    return decoder * lax.rsqrt(jnp.where(squares > 0, squares, 1.0))
+    squared_lengths = jnp.sum(decoder**2, axis=0, keepdims=True)
+    return decoder * lax.rsqrt(jnp.where(squared_lengths > 0, squared_lengths, 1.0))
+
+
+@runtime_checkable
+class OnBatch(Protocol):
+    """An autoencoder whose latents depend on the whole batch of an update."""
+
+    def on_batch(self, batch: Float[Array, "examples hidden"]) -> Decomposition:
+        """Return the latents and the reconstructions of all activations of a batch."""
+        ...
+
+    def batch_loss(self, batch: Float[Array, "examples hidden"], penalty: Number) -> Array:
+        """Return the loss of a batch, averaged over its activations."""
+        ...
+
+    def settled(
+        self,
+        key: Key[Array, ""],
+        params: Parameters,
+        sample: Callable[[Key[Array, ""]], Array],
+    ) -> Parameters:
+        """Return the parameters after training, with all that ONE activation needs.
+
+        Args:
+            key: decides the batches.
+            params: the parameters at the end of training.
+            sample: a function of a key that returns a fresh batch of activations.
+        """
+        ...
 
 
 def start(module: nn.Module, latents: int, hidden: int) -> Parameters:
-    """The parameters that all architectures have."""
+    """Declare and return the parameters that all architectures have."""
     checks.count("latents", latents)
 
     def directions(key: Key[Array, ""]) -> Float[Array, "hidden latents"]:
@@ -74,19 +108,19 @@ def start(module: nn.Module, latents: int, hidden: int) -> Parameters:
 def preactivation(
     params: Parameters, activation: Float[Array, " hidden"]
 ) -> Float[Array, " latents"]:
-    r"""$\pi = W_e (h - b_d) + b_e$."""
+    r"""Return the preactivations $\pi = W_e (h - b_d) + b_e$ of one activation."""
     return params["encoder"] @ (activation - params["decoder_bias"]) + params["encoder_bias"]
 
 
 def decode(params: Parameters, latents: Float[Array, " latents"]) -> Decomposition:
-    r"""$\hat h = D z + b_d$."""
+    r"""Return the latents with their reconstruction $\hat h = D z + b_d$."""
     latents = Site(name="latents")(latents)
     reconstruction = Site(name="output")(dictionary(params) @ latents + params["decoder_bias"])
     return Decomposition(latents, reconstruction)
 
 
-def squares(
+def squared_error(
     activation: Float[Array, "*shape"], reconstruction: Float[Array, "*shape"]
 ) -> Float[Array, ""]:
-    """Squared error, summed over all entries."""
+    """Return the squared error, summed over all entries."""
     return jnp.sum((activation - reconstruction) ** 2)

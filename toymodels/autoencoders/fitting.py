@@ -1,4 +1,4 @@
-"""Training an autoencoder on any distribution of activations."""
+"""Training of an autoencoder on any distribution of activations."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,8 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from toymodels import checks, models, sites
-from toymodels.autoencoders import top_k
-from toymodels.autoencoders.base import Number
+from toymodels.autoencoders.base import Number, OnBatch
 from toymodels.autoencoders.revival import check_revivable, revival
 from toymodels.engine import keys
 from toymodels.engine.fuse import Loss
@@ -39,27 +38,29 @@ def fit_autoencoder(
     points: int = 100,
     snapshots: Sequence[int] = (),
 ) -> Fitted:
-    r"""Train an autoencoder on fresh activations, as `fit` does.
+    r"""Train an autoencoder on fresh activations, as `fit` trains a model.
 
     Args:
-        key: split in four: start, data, examples for a `BatchTopKAutoencoder`'s threshold,
-            examples for revivals.
-        model: one of this package, or any Linen module with `loss(activation, penalty)`.
+        key: decides the start, the data, and the activations that revivals and the threshold of
+            a `BatchTopKAutoencoder` are computed from.
+        model: an autoencoder of this package, or any Linen module with a method
+            `loss(activation, penalty)`, or with the methods of `autoencoders.OnBatch`.
         activations: any distribution of vectors, such as `Activations` of a trained model.
-        penalty: $\lambda \ge 0$ of the model's loss; may be traced, as all numbers. Or a function
+        penalty: the factor $\lambda \ge 0$ of the model's loss, which may be swept; or a function
             of the number of updates before, such as `optax.linear_schedule(0, 0.1, 1000)`.
         optimizer: see `fit`.
-        steps: number of updates.
-        batch: activations per update: for a `BatchTopKAutoencoder`, of a group.
-        start: parameters to start from; the default is random, see above.
+        steps: the number of updates.
+        batch: the number of activations of each update.
+        start: the parameters at the start; the default is random.
         revive: increasing numbers of updates after which latents that never fire get a new
-            start; see `toymodels.autoencoders.revival`. Before the last tenth of the steps, so
-            that they have time to settle.
-        points: most points that the loss curve keeps.
-        snapshots: increasing numbers of updates after which to keep the parameters.
+            start; see `toymodels.autoencoders.revival`. Stop before the last tenth of the
+            updates, so that the new latents have time to settle.
+        points: the number of points of the loss curve that are kept at most.
+        snapshots: increasing numbers of updates after which the parameters are kept.
 
     Returns:
-        Parameters, loss curve (of the loss with its penalty, mean over examples), snapshots.
+        The parameters, the curve of the loss with its penalty (averaged over examples), and the
+        snapshots.
     """
     if not callable(penalty):
         checks.interval("penalty", penalty, low=0, remedy="give a factor of 0 or more")
@@ -72,7 +73,7 @@ def fit_autoencoder(
             "tm.Activations(...), or tm.FiniteData(array) for data"
         )
     revive = increasing_steps("revive", revive, steps)
-    key_start, key_data, key_threshold, key_revival = jax.random.split(checked_key(key), 4)
+    key_start, key_data, key_settled, key_revival = jax.random.split(checked_key(key), 4)
     if start is None:
         start = models.start(key_start, model, jnp.zeros(activations.num_features))
     change = None
@@ -80,36 +81,41 @@ def fit_autoencoder(
         check_revivable(start)
         change = revival(key_revival, model, activations, batch, optimizer, revive)
 
+    on_batch = isinstance(model, OnBatch)
+    method = "batch_loss" if on_batch else "loss"
+
     def loss_at(step: Int[Array, ""]) -> Loss:
-        own = penalty(step) if callable(penalty) else penalty
+        factor = penalty(step) if callable(penalty) else penalty
 
         def loss(params: PyTree, example: Array) -> Float[Array, ""]:
             with sites.explained(model, params, example):
-                value = model.apply({"params": params}, example, own, method="loss")
+                value = model.apply({"params": params}, example, factor, method=method)
             return jnp.asarray(value)
 
         return loss
 
-    grouped = isinstance(model, top_k.BatchTopKAutoencoder)
+    def whole_batch(key: Key[Array, ""], _: int) -> Float[Array, "1 examples hidden"]:
+        return activations.sample(key, batch)[None]
+
     fitted = descend(
         key_data,
         start,
         loss_at,
-        # An example of BatchTopK's loss is a whole batch.
-        (lambda key, _: activations.sample(key, batch)[None]) if grouped else activations.sample,
+        # A whole batch is ONE example of a loss that is of a batch.
+        whole_batch if on_batch else activations.sample,
         optimizer=optimizer,
         steps=steps,
-        batch=1 if grouped else batch,
+        batch=1 if on_batch else batch,
         points=points,
         snapshots=snapshots,
         change=change,
     )
-    if not isinstance(model, top_k.BatchTopKAutoencoder):
+    if not isinstance(model, OnBatch):
         return fitted
 
-    def finished(params: PyTree) -> PyTree:
-        mean = keys.fusing(lambda key: top_k.threshold(key, model, params, activations, batch))
-        return {**params, "threshold": mean(key_threshold)}
+    def settled(params: PyTree) -> PyTree:
+        sample = lambda key: activations.sample(key, batch)  # noqa: E731
+        return keys.fusing(lambda key: model.settled(key, params, sample))(key_settled)
 
-    kept = jax.vmap(finished)(fitted.snapshots) if snapshots else fitted.snapshots
-    return Fitted(finished(fitted.params), fitted.history, kept)
+    kept = jax.vmap(settled)(fitted.snapshots) if snapshots else fitted.snapshots
+    return Fitted(settled(fitted.params), fitted.history, kept)

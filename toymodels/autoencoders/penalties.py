@@ -1,4 +1,4 @@
-"""Autoencoders that are sparse because a penalty makes them: ReLU, jumps, gates, prefixes."""
+"""Autoencoders that a penalty makes sparse: ReLU, JumpReLU, gated and Matryoshka."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,12 @@ from toymodels.sites import Site
 
 
 class ReLUAutoencoder(nn.Module):
-    r"""$z = \mathrm{ReLU}(\pi)$ with the loss $\lVert h - \hat h\rVert^2 + \lambda \sum_i z_i$.
+    r"""An autoencoder with latents $z = \mathrm{ReLU}(\pi)$ and an L1 penalty.
+
+    The loss is $\lVert h - \hat h\rVert^2 + \lambda \sum_i z_i$.
+
+    Attributes:
+        latents: the size of the dictionary.
 
     References:
         Bricken et al. (2023), "Towards Monosemanticity"; Cunningham et al. (2023).
@@ -25,35 +30,38 @@ class ReLUAutoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, activation: Float[Array, " hidden"]) -> Decomposition:
-        """The latents and the reconstruction of one activation."""
+        """Return the latents and the reconstruction of one activation."""
         params = base.start(self, self.latents, activation.size)
         latents = nn.relu(Site(name="preactivation")(base.preactivation(params, activation)))
         return base.decode(params, latents)
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
-        r"""Of one activation. `penalty` is $\lambda$."""
+        r"""Return the loss of one activation; `penalty` is $\lambda$."""
         latents, reconstruction = self(activation)
-        return base.squares(activation, reconstruction) + penalty * jnp.sum(latents)
+        return base.squared_error(activation, reconstruction) + penalty * jnp.sum(latents)
 
 
 class JumpReLUAutoencoder(nn.Module):
-    r"""$z_i = \pi_i H(\pi_i - \theta_i)$, with a penalty on how many latents fire.
+    r"""An autoencoder with latents $z_i = \pi_i H(\pi_i - \theta_i)$ and a penalty on their number.
 
-    The loss is $\lVert h - \hat h\rVert^2 + \lambda \sum_i H(\pi_i - \theta_i)$. $H$ is the step,
-    $\theta > 0$ is learned. Its gradient, zero almost everywhere, is replaced by
+    The loss is $\lVert h - \hat h\rVert^2 + \lambda \sum_i H(\pi_i - \theta_i)$, where $H$ is the
+    step function and the thresholds $\theta > 0$ are learned. The derivatives by $\theta$ are zero
+    almost everywhere and are replaced by
 
     $$\frac{\partial z_i}{\partial\theta_i} = -\frac{\theta_i}{\varepsilon}
       K\Bigl(\frac{\pi_i - \theta_i}{\varepsilon}\Bigr), \qquad
       \frac{\partial H}{\partial\theta_i} = -\frac{1}{\varepsilon}
       K\Bigl(\frac{\pi_i - \theta_i}{\varepsilon}\Bigr),$$
 
-    $K$ = 1 on $(-1/2, 1/2)$, else 0. Averaged over examples that is a kernel estimate of the
-    derivative of the expected loss. More parameters: `log_threshold` $\log\theta$.
+    where $K$ is 1 on $(-1/2, 1/2)$ and 0 elsewhere. Averaged over examples, this is a kernel
+    estimate of the derivative of the expected loss. The parameter `log_threshold` is
+    $\log\theta$.
 
     Attributes:
-        latents: size of the dictionary.
-        bandwidth: $\varepsilon > 0$; few examples fall in a narrow window, a wide one blurs.
-        start: the first $\theta > 0$, for all latents.
+        latents: the size of the dictionary.
+        bandwidth: the width $\varepsilon > 0$ of the kernel. Few examples fall in a narrow
+            window; a wide window blurs the derivative.
+        start: the first threshold $\theta > 0$ of all latents.
 
     References:
         Rajamanoharan et al. (2024), "Jumping Ahead".
@@ -65,7 +73,7 @@ class JumpReLUAutoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, activation: Float[Array, " hidden"]) -> Decomposition:
-        """The latents and the reconstruction of one activation."""
+        """Return the latents and the reconstruction of one activation."""
         for name, value in (("bandwidth", self.bandwidth), ("start", self.start)):
             checks.interval(name, value, low=0, open_low=True, remedy="give a positive number")
         params = base.start(self, self.latents, activation.size)
@@ -78,13 +86,14 @@ class JumpReLUAutoencoder(nn.Module):
         return base.decode(params, _with_slope(kept, threshold, slope))
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
-        r"""Of one activation. `penalty` is $\lambda$."""
+        r"""Return the loss of one activation; `penalty` is $\lambda$."""
         params: Parameters = self.variables["params"]
         preactivation = base.preactivation(params, activation)
         threshold = jnp.exp(params["log_threshold"])
         fires = jnp.where(preactivation > threshold, 1.0, 0.0)
         fires = _with_slope(fires, threshold, -self._kernel(preactivation, threshold))
-        return base.squares(activation, self(activation).reconstruction) + penalty * jnp.sum(fires)
+        error = base.squared_error(activation, self(activation).reconstruction)
+        return error + penalty * jnp.sum(fires)
 
     def _kernel(
         self, preactivation: Float[Array, " latents"], threshold: Float[Array, " latents"]
@@ -94,16 +103,19 @@ class JumpReLUAutoencoder(nn.Module):
 
 
 class GatedAutoencoder(nn.Module):
-    r"""One path decides which latents are active, another how large they are.
+    r"""An autoencoder in which one path says which latents are active, and another how large.
 
     $$z = H(\pi) \odot \mathrm{ReLU}(e^{r} \odot W_e (h - b_d) + b_m), \qquad
       g = \mathrm{ReLU}(\pi),$$
     $$\ell = \lVert h - \hat h(z)\rVert^2 + \lambda \sum_i g_i
-      + \lVert h - \hat h_{\text{frozen}}(g)\rVert^2 :$$
+      + \lVert h - \hat h_{\text{frozen}}(g)\rVert^2.$$
 
-    the penalty shrinks the gate, not the latents. In the last term, by which the gate learns, the
-    decoder and its bias are frozen. More parameters: `log_magnitude` $r$, `magnitude_bias` $b_m$
-    (start: 0).
+    The penalty shrinks the gate and not the latents. The gate learns by the last term, in which
+    the decoder and its bias are frozen. The further parameters are `log_magnitude` $r$ and
+    `magnitude_bias` $b_m$, both 0 at the start.
+
+    Attributes:
+        latents: the size of the dictionary.
 
     References:
         Rajamanoharan et al. (2024), "Improving Dictionary Learning with Gated Sparse Autoencoders".
@@ -113,7 +125,7 @@ class GatedAutoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, activation: Float[Array, " hidden"]) -> Decomposition:
-        """The latents and the reconstruction of one activation."""
+        """Return the latents and the reconstruction of one activation."""
         params = base.start(self, self.latents, activation.size)
         zeros = nn.initializers.zeros
         log_magnitude = self.param("log_magnitude", zeros, (self.latents,))
@@ -124,31 +136,34 @@ class GatedAutoencoder(nn.Module):
         return base.decode(params, jnp.where(gate > 0, magnitude, 0.0))
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
-        r"""Of one activation. `penalty` is $\lambda$."""
+        r"""Return the loss of one activation; `penalty` is $\lambda$."""
         params: Parameters = self.variables["params"]
         gate = nn.relu(base.preactivation(params, activation))
         frozen = lax.stop_gradient(base.dictionary(params)) @ gate
-        auxiliary = base.squares(activation, frozen + lax.stop_gradient(params["decoder_bias"]))
-        error = base.squares(activation, self(activation).reconstruction)
+        auxiliary = base.squared_error(
+            activation, frozen + lax.stop_gradient(params["decoder_bias"])
+        )
+        error = base.squared_error(activation, self(activation).reconstruction)
         return error + penalty * jnp.sum(gate) + auxiliary
 
 
 class MatryoshkaAutoencoder(nn.Module):
-    r"""A ReLU autoencoder whose first latents must do by themselves as well.
+    r"""A ReLU autoencoder whose first latents must also reconstruct by themselves.
 
     $$\ell = \sum_m w_m \Bigl(\bigl\lVert h - b_d - \sum_{i < m} D_i z_i\bigr\rVert^2
       + \lambda \sum_{i < m} z_i\Bigr)$$
 
-    over prefixes $m$. With one prefix, all latents, it is the loss of a `ReLUAutoencoder`.
+    is the loss, summed over prefixes $m$. With one prefix that holds all latents, it is the loss
+    of a `ReLUAutoencoder`.
 
     Attributes:
-        latents: size of the dictionary.
-        prefixes: increasing numbers of latents, the last one `latents`.
-        weights: $w_m$, one number or one per prefix; may be traced.
+        latents: the size of the dictionary.
+        prefixes: increasing numbers of latents; the last one is `latents`.
+        weights: the weights $w_m$, one number or one for each prefix. They may be swept.
 
     References:
         Bussmann et al. (2025), "Learning Multi-Level Features with Matryoshka Sparse
-        Autoencoders", all weights 1; the weights and the penalty on every prefix are those of
+        Autoencoders", has all weights 1. The weights and the penalty on every prefix are those of
         Chanin et al. (2025), "Feature Hedging".
     """
 
@@ -158,7 +173,7 @@ class MatryoshkaAutoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, activation: Float[Array, " hidden"]) -> Decomposition:
-        """All latents and the reconstruction of one activation."""
+        """Return all latents and the reconstruction of one activation."""
         if sorted({0, *self.prefixes}) != [0, *self.prefixes] or self.prefixes[-1:] != (
             self.latents,
         ):
@@ -171,7 +186,7 @@ class MatryoshkaAutoencoder(nn.Module):
         return base.decode(params, latents)
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
-        r"""Of one activation. `penalty` is $\lambda$."""
+        r"""Return the loss of one activation; `penalty` is $\lambda$."""
         latents, _ = self(activation)
         params: Parameters = self.variables["params"]
         directions, reconstruction = base.dictionary(params), params["decoder_bias"]
@@ -180,7 +195,7 @@ class MatryoshkaAutoencoder(nn.Module):
         for start, stop in zip((0, *self.prefixes), self.prefixes, strict=False):
             reconstruction = reconstruction + directions[:, start:stop] @ latents[start:stop]
             terms.append(
-                base.squares(activation, reconstruction) + penalty * jnp.sum(latents[:stop])
+                base.squared_error(activation, reconstruction) + penalty * jnp.sum(latents[:stop])
             )
         return jnp.sum(weights * jnp.stack(terms))
 
@@ -190,5 +205,5 @@ def _with_slope(
     variable: Float[Array, " latents"],
     slope: Float[Array, " latents"],
 ) -> Float[Array, " latents"]:
-    """`value` as it is, with `slope` added to its derivative by `variable`."""
+    """Return `value` unchanged, with `slope` added to its derivative by `variable`."""
     return value + lax.stop_gradient(slope) * (variable - lax.stop_gradient(variable))

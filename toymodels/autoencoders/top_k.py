@@ -1,4 +1,4 @@
-"""Autoencoders that keep the largest latents, of an example or of a batch."""
+"""Autoencoders that keep the largest latents of each activation or of each batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,38 +8,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from toymodels import checks
 from toymodels.autoencoders import base
 from toymodels.autoencoders.base import Decomposition, Number, Parameters
 from toymodels.errors import InputError
-from toymodels.features.base import Features
 from toymodels.sites import Site
 
-THRESHOLD_GROUPS = 32
-"""Groups over which the threshold of a `BatchTopKAutoencoder` is averaged."""
+_THRESHOLD_BATCHES = 32
+"""The number of batches over which the threshold of a `BatchTopKAutoencoder` is averaged."""
 
 
-DIGITS_FROM = 64
-"""Latents from which on a `TopKAutoencoder` finds the $k$ largest digit by digit.
+_DIGITS_FROM = 64
+"""The number of latents from which on a `TopKAutoencoder` finds the $k$ largest digit by digit.
 
-Below, each latent is compared with each other, written out. Measured in training on batches of
-256, seconds of 200 steps written out and by digits: 0.017 and 0.040 at 24 latents, 0.037 and 0.050
-at 48, 0.054 and 0.054 at 64, 0.113 and 0.052 at 96, 7.8 and 0.17 at 256.
+With fewer latents, each latent is compared with each other. Seconds of 200 updates on batches of
+256, by comparisons and by digits: 0.017 and 0.040 at 24 latents, 0.037 and 0.050 at 48, 0.054 and
+0.054 at 64, 0.113 and 0.052 at 96, 7.8 and 0.17 at 256.
 """
 
 
 class TopKAutoencoder(nn.Module):
-    r"""$z$ keeps the $k$ largest of $\mathrm{ReLU}(\pi)$: $\lVert z\rVert_0 = k$ exactly.
+    r"""An autoencoder whose latents are the $k$ largest of $\mathrm{ReLU}(\pi)$, the others 0.
 
-    That is if $k$ of $\pi$ are positive, else those that are; of equals the first are kept, where
-    `jax.lax.top_k` with a threshold would keep more than $k$. The time of a step is proportional
-    to `latents`, and without a sort.
+    If fewer than $k$ of $\pi$ are positive, only those are kept; otherwise exactly $k$ are. Among
+    equal values the first ones are kept, whereas a threshold at the $k$-th value of
+    `jax.lax.top_k` would keep more than $k$. There is no sort: the time of an update is
+    proportional to `latents`.
 
     Attributes:
-        latents: size of the dictionary.
-        k: a whole number from 1 to `latents`; may be traced.
+        latents: the size of the dictionary.
+        k: a whole number from 1 to `latents`. It may be swept.
 
     References:
         Gao et al. (2024), "Scaling and Evaluating Sparse Autoencoders", with the ReLU of their
@@ -51,16 +51,16 @@ class TopKAutoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, activation: Float[Array, " hidden"]) -> Decomposition:
-        """The latents and the reconstruction of one activation."""
+        """Return the latents and the reconstruction of one activation."""
         _check_k(self.k, self.latents, whole=True)
         params = base.start(self, self.latents, activation.size)
-        # Biases inside the product, for XLA stores a product, but would add a bias again for
-        # every comparison.
+        # The bias is part of the product, because XLA stores a product but would add a bias anew
+        # for every comparison.
         bias = params["encoder_bias"] - params["encoder"] @ params["decoder_bias"]
         augmented = jnp.concatenate([params["encoder"], bias[:, None]], axis=1)
         preactivation = augmented @ jnp.append(activation, 1.0)
         positive = nn.relu(Site(name="preactivation")(preactivation))
-        if self.latents < DIGITS_FROM:
+        if self.latents < _DIGITS_FROM:
             kept = _rank(positive) < self.k
         else:
             count = jnp.ceil(jnp.asarray(self.k, positive.dtype)).astype(jnp.int32)
@@ -68,22 +68,23 @@ class TopKAutoencoder(nn.Module):
         return base.decode(params, jnp.where(kept, positive, 0.0))
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
-        r"""$\lVert h - \hat h\rVert^2 + \lambda \sum_i z_i$; in the paper `penalty` is 0."""
+        r"""Return $\lVert h - \hat h\rVert^2 + \lambda \sum_i z_i$; the paper has $\lambda = 0$."""
         latents, reconstruction = self(activation)
-        return base.squares(activation, reconstruction) + penalty * jnp.sum(latents)
+        return base.squared_error(activation, reconstruction) + penalty * jnp.sum(latents)
 
 
 class BatchTopKAutoencoder(nn.Module):
-    r"""The $k B$ largest of all $\mathrm{ReLU}(\pi)$ of a GROUP of $B$ activations are kept.
+    r"""An autoencoder that keeps the $k B$ largest of all $\mathrm{ReLU}(\pi)$ of a batch of $B$.
 
-    So an activation has $k$ latents on average over its group: `on_group`, and `loss`, which is
-    of a group as well. Alone, an activation keeps what is above the parameter `threshold`, which
-    has no gradient: `fit_autoencoder` sets it after training to the smallest latent that is kept
-    in a group, averaged over groups. It starts at 0.
+    So an activation has $k$ latents on average over its batch. ONE activation alone keeps the
+    latents above the parameter `threshold`, which is 0 at the start and has no gradient:
+    `fit_autoencoder` sets it after training to the smallest latent that is kept in a batch,
+    averaged over batches.
 
     Attributes:
-        latents: size of the dictionary.
-        k: in $(0, \text{latents}]$, not necessarily whole; may be traced.
+        latents: the size of the dictionary.
+        k: the mean number of latents, in $(0, \text{latents}]$, not necessarily whole. It may be
+            swept.
 
     References:
         Bussmann et al. (2024), "BatchTopK Sparse Autoencoders".
@@ -94,55 +95,59 @@ class BatchTopKAutoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, activation: Float[Array, " hidden"]) -> Decomposition:
-        """The latents above `threshold`, and the reconstruction, of one activation."""
+        """Return the latents of one activation above `threshold`, and the reconstruction."""
         _check_k(self.k, self.latents)
         params = base.start(self, self.latents, activation.size)
         threshold = self.param("threshold", nn.initializers.zeros, ())
         positive = nn.relu(Site(name="preactivation")(base.preactivation(params, activation)))
         return base.decode(params, jnp.where(positive > threshold, positive, 0.0))
 
-    def on_group(self, group: Float[Array, "examples hidden"]) -> Decomposition:
-        r"""Exactly $\mathrm{round}(k B)$ latents in all, or those that are positive if fewer."""
+    def on_batch(self, batch: Float[Array, "examples hidden"]) -> Decomposition:
+        r"""Keep the $\mathrm{round}(k B)$ largest latents of a batch, but only positive ones."""
         _check_k(self.k, self.latents)
         params: Parameters = self.variables["params"]
-        # Examples along the last axis, the long one, along which processors vectorise.
-        centred = (group - params["decoder_bias"][None, :]).T
+        # Processors vectorise along the last axis, so the examples are along that.
+        centred = (batch - params["decoder_bias"][None, :]).T
         positive = nn.relu(params["encoder"] @ centred + params["encoder_bias"][:, None])
-        count = jnp.round(jnp.asarray(self.k, positive.dtype) * len(group)).astype(jnp.int32)
+        count = jnp.round(jnp.asarray(self.k, positive.dtype) * len(batch)).astype(jnp.int32)
         latents = jnp.where(_largest(lax.stop_gradient(positive), count), positive, 0.0)
         reconstruction = base.dictionary(params) @ latents + params["decoder_bias"][:, None]
         return Decomposition(latents.T, reconstruction.T)
 
-    def loss(self, group: Float[Array, "examples hidden"], penalty: Number) -> Float[Array, ""]:
-        r"""As of `TopKAutoencoder`, mean over a group."""
-        latents, reconstruction = self.on_group(group)
-        return (base.squares(group, reconstruction) + penalty * jnp.sum(latents)) / len(group)
+    def batch_loss(
+        self, batch: Float[Array, "examples hidden"], penalty: Number
+    ) -> Float[Array, ""]:
+        r"""Return the mean of $\lVert h - \hat h\rVert^2 + \lambda \sum_i z_i$ over a batch."""
+        latents, reconstruction = self.on_batch(batch)
+        error = base.squared_error(batch, reconstruction)
+        return (error + penalty * jnp.sum(latents)) / len(batch)
 
+    def settled(
+        self,
+        key: Key[Array, ""],
+        params: Parameters,
+        sample: Callable[[Key[Array, ""]], Array],
+    ) -> Parameters:
+        """Return the parameters with `threshold`, the smallest latent that a batch keeps.
 
-def threshold(
-    key: Key[Array, ""],
-    model: BatchTopKAutoencoder,
-    params: PyTree,
-    activations: Features,
-    batch: int,
-) -> Float[Array, ""]:
-    """The smallest latent kept in a group, mean over fresh groups; 0 for one that keeps none."""
+        It is a mean over fresh batches, to which a batch that keeps no latent contributes 0.
+        """
 
-    def smallest(key: Key[Array, ""]) -> Float[Array, ""]:
-        group = activations.sample(key, batch)
-        kept = model.apply({"params": params}, group, method="on_group")
-        latents = kept.latents  # pyright: ignore
-        least = jnp.min(latents, where=latents > 0, initial=jnp.inf)
-        return jnp.where(jnp.isfinite(least), least, 0.0)
+        def smallest(key: Key[Array, ""]) -> Float[Array, ""]:
+            kept = self.apply({"params": params}, sample(key), method="on_batch")
+            latents = kept.latents  # pyright: ignore
+            lowest = jnp.min(latents, where=latents > 0, initial=jnp.inf)
+            return jnp.where(jnp.isfinite(lowest), lowest, 0.0)
 
-    return jnp.mean(lax.map(smallest, jax.random.split(key, THRESHOLD_GROUPS)))
+        lowest = lax.map(smallest, jax.random.split(key, _THRESHOLD_BATCHES))
+        return {**params, "threshold": jnp.mean(lowest)}
 
 
 def _rank(values: Float[Array, " latents"]) -> Int[Array, " latents"]:
-    """How many values stand before each, from the largest on; of equals, the first is first."""
+    """Return how many values are larger than each value, or equal to it and earlier."""
     index = jnp.arange(values.size)
     rank = jnp.zeros(values.size, jnp.int32)
-    # One after the other: all pairs at once would not fit in cache.
+    # The values are taken one after the other, because all pairs at once do not fit in cache.
     for place in range(values.size):
         other = lax.index_in_dim(values, place, keepdims=False)
         ahead = jnp.where(index > place, other >= values, other > values)
@@ -151,22 +156,24 @@ def _rank(values: Float[Array, " latents"]) -> Int[Array, " latents"]:
 
 
 def _largest(values: Float[Array, "*shape"], count: Int[Array, ""]) -> Bool[Array, "*shape"]:
-    """Where the `count` largest of values that are at least 0 stand; of equals the first.
+    """Return where the `count` largest of nonnegative values are; the first of equal values win.
 
-    Found digit by digit, in passes that count: some fifty times faster than a sort. What is not a
-    number counts as larger than all others, so that it stays visible.
+    The value at rank `count` is found digit by digit, by counting: some fifty times faster than
+    a sort. NaN counts as larger than every number, so that it stays visible.
     """
-    # Numbers that are at least 0 are ordered as their bits are, read as an integer. The sign is
-    # taken off for the sake of -0.
+    # Nonnegative floats have the order of their bits, read as integers. The sign is taken off
+    # because of -0.
     integer = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[values.dtype.itemsize]
     bits = lax.bitcast_convert_type(values, integer).ravel() & (jnp.iinfo(integer).max >> 1)
-    least = _largest_with(
+    # The value at rank `count` is the largest bound that at least `count` values reach.
+    last = _largest_bound(
         lambda bound: bits >= bound, lambda found: found >= count, jnp.iinfo(integer).bits, integer
     )
-    above, equal = bits > least, bits == least
+    above, equal = bits > last, bits == last
+    # Of the values equal to it, the first `missing` ones are kept: those before place `stop`.
     missing = count - jnp.sum(above)
     order = jnp.arange(values.size, dtype=jnp.uint32)
-    stop = _largest_with(
+    stop = _largest_bound(
         lambda bound: equal & (order < bound),
         lambda found: found <= missing,
         values.size.bit_length(),
@@ -175,28 +182,33 @@ def _largest(values: Float[Array, "*shape"], count: Int[Array, ""]) -> Bool[Arra
     return (above | (equal & (order < stop))).reshape(values.shape)
 
 
-def _largest_with(
-    inside: Callable[[Array], Array], holds: Callable[[Array], Array], digits: int, integer: Any
+def _largest_bound(
+    counted_by: Callable[[Array], Array],
+    allows: Callable[[Array], Array],
+    digits: int,
+    integer: Any,
 ) -> Array:
-    """The largest integer of so many bits whose number of elements inside it holds.
+    """Return the largest bound for which `allows(number of elements counted by the bound)`.
+
+    The bound is built from its highest binary digits down, as in long division.
 
     Args:
-        inside: of a bound, which elements to count.
-        holds: of their number. If it holds for a bound, it does for all that are smaller.
-        digits: of the result.
-        integer: number type of the bounds.
+        counted_by: a function of a bound that says which elements are counted.
+        allows: a function of their number. If it allows a bound, it allows all smaller bounds.
+        digits: the number of binary digits of the largest possible bound.
+        integer: the number type of the bounds.
     """
     zeros = (np.zeros((), np.int32)[()],) * 3
 
-    # Two bits at a time, of three counts: of one, XLA hands the sum to a library, and computes
-    # what is counted apart.
+    # Each pass tries two binary digits, with three counts in one reduction. XLA would hand a
+    # single count to a library and compute what is counted in a pass of its own.
     def digit(place: Array, found: Array) -> Array:
         shift = (2 * (-(-digits // 2) - 1 - place)).astype(integer)
         bounds = [found + (jnp.asarray(digit, integer) << shift) for digit in (1, 2, 3)]
-        counted = tuple(inside(bound).astype(jnp.int32) for bound in bounds)
+        counted = tuple(counted_by(bound).astype(jnp.int32) for bound in bounds)
         counts = lax.reduce(counted, zeros, _add, (0,))
-        steps = sum(holds(count).astype(integer) for count in counts)
-        return found + (steps << shift)
+        allowed = sum(allows(count).astype(integer) for count in counts)
+        return found + (allowed << shift)
 
     return lax.fori_loop(0, -(-digits // 2), digit, jnp.zeros((), integer))
 
