@@ -1,9 +1,10 @@
 """Which polytope wins? The gain per hidden dimension in theory, and what training finds.
 
-Claim      For n >> m the polytope of the largest gain per dimension should win: tetrahedra, then
-           triangles, digons, pentagons, square antiprisms as features get sparser. Training finds
-           them in this order. It gains what the best one gains where that is the digon, a little
-           less where others win, and more than any of them where features are sparser still.
+Claim      Where there are many more features than dimensions, the polytope of the largest gain per
+           dimension should win: tetrahedra, then triangles, digons, pentagons and square antiprisms
+           as features get sparser. Training finds them in this order. It gains as much as the best
+           polytope where that is the digon, a little less where another polytope wins, and more
+           than any of them where features are sparser still.
 Reproduces The polytopes of Elhage et al. (2022), "The Geometry of Superposition", and why they
            come when they do.
 Selection  None: every seed is shown. Shares of dimensions are means over the seeds.
@@ -11,13 +12,13 @@ Command    toymodels run experiments/polytope_gains.py
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-import optax
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import toymodels as tm
@@ -25,8 +26,12 @@ from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.theory import expected_loss_sampled, frames, polytopes
 
-PAPER_FIGURE = "Elhage et al. (2022), The Geometry of Superposition, read from the figure"
-SAMPLED = "minimised on quasi-random samples of the loss, by other code"
+FIGURE = "Elhage et al. (2022), The Geometry of Superposition, read from the figure"
+SAMPLED = tm.prediction("Minimised by other code on quasi-random samples of the loss")
+READING = "Ours, because the densities of the figure are 5 % apart."
+SPACING = "Ours, because the densities trained at are 5 % apart."
+TABLE = "Ours, because the other code interpolated a table."
+ERRORS = "Ours, because the standard errors of the gains are this large."
 
 POLYTOPES = {
     "dedicated": polytopes.DEDICATED,
@@ -37,346 +42,248 @@ POLYTOPES = {
     "square antiprism": polytopes.SQUARE_ANTIPRISM,
 }
 COLORS = dict(zip(POLYTOPES, plotting.POLYTOPE_COLORS, strict=False))
+DASHES = dict(zip(POLYTOPES, (":", "-", "--", "-", "--", "-."), strict=True))
 FOUR_SIMPLEX = polytopes.Polytope(frames.simplex(4), (0,) * 4)
 
-# Between which 1/p two of them cross.
+FEATURE = ("feature",)
+
+# Two polytopes, and two values of 1 / density between which they gain equally much.
 CROSSINGS = {
-    "tetrahedron to triangle": (1.1, 1.5),
-    "triangle to digon": (1.4, 1.8),
-    "digon to pentagon": (4.0, 5.0),
-    "digon to square antiprism": (4.0, 5.0),
-    "pentagon to square antiprism": (4.5, 5.5),
+    ("tetrahedron", "triangle"): (1.1, 1.5),
+    ("triangle", "digon"): (1.4, 1.8),
+    ("digon", "pentagon"): (4.0, 5.0),
+    ("digon", "square antiprism"): (4.0, 5.0),
+    ("pentagon", "square antiprism"): (4.5, 5.5),
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     num_features: int = 60
     hidden: int = 12
     """Divisible by the dimensions of every polytope."""
     num_densities: int = 40
     least_inverse: float = 1.04
     greatest_inverse: float = 8.0
-    """Of 1/p, on a logarithmic scale."""
+    """The smallest and the largest 1 / density, on a logarithmic scale."""
     num_seeds: int = 2
-    steps: int = 8000
-    batch: int = 512
-    learning_rate: float = 1e-2
+    training: tm.Recipe = tm.Recipe(steps=8000, batch=512, learning_rate=1e-2)
     examples: int = 2**15
     """For the loss of each trained model."""
 
 
-# In one dimension there are only dedicated features and digons, the programs that compile fast.
-SMOKE = Config(num_features=8, hidden=1, num_densities=3, steps=50, batch=32, examples=256)
+# In one dimension there are only dedicated features and digons, whose programs compile fast.
+SMOKE = Config(
+    num_features=8,
+    hidden=1,
+    num_densities=3,
+    training=tm.Recipe(steps=50, batch=32, learning_rate=1e-2),
+    examples=256,
+)
 
 
 def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
-    model = tm.ReLUOutput(config.hidden)
-
-    def cell(key: Any, *, density: Any) -> dict[str, Any]:
-        trained = tm.train(
-            key,
-            model,
-            tm.Task(tm.SparseUniform(config.num_features, density)),
-            optimizer=optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
-            steps=config.steps,
-            batch=config.batch,
-        )
-        weights = trained.params["weights"]
-        return {
-            "weights": weights,
-            "bias": trained.params["bias"],
-            "dimensionality": geometry.feature_dimensionality(weights),
-        }
-
     # Theory has one more density between any two of the models.
-    inverses = np.geomspace(
-        config.least_inverse, config.greatest_inverse, 2 * config.num_densities - 1
-    )
+    ends = config.least_inverse, config.greatest_inverse
+    inverses = np.geomspace(*ends, 2 * config.num_densities - 1)
+
+    def cell(key, *, density):
+        task = tm.Task(tm.SparseUniform(config.num_features, density))
+        params = config.training.train(key, tm.ReLUOutput(config.hidden), task).params
+        return {**params, "dimensionality": geometry.feature_dimensionality(params["weights"])}
+
     trained = tm.sweep(
         cell,
         axes={"density": 1 / inverses[::2]},
         num_seeds=config.num_seeds,
-        dims={
-            "weights": ("hidden", "feature"),
-            "bias": ("feature",),
-            "dimensionality": ("feature",),
-        },
+        dims={"weights": ("hidden", "feature"), "bias": FEATURE, "dimensionality": FEATURE},
         store=store,
     )
-
-    def lost(weights: Any, bias: Any, density: Any) -> tuple[float, float]:
-        key = jax.random.key(0)
-        return expected_loss_sampled(key, weights, bias, density, 1.0, examples=config.examples)
-
     losses, errors = xr.apply_ufunc(
-        lost,
-        trained["weights"],
-        trained["bias"],
-        trained["density"],
+        lambda weights, bias, density: expected_loss_sampled(
+            jax.random.key(0), weights, bias, density, 1.0, examples=config.examples
+        ),
+        trained.weights,
+        trained.bias,
+        trained.density,
         input_core_dims=[["hidden", "feature"], ["feature"], []],
         output_core_dims=[[], []],
         vectorize=True,
     )
-    unit = trained["density"] / 3 - trained["density"] ** 2 / 4
+    variance = trained.density / 3 - trained.density**2 / 4
     gains = [
-        [_gain(polytope, 1 / inverse, config.hidden) for inverse in inverses]
+        [gain(polytope, inverse, config.hidden) for inverse in inverses]
         for polytope in POLYTOPES.values()
     ]
-    found = trained[["dimensionality"]].assign(
-        trained_gain=(config.num_features * unit - losses) / (config.hidden * unit),
-        trained_gain_error=errors / (config.hidden * unit),
-        gain=(("polytope", "inverse"), gains),
-        crossing=("pair", [_crossing(pair, config.hidden) for pair in CROSSINGS]),
-        four_simplex_gain=_gain(FOUR_SIMPLEX, 1 / inverses[0], config.hidden),
+    return (
+        trained[["dimensionality"]]
+        .assign(
+            trained_gain=(config.num_features * variance - losses) / (config.hidden * variance),
+            trained_gain_error=errors / (config.hidden * variance),
+            gain=(("polytope", "inverse"), gains),
+            crossing=("pair", [crossing(*pair, config.hidden) for pair in CROSSINGS]),
+            four_simplex_gain=gain(FOUR_SIMPLEX, inverses[0], config.hidden),
+        )
+        .assign_coords(
+            inverse=inverses, polytope=list(POLYTOPES), pair=[" to ".join(p) for p in CROSSINGS]
+        )
+        .assign_attrs(hidden=config.hidden)
     )
-    labels: dict[str, Any] = {
-        "inverse": inverses,
-        "polytope": list(POLYTOPES),
-        "pair": list(CROSSINGS),
-    }
-    return found.assign_coords(labels).assign_attrs(hidden=config.hidden)
 
 
-def _gain(polytope: polytopes.Polytope, density: float, hidden: int) -> float:
-    """NaN if the hidden space has too few dimensions for it."""
+def gain(polytope: polytopes.Polytope, inverse: float, hidden: int) -> float:
+    """Return the gain per dimension at 1 / density = `inverse`; NaN without dimensions enough."""
     if len(polytope.vertices) > hidden:
         return np.nan
-    return polytopes.arrangement(polytope, density).gain
+    return polytopes.arrangement(polytope, 1 / inverse).gain
 
 
-def _crossing(pair: str, hidden: int) -> float:
-    """1/p at which a pair of polytopes gains the same; NaN if one does not fit."""
-    first, second = (POLYTOPES[name] for name in pair.split(" to "))
-    if max(len(first.vertices), len(second.vertices)) > hidden:
+def crossing(first: str, second: str, hidden: int) -> float:
+    """Return the 1 / density at which two polytopes gain equally much; NaN if one does not fit."""
+    pair = POLYTOPES[first], POLYTOPES[second]
+    if max(len(polytope.vertices) for polytope in pair) > hidden:
         return np.nan
-    low, high = CROSSINGS[pair]
-    return 1 / polytopes.crossing(first, second, between=(1 / high, 1 / low))
+    low, high = CROSSINGS[first, second]
+    return 1 / polytopes.crossing(*pair, between=(1 / high, 1 / low))
 
 
 def shares(results: xr.Dataset) -> xr.DataArray:
-    """Of the hidden dimensions, the share of features whose D_i is that of a polytope."""
-    each = results["dimensionality"]
+    """Return the share of the hidden dimensions held by features with the D_i of a polytope."""
+    each = results.dimensionality
     fraction = xr.DataArray(
         [np.divide(*polytope.vertices.shape) for polytope in POLYTOPES.values()],
-        dims="polytope",
         coords={"polytope": list(POLYTOPES)},
     )
     close = abs(each - fraction) < 0.0125  # half of the way from 2/5 to 3/8
     return each.where(close, 0).sum("feature") / results.attrs["hidden"]
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
-    inverse = 1 / results["density"]
-    best = results["gain"].max("polytope").values[::2]
-    lead = results["trained_gain"] - xr.DataArray(best, dims="density")
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    inverse = 1 / results.density
+    best = results.gain.max("polytope").values[::2]
+    lead = results.trained_gain - xr.DataArray(best, dims="density")
     held = shares(results).mean("seed")
     middle = ((held * inverse).sum("density") / held.sum("density")).values
+    crosses = results.crossing
 
     def between(values: xr.DataArray, low: float, high: float) -> xr.DataArray:
         return values.where((inverse >= low) & (inverse <= high), drop=True)
 
-    def crosses(
-        pair: str, expected: float, source: str, tolerance: float, **labels: Any
-    ) -> tm.Claim:
-        return tm.Claim(
-            f"{pair}: 1/p at which both gain the same per dimension",
-            source,
-            expected=expected,
-            measured=float(results["crossing"].sel(pair=pair)),
-            tolerance=tolerance,
-            **labels,
-        )
+    says = (
+        "Tetrahedra and triangles gain equally much per dimension where the paper's figure changes."
+    )
+    source = tm.paper(f"{FIGURE}: D = 3/4 at 1.15 to 1.5, D = 2/3 at 1.53 to 1.93")
+    note = (
+        "In theory triangles gain more from 1.25 on, by less than 0.2 % of the gain up to 1.5. "
+        "Training learns slowest there, and rests at tetrahedra."
+    )
+    found = crosses.sel(pair="tetrahedron to triangle")
+    yield tm.near(says, 1.515, found, source, within=0.05, threshold=READING, note=note)
 
-    return [
-        crosses(
-            "tetrahedron to triangle",
-            1.515,
-            PAPER_FIGURE + ": D = 3/4 at 1.15 to 1.5, D = 2/3 at 1.53 to 1.93",
-            0.05,
-            kind=tm.Kind.PAPER,
-            threshold="ours: reading the figure, whose densities are 5 % apart",
-            note="In theory triangles gain more from 1.25 on, by less than 0.2 % of the gain up to "
-            "1.5. Training learns slowest there, and rests at tetrahedra.",
-        ),
-        *(
-            crosses(
-                pair,
-                expected,
-                SAMPLED,
-                0.02,
-                kind=tm.Kind.PREDICTION,
-                threshold="ours: the other code interpolated a table",
-            )
-            for pair, expected in (
-                ("triangle to digon", 1.55),
-                ("digon to pentagon", 4.45),
-                ("digon to square antiprism", 4.57),
-                ("pentagon to square antiprism", 4.91),
-            )
-        ),
-        tm.Claim(
-            "the last digons are where pentagons begin to win: 1/p of the crossing",
-            PAPER_FIGURE + ": D = 1/2 up to 4.3",
-            expected=4.3,
-            measured=float(results["crossing"].sel(pair="digon to pentagon")),
-            tolerance=0.2,
-            kind=tm.Kind.PAPER,
-            threshold="ours: reading the figure, whose densities are 5 % apart",
-        ),
-        tm.Claim(
-            "digons win before the first ones are seen: 1/p of the crossing with triangles",
-            PAPER_FIGURE + ": D = 1/2 from 1.68",
-            expected=1.68,
-            measured=float(results["crossing"].sel(pair="triangle to digon")),
-            bound=tm.Bound.AT_MOST,
-            kind=tm.Kind.PAPER,
-        ),
-        tm.Claim(
-            "of still denser features larger simplices win: gain of five vertices in four "
-            "dimensions over that of the tetrahedron at 1/p = 1.04",
-            "exact loss",
-            expected=0.0,
-            measured=float(
-                results["four_simplex_gain"]
-                - results["gain"].sel(polytope="tetrahedron").isel(inverse=0)
-            ),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.FINDING,
-        ),
-        tm.Claim(
-            "training finds digons: least share of dimensions at D = 1/2, for 1/p from 2.3 to 3.5",
-            "digons gain most per dimension",
-            expected=0.95,
-            measured=float(between(held.sel(polytope="digon"), 2.3, 3.5).min()),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: one dimension in twenty",
-        ),
-        tm.Claim(
-            "and gains what they gain: largest |trained - best polytope| there",
-            "losses of a direct sum add up",
-            expected=0.0,
-            measured=float(abs(between(lead, 2.3, 3.5)).max()),
-            tolerance=0.002,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: standard errors of the gains",
-        ),
-        tm.Claim(
-            "training finds tetrahedra, triangles, digons, pentagons, antiprisms in this order: "
-            "least ratio of successive mean 1/p, weighted by the share of dimensions",
-            "the order in which they win",
-            expected=1.0,
-            measured=float((middle[2:] / middle[1:-1]).min()),
-            tolerance=0.05,
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: the densities are 5 % apart",
-        ),
-        tm.Claim(
-            "no trained model gains more than the best polytope: largest lead, for 1/p up to 5.2",
-            PAPER_FIGURE + ": D gathers at fractions up to 5.2",
-            expected=0.0,
-            measured=float(between(lead, 1.0, 5.2).max()),
-            tolerance=0.002,
-            bound=tm.Bound.AT_MOST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: standard errors of the gains",
-        ),
-        tm.Claim(
-            "the better seed comes close: largest distance from the best polytope, for 1/p up to "
-            "5.2",
-            "this figure; the largest is where D is near 0.45, between digon and pentagon",
-            expected=0.0,
-            measured=float(-between(lead, 1.0, 5.2).max("seed").min()),
-            tolerance=0.02,
-            bound=tm.Bound.AT_MOST,
-            kind=tm.Kind.FINDING,
-            threshold="ours: one percent of the gain",
-        ),
-        tm.Claim(
-            "of sparser features training finds arrangements that gain more: least lead at the "
-            "last 1/p",
-            "this figure; D falls below 3/8 without a fraction to rest at",
-            expected=0.0,
-            measured=float(lead.isel(density=-1).min()),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.FINDING,
-        ),
-        tm.Claim(
-            "the loss of trained models is known: largest standard error of their gain",
-            "randomized quasi-Monte Carlo",
-            expected=0.0,
-            measured=float(results["trained_gain_error"].max()),
-            tolerance=0.002,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: what the other claims need",
-        ),
-    ]
+    for first, second, expected in (
+        ("triangle", "digon", 1.55),
+        ("digon", "pentagon", 4.45),
+        ("digon", "square antiprism", 4.57),
+        ("pentagon", "square antiprism", 4.91),
+    ):
+        says = f"The {first} and the {second} gain equally much per dimension at this 1/density."
+        found = crosses.sel(pair=f"{first} to {second}")
+        yield tm.near(says, expected, found, SAMPLED, within=0.02, threshold=TABLE)
+
+    says = "Pentagons begin to gain more per dimension than digons where the paper's digons end."
+    found, source = crosses.sel(pair="digon to pentagon"), tm.paper(f"{FIGURE}: D = 1/2 up to 4.3")
+    yield tm.near(says, 4.3, found, source, within=0.2, threshold=READING)
+
+    says = "Digons gain more per dimension than triangles from before the paper's first digons on."
+    found, source = crosses.sel(pair="triangle to digon"), tm.paper(f"{FIGURE}: D = 1/2 from 1.68")
+    yield tm.at_most(says, 1.68, found, source)
+
+    says = "At 1/density = 1.04 five vertices in four dimensions gain more than a tetrahedron."
+    found = results.four_simplex_gain - results.gain.sel(polytope="tetrahedron").isel(inverse=0)
+    yield tm.at_least(says, 0, found, tm.finding("Exact loss"))
+
+    says = "Digons hold nearly all dimensions of trained models at every 1/density from 2.3 to 3.5."
+    share = between(held.sel(polytope="digon"), 2.3, 3.5).min()
+    source = tm.prediction("Digons gain most per dimension")
+    yield tm.at_least(says, 0.95, share, source, threshold="Ours: one in twenty may differ.")
+
+    says = "Trained models gain as much as the best polytope at 1/density from 2.3 to 3.5."
+    source, furthest = tm.prediction("Losses of a direct sum add up"), abs(between(lead, 2.3, 3.5))
+    yield tm.near(says, 0, furthest.max(), source, within=0.002, threshold=ERRORS)
+
+    says = (
+        "Trained tetrahedra, triangles, digons, pentagons and antiprisms come in this order: each "
+        "mean 1/density, weighted by the share of dimensions, is above the one before."
+    )
+    ratio, source = (middle[2:] / middle[1:-1]).min(), tm.prediction("The order in which they win")
+    yield tm.at_least(says, 1, ratio, source, slack=0.05, threshold=SPACING)
+
+    says = "No trained model gains more than the best polytope at 1/density up to 5.2."
+    source = tm.paper(f"{FIGURE}: D gathers at fractions up to 5.2")
+    largest = between(lead, 1.0, 5.2).max()
+    yield tm.at_most(says, 0, largest, source, slack=0.002, threshold=ERRORS)
+
+    says = (
+        "The better trained seed gains nearly as much as the best polytope at 1/density up to 5.2."
+    )
+    source = tm.finding("This figure; the gap is largest for D near 0.45, from digon to pentagon")
+    gap = -between(lead, 1.0, 5.2).max("seed").min()
+    yield tm.at_most(says, 0, gap, source, slack=0.02, threshold="Ours: one percent of a gain.")
+
+    says = "Every trained model gains more than the best polytope at the largest 1/density."
+    source = tm.finding("This figure; D falls below 3/8 without a fraction to rest at")
+    yield tm.at_least(says, 0, lead.isel(density=-1).min(), source)
+
+    says = "The largest standard error of the gain of a trained model is small."
+    source, error = tm.prediction("Randomized quasi-Monte Carlo"), results.trained_gain_error.max()
+    yield tm.near(says, 0, error, source, within=0.002, threshold="Ours: the other claims need it.")
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, ((dense, whole), (sparse, dimensions)) = plotting.figure(2, 2, size=(11, 7))
-    last = float(results["inverse"][-1])
-    for axes in (dense, whole, sparse):
-        _gains(axes, results)
-    dense.set(xlim=(1, 1.75), ylim=(0.997, 1.1), title="dense")
-    whole.set(xlim=(1, last), ylim=(0.97, 2.2), title="all")
-    sparse.set(xlim=(3.4, max(last, 4)), ylim=(1.55, 2.17), title="sparse")
-    handles, labels = dense.get_legend_handles_labels()
-    whole.legend(handles[: len(POLYTOPES) + 2], labels, loc="upper left", ncols=2)
-
-    inverse = 1 / results["density"].values
-    held = shares(results).mean("seed").transpose("polytope", "density").values
-    dimensions.stackplot(inverse, held, colors=list(COLORS.values()))
-    across = results["inverse"].values
-    edges = np.sqrt(across[1:] * across[:-1])
-    edges = np.concatenate([across[:1], edges, across[-1:]])
-    winner = results["gain"].argmax("polytope").values
-    colors = [list(COLORS.values())[number] for number in winner]
-    dimensions.bar(edges[:-1], 0.07, np.diff(edges), 1.03, align="edge", color=colors)
-    dimensions.annotate(
-        "polytope of the largest gain",
-        (0.995, 1.12),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-    )
-    dimensions.set(
-        xscale="log",
-        xlim=(inverse[0], inverse[-1]),
-        ylim=(0, 1.18),
-        yticks=np.linspace(0, 1, 6),
-        xlabel="1 / density = 1 / (1 - S)",
-        ylabel="share of hidden dimensions",
-        title="held by trained features with $D_i = d/k$ ± 0.0125",
-    )
-    ticks = [tick for tick in (1.2, 1.5, 2, 3, 4, 5, 6, 8) if tick <= inverse[-1]]
-    dimensions.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    dimensions.minorticks_off()
+    figure, ((dense, sparse), (whole, held)) = plotting.figure(2, 2, size=(9, 6.6))
+    last = float(results.inverse[-1])
+    for axes in (dense, sparse, whole):
+        draw_gains(axes, results)
+    dense.set(xlim=(1, 1.75), ylim=(0.997, 1.1), title="dense: tetrahedra, then triangles, win")
+    sparse.set(xlim=(3.4, max(last, 4)), ylim=(1.55, 2.17))
+    sparse.set_title("sparse: pentagons, then antiprisms, win")
+    whole.set(xlim=(1, last), ylim=(0.97, 2.3), title="all: training follows the best polytope")
+    whole.legend(loc="upper left", ncols=2)
+    draw_shares(held, results)
     return figure
 
 
-def _gains(axes: Any, results: xr.Dataset) -> None:
-    """Theory as lines, every trained model as a dot."""
-    inverse = results["inverse"].values
+def draw_gains(axes: Axes, results: xr.Dataset) -> None:
+    """Draw theory as lines, and every trained model as a dot."""
     for name in POLYTOPES:
-        axes.plot(inverse, results["gain"].sel(polytope=name), color=COLORS[name], label=name)
-    best = results["gain"].max("polytope")
-    axes.plot(inverse, best, color="0.5", linewidth=6, alpha=0.3, zorder=0, label="the best")
-    for seed in results["seed"]:
-        axes.plot(
-            1 / results["density"],
-            results["trained_gain"].sel(seed=seed),
-            "o",
-            color="black",
-            markersize=2.5,
-            label="trained" if seed == results["seed"][0] else None,
-        )
-    for place in results["crossing"].values:
+        line = results.gain.sel(polytope=name)
+        axes.plot(line.inverse, line, DASHES[name], color=COLORS[name], label=name)
+    best = results.gain.max("polytope")
+    axes.plot(best.inverse, best, color="0.5", linewidth=6, alpha=0.3, zorder=0, label="the best")
+    trained = results.trained_gain.transpose("seed", "density")
+    places = np.broadcast_to(1 / results.density, trained.shape)
+    label = f"trained, {results.sizes['seed']} seeds"
+    axes.plot(places.ravel(), trained.values.ravel(), "k.", markersize=4, label=label)
+    for place in results.crossing.values:
         axes.axvline(place, color="0.7", linewidth=0.6, linestyle=":", zorder=0)
-    axes.set(xlabel="1 / density = 1 / (1 - S)", ylabel="gain per hidden dimension $G$")
+    axes.set(xlabel="1 / density", ylabel="gain $G$: variance explained\nper hidden dimension")
+
+
+def draw_shares(axes: Axes, results: xr.Dataset) -> None:
+    """Draw the share of dimensions that each polytope holds, under a strip of the winners."""
+    inverse, across = 1 / results.density.values, results.inverse.values
+    held = shares(results).mean("seed").transpose("polytope", "density").values
+    axes.stackplot(inverse, held, colors=list(COLORS.values()))
+    edges = [across[0], *np.sqrt(across[1:] * across[:-1]), across[-1]]
+    colors = [list(COLORS.values())[winner] for winner in results.gain.argmax("polytope").values]
+    axes.bar(edges[:-1], 0.07, np.diff(edges), 1.03, align="edge", color=colors)
+    axes.text(inverse[-1], 1.12, "polytope of the largest gain", ha="right")
+    axes.set(xscale="log", xlim=(inverse[0], inverse[-1]), ylim=(0, 1.18), xlabel="1 / density")
+    axes.set(ylabel="share of hidden dimensions", yticks=np.linspace(0, 1, 6))
+    axes.set_title("what training finds (mean of the seeds)")
+    ticks = [tick for tick in (1.2, 1.5, 2, 3, 4, 5, 6, 8) if tick <= inverse[-1]]
+    axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
 
 
 if __name__ == "__main__":
