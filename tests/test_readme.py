@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from toymodels.experiment import claims
+from toymodels.experiment import pages
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -28,8 +28,18 @@ def test_every_python_block_runs(tmp_path, monkeypatch):
 
 def test_the_table_of_claims_is_current():
     table = README.split("<!-- claims -->\n")[1].split("<!-- /claims -->")[0]
-    expected = claims.summary(claims.read(ROOT / "figures"), Path("figures"))
+    expected = pages.summary(pages.read(ROOT / "figures"), Path("figures"))
     assert table == expected, "run: toymodels claims figures README.md"
+
+
+def test_the_pages_of_the_figures_are_current():
+    """The gallery has every figure, with the docstring of its experiment, and stays small."""
+    records = pages.read(ROOT / "figures")
+    experiments = {path.stem: path for path in (ROOT / "experiments").rglob("*.py")}
+    gallery = pages.gallery(records, experiments)
+    assert (ROOT / "figures" / "README.md").read_text() == gallery, "run: toymodels claims"
+    assert (ROOT / "figures" / "CLAIMS.md").read_text() == pages.all_claims(records)
+    assert len(gallery) < 100_000
 
 
 def test_the_map_names_every_module():

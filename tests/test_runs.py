@@ -19,7 +19,7 @@ import xarray as xr
 import toymodels as tm
 from toymodels import cli, experiment
 from toymodels.errors import InputError
-from toymodels.experiment import claims, files, library, runs, saving
+from toymodels.experiment import files, library, pages, saving
 from toymodels.experiment.claims import Claim, Kind
 
 HEAD = """
@@ -134,7 +134,7 @@ def test_every_set_of_fields_has_a_name_of_its_own():
 def test_out_moves_everything():
     write(RUN, CLAIMS, PLOT)
     assert toymodels("run", "tiny", "--out", "elsewhere") == 0
-    expected = {"tiny.nc", "tiny.json", "tiny.png", "tiny.svg", "CLAIMS.md"}
+    expected = {"tiny.nc", "tiny.json", "tiny.png", "tiny.svg", "CLAIMS.md", "README.md"}
     assert set(os.listdir("elsewhere")) == expected
     assert not Path("results").exists()
     assert not Path("figures").exists()
@@ -185,7 +185,7 @@ def test_drawing_twice_gives_the_same_files():
     assert toymodels("run", "tiny") == 0
     assert toymodels("draw", *everything, "tiny") == 0
     before = {path: path.read_bytes() for path in Path("figures").iterdir()}
-    assert len(before) == 5
+    assert len(before) == 6
     assert toymodels("draw", *everything, "tiny") == 0
     assert {path: path.read_bytes() for path in Path("figures").iterdir()} == before
 
@@ -293,7 +293,7 @@ def test_runs_that_end_together_are_all_listed(tmp_path):
             "claims": [Claim(name, "source", 1, 1, kind=Kind.PAPER).to_json()],
         }
         files.write(tmp_path / f"{name}.json", json.dumps(record))
-        runs._list_claims(tmp_path)
+        pages.write(tmp_path)
 
     for attempt in range(5):
         names = [f"figure{attempt}{number}" for number in range(6)]
@@ -304,7 +304,7 @@ def test_runs_that_end_together_are_all_listed(tmp_path):
             thread.join()
         page = (tmp_path / "CLAIMS.md").read_text()
         assert all(f"## {name}\n" in page for name in names)
-        assert page == claims.markdown(claims.read(tmp_path))
+        assert page == pages.all_claims(pages.read(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
@@ -357,7 +357,7 @@ for words in (["run", "é.py"], ["list", "."], ["claims", "figures", "page.md"],
     assert "## é\n" in Path("figures/CLAIMS.md").read_text(encoding="utf-8")
     text = page.read_text(encoding="utf-8")
     assert text.startswith("é\n<!-- claims -->\n1 of 1 claims hold")
-    assert "[é](figures/é.png)" in text
+    assert "[é](figures/README.md#é)" in text
     assert Path("ü.py").exists()
 
 

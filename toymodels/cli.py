@@ -4,7 +4,6 @@ Nothing heavy is imported before it is needed, so that `--help` answers at once.
 """
 
 import argparse
-import itertools
 import os
 import re
 import shlex
@@ -21,8 +20,7 @@ from rich.table import Table
 
 import toymodels
 from toymodels.errors import InputError
-from toymodels.experiment import claims, command, files, library, messages
-from toymodels.experiment.claims import Claim
+from toymodels.experiment import command, files, library, messages, pages
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,13 +152,17 @@ def _list(folder: Path | None) -> None:
         shown |= {path.stem for path in paths}
         if not paths:
             continue
-        title = str(place) if place != library.shipped() or folder else "come with toymodels"
-        _print_experiments(title, paths, (folder or Path("experiments")).resolve().parent)
+        own = folder is not None or place != library.shipped()
+        title = str(place) if own else "come with toymodels"
+        project = (folder or Path("experiments")).resolve().parent
+        _print_experiments(title, paths, project, without_figure="draft" if own else "-")
     if not shown:
         raise InputError(f"{folder or 'this place'} has no experiments: see `toymodels new`")
 
 
-def _print_experiments(title: str, paths: Sequence[Path], project: Path) -> None:
+def _print_experiments(
+    title: str, paths: Sequence[Path], project: Path, *, without_figure: str
+) -> None:
     table = Table(title=escape(title), title_justify="left")
     table.add_column(
         "experiment", overflow="fold", min_width=min(28, max(len(p.stem) for p in paths))
@@ -168,14 +170,15 @@ def _print_experiments(title: str, paths: Sequence[Path], project: Path) -> None
     table.add_column("what it shows")
     table.add_column("claims", overflow="fold")
     beside = project / "figures"
-    held = _read_claims(beside if os.path.isdir(beside) else Path("figures"))
+    records = _read_records(beside if os.path.isdir(beside) else Path("figures"))
     for path in paths:
         try:
             title = library.title(path)
         except InputError as error:
             title = str(error)
-        checked = held.get(path.stem, [])
-        score = f"{sum(claim.holds for claim in checked)} of {len(checked)}" if checked else "-"
+        score = without_figure
+        if record := records.get(path.stem):
+            score = f"{sum(claim.holds for claim in record.claims)} of {len(record.claims)}"
         table.add_row(escape(path.stem), escape(title), score)
     Console().print(table)
 
@@ -197,28 +200,30 @@ def _draw(
 def _claims(folder: Path, page: Path | None) -> None:
     if not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder here: give one, or change to the project")
-    groups = _read_claims(folder)
-    if not groups:
+    records = _read_records(folder)
+    if not records:
         raise InputError(f"no claims in {folder}: run an experiment first")
     if page:
         beside = Path(os.path.relpath(folder, page.parent))  # links are relative to the page
-        claims.insert(claims.summary(groups, beside), page)
-    for name, group in groups.items():
-        claims.show(name, group, Console())
-    flat = list(itertools.chain(*groups.values()))
-    print(claims.total(flat))
-    if not all(claim.holds for claim in flat):
+        pages.insert(pages.summary(records, beside), page)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken records have just been named
+        pages.write(folder)
+    for name, record in records.items():
+        pages.show(name, record.claims, Console())
+    print(pages.total(records))
+    if not all(claim.holds for record in records.values() for claim in record.claims):
         raise SystemExit(3)
 
 
-def _read_claims(folder: Path) -> dict[str, list[Claim]]:
-    """The claims of a folder; a line for each file that is broken."""
+def _read_records(folder: Path) -> dict[str, pages.Record]:
+    """Return the records of the figures in a folder, and print a line for each broken one."""
     with warnings.catch_warnings(record=True) as broken:
         warnings.simplefilter("always")
-        groups = claims.read(folder)
+        records = pages.read(folder)
     for warning in broken:
         messages.complain(str(warning.message))
-    return groups
+    return records
 
 
 def _copy(name: str, folder: Path) -> None:

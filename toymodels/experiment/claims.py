@@ -2,33 +2,14 @@
 
 import dataclasses
 import enum
-import itertools
-import json
 import math
-import warnings
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from toymodels.errors import InputError
-from toymodels.experiment import files
-
-HEADING = "# Claims"
-_PLURALS = {
-    "paper": "numbers of papers",
-    "prediction": "own predictions",
-    "finding": "new findings",
-    "identity": "identities",
-    "unlabelled": "unlabelled",
-}
 
 
 class Bound(enum.Enum):
-    """How a measured number is held against the expected one."""
+    """The side of the expected number on which a measured one must lie."""
 
     NEAR = "within"
     AT_LEAST = "at least"
@@ -78,20 +59,22 @@ def identity(where: str) -> Source:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A statement that can fail.
+    """A statement about results that can fail.
+
+    `near`, `at_least` and `at_most` make one.
 
     Attributes:
-        statement: what the figure shows, in one line.
-        source: where `expected` comes from: a paper and its section, a theorem.
-        expected: the number.
-        measured: what the results give. NaN fails.
-        tolerance: slack allowed against `expected`.
-        bound: near `expected` within `tolerance`, or on one side of it.
-        note: shown if the claim fails: what was found, and why.
-        kind: what the claim tests. None, of files from before there were kinds, is counted as
-            unlabelled.
-        threshold: whose `tolerance` or one-sided `expected` it is if the source does not give
-            it: a sentence such as "ours, because the standard error is 0.002".
+        statement: one whole sentence that says the quantity, the models and the condition.
+        source: where the statement comes from, such as a paper and its section, or a theorem.
+        expected: the number that is expected.
+        measured: the number that the results give. NaN fails.
+        tolerance: the slack allowed against `expected`.
+        bound: whether `measured` must be near `expected` or on one side of it.
+        note: what was found if the claim fails, and why; shown only then.
+        kind: what the claim tests. It is None in files from before there were kinds; such claims
+            are counted as unlabelled.
+        threshold: whose number the tolerance or the bound is if it is not that of the source: a
+            sentence such as "Ours, because the standard error is 0.002."
     """
 
     statement: str
@@ -105,13 +88,13 @@ class Claim:
     threshold: str = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Take whatever is one number, such as an array of no dimensions."""
+        """Convert whatever is one number, such as an array of no dimensions, to a float."""
         for name in ("expected", "measured", "tolerance"):
             object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def holds(self) -> bool:
-        """Whether `measured` is where it should be."""
+        """True if `measured` lies where it should."""
         difference = self.measured - self.expected
         return {
             Bound.NEAR: abs(difference) <= self.tolerance,
@@ -121,13 +104,13 @@ class Claim:
 
     @property
     def range(self) -> str:
-        """`expected`, `bound` and `tolerance` as a reader writes them."""
+        """The numbers that are allowed, as in "≥ 0.97" or "5 ± 0.1"."""
         sign = {Bound.NEAR: "", Bound.AT_LEAST: "≥ ", Bound.AT_MOST: "≤ "}[self.bound]
-        slack = f" ± {self.tolerance:.3g}" if self.bound is Bound.NEAR or self.tolerance else ""
+        slack = f" ± {self.tolerance:.3g}" if self.tolerance else ""
         return f"{sign}{self.expected:.5g}{slack}"
 
     def to_json(self) -> dict[str, Any]:
-        """The claim and whether it holds, for `from_json`."""
+        """Return the claim, and whether it holds, as JSON that `from_json` reads."""
         fields = dataclasses.asdict(self)
         # NaN and infinity are not JSON.
         measured = self.measured if math.isfinite(self.measured) else None
@@ -141,7 +124,7 @@ class Claim:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Claim":
-        """The inverse of `to_json`; files from before there were kinds are read as well."""
+        """Return the claim that `to_json` wrote; a file from before there were kinds will do."""
         changed: dict[str, Any] = {
             "measured": float("nan") if fields["measured"] is None else fields["measured"],
             "bound": Bound(fields["bound"]),
@@ -229,144 +212,3 @@ def _claim(
         kind=source.kind,
         threshold=threshold,
     )
-
-
-def read(folder: Path) -> dict[str, list[Claim]]:
-    """The claims of every figure in `folder`, by the name of its file.
-
-    Files of others are left alone; a warning names one that is broken.
-    """
-    groups: dict[str, list[Claim]] = {}
-    for path in sorted(folder.glob("[!.]*.json")):
-        try:
-            record = json.loads(files.read(path))
-            if is_record(record):
-                groups[path.stem] = [Claim.from_json(fields) for fields in record["claims"]]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            warnings.warn(
-                f"{path} is left out, for it holds no claims that can be read: {error}",
-                stacklevel=2,
-            )
-    return groups
-
-
-def is_record(contents: Any) -> bool:
-    """Whether the contents of a JSON file are those of a figure, and not of somebody else."""
-    return isinstance(contents, dict) and {"experiment", "claims"} <= contents.keys()
-
-
-def count(claims: Iterable[Claim]) -> dict[str, tuple[int, int]]:
-    """How many claims of each kind hold, of how many; kinds without a claim are left out."""
-    counts: dict[str, tuple[int, int]] = {}
-    claims = list(claims)
-    for kind in (*Kind, None):
-        of_kind = [claim for claim in claims if claim.kind is kind]
-        if of_kind:
-            name = kind.value if kind else "unlabelled"
-            counts[name] = (sum(claim.holds for claim in of_kind), len(of_kind))
-    return counts
-
-
-def total(claims: Iterable[Claim]) -> str:
-    """The counts of all claims and of each kind as a sentence without its full stop."""
-    claims = list(claims)
-    parts = [f"{held} of {all_} {_PLURALS[kind]}" for kind, (held, all_) in count(claims).items()]
-    held = sum(claim.holds for claim in claims)
-    return f"{held} of {len(claims)} claims hold: {', '.join(parts) or 'there are none'}"
-
-
-def show(title: str, claims: Sequence[Claim], console: Console) -> None:
-    """Print a table of claims."""
-    table = Table(title=escape(title), title_justify="left")
-    for column in ("", "kind", "claim", "expected", "measured"):
-        table.add_column(column, overflow="fold")
-    for claim in claims:
-        mark = "[green]pass[/]" if claim.holds else "[red]FAIL[/]"
-        statement = escape(claim.statement)
-        if _explained(claim):
-            statement += f"\n[dim]{escape(claim.note)}[/]"
-        table.add_row(mark, _kind(claim), statement, claim.range, f"{claim.measured:.5g}")
-    console.print(table)
-
-
-def markdown(claims: dict[str, list[Claim]]) -> str:
-    """The claims of all figures as a page."""
-    lines = [
-        HEADING,
-        "",
-        "Written by `toymodels run`, checked every time a figure is drawn. "
-        f"{total(itertools.chain(*claims.values()))}.",
-    ]
-    for name, group in claims.items():
-        lines += ["", f"## {name}", "", "| | kind | claim | expected | measured | source |"]
-        lines += ["|---|---|---|---|---|---|"]
-        for claim in group:
-            mark = "pass" if claim.holds else "**FAIL**"
-            note = f" *{claim.note}*" if _explained(claim) else ""
-            threshold = f" Threshold: {claim.threshold}" if claim.threshold else ""
-            cells = [
-                mark,
-                _kind(claim),
-                _escaped(claim.statement + note),
-                claim.range,
-                f"{claim.measured:.5g}",
-                _escaped(claim.source + threshold),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
-
-
-def summary(claims: dict[str, list[Claim]], folder: Path) -> str:
-    """The total, and one row for each figure in `folder`: what holds, by kind, and what fails."""
-    kinds = list(count(itertools.chain(*claims.values())))
-    heads = ["figure", "claims that hold", *(_PLURALS[kind] for kind in kinds), "those that fail"]
-    lines = [
-        f"{total(itertools.chain(*claims.values()))}.",
-        "",
-        f"| {' | '.join(heads)} |",
-        "|---" * len(heads) + "|",
-    ]
-    for name, group in claims.items():
-        counts = count(group)
-        held = f"{sum(claim.holds for claim in group)} of {len(group)}"
-        failed = "<br>".join(
-            f"{_escaped(claim.statement)}: {claim.measured:.4g}, expected {claim.range}"
-            for claim in group
-            if not claim.holds
-        )
-        cells = [
-            f"[{name}]({folder.as_posix()}/{name}.png)",
-            f"[{held}]({folder.as_posix()}/CLAIMS.md#{name})",
-            *("{} of {}".format(*counts[kind]) if kind in counts else "" for kind in kinds),
-            failed,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
-
-
-def insert(table: str, page: Path) -> None:
-    """Put a table between the marks `<!-- claims -->` and `<!-- /claims -->` of a page.
-
-    Raises:
-        ValueError: the page is missing, not UTF-8, or without the marks.
-    """
-    text = files.read(page)
-    start, end = "<!-- claims -->", "<!-- /claims -->"
-    before, found, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise InputError(f"{page} has no lines {start} and then {end}: add them")
-    line = "\r\n" if "\r\n" in text else "\n"
-    files.write(page, before + start + line + table.replace("\n", line) + end + after)
-
-
-def _explained(claim: Claim) -> bool:
-    return bool(claim.note) and not claim.holds
-
-
-def _kind(claim: Claim) -> str:
-    return claim.kind.value if claim.kind else "unlabelled"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from toymodels.errors import InputError
 
 
 def bound_names(path: Path) -> set[str]:
-    """The names that a Python file defines, read without running it.
+    """Return the names that a Python file defines, read without running it.
 
     Raises:
-        ValueError: no such file, or it is not Python.
+        ValueError: there is no such file, or it is not Python.
     """
     body = _parsed(path).body
     names = {node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
@@ -29,50 +30,72 @@ def bound_names(path: Path) -> set[str]:
 
 
 def title(path: Path) -> str:
-    """The first line of a file's docstring, read without running it.
+    """Return the first line of a file's docstring, read without running it.
 
     Raises:
-        ValueError: no such file, or it is not Python.
+        ValueError: there is no such file, or it is not Python.
     """
     return (ast.get_docstring(_parsed(path)) or "").partition("\n")[0]
 
 
+def section(path: Path, heading: str) -> str:
+    """Return the section of a file's docstring that begins with a heading, such as "Claim".
+
+    A section is the rest of the line after the heading, and the indented lines that follow. It is
+    empty if there is none.
+
+    Raises:
+        ValueError: there is no such file, or it is not Python.
+    """
+    text = ast.get_docstring(_parsed(path)) or ""
+    found = re.search(rf"^{heading}:? +(.+(?:\n +.+)*)", text, re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""
+
+
 def shipped() -> Path:
-    """The folder of the experiments that come with toymodels."""
+    """Return the folder of the experiments that come with toymodels."""
     package = Path(__file__).parent.parent
     installed = package / "_experiments"  # where a wheel has them
     return installed if installed.is_dir() else package.parent / "experiments"
 
 
 def find(text: str) -> Path:
-    """The file of an experiment, from its path or its name.
+    """Return the file of an experiment, given its path or its name.
 
-    A name is sought in this folder, in `experiments/`, and among those that come with toymodels.
+    A name is looked up as `look_up` does.
 
     Raises:
-        ValueError: there is none; the message says what is near.
+        ValueError: there is no such experiment; the message says which name is near.
     """
     path = Path(text)
     for file in (path, path.with_name(f"{path.name}.py") if path.name else path):
         if file.suffix == ".py" and os.path.isfile(file):
             return file
+    if found := look_up(text):
+        return found
     candidates = named(path.parent, Path("experiments"), shipped())
-    for candidate in candidates:
-        if candidate.stem == text:
-            return candidate
     remedy = near(path.stem, [candidate.stem for candidate in candidates], "see `toymodels list`")
     if path.suffix == ".py" or path.parent != Path():
         raise InputError(f"{path} is not a Python file here: {remedy}")
     raise InputError(f"there is no experiment {text!r}: {remedy}")
 
 
+def look_up(name: str) -> Path | None:
+    """Return the file of the experiment with a name, or None if there is none.
+
+    This folder is searched first, then `experiments/`, then what comes with toymodels.
+    """
+    candidates = named(Path(), Path("experiments"), shipped())
+    return next((path for path in candidates if path.stem == name), None)
+
+
 def named(*folders: Path) -> list[Path]:
-    """The Python files of some folders; a folder that is missing has none."""
+    """Return the Python files of some folders; a folder that is missing has none."""
     return [path for folder in folders for path in sorted(folder.glob("[!._]*.py"))]
 
 
 def near(word: str, words: Collection[str], otherwise: str) -> str:
-    """A question with the nearest of some words, or something else if none is near."""
+    """Return a question with the nearest of some words, or `otherwise` if none is near."""
     found = difflib.get_close_matches(word, words, n=1)
     return f"did you mean {found[0]}?" if found else otherwise
 

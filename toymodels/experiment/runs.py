@@ -23,8 +23,7 @@ import xarray as xr
 from rich.console import Console
 
 from toymodels.errors import InputError
-from toymodels.experiment import claims as claims_
-from toymodels.experiment import files, saving
+from toymodels.experiment import files, pages, saving
 from toymodels.experiment.claims import Claim
 from toymodels.experiment.loading import Experiment, flat
 from toymodels.experiment.messages import say
@@ -122,8 +121,8 @@ def draw(
 ) -> bool:
     """Check the claims of saved results and draw their figure, without a run.
 
-    Writes `folder/<name>.json` (claims, config, provenance of the run), the figure, and
-    `folder/CLAIMS.md`, all claims of the folder. `<name>` is that of `file`.
+    The files are `folder/<name>.json` (claims, config, provenance of the run), the figure, and the
+    pages of the folder, README.md and CLAIMS.md. `<name>` is that of `file`.
 
     Args:
         experiment: as `experiment.load` gives it; its `run` is not called.
@@ -154,7 +153,7 @@ def draw(
         figures = _draw(experiment, results, folder / name, formats)
         record = _record(experiment, results, checked)
         files.write(folder / f"{name}.json", json.dumps(record, indent=1, default=str) + "\n")
-        _list_claims(folder)
+        pages.write(folder, {_name(experiment): experiment.path})
     except InputError as error:
         raise InputError(f"{error}; {_how_to_go_on(experiment, file, folder)}") from error
     except (Exception, KeyboardInterrupt) as error:
@@ -166,15 +165,16 @@ def draw(
         title += "; smoke scale shows that it runs, not that its claims hold"
     if checked:
         with contextlib.suppress(OSError, SystemExit):
-            claims_.show(title, checked, Console(stderr=True))
+            pages.show(title, checked, Console(stderr=True))
     say(f"results: {file}", *(f"figure: {figure}" for figure in figures[:1]))
     return smoke or all(claim.holds for claim in checked)
 
 
 def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """What `draw` writes."""
-    suffixes = ("json", *formats)
-    return [*(folder / f"{name}.{suffix}" for suffix in suffixes), folder / "CLAIMS.md"]
+    """Return the files that `draw` writes."""
+    own = [folder / f"{name}.{suffix}" for suffix in ("json", *formats)]
+    gallery = folder / "README.md"  # that of a person is left alone
+    return [*own, folder / "CLAIMS.md", *([gallery] if pages.is_ours(gallery) else [])]
 
 
 def _check(experiment: Experiment, results: xr.Dataset) -> list[Claim]:
@@ -226,7 +226,7 @@ def _record(
         "claims": [claim.to_json() for claim in checked],
         "counts": {
             kind: {"hold": held, "of": number}
-            for kind, (held, number) in claims_.count(checked).items()
+            for kind, (held, number) in pages.count(checked).items()
         },
         "config": json.loads(attributes.get("config", "null")),
         "scale": attributes.get("scale", "unknown"),
@@ -234,13 +234,6 @@ def _record(
         "drawn at commit": _commit(experiment.path.parent),
         **{name: np.asarray(attributes[name]).tolist() for name in _KEPT if name in attributes},
     }
-
-
-def _list_claims(folder: Path) -> None:
-    """Write CLAIMS.md, and again if another run has finished meanwhile."""
-    page = ""
-    while page != (page := claims_.markdown(claims_.read(folder))):
-        files.write(folder / "CLAIMS.md", page)
 
 
 def _how_to_go_on(experiment: Experiment, file: Path, folder: Path) -> str:

@@ -13,12 +13,16 @@ from typing import Any
 import xarray as xr
 
 from toymodels.errors import InputError
-from toymodels.experiment import claims, files
+from toymodels.experiment import files, pages
 from toymodels.experiment.messages import say
 
 
 def check_ours(path: Path) -> None:
-    """A file of somebody else that has the name of one of ours is not written over."""
+    """Refuse to write over a file of another program that has the name of one of ours.
+
+    Raises:
+        ValueError: there is such a file.
+    """
     ours = True
     # What is missing or broken is nobody's loss, and what is locked will be replaced, not changed.
     with contextlib.suppress(OSError, ValueError):
@@ -29,9 +33,9 @@ def check_ours(path: Path) -> None:
                 with xr.open_dataset(path, engine="h5netcdf") as results:
                     ours = "config" in results.attrs
             case ".json":
-                ours = claims.is_record(json.loads(files.read(path)))
+                ours = pages.is_record(json.loads(files.read(path)))
             case ".md":
-                ours = files.read(path).startswith(claims.HEADING)
+                ours = pages.is_ours(path)
             case _:
                 pass
     if not ours:

@@ -1,0 +1,160 @@
+"""The pages of a folder of figures say which claims hold and which fail."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toymodels.errors import InputError
+from toymodels.experiment import pages
+from toymodels.experiment.claims import Claim, Kind
+from toymodels.experiment.pages import Record
+
+
+def claim(expected, measured, *, kind=None, **rest):
+    return Claim("Statement.", "source", expected, measured, kind=kind, **rest)
+
+
+def record(*claims, **rest):
+    return Record("figure", claims, **rest)
+
+
+def write(folder, *claims, name="figure", **rest):
+    contents = {"experiment": name, "claims": [claim.to_json() for claim in claims], **rest}
+    (folder / f"{name}.json").write_text(json.dumps(contents))
+
+
+def test_kinds_are_counted_apart():
+    group = [
+        claim(1, 1, kind=Kind.PAPER),
+        claim(1, 2, kind=Kind.PAPER),
+        claim(1, 1, kind=Kind.IDENTITY),
+        claim(1, 2),
+    ]
+    figures = {"figure": record(*group)}
+    assert pages.count(group) == {"paper": (1, 2), "identity": (1, 1), "unlabelled": (0, 1)}
+    assert pages.total(figures) == (
+        "2 of 4 claims hold: 1 of 2 numbers of papers, 1 of 1 identities, 0 of 1 unlabelled."
+    )
+    page = pages.all_claims(figures)
+    assert pages.total(figures) in page
+    assert page.count("| paper |") == 2
+
+
+def test_a_threshold_of_ours_is_said():
+    page = pages.all_claims({"figure": record(claim(1, 1, threshold="Ours, because so."))})
+    assert "source Threshold: Ours, because so." in page
+
+
+def test_the_page_marks_what_fails(tmp_path):
+    write(tmp_path, claim(1, 1), claim(1, 2))
+    page = pages.all_claims(pages.read(tmp_path))
+    assert "1 of 2 claims hold" in page
+    assert page.count("| pass |") == 1
+    assert page.count("| **FAIL** |") == 1
+
+
+def test_the_summary_counts_and_names_what_fails():
+    records = {"figure": record(claim(1, 1), claim(1, 2)), "sure": record(claim(1, 1))}
+    total, _, head, _, *rows = pages.summary(records, Path("figures")).splitlines()
+    assert total == "2 of 3 claims hold: 2 of 3 unlabelled."
+    assert head == "| figure | claims that hold | unlabelled | those that fail |"
+    assert len(rows) == 2
+    assert "(figures/README.md#figure)" in rows[0]
+    held = "[1 of 2](figures/CLAIMS.md#figure) | 1 of 2 |"
+    assert f"{held} Statement. Measured: 2, expected: 1." in rows[0]
+    assert "[1 of 1](figures/CLAIMS.md#sure) | 1 of 1 |  |" in rows[1]
+
+
+DOCSTRING = '''"""A title.
+
+Claim      Two lines
+           of a claim.
+Selection: the best.
+
+The end of the text is not shown.
+"""'''
+
+
+def test_the_gallery_shows_each_figure_with_its_claim_and_what_fails(tmp_path):
+    file = tmp_path / "figure.py"
+    file.write_text(DOCSTRING)
+    records = {
+        "figure": record(claim(1, 1), claim(1, 2), scale="default", seconds=61.4),
+        "figure_paper": record(claim(1, 1), scale="paper"),
+        "figure_steps=5": record(claim(1, 1), scale="default"),
+    }
+    page = pages.gallery(records, {"figure": file})
+    first, second, third = page.split("\n## ")[1:]
+    assert first == (
+        "figure\n\n![figure](figure.png)\n\n**A title.**\n\n*Claim.* Two lines of a claim.\n\n"
+        "*Selection.* the best.\n\n*Made by* `toymodels run figure` in 61 seconds.\n\n"
+        "[1 of 2 claims hold.](CLAIMS.md#figure) These fail:\n\n"
+        "* Statement. Measured: 2, expected: 1.\n"
+    )
+    assert "`toymodels run figure --paper`." in second
+    assert "None fails." in second
+    assert "`toymodels run figure` with `steps=5`." in third
+
+
+def test_both_pages_are_written_and_a_page_of_a_person_stays(tmp_path):
+    write(tmp_path, claim(1, 1), name="nobody's")
+    pages.write(tmp_path)
+    assert "1 of 1 claims hold" in (tmp_path / "README.md").read_text()
+    assert "1 of 1 claims hold" in (tmp_path / "CLAIMS.md").read_text()
+    (tmp_path / "README.md").write_text("# My figures\n")
+    pages.write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# My figures\n"
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    write(tmp_path, claim(1, 1))
+    for name, text in {"list": "[1, 2]", "number": "3", "other": '{"claims": 3}'}.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / ".hidden.json").write_text("half a file")
+    assert pages.read(tmp_path) == {"figure": record(claim(1, 1))}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff",
+        b'{"experiment": "x", "claims": [{"st',
+        b'{"experiment": "x", "claims": [{"statement": "x"}]}',
+        b'{"experiment": "x", "claims": 3}',
+    ],
+)
+def test_a_broken_file_is_named_and_left_out(tmp_path, text):
+    write(tmp_path, claim(1, 1))
+    (tmp_path / "broken.json").write_bytes(text)
+    with pytest.warns(UserWarning, match="broken.json is left out"):
+        assert pages.read(tmp_path) == {"figure": record(claim(1, 1))}
+
+
+@pytest.mark.parametrize("line", ["\n", "\r\n"])
+def test_the_rest_of_a_page_stays(tmp_path, line):
+    page = tmp_path / "page.md"
+    page.write_bytes(f"é{line}<!-- claims -->{line}old{line}<!-- /claims -->{line}end".encode())
+    pages.insert("new\n", page)
+    expected = f"é{line}<!-- claims -->{line}new{line}<!-- /claims -->{line}end"
+    assert page.read_bytes() == expected.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"no marks", "has no lines"),
+        (b"<!-- claims -->", "has no lines"),
+        (b"<!-- /claims -->\n<!-- claims -->\n", "has no lines"),
+        (b"\xe9<!-- claims -->\n<!-- /claims -->", "is not UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_page_that_cannot_take_the_table_stays(tmp_path, text, message):
+    page = tmp_path / "page.md"
+    if text is not None:
+        page.write_bytes(text)
+    with pytest.raises(InputError, match=message):
+        pages.insert("new\n", page)
+    assert text is None or page.read_bytes() == text

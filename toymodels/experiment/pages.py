@@ -1,0 +1,266 @@
+"""The pages of a folder of figures, made from the record that each figure has beside it.
+
+README.md    every figure with its picture, what it shows, and the claims that fail
+CLAIMS.md    every claim of every figure
+
+A third page is the table of `summary`, which `insert` puts into a page of the project.
+"""
+
+import dataclasses
+import itertools
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from toymodels.errors import InputError
+from toymodels.experiment import files, library
+from toymodels.experiment.claims import Claim, Kind
+
+HEADINGS = {"CLAIMS.md": "# Claims", "README.md": "# Figures and their claims"}
+_PLURALS = {
+    "paper": "numbers of papers",
+    "prediction": "own predictions",
+    "finding": "new findings",
+    "identity": "identities",
+    "unlabelled": "unlabelled",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What the file `NAME.json` beside a figure says of it.
+
+    Attributes:
+        experiment: the name of the experiment that the figure belongs to.
+        claims: the claims, checked when the figure was drawn.
+        scale: "default", "paper" or "smoke".
+        seconds: how long the run took; None if that is not known.
+    """
+
+    experiment: str
+    claims: Sequence[Claim]
+    scale: str = "unknown"
+    seconds: float | None = None
+
+
+def is_record(contents: Any) -> bool:
+    """Return whether the contents of a JSON file are the record of a figure."""
+    return isinstance(contents, dict) and {"experiment", "claims"} <= contents.keys()
+
+
+def read(folder: Path) -> dict[str, Record]:
+    """Return the records of all figures in `folder` by the names of their files.
+
+    Files of other programs are left alone. A warning names each record that is broken.
+    """
+    records: dict[str, Record] = {}
+    for path in sorted(folder.glob("[!.]*.json")):
+        try:
+            contents = json.loads(files.read(path))
+            if is_record(contents):
+                records[path.stem] = Record(
+                    experiment=contents["experiment"],
+                    claims=tuple(map(Claim.from_json, contents["claims"])),
+                    scale=contents.get("scale", "unknown"),
+                    seconds=contents.get("seconds"),
+                )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            warnings.warn(
+                f"{path} is left out because its claims cannot be read: {error}", stacklevel=2
+            )
+    return records
+
+
+def write(folder: Path, experiments: Mapping[str, Path] | None = None) -> None:
+    """Write both pages of a folder, and write them again if another run has ended meanwhile.
+
+    A README.md that another program or a person has written is left alone.
+
+    Args:
+        folder: the folder of the figures.
+        experiments: the files of some experiments by name; the others are looked up by name.
+    """
+    before: dict[str, str] = {}
+    while before != (pages := _pages(read(folder), experiments or {})):
+        for name, text in pages.items():
+            page = folder / name
+            if page.exists() and files.read(page) == text:
+                continue
+            if name != "README.md" or is_ours(page):
+                files.check_writable(page)
+                files.write(page, text)
+        before = pages
+
+
+def is_ours(page: Path) -> bool:
+    """Return whether a page is missing, or was written by `write`."""
+    return not page.exists() or files.read(page).startswith(HEADINGS[page.name] + "\n")
+
+
+def count(claims: Iterable[Claim]) -> dict[str, tuple[int, int]]:
+    """Return, for each kind that occurs, how many claims hold and how many there are."""
+    counts: dict[str, tuple[int, int]] = {}
+    claims = list(claims)
+    for kind in (*Kind, None):
+        of_kind = [claim for claim in claims if claim.kind is kind]
+        if of_kind:
+            name = kind.value if kind else "unlabelled"
+            counts[name] = (sum(claim.holds for claim in of_kind), len(of_kind))
+    return counts
+
+
+def total(records: Mapping[str, Record]) -> str:
+    """Return a sentence that counts the claims of all figures, in all and by kind."""
+    claims = list(itertools.chain(*(record.claims for record in records.values())))
+    parts = [f"{held} of {all_} {_PLURALS[kind]}" for kind, (held, all_) in count(claims).items()]
+    return f"{_held(claims)} claims hold: {', '.join(parts) or 'there are none'}."
+
+
+def show(title: str, claims: Sequence[Claim], console: Console) -> None:
+    """Print a table of claims."""
+    table = Table(title=escape(title), title_justify="left")
+    for column in ("", "kind", "claim", "expected", "measured"):
+        table.add_column(column, overflow="fold")
+    for claim in claims:
+        mark = "[green]pass[/]" if claim.holds else "[red]FAIL[/]"
+        statement = escape(claim.statement)
+        if claim.note and not claim.holds:
+            statement += f"\n[dim]{escape(claim.note)}[/]"
+        table.add_row(mark, _kind(claim), statement, claim.range, f"{claim.measured:.5g}")
+    console.print(table)
+
+
+def all_claims(records: Mapping[str, Record]) -> str:
+    """Return the page CLAIMS.md: a table of the claims of each figure."""
+    lines = [
+        HEADINGS["CLAIMS.md"],
+        "",
+        f"`toymodels` writes this page and checks every claim whenever a figure is drawn. "
+        f"{total(records)}",
+    ]
+    for name, record in records.items():
+        lines += ["", f"## {name}", "", "| | kind | claim | expected | measured | source |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for claim in record.claims:
+            mark = "pass" if claim.holds else "**FAIL**"
+            note = f" *{claim.note}*" if claim.note and not claim.holds else ""
+            threshold = f" Threshold: {claim.threshold}" if claim.threshold else ""
+            cells = [
+                mark,
+                _kind(claim),
+                _escaped(claim.statement + note),
+                claim.range,
+                f"{claim.measured:.5g}",
+                _escaped(claim.source + threshold),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def gallery(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> str:
+    """Return the page README.md: each figure with what it shows and how it was made.
+
+    Args:
+        records: the records by the names of the figures.
+        experiments: the files of the experiments by name; their docstrings say what is shown.
+    """
+    lines = [
+        HEADINGS["README.md"],
+        "",
+        "`toymodels` writes this page whenever a figure is drawn. "
+        f"{total(records)} [CLAIMS.md](CLAIMS.md) has every claim.",
+    ]
+    for name, record in records.items():
+        lines += ["", f"## {name}", "", f"![{name}]({name}.png)"]
+        if path := experiments.get(record.experiment):
+            lines += ["", f"**{library.title(path)}**"]
+            for heading in ("Claim", "Reproduces", "Selection"):
+                if text := library.section(path, heading):
+                    lines += ["", f"*{heading}.* {text}"]
+        lines += ["", f"*Made by* {_command(name, record)}."]
+        failed = [claim for claim in record.claims if not claim.holds]
+        end = "These fail:" if failed else "None fails."
+        lines += ["", f"[{_held(record.claims)} claims hold.](CLAIMS.md#{name}) {end}", ""]
+        lines += [f"* {_failure(claim)}" for claim in failed]
+    return "\n".join([*lines, ""]).replace("\n\n\n", "\n\n")
+
+
+def summary(records: Mapping[str, Record], folder: Path) -> str:
+    """Return a table with one row for each figure: its claims that hold, by kind, and that fail.
+
+    Args:
+        records: the records by the names of the figures.
+        folder: the folder of the figures as seen from the page that the table is for.
+    """
+    kinds = list(count(itertools.chain(*(record.claims for record in records.values()))))
+    heads = ["figure", "claims that hold", *(_PLURALS[kind] for kind in kinds), "those that fail"]
+    lines = [total(records), "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, record in records.items():
+        counts = count(record.claims)
+        failed = [_escaped(_failure(claim)) for claim in record.claims if not claim.holds]
+        cells = [
+            f"[{name}]({folder.as_posix()}/README.md#{name})",
+            f"[{_held(record.claims)}]({folder.as_posix()}/CLAIMS.md#{name})",
+            *("{} of {}".format(*counts[kind]) if kind in counts else "" for kind in kinds),
+            "<br>".join(failed),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def insert(table: str, page: Path) -> None:
+    """Put a table between the marks `<!-- claims -->` and `<!-- /claims -->` of a page.
+
+    Raises:
+        ValueError: the page is missing, not UTF-8, or without the marks.
+    """
+    text = files.read(page)
+    start, end = "<!-- claims -->", "<!-- /claims -->"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise InputError(f"{page} has no lines {start} and then {end}: add them")
+    line = "\r\n" if "\r\n" in text else "\n"
+    files.write(page, before + start + line + table.replace("\n", line) + end + after)
+
+
+def _pages(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> dict[str, str]:
+    names = {record.experiment for record in records.values()}
+    found = {name: path for name in names if (path := library.look_up(name))}
+    return {
+        "README.md": gallery(records, found | dict(experiments)),
+        "CLAIMS.md": all_claims(records),
+    }
+
+
+def _command(name: str, record: Record) -> str:
+    """Say which command made a figure, which fields it changed, and how long it took."""
+    scale = [f"--{record.scale}"] if record.scale in ("smoke", "paper") else []
+    command = " ".join(["toymodels", "run", record.experiment, *scale])
+    start = "_".join([record.experiment, *([record.scale] if scale else [])])
+    changed = name.removeprefix(start).strip("_")
+    fields = f" with `{changed}`" if changed else ""
+    seconds = "" if record.seconds is None else f" in {record.seconds:.0f} seconds"
+    return f"`{command}`{fields}{seconds}"
+
+
+def _failure(claim: Claim) -> str:
+    return f"{claim.statement} Measured: {claim.measured:.4g}, expected: {claim.range}."
+
+
+def _held(claims: Sequence[Claim]) -> str:
+    return f"{sum(claim.holds for claim in claims)} of {len(claims)}"
+
+
+def _kind(claim: Claim) -> str:
+    return claim.kind.value if claim.kind else "unlabelled"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
