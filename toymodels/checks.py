@@ -1,7 +1,7 @@
-"""Checks of numbers at the place where they are used: concrete ones are checked at once.
+"""Checks of numbers at the place where they are used, with a remedy in each message.
 
-A traced number has no value yet. Whoever traces with many values in mind, as a sweep does,
-collects the checks of traced numbers with `postponed` and makes them when it has the values.
+A number that is known is checked at once. A traced number has no value yet: a sweep collects the
+checks of such numbers with `postponed`, and makes them for all its points before it runs.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from toymodels.errors import InputError
 
 
 class Postponed(NamedTuple):
-    """A check of values that were traced: `check(*values)`, once they are known."""
+    """A check of traced values, `check(*values)`, to be made when the values are known."""
 
     check: Callable[..., None]
     values: tuple[Any, ...]
@@ -30,7 +30,7 @@ _postponed: contextvars.ContextVar[list[Postponed] | None] = contextvars.Context
 
 @contextlib.contextmanager
 def postponed() -> Generator[list[Postponed]]:
-    """Collect the checks of traced values that are met inside."""
+    """Collect the checks of traced values that are reached inside the `with` block."""
     collected: list[Postponed] = []
     token = _postponed.set(collected)
     try:
@@ -40,12 +40,12 @@ def postponed() -> Generator[list[Postponed]]:
 
 
 def when_known(check: Callable[..., None], *values: Any) -> None:
-    """Call `check(*values)`, now or, if one of them is traced, when a sweep knows the values.
+    """Call `check(*values)` now, or, if a value is traced, when a sweep knows the values.
 
     Args:
-        check: raises `InputError` for what it refuses. It is called with arrays of the same
-            shapes for every point of a sweep.
-        *values: numbers or arrays. Traced ones pass outside a sweep.
+        check: a function that raises `InputError` for values that it refuses. A sweep calls it
+            once for every point, with arrays of the traced shapes.
+        *values: numbers or arrays. Outside a sweep, traced values are not checked.
     """
     if not any(isinstance(value, Tracer) for value in values):
         check(*values)
@@ -65,12 +65,12 @@ def interval(
     """Raise `InputError` unless every element of `value` lies between `low` and `high`.
 
     Args:
-        name: what the value is, as the user knows it.
+        name: the name of the value, as the user knows it.
         value: a number or an array; see `when_known`. NaN and infinity never pass.
-        low: least allowed value, itself allowed unless `open_low`.
-        high: greatest allowed value.
+        low: the smallest allowed value.
+        high: the largest allowed value.
         open_low: whether `low` itself is refused.
-        remedy: what to do instead.
+        remedy: what the user can do instead.
     """
 
     def check(value: Any) -> None:
@@ -101,9 +101,9 @@ def same_size(what: str, **sizes: int) -> None:
     """Raise `InputError` unless all sizes are equal.
 
     Args:
-        what: is counted, such as "dimensions".
-        sizes: how many of them each array has, by the name of the argument.
+        what: what is counted, such as "dimensions".
+        sizes: the number that each argument has, by the name of the argument.
     """
     if len(set(sizes.values())) > 1:
         found = " and ".join(f"{name} has {size}" for name, size in sizes.items())
-        raise InputError(f"{found} {what}: give arrays of the same {what}")
+        raise InputError(f"{found} {what}: give arrays with equal numbers of {what}")

@@ -1,5 +1,5 @@
-"""What to raise when a value from the user cannot be used."""
+"""The error that is raised when a value from the user cannot be used."""
 
 
 class InputError(ValueError):
-    """The message names the value and the remedy, in one line."""
+    """An error whose message names the wrong value and the remedy in one line."""

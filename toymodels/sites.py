@@ -20,17 +20,17 @@ Patch: TypeAlias = Callable[[Any], Any]
 
 
 class Site(nn.Module):
-    """A named point in a model where an activation can be read and replaced."""
+    """A named place in a model where an activation can be read and replaced."""
 
     @nn.compact
     def __call__(self, value: PyTree) -> PyTree:
-        """The value, as it is: an array, or a pytree of arrays."""
+        """Return the value unchanged: an array, or a pytree of arrays."""
         return value
 
 
 @contextlib.contextmanager
 def explained(model: nn.Module, params: PyTree, example: PyTree) -> Generator[None]:
-    """Errors of Flax in `model.apply({"params": params}, example)` as one line with the remedy."""
+    """Turn an error of Flax in `model.apply({"params": params}, example)` into one plain line."""
     try:
         yield
     except errors.FlaxError as error:
@@ -43,12 +43,12 @@ def explained(model: nn.Module, params: PyTree, example: PyTree) -> Generator[No
 def _reason(
     error: errors.FlaxError, model: nn.Module, params: PyTree, example: PyTree
 ) -> str | None:
-    """Why the model cannot be applied, as a user can mend it; None if that is not known."""
+    """Return why the model cannot be applied, with the remedy, or None if that is not known."""
     if isinstance(error, errors.InvalidRngError):
         return (
-            "the model draws random numbers, as dropout does: switch that off "
-            "(deterministic=True), for a model is a function of parameters and ONE example; or "
-            "hand `fit` examples that hold a key each"
+            "the model draws random numbers, as dropout does, but a model must be a function of "
+            "parameters and ONE example: switch that off (deterministic=True), or give `fit` "
+            "examples that each hold a key"
         )
     try:
         expected = jax.eval_shape(model.init, jax.random.key(0), example)
@@ -60,8 +60,8 @@ def _reason(
     if state := sorted(expected.keys() - {"params"}):
         return (
             f"the model keeps state beside its parameters ({', '.join(state)}), as batch "
-            "normalisation does: take that out, for a model is a function of parameters and ONE "
-            "example"
+            "normalisation does, but a model must be a function of parameters and ONE example: "
+            "take the state out"
         )
     own, needed = (_shapes(tree) for tree in (params, expected.get("params", {})))
     if own.keys() != needed.keys():
@@ -93,24 +93,24 @@ def _shapes(params: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _shape(example: PyTree) -> Any:
-    """The shape of an array, or a pytree of shapes."""
+    """Return the shape of an array, or a pytree of shapes."""
     return jax.tree.map(jnp.shape, example)
 
 
 def activations(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, Any]:
-    """The value at every site for one example.
+    """Return the value at every site of a model for ONE example.
 
     Args:
-        model: any Linen module of one example with `Site`s.
-        params: its parameters, as in `Trained.params`.
-        features: ONE example; `vmap` over a batch.
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model, as in `Trained.params`.
+        features: ONE example; use `jax.vmap` for a batch.
 
     Returns:
-        Site name to value; a site inside a submodule is named `submodule/site`. Of a site that
-        is called twice, the last value.
+        A dictionary from the names of the sites to their values. A site inside a submodule has
+        the name `submodule/site`. If a site is called twice, its last value is returned.
 
     Raises:
-        ValueError: a site inside `nn.vmap` or `nn.scan` that does not hand its value out.
+        ValueError: a site is inside an `nn.vmap` or `nn.scan` that does not hand its value out.
     """
     values, called = _sites(model, params, features)
     if missing := sorted(called - values.keys()):
@@ -122,7 +122,7 @@ def activations(model: nn.Module, params: PyTree, features: PyTree) -> dict[str,
 
 
 def _sites(model: nn.Module, params: PyTree, example: PyTree) -> tuple[dict[str, Any], set[str]]:
-    """Values of the sites, and the names of all sites that were called."""
+    """Return the values of the sites, and the names of all sites that were called."""
     called: set[str] = set()
 
     def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -140,7 +140,7 @@ def _sites(model: nn.Module, params: PyTree, example: PyTree) -> tuple[dict[str,
 
 
 def _values(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """Name and last value of each site in what Flax captured: a tuple of calls."""
+    """Yield the name and the last value of each site; Flax captures one value for each call."""
     for name, branch in tree.items():
         if name == "__call__":
             yield "/".join(path), branch[-1]
@@ -151,20 +151,20 @@ def _values(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[st
 def intervene(
     model: nn.Module, params: PyTree, features: PyTree, patches: Mapping[str, Patch]
 ) -> Any:
-    """The output for one example with the values at some sites replaced.
+    """Return the output for ONE example after the values at some sites are replaced.
 
-    Patching a site with its own value changes no bit of the output. A patch may itself call
-    a model, on another input, say: what it computes is not patched.
+    Replacing a value by itself changes no bit of the output. A patch may itself call a model, for
+    example on another input; what that call computes is not patched.
 
     Args:
-        model: any Linen module of one example with `Site`s.
-        params: its parameters.
-        features: ONE example; `vmap` over a batch.
-        patches: site name to a function from the site's value to the one put in its place, of
-            the same shape, or a pytree of the same shapes.
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        features: ONE example; use `jax.vmap` for a batch.
+        patches: a dictionary from the names of sites to functions. Each function takes the value
+            at its site and returns the new value, which must have the shape of the old one.
 
     Raises:
-        ValueError: a site that the model does not have.
+        ValueError: the model has no such site, or a patch returns another shape.
     """
     for name, patch in patches.items():
         if not callable(patch):  # pyright: ignore[reportUnnecessaryComparison]

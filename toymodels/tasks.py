@@ -1,8 +1,8 @@
-"""What a model is asked to do: features, a target of them, and how much each output matters.
+"""A task: a distribution of features, a target, and how much each output matters.
 
 Everywhere in this package a loss is SUMMED over outputs and averaged over examples, as in
-the paper's equations. The paper's notebook also averages over the $n$ outputs: divide by
-$n$ to compare.
+the paper's equations. The paper's notebook also averages over the $n$ outputs; divide by
+$n$ to compare with it.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,21 @@ from toymodels.features.base import Features
 
 
 def identity(features: PyTree) -> PyTree:
-    """The target of an autoencoder: the features themselves."""
+    """Return the features themselves, the target of a reconstruction."""
     return features
 
 
 @struct.dataclass
 class Task:
-    r"""Predict `target(x)` for $x$ drawn from `features`.
+    r"""The task to predict `target(x)` for examples $x$ drawn from `features`.
 
     Attributes:
-        features: the distribution of $x$: vectors, or examples of any shape, as sequences
-            (length x features), or pytrees, as inputs with labels.
-        target: of ONE example, an array of the shape of the model's output; static. The identity
-            asks for a reconstruction.
-        importance: $I_i \ge 0$, one number, or one per output; for a sequence of outputs one
-            for each place on the last axis is enough.
+        features: the distribution of $x$. An example is a vector, an array of any other shape,
+            such as a sequence (length x features), or a pytree, such as an input with its label.
+        target: a function of ONE example that returns an array of the shape of the model's
+            output; it cannot be swept. The identity asks for a reconstruction.
+        importance: the weights $I_i \ge 0$ of the outputs: one number, or one for each output. For
+            a sequence of outputs, one for each place on the last axis is enough.
     """
 
     features: Features
@@ -42,10 +42,11 @@ class Task:
     importance: Float[Array | np.ndarray, "*cells"] | float = 1.0
 
     def loss(self, features: PyTree, outputs: Float[Array, "*outputs"]) -> Float[Array, ""]:
-        r"""Squared error of one example, $\sum_i I_i (t_i - y_i)^2$ with $t$ the target.
+        r"""Return the squared error of ONE example, $\sum_i I_i (t_i - y_i)^2$.
 
-        Summed over outputs, of all positions of a sequence. For another loss subclass `Task` with
-        a `loss` of the same arguments: `train` uses no other.
+        Here $t$ is the target and $y$ are the outputs. The sum is over all outputs, and over all
+        positions of a sequence. To train with another loss, subclass `Task` and give it a `loss`
+        with these arguments.
         """
         checks.interval("importance", self.importance, low=0, remedy="give weights of 0 or more")
         if not callable(self.target):  # pyright: ignore[reportUnnecessaryComparison]
@@ -79,11 +80,12 @@ class Task:
 def geometric_importance(
     num_features: int, ratio: Float[Array, ""] | float
 ) -> Float[Array, " features"]:
-    r"""Importances $I_i = r^i$ for $i = 0, \dots, n-1$: the first is 1.
+    r"""Return the importances $I_i = r^i$ for $i = 0, \dots, n-1$, the first of which is 1.
 
     Args:
-        num_features: $n$.
-        ratio: $r \ge 0$. For two features, the relative importance of the second.
+        num_features: the number $n$ of features.
+        ratio: the ratio $r \ge 0$ of neighbours. With two features, it is the relative importance
+            of the second.
     """
     checks.count("num_features", num_features)
     checks.interval("importance ratio", ratio, low=0, remedy="give a ratio of 0 or more")

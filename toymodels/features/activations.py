@@ -1,4 +1,4 @@
-"""What a model computes inside, as a distribution to train another model on."""
+"""The activations inside a model, as a distribution that another model is trained on."""
 
 import math
 from typing import Any
@@ -16,17 +16,18 @@ from toymodels.features import base
 
 @struct.dataclass
 class Activations:
-    """The value at a site of a model, for examples drawn from its features.
+    """The distribution of the value at a site of a model, for examples drawn from its features.
 
-    A sparse autoencoder trained on it decomposes what the model represents. To see features
-    and activations side by side, draw from `features` and ask `toymodels.activations`.
+    A sparse autoencoder that is trained on it decomposes what the model represents. To see
+    features and activations side by side, draw from `features` and call `toymodels.activations`.
 
     Attributes:
         model: any Linen module of ONE example with `Site`s.
-        params: its parameters. They may be traced: a cell can train the model first.
+        params: the parameters of the model. They may be traced: a cell can train the model first.
         features: the distribution of the model's inputs.
-        site: where to look, "hidden" for all models of this package. Where it holds more than
-            one vector, as a model of sequences does, each sample is one of them, each as likely.
+        site: the name of the site, which is "hidden" for all models of this package. If it holds
+            more than one vector, as in a model of sequences, each sample is one of them, drawn
+            uniformly.
     """
 
     model: nn.Module = struct.field(pytree_node=False)
@@ -36,7 +37,7 @@ class Activations:
 
     @property
     def num_features(self) -> int:
-        """Length of the site's vectors."""
+        """The length of the vectors at the site."""
         return self._shape()[-1]
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch hidden"]:
@@ -57,7 +58,7 @@ class Activations:
         return jax.vmap(value)(self.features.sample(key, batch))
 
     def _shape(self) -> tuple[int, ...]:
-        """The shape of the site's value, after checks."""
+        """Return the shape of the value at the site, after checks."""
 
         def values() -> dict[str, Any]:
             examples = self.features.sample(jax.random.key(0), 1)

@@ -1,4 +1,4 @@
-"""What every distribution over features is, and what they are made of.
+"""The interface of every distribution of features, and the pieces that they share.
 
 A new distribution is a `flax.struct.dataclass` with `num_features` and `sample`; nothing
 else needs to know of it. Its numbers may be swept, its static fields may not.
@@ -18,11 +18,11 @@ from toymodels.errors import InputError
 
 @runtime_checkable
 class Features(Protocol):
-    """A distribution over vectors of features."""
+    """A distribution of vectors of features."""
 
     @property
     def num_features(self) -> int:
-        """How many features a sample has."""
+        """The number of features of a sample."""
         ...
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
@@ -30,11 +30,11 @@ class Features(Protocol):
         ...
 
 
-LEAST_DENSITY = 1e-7
-r"""Least probability $p$ that 32 random bits tell apart.
+MIN_DENSITY = 1e-7
+r"""The smallest density $p$ that 32 random bits represent well.
 
-A number from one random word is below $p$ with probability $\lceil p\,2^{32}\rceil / 2^{32}$:
-here at most 0.23 % too often, and more so below.
+A uniform number from one random word is below $p$ with probability
+$\lceil p\,2^{32}\rceil / 2^{32}$. At this density that is at most 0.23 % too large.
 """
 
 
@@ -44,16 +44,16 @@ def density(
     each: str = "feature",
     *,
     values: Any = 1,
-    least: float = LEAST_DENSITY,
+    minimum: float = MIN_DENSITY,
 ) -> Float[Array, "count 1"]:
-    """One density for each of `count` features, or of what `each` names, after checks.
+    """Return one density for each of `count` features, after checks.
 
     Args:
-        density: one number, or one for each.
-        count: how many.
-        each: what has the density.
-        values: among how many, as likely, a random word that says "present" chooses.
-        least: least probability that the random numbers tell apart.
+        density: one number, or one number for each feature.
+        count: the number of features.
+        each: what has the density, such as "feature" or "set".
+        values: the number of equally likely values that a present feature takes.
+        minimum: the smallest probability that the random numbers represent well.
     """
     checks.count(f"num_{each}s", count)
     checks.interval(
@@ -67,12 +67,12 @@ def density(
     shape = np.shape(density)
     if shape not in ((), (count,)):
         raise InputError(f"density has shape {shape}: give one number or {count}, one per {each}")
-    # In NumPy where the numbers are there: traced, they would pass.
+    # Known numbers stay in NumPy: as traced numbers they would pass the check.
     plain = density if isinstance(density, Tracer) else np.asarray(density, np.float64)
     checks.interval(
         f"density of a {each}" + (" over its number of values" if np.any(values != 1) else ""),
         plain / values,
-        low=least * (1 - 2e-7),  # roundings of 32 bits
+        low=minimum * (1 - 2e-7),  # roundings of 32 bits
         high=1,
         remedy="random numbers are too coarse for less; for the limit of one active feature "
         "there is toymodels.theory.expected_loss_one_active",
@@ -82,17 +82,17 @@ def density(
 
 
 def words(key: Key[Array, ""], batch: int, num_features: int) -> UInt32[Array, "features batch"]:
-    """One random word for each feature of each example.
+    """Return one random word for each feature of each example.
 
-    Features-major, here and until the end of every `sample`: processors vectorise along the
-    innermost axis, so it should be the long one.
+    Examples are along the last axis, here and until the end of every `sample`, because processors
+    vectorise along the last axis and it should be the long one.
     """
     checks.count("batch", batch)
     return jax.random.bits(key, (num_features, batch), jnp.uint32)
 
 
 def uniform(key: Key[Array, ""], batch: int, num_features: int) -> Float[Array, "features batch"]:
-    """Uniform on [0, 1), from all 32 bits of a word, so that small values are fine."""
+    """Return uniform numbers on [0, 1) made of 32 bits, so that small values are precise."""
     dtype = jnp.result_type(float)
     uniform = words(key, batch, num_features).astype(dtype) * 2.0**-32
     return jnp.minimum(uniform, 1 - jnp.finfo(dtype).epsneg)  # the last words round to 1

@@ -1,4 +1,4 @@
-"""Features of two dimensions that do not come apart: angles."""
+"""Features that need two dimensions, such as angles."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,15 +10,17 @@ from toymodels.features import base
 
 @struct.dataclass
 class Circles:
-    r"""Points on circles, such as days of the week: two numbers that mean nothing alone.
+    r"""Independent points on circles, such as the day of the week: pairs of coordinates.
 
     With probability $p_c$ circle $c$ is present, at $(\cos\theta, \sin\theta)$ with $\theta$
-    uniform; else it is $(0, 0)$. Circles are independent. So a coordinate has $E x_i = 0$ and
-    $E x_i^2 = p_c / 2$, and the two of a circle are uncorrelated yet dependent.
+    uniform; otherwise it is $(0, 0)$. So a coordinate has $E x_i = 0$ and $E x_i^2 = p_c / 2$, and
+    the two coordinates of a circle are uncorrelated but dependent.
 
     Attributes:
-        num_circles: at least 1. Circle $c$ has the coordinates $2c$ and $2c + 1$.
-        density: $p_c$, in $[10^{-7}, 1]$; one number, or one per circle.
+        num_circles: the number of circles, at least 1. Circle $c$ has the coordinates $2c$ and
+            $2c + 1$.
+        density: the probability $p_c$ that a circle is present, in $[10^{-7}, 1]$; one number, or
+            one for each circle.
 
     References:
         Engels et al. (2024), "Not All Language Model Features Are Linear".
@@ -29,7 +31,7 @@ class Circles:
 
     @property
     def num_features(self) -> int:
-        """Two coordinates a circle."""
+        """The number of coordinates, two for each circle."""
         return 2 * self.num_circles
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:

@@ -15,23 +15,24 @@ from toymodels.errors import InputError
 
 @struct.dataclass
 class FiniteData:
-    """A fixed data set: each sample is one of its examples, all as likely, with replacement.
+    """A fixed data set, from which samples are drawn with replacement.
 
-    For training on the whole set at every step, no draw is needed: hand
-    `sample=lambda key, batch: examples` to `fit`, with their number as `batch`.
+    To train on the whole set at every update, no draw is needed: give `fit` the function
+    `sample=lambda key, batch: examples`, and their number as `batch`.
 
     Attributes:
-        examples: an array with the examples along its first axis, at least one: features in
-            rows, or examples of any shape. Or a pytree of such arrays, as for inputs with labels.
-            Whole numbers and bools of an array that stands alone become floats, as models
-            compute with them; in a pytree they stay as they are, for they may be labels.
+        examples: an array with the examples along its first axis, at least one. An example is a
+            row of features or has any other shape. A pytree of such arrays holds, say, inputs
+            with labels. Whole numbers and truth values of a single array become floats, because
+            models compute with them; in a pytree they stay as they are, because they may be
+            labels.
     """
 
     examples: PyTree
 
     @property
     def num_features(self) -> int:
-        """Columns of `examples`."""
+        """The number of columns of `examples`."""
         if not isinstance(self.examples, np.ndarray | jax.Array):
             raise InputError("these examples are a pytree: they have no number of features")
         return self.examples.shape[-1]
@@ -40,8 +41,8 @@ class FiniteData:
         """Draw `batch` independent examples with one use of `key`.
 
         Raises:
-            ValueError: no examples, other numbers of them in different arrays, or examples that
-                are not finite.
+            ValueError: there are no examples, the arrays hold different numbers of them, or an
+                example is not finite.
         """
         checks.count("batch", batch)
         leaves = jax.tree.leaves(self.examples)

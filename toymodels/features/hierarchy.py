@@ -1,4 +1,4 @@
-"""Features in trees: a child is present only if its parent is."""
+"""Features in trees, in which a child is present only if its parent is."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,24 +13,24 @@ from toymodels.features import base
 
 @struct.dataclass
 class Hierarchy:
-    r"""Features in trees: "animal", and only where there is one, "mammal", "dog".
+    r"""Features in trees: "dog" is present only if "mammal" is, and "mammal" only if "animal" is.
 
-    Feature $i$ is present with probability $p_i$ if its parent is, else absent; a root has no
-    parent. So its density is the product of the $p$ from its root down to it. Values of present
-    features are independent and uniform on (`smallest`, 1].
+    Feature $i$ is present with probability $p_i$ if its parent is present, and otherwise absent; a
+    root has no parent. So its density is the product of the $p$ from its root down to it. The
+    values of present features are independent and uniform on (`smallest`, 1].
 
     One random word makes presence and value: feature $i$ takes the stretch $[s_i, s_i + p_i)$ of
     $u \sim U[0, 1)$ and the place of $u$ in it gives the value. All $s_i = 0$ with a word each,
     or, where `exclusive`, siblings share a word and lie side by side.
 
     Attributes:
-        parents: index of each feature's parent, -1 for a root; a parent stands before its
-            children. `(-1, 0, 0)` is one parent of two. See `balanced_tree`.
-        density: $p_i$, the probability that a feature is present GIVEN its parent, in
-            $[10^{-7}, 1]$; one number, or one per feature.
-        exclusive: whether at most one child of a parent is present. The $p_i$ of siblings
+        parents: the index of each feature's parent, or -1 for a root. A parent stands before its
+            children: `(-1, 0, 0)` is a root with two children. See `balanced_tree`.
+        density: the probability $p_i$ that a feature is present GIVEN that its parent is, in
+            $[10^{-7}, 1]$; one number, or one for each feature.
+        exclusive: whether at most one child of a parent is present. The $p_i$ of siblings must
             then add up to at most 1. Roots are independent in any case.
-        smallest: in $[0, 1]$. With 1 every present feature is exactly 1.
+        smallest: the lower end of the values, in $[0, 1]$. With 1 every present feature is 1.
 
     References:
         Chanin et al. (2024), "A is for Absorption: Studying Feature Splitting and Absorption in
@@ -44,7 +44,7 @@ class Hierarchy:
 
     @property
     def num_features(self) -> int:
-        """All features of all trees."""
+        """The number of features of all trees."""
         return len(self.parents)
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
@@ -57,28 +57,29 @@ class Hierarchy:
 
         word, start = np.arange(self.num_features), jnp.zeros_like(density)
         if self.exclusive:
-            # Before a feature lie its elder siblings, in the word of the first of them.
+            # Exclusive siblings share the word of the first of them. Each takes a stretch of it,
+            # which begins after the stretches of its elder siblings.
             siblings = (parents[:, None] == parents[None, :]) & ~root[:, None]
             word = np.where(root, word, siblings.argmax(axis=1))
             elder = np.tril(siblings, -1)
             start = elder.astype(density.dtype) @ density
             if isinstance(self.density, Tracer):
                 _check_siblings(density[:, 0], elder.astype(density.dtype))
-            else:  # in NumPy, for traced numbers would pass
+            else:  # known numbers stay in NumPy: as traced numbers they would pass
                 _check_siblings(np.broadcast_to(self.density, len(parents)), elder)
         place = (base.uniform(key, batch, self.num_features)[word] - start) / density
         present = (place >= 0) & (place < 1)
-        for _ in range(depth):  # each turn settles one level more
+        for _ in range(depth):  # each pass settles one more level of the trees
             present = present & (root[:, None] | present[parents])
         return jnp.where(present, 1 - (1 - self.smallest) * place, 0.0).T
 
 
 def _check_siblings(density: Array | np.ndarray, elder: np.ndarray) -> None:
-    """Whether the stretches of exclusive siblings fit on one word, and are told apart there.
+    """Check that the stretches of exclusive siblings fit on one word and are wide enough.
 
     Args:
-        density: of each feature.
-        elder: whether the second is an elder sibling of the first.
+        density: the density of each feature given its parent.
+        elder: whether the feature of the column is an elder sibling of the feature of the row.
     """
     start = elder @ density
     checks.interval(
@@ -97,15 +98,16 @@ def _check_siblings(density: Array | np.ndarray, elder: np.ndarray) -> None:
 
 
 def balanced_tree(num_roots: int, *, branching: int, depth: int) -> tuple[int, ...]:
-    """The parents of trees in which every feature but the last ones has `branching` children.
+    """Return the parents of trees in which every feature above the last level has children.
 
     Args:
-        num_roots: number of trees.
-        branching: children of a feature.
-        depth: levels below the roots. With 0 there are only roots.
+        num_roots: the number of trees.
+        branching: the number of children of each such feature.
+        depth: the number of levels below the roots. With 0 there are only roots.
 
     Returns:
-        For `Hierarchy`: level by level, so the roots come first.
+        The index of each feature's parent, as `Hierarchy` takes it, level by level: the roots
+        come first.
     """
     checks.count("num_roots", num_roots)
     checks.count("branching", branching)
@@ -120,7 +122,7 @@ def balanced_tree(num_roots: int, *, branching: int, depth: int) -> tuple[int, .
 
 
 def _depth(parents: tuple[int, ...]) -> int:
-    """Levels below the roots, after a check of the order."""
+    """Return the number of levels below the roots, after a check of the order."""
     depths: list[int] = []
     for feature, parent in enumerate(parents):
         if not -1 <= parent < feature:

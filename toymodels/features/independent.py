@@ -14,15 +14,15 @@ from toymodels.features import base
 class SparseUniform:
     r"""Independent features, each zero with probability $1-p_i$, else uniform on $(0, 1]$.
 
-    One random word makes mask and value: with $u \sim U[0, 1)$, $x_i = \max(0, 1 - u/p_i)$
-    is positive exactly if $u < p_i$ and then uniform. So $E x_i = p_i/2$, $E x_i^2 = p_i/3$. Of 32
-    random bits, $u$ is below $p_i$ with probability $\lceil p_i 2^{32}\rceil / 2^{32}$: at most
-    0.23 % too often.
+    One random word decides whether the feature is zero and its value: with $u \sim U[0, 1)$,
+    $x_i = \max(0, 1 - u/p_i)$ is positive exactly if $u < p_i$, and then it is uniform. So
+    $E x_i = p_i/2$ and $E x_i^2 = p_i/3$. Since $u$ has 32 random bits, a feature is not zero with
+    probability $\lceil p_i 2^{32}\rceil / 2^{32}$, which is at most 0.23 % too large.
 
     Attributes:
-        num_features: $n$, at least 1.
-        density: $p = 1 - S$, the probability that a feature is not zero, in
-            $[10^{-7}, 1]$; one number, or one per feature.
+        num_features: the number $n$ of features, at least 1.
+        density: the probability $p = 1 - S$ that a feature is not zero, in $[10^{-7}, 1]$; one
+            number, or one for each feature.
 
     References:
         Elhage et al. (2022), "Toy Models of Superposition", section 2.
@@ -41,12 +41,13 @@ class SparseUniform:
 class SignedSparseUniform:
     r"""Independent features, each zero with probability $1-p_i$, else uniform on $[-1, 1]$.
 
-    With $v \sim U[-1, 1)$, $|x_i| = \max(0, 1 - |v|/p_i)$ is positive exactly if $|v| < p_i$ and
-    then uniform; $x_i$ has the sign of $v$. So $E x_i = 0$, $E x_i^2 = p_i/3$.
+    With $v \sim U[-1, 1)$, $|x_i| = \max(0, 1 - |v|/p_i)$ is positive exactly if $|v| < p_i$, and
+    then it is uniform; $x_i$ has the sign of $v$. So $E x_i = 0$ and $E x_i^2 = p_i/3$.
 
     Attributes:
-        num_features: $n$, at least 1.
-        density: $p$, in $[10^{-7}, 1]$; one number, or one per feature.
+        num_features: the number $n$ of features, at least 1.
+        density: the probability $p$ that a feature is not zero, in $[10^{-7}, 1]$; one number, or
+            one for each feature.
 
     References:
         Elhage et al. (2022), section "Computation in Superposition".
@@ -69,8 +70,9 @@ class Binary:
     r"""Independent features, each 1 with probability $p_i$, else 0.
 
     Attributes:
-        num_features: $n$, at least 1.
-        density: $p$, in $[10^{-7}, 1]$; one number, or one per feature.
+        num_features: the number $n$ of features, at least 1.
+        density: the probability $p$ that a feature is 1, in $[10^{-7}, 1]$; one number, or one for
+            each feature.
     """
 
     num_features: int = struct.field(pytree_node=False)
@@ -86,12 +88,12 @@ class Binary:
 def zipf_density(
     num_features: int, *, largest: Float[Array, ""] | float, exponent: Float[Array, ""] | float
 ) -> Float[Array, " features"]:
-    r"""Densities of a power law, $p_i = p_1 i^{-a}$ for $i = 1, \dots, n$.
+    r"""Return the densities of a power law, $p_i = p_1 i^{-a}$ for $i = 1, \dots, n$.
 
     Args:
-        num_features: $n$.
-        largest: $p_1$, in $(0, 1]$.
-        exponent: $a \ge 0$: 0 for equal densities, 1 for Zipf's law of words.
+        num_features: the number $n$ of features.
+        largest: the first and largest density $p_1$, in $(0, 1]$.
+        exponent: the exponent $a \ge 0$: 0 gives equal densities, 1 gives Zipf's law of words.
     """
     checks.count("num_features", num_features)
     checks.interval(

@@ -1,4 +1,4 @@
-"""Features in sets: present together, or one of a set at a time."""
+"""Features in sets, which are present together or one at a time."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,17 +11,18 @@ from toymodels.features import base
 
 @struct.dataclass
 class CorrelatedSets:
-    r"""Sets of features that are present or absent together, independent of other sets.
+    r"""Independent sets of features; the features of a set are present or absent together.
 
-    With probability $p_s$ all members of set $s$ are uniform on $(0, 1]$, each with a value of its
-    own; else all are zero. So a member has density $p_s$, and two of a set
+    With probability $p_s$ all features of set $s$ are uniform on $(0, 1]$, each with a value of
+    its own; otherwise all are zero. So a feature has density $p_s$, and two features of a set have
     $E x_i x_j = p_s / 4$.
 
     Attributes:
-        num_sets: at least 1.
-        size: features of a set, side by side; at least 1. Sets of one are `SparseUniform`.
-        density: $p$, the probability that a set is present, in $[10^{-7}, 1]$; one number,
-            or one per set.
+        num_sets: the number of sets, at least 1.
+        size: the number of features of a set, which are neighbours; at least 1. Sets of one
+            feature are `SparseUniform`.
+        density: the probability $p_s$ that a set is present, in $[10^{-7}, 1]$; one number, or one
+            for each set.
 
     References:
         Elhage et al. (2022), section "The Geometry of Non-Uniform Superposition".
@@ -33,7 +34,7 @@ class CorrelatedSets:
 
     @property
     def num_features(self) -> int:
-        """All members of all sets."""
+        """The number of features of all sets."""
         return self.num_sets * self.size
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
@@ -48,19 +49,22 @@ class CorrelatedSets:
 
 @struct.dataclass
 class AnticorrelatedSets:
-    r"""Sets of features of which at most one is present, independent of other sets.
+    r"""Independent sets of features; at most one feature of a set is present.
 
-    With probability $p_s$ one member of set $s$, each as likely, is uniform on $(0, 1]$; all others
-    are zero. So a member has density $p_s / \text{size}$, and two of a set $E x_i x_j = 0$.
+    With probability $p_s$ one feature of set $s$ is uniform on $(0, 1]$, and each is equally
+    likely; all others are zero. So a feature has density $p_s / \text{size}$, and two features of a
+    set have $E x_i x_j = 0$.
 
-    One random word makes set, member and value: with $t = u \cdot \text{size} / p_s$ for
-    $u \sim U[0, 1)$, member $\lfloor t \rfloor$ has the value $1 - (t - \lfloor t \rfloor)$.
+    One random word decides the presence of the set, the feature and its value: with
+    $t = u \cdot \text{size} / p_s$ and $u \sim U[0, 1)$, feature $\lfloor t \rfloor$ of the set has
+    the value $1 - (t - \lfloor t \rfloor)$.
 
     Attributes:
-        num_sets: at least 1.
-        size: features of a set, side by side; at least 1. Sets of one are `SparseUniform`.
-        density: $p$, the probability that a SET is present; one number, or one per set. In
-            $(0, 1]$, and at least $10^{-7}$ for a member.
+        num_sets: the number of sets, at least 1.
+        size: the number of features of a set, which are neighbours; at least 1. Sets of one
+            feature are `SparseUniform`.
+        density: the probability $p_s$ that a SET is present, in $(0, 1]$; one number, or one for
+            each set. The density of a feature must be at least $10^{-7}$.
 
     References:
         Elhage et al. (2022), section "The Geometry of Non-Uniform Superposition".
@@ -72,7 +76,7 @@ class AnticorrelatedSets:
 
     @property
     def num_features(self) -> int:
-        """All members of all sets."""
+        """The number of features of all sets."""
         return self.num_sets * self.size
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
@@ -87,17 +91,18 @@ class AnticorrelatedSets:
 
 @struct.dataclass
 class Concepts:
-    r"""Concepts that each take one of their values: "royal or common", "man or woman".
+    r"""Independent concepts that each take one of their values, as "man or woman" does.
 
-    Concept $c$ has $k_c$ features, one for each value, of which exactly one is 1, each as likely;
-    with probability $1 - p_c$ the concept does not apply and all are 0. Concepts are independent.
-    So a value has density $p_c / k_c$. About their mean, the $k$ one-hot vectors of a concept that
+    Concept $c$ has $k_c$ features, one for each of its values. With probability $p_c$ the concept
+    applies: exactly one of its features is 1, and each is equally likely. Otherwise all are 0. So
+    a feature has density $p_c / k_c$. About their mean, the $k$ one-hot vectors of a concept that
     always applies form a regular simplex: their cosines are $-1/(k-1)$.
 
     Attributes:
-        sizes: $k_c$, values of each concept, at least 1. Their features are side by side.
-        density: $p_c$, the probability that the concept applies; one number, or one per concept.
-            In $(0, 1]$, and at least $10^{-7}$ for a value.
+        sizes: the number $k_c$ of values of each concept, at least 1. The features of a concept
+            are neighbours.
+        density: the probability $p_c$ that a concept applies, in $(0, 1]$; one number, or one for
+            each concept. The density of a feature must be at least $10^{-7}$.
 
     References:
         Park, Choe, Jiang, Veitch (2024), "The Geometry of Categorical and Hierarchical Concepts
@@ -109,7 +114,7 @@ class Concepts:
 
     @property
     def num_features(self) -> int:
-        """All values of all concepts."""
+        """The number of values of all concepts."""
         return sum(self.sizes)
 
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
