@@ -15,6 +15,7 @@ from . import (
     polytopes,
 )
 from .correlated import expected_loss_anticorrelated, expected_loss_correlated
+from .descent import minimise
 from .estimates import expected_loss_gaussian, expected_loss_sampled
 from .loss import (
     expected_loss,
@@ -45,6 +46,7 @@ __all__ = [
     "loss",
     "memorisation",
     "minima",
+    "minimise",
     "optimum",
     "optimum_one_active",
     "persian_rug",

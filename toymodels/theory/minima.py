@@ -29,12 +29,12 @@ from toymodels import checks
 from toymodels.engine import compiling
 from toymodels.errors import InputError
 from toymodels.theory import loss as exact
+from toymodels.theory.descent import check_float64, minimise
 from toymodels.theory.frames import direct_sums
 
 PerFeature: TypeAlias = Float[Array | np.ndarray, "..."] | float
 ModelLoss: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
-MOST_STEPS: Final = 1000
 GROUP: Final = 16
 """Descents that go side by side, each until the slowest is done."""
 SAME_LOSS: Final = 1e-8
@@ -249,7 +249,7 @@ def free_optimum(
     checks.count("hidden", hidden)
     checks.count("num_random", num_random)
     density, importance = jnp.asarray(density), jnp.asarray(importance)
-    _check_float64(density)
+    check_float64(density)
     begin = starts(key, hidden, density, importance, num_random)
     ends = jax.vmap(lambda w, b: descend(w, b, density, importance, loss=loss))(*begin)
     best = jax.tree.map(lambda values: values[jnp.nanargmin(ends.loss)], ends)
@@ -280,101 +280,15 @@ def descend(
     Raises:
         ValueError: outside of float64.
     """
-    weights, bias = jnp.asarray(weights), jnp.asarray(bias)
-    _check_float64(weights)
+    start = jnp.asarray(weights), jnp.asarray(bias)
+    check_float64(start[0])
     # Tolerances are absolute, so the loss must not depend on the scale of density and importance.
-    nothing = loss(0 * weights, 0 * bias, density, importance)
-    unit = jnp.where(nothing > 0, nothing, 1.0)
-
-    def value(parameters: Any) -> Any:
-        return loss(*_unflattened(parameters, weights.shape), density, importance) / unit
-
-    end = _bfgs(jax.value_and_grad(value), jnp.concatenate([weights.ravel(), bias]))
-    slope = jnp.where(jnp.isfinite(end.value), jnp.abs(end.slopes).max(), jnp.nan)
-    return Descended(
-        *_unflattened(end.point, weights.shape),
-        jnp.where(jnp.isfinite(end.value), end.value * unit, jnp.nan),
-        slope,
+    nothing = loss(0 * start[0], 0 * start[1], density, importance)
+    scale = jnp.where(nothing > 0, nothing, 1.0)
+    (weights, bias), end, slope = minimise(
+        lambda params: loss(*params, density, importance), start, scale=scale
     )
-
-
-class _Step(NamedTuple):
-    """Where a descent stands, and the step to try next."""
-
-    point: Any
-    value: Any
-    slopes: Any
-    inverse: Any  # of the Hessian, as far as it is known
-    trial: Any
-    tried: Any
-    moved: Any
-    done: Any
-
-
-def _bfgs(value_and_slopes: Any, start: Any) -> _Step:
-    """Descends until the gradient is zero, or lost in rounding.
-
-    One loop with one evaluation, so that the program, which takes longer to compile than to run,
-    holds the loss once: a step that does not lead low enough is tried again, shorter.
-    """
-    identity = np.eye(start.size, dtype=start.dtype)
-
-    def move(now: _Step) -> _Step:
-        step = now.trial
-        value, slopes = value_and_slopes(now.point + step)
-        expected = now.slopes @ step
-        lower = value <= now.value + 1e-4 * expected
-        first = now.tried == 0
-        small = ~first & (jnp.abs(step).max() <= 1e-12 + 1e-10 * jnp.abs(now.point).max())
-
-        turn = slopes - now.slopes
-        curved = step @ turn
-        known = curved > 1e-12 * jnp.sqrt((step @ step) * (turn @ turn))
-        # Two `where`s here and below: what is not known must not divide by zero.
-        per = 1 / jnp.where(known, curved, 1.0)
-        scaled = jnp.where(now.moved > 1, 1.0, curved / jnp.where(known, turn @ turn, 1.0))
-        inverse = jnp.where(known, scaled * now.inverse, now.inverse)
-        image = inverse @ turn
-        # Nocedal and Wright, equation 6.17, multiplied out.
-        across = step[:, None] * image[None, :]
-        along = step[:, None] * step[None, :]
-        update = (1 + per * (turn @ image)) * per * along - per * (across + across.T)
-        inverse = inverse + jnp.where(known, update, 0.0)
-        direction = -inverse @ slopes
-        downhill = direction @ slopes < 0
-        steepest = -slopes * jnp.minimum(1.0, 0.1 / jnp.maximum(jnp.abs(slopes).max(), 0.1))
-        direction = jnp.where(downhill & ~first, direction, steepest)
-        steep = slopes @ step < 0.9 * expected  # as steep as before: the step was too short
-        onward = _Step(
-            point=now.point + step,
-            value=value,
-            slopes=slopes,
-            inverse=jnp.where(downhill, inverse, identity),
-            trial=jnp.where(steep, 2 * step, direction),
-            tried=now.tried + 1,
-            moved=now.moved + 1,
-            done=small | (jnp.abs(slopes).max() <= 1e-13),
-        )
-        # To the minimum of the parabola through both values and the slope, within bounds.
-        above = value - now.value - expected
-        share = jnp.where(above > 0, -expected / (2 * jnp.where(above > 0, above, 1.0)), 0.5)
-        again = now._replace(
-            trial=jnp.clip(share, 0.1, 0.5) * step, tried=now.tried + 1, done=first | small
-        )
-        return jax.tree.map(lambda new, old: jnp.where(lower, new, old), onward, again)
-
-    none, zero = np.zeros(start.shape, start.dtype), np.zeros((), int)
-    # The first step leads nowhere, but to the value at the start.
-    infinite = np.full((), np.inf, start.dtype)
-    begin = _Step(start, infinite, none, identity, none, zero, zero, np.array(False))
-    return lax.while_loop(lambda now: ~now.done & (now.tried < MOST_STEPS), move, begin)
-
-
-def _check_float64(values: Array) -> None:
-    if values.dtype != jnp.float64:
-        raise InputError(
-            f"descents need float64, not {values.dtype}: work inside `with jax.enable_x64(True)`"
-        )
+    return Descended(weights, bias, end, slope)
 
 
 def starts(
