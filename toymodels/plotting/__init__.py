@@ -1,0 +1,105 @@
+"""From results to axes, in the visual language of the paper. The only importer of matplotlib.
+
+Functions draw on matplotlib axes and take labelled results, whose dimensions say what is what; they
+write the names, units and ticks of the axes themselves. Figures are made without `pyplot`: there is
+no global state, no window and no backend to choose, and a notebook shows them nevertheless. What is
+NaN, such as a cell that diverged, is drawn as missing.
+"""
+
+from matplotlib.figure import Figure
+
+from toymodels.plotting.bars import neuron_stacks, norm_bars
+from toymodels.plotting.colors import (
+    ANTIPODAL,
+    BACKGROUND,
+    CYCLE,
+    DEDICATED,
+    DEDICATED_BESIDE_PAIR,
+    IMPORTANCE_MAP,
+    MARKERS,
+    NOT_REPRESENTED,
+    PHASE_COLORS,
+    POLYTOPE_COLORS,
+    SUPERPOSITION_MAP,
+    SUPERPOSITION_NORM,
+    WEIGHT_MAP,
+    WEIGHT_NORM,
+    importance_colors,
+    importance_norm,
+    norm_and_superposition,
+    phase_colors,
+)
+from toymodels.plotting.figures import (
+    SMALLEST_TEXT,
+    WIDEST,
+    NotebookFigure,
+    check_figure,
+    figure,
+    style,
+)
+from toymodels.plotting.maps import (
+    PHASE_NAMES,
+    color_bar,
+    heat_map,
+    log_image,
+    norm_and_superposition_legend,
+    phase_diagram,
+)
+from toymodels.plotting.matrices import weights_and_bias
+from toymodels.plotting.scales import (
+    DENSITY,
+    INVERSE_DENSITY,
+    density_axis,
+    direct_labels,
+    name_of,
+    plain_ticks,
+)
+from toymodels.plotting.seeds import every_seed, grouped_bars
+from toymodels.plotting.vectors import feature_directions, importance_bar
+
+__all__ = [
+    "ANTIPODAL",
+    "BACKGROUND",
+    "CYCLE",
+    "DEDICATED",
+    "DEDICATED_BESIDE_PAIR",
+    "DENSITY",
+    "IMPORTANCE_MAP",
+    "INVERSE_DENSITY",
+    "MARKERS",
+    "NOT_REPRESENTED",
+    "PHASE_COLORS",
+    "PHASE_NAMES",
+    "POLYTOPE_COLORS",
+    "SMALLEST_TEXT",
+    "SUPERPOSITION_MAP",
+    "SUPERPOSITION_NORM",
+    "WEIGHT_MAP",
+    "WEIGHT_NORM",
+    "WIDEST",
+    "Figure",
+    "NotebookFigure",
+    "check_figure",
+    "color_bar",
+    "density_axis",
+    "direct_labels",
+    "every_seed",
+    "feature_directions",
+    "figure",
+    "grouped_bars",
+    "heat_map",
+    "importance_bar",
+    "importance_colors",
+    "importance_norm",
+    "log_image",
+    "name_of",
+    "neuron_stacks",
+    "norm_and_superposition",
+    "norm_and_superposition_legend",
+    "norm_bars",
+    "phase_colors",
+    "phase_diagram",
+    "plain_ticks",
+    "style",
+    "weights_and_bias",
+]

@@ -1,0 +1,99 @@
+"""Figures: made without `pyplot`, shown by a notebook, and held to the rules of the house."""
+
+import io
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.figure import Figure, FigureBase, SubFigure
+from matplotlib.text import Text
+
+from toymodels.errors import InputError
+from toymodels.plotting.colors import CYCLE
+
+__all__ = ["SMALLEST_TEXT", "WIDEST", "NotebookFigure", "check_figure", "figure", "style"]
+
+WIDEST = 9.0
+"""The greatest width of a figure in inches: README shows every figure at the same width."""
+SMALLEST_TEXT = 7.0
+"""The smallest size of text in points."""
+
+_STYLE: Any = {
+    "axes.edgecolor": "0.4",
+    "axes.labelsize": 9,
+    "axes.prop_cycle": cycler(color=CYCLE),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "svg.hashsalt": "toymodels",  # the same figure is the same file
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """Return a context in which all is drawn in house style; settings of the user stay as they are.
+
+    Colours "C0", "C1", ... are those of `CYCLE` inside.
+    """
+    return mpl.rc_context(_STYLE)
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows as a picture, without `pyplot` or `%matplotlib inline`."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()
+
+
+def figure(
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (5.0, 3.5), **subplots: Any
+) -> tuple[NotebookFigure, Any]:
+    """Return a figure, which a notebook shows, and its axes as `Figure.subplots` gives them.
+
+    Args:
+        rows: number of rows of axes.
+        columns: number of columns of axes.
+        size: width and height of the whole figure in inches.
+        **subplots: arguments of `Figure.subplots`, such as `width_ratios`.
+    """
+    made = NotebookFigure(figsize=size, layout="constrained")
+    return made, made.subplots(rows, columns, **subplots)
+
+
+def check_figure(figure: Figure) -> None:
+    """Check that a figure can be read where it is shown small.
+
+    Raises:
+        ValueError: the figure is wider than `WIDEST` inches, or shows text smaller than
+            `SMALLEST_TEXT` points.
+    """
+    width = figure.get_size_inches()[0]
+    if width > WIDEST:
+        raise InputError(
+            f"the figure is {width:g} inches wide: take at most {WIDEST:g}, with more rows"
+        )
+    figure.draw_without_rendering()  # axes make the texts of their ticks only now
+    for text in _shown_texts(figure):
+        if text.get_fontsize() < SMALLEST_TEXT:
+            raise InputError(
+                f"the figure writes {text.get_text()!r} in {text.get_fontsize():g} points: take at "
+                f"least {SMALLEST_TEXT:g}"
+            )
+
+
+def _shown_texts(artist: Any) -> list[Text]:
+    if not artist.get_visible():
+        return []
+    if isinstance(artist, Text):
+        return [artist] if artist.get_text().strip() else []
+    children: list[Any] = artist.get_children()
+    if isinstance(artist, FigureBase) and not isinstance(artist, SubFigure):
+        children = [child for child in children if child is not artist.patch]
+    return [text for child in children for text in _shown_texts(child)]

@@ -1,0 +1,121 @@
+"""Every seed of a sweep as a dot, with what the reader must know to judge them."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from toymodels.errors import InputError
+from toymodels.plotting.colors import CYCLE, MARKERS
+from toymodels.plotting.scales import name_of, plain
+
+__all__ = ["every_seed", "grouped_bars"]
+
+
+def every_seed(
+    axes: Axes,
+    values: xr.DataArray,
+    *,
+    x: str,
+    lines: str | None = None,
+    chosen: xr.DataArray | None = None,
+    choice: str = "seed of lowest loss",
+    label: str = "",
+    color: str | None = None,
+    marker: str | None = None,
+    legend: bool = True,
+) -> None:
+    """Draw a dot for every seed and a line through the median, or through a chosen value.
+
+    The legend says how many seeds there are and what the line is.
+
+    Args:
+        axes: axes to draw on.
+        values: values of every seed, over `x`, "seed", and `lines` if that is given.
+        x: the dimension to the right, with coordinates of numbers.
+        lines: a dimension with one colour, one marker and one line for each of its coordinates.
+        chosen: values of the line over `x`, and `lines` if that is given; the median over the
+            seeds if not given.
+        choice: what `chosen` is, for the legend.
+        label: name of the values in the legend; with `lines` the coordinates name them.
+        color: colour of dots and line; the next of `CYCLE` that the axes have not shown if not
+            given.
+        marker: marker of the dots; the one that belongs to the colour if not given.
+        legend: whether to draw the legend.
+
+    Raises:
+        ValueError: `values` has other dimensions, or `x` has no coordinates of numbers.
+    """
+    _check(values, x, lines)
+    parts = [(values, chosen, label)]
+    if lines is not None:
+        parts = [
+            (values.sel({lines: at}), None if chosen is None else chosen.sel({lines: at}),
+             f"{name_of(values[lines])} {plain(at.item())}" if at.dtype.kind in "iuf" else str(at))
+            for at in values[lines].values
+        ]  # fmt: skip
+    known = len([line for line in axes.get_lines() if line.get_gid() == "median of seeds"])
+    for number, (every, line, name) in enumerate(parts, known):
+        own = color or CYCLE[number % len(CYCLE)]
+        shape = marker or MARKERS[CYCLE.index(own) if own in CYCLE else number % len(MARKERS)]
+        dots = every.transpose(x, "seed")
+        axes.plot(
+            dots[x], dots.values, shape, color=own, markersize=3, alpha=0.5, markeredgewidth=0,
+            rasterized=True,
+        )  # fmt: skip
+        middle = every.median("seed") if line is None else line
+        axes.plot(
+            middle[x], middle.transpose(x).values, color=own, linewidth=1.2, label=name or "_line",
+            gid="median of seeds", marker=shape, markersize=4,
+        )  # fmt: skip
+    seeds = values.sizes["seed"]
+    _note(axes, f"each of {seeds} seeds" if seeds > 1 else "one seed", "o")
+    if seeds > 1 or chosen is not None:
+        _note(axes, "median of seeds" if chosen is None else choice, "-")
+    axes.set(xlabel=axes.get_xlabel() or name_of(values[x]))
+    if legend:
+        axes.legend()
+
+
+def _check(values: xr.DataArray, x: str, lines: str | None) -> None:
+    wanted = {x, "seed"} | ({lines} if lines is not None else set())
+    if set(values.dims) != wanted:
+        raise InputError(
+            f"values has dimensions {values.dims}: give {', '.join(map(repr, sorted(wanted)))}; "
+            "select one of the others with .sel, or take a mean"
+        )
+    if x not in values.coords or values[x].dtype.kind not in "iuf":
+        raise InputError(f"dimension {x!r} has no coordinates of numbers: give it some")
+
+
+def _note(axes: Axes, text: str, style: str) -> None:
+    """Write what dots and lines are into the legend, once."""
+    if text not in axes.get_legend_handles_labels()[1]:
+        axes.plot([], [], style, color="0.4", markersize=3, linewidth=1.2, label=text)
+
+
+def grouped_bars(axes: Axes, values: xr.DataArray, *, groups: str, bars: str) -> None:
+    """Draw groups of bars at the median over all other dimensions, with every value as a dot.
+
+    Args:
+        axes: axes to draw on.
+        values: NaN where there is nothing to show.
+        groups: the dimension along x.
+        bars: the dimension within a group, named in the legend.
+    """
+    values = values.astype(float)
+    count = values.sizes[bars]
+    across = np.arange(values.sizes[groups])
+    for number, name in enumerate(values[bars].values):
+        chosen = values.sel({bars: name}).transpose(groups, ...).values
+        flat = chosen.reshape(len(across), -1)
+        known: Any = ~np.isnan(flat).all(axis=1)
+        if not known.any():
+            continue
+        place = across + (number - (count - 1) / 2) * 0.8 / count
+        median = np.nanmedian(flat[known], axis=1)
+        color = CYCLE[number % len(CYCLE)]
+        axes.bar(place[known], median, 0.8 / count, label=name, color=color)
+        axes.plot(place, flat, ".", color="black", markersize=3)
+    axes.set_xticks(across, labels=[str(label) for label in values[groups].values])
