@@ -9,7 +9,7 @@ Command    toymodels run experiments/introduction.py
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -22,15 +22,17 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 
-PAPER_SECTION = "Elhage et al. (2022), introductory figure"
+PAPER = tm.paper("Elhage et al. (2022), introductory figure")
+VARIANCE = tm.prediction("A dropped feature costs its variance, p/3 - p^2/4")
+MEAN = tm.prediction("A dropped feature is best guessed by its mean, p/2")
+EXACT = tm.prediction("toymodels.theory.expected_loss, minimised by BFGS")
+CONSTANT_RATE = "Ours, because the constant learning rate of the notebook makes it fluctuate."
 SHOWN = (1.0, 0.19, 0.097)
-"""Densities of the paper's three panels, of which the notebook has the nearest."""
+"""The densities of the paper's three panels, of which the notebook has the nearest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     num_features: int = 5
     hidden: int = 2
     importance_ratio: float = 0.9
@@ -40,9 +42,10 @@ class Config:
     steps: int = 10_000
     batch: int = 1024
     learning_rate: float = 1e-3
+    """The learning rate is constant, as in the notebook."""
     weight_decay: float = 0.01
     instances: int = 10
-    """Of the notebook, which decide its start: see `toymodels.notebook_initializer`."""
+    """The number of models of the notebook decides its start: see `tm.notebook_initializer`."""
 
 
 SMOKE = Config(num_densities=2, num_seeds=2, steps=50, batch=64)
@@ -52,233 +55,139 @@ def run(config: Config) -> xr.Dataset:
     model = tm.ReLUOutput(config.hidden, initializer=tm.notebook_initializer(config.instances))
     importance = tm.geometric_importance(config.num_features, config.importance_ratio)
 
-    def cell(key: Any, *, density: Any) -> dict[str, Any]:
-        task = tm.Task(tm.SparseUniform(config.num_features, density), importance=importance)
+    def cell(key, *, density):
         trained = tm.train(
             key,
             model,
-            task,
+            tm.Task(tm.SparseUniform(config.num_features, density), importance=importance),
             optimizer=optax.adamw(config.learning_rate, weight_decay=config.weight_decay),
             steps=config.steps,
             batch=config.batch,
             key_evaluation=jax.random.key(2022),
         )
-        weights = trained.params["weights"]
-        return {
-            "loss": trained.loss,
-            "weights": weights,
-            "bias": trained.params["bias"],
-            "dimensionality": geometry.feature_dimensionality(weights),
-        }
+        dimensionality = geometry.feature_dimensionality(trained.params["weights"])
+        return {"loss": trained.loss, **trained.params, "dimensionality": dimensionality}
 
+    feature = ("feature",)
     results = tm.sweep(
         cell,
         axes={"density": np.geomspace(1.0, config.least_density, config.num_densities)},
         num_seeds=config.num_seeds,
-        dims={
-            "weights": ("hidden", "feature"),
-            "bias": ("feature",),
-            "dimensionality": ("feature",),
-        },
+        dims={"weights": ("hidden", "feature"), "bias": feature, "dimensionality": feature},
         units={"loss": "summed over outputs"},
     )
     results = results.assign_coords(importance=("feature", np.asarray(importance)))
-    return results.merge(minima(results), join="left")  # an outer join would sort the densities
+    below = xr.concat([minimum(results, density) for density in SHOWN[1:]], "density")
+    # At smoke scale both are one density. An outer join would sort the densities.
+    return results.merge(below.drop_duplicates("density"), join="left")
 
 
-def minima(results: xr.Dataset) -> xr.Dataset:
-    """Norms and biases of the minimum of the exact loss below the best models that are shown."""
-    found = {}
+def minimum(results: xr.Dataset, density: float) -> xr.Dataset:
+    """Return norms and biases of the minimum of the exact loss below the best model."""
+    model = tm.best_of(results, "loss").sel(density=density, method="nearest")
+    weights = model["weights"].transpose("hidden", "feature").values.astype(float)
+    world = np.full(weights.shape[1], float(model.density)), model["importance"].astype(float)
+
+    def loss(parameters):
+        first, bias = np.split(parameters, [weights.size])
+        return float(exact(first.reshape(weights.shape), bias, world[0], world[1].values))
+
     with jax.enable_x64(True):
         exact = jax.jit(tm.theory.expected_loss)
-        for place in SHOWN[1:]:
-            model = tm.best_of(results, "loss").sel(density=place, method="nearest")
-            weights = model["weights"].transpose("hidden", "feature").values
-            size, importance = weights.size, model["importance"].values.astype(float)
-            density = np.full(importance.shape, float(model.density))
+        start = np.append(weights, model["bias"].values).astype(float)
+        first, bias = np.split(optimize.minimize(loss, start, method="BFGS").x, [weights.size])
+    norm = np.linalg.norm(first.reshape(weights.shape), axis=0)
+    found = xr.Dataset({"exact_norm": ("feature", norm), "exact_bias": ("feature", bias)})
+    return found.assign_coords(density=model.density.drop_vars("seed"))
 
-            def lost(values: Any, shape: Any = weights.shape, world: Any = (density, importance)):
-                size = np.prod(shape)
-                return float(exact(values[:size].reshape(shape), values[size:], *world))
 
-            start = np.append(weights, model["bias"].values).astype(float)
-            lowest = optimize.minimize(lost, start, method="BFGS").x
-            norms = np.linalg.norm(lowest[:size].reshape(weights.shape), axis=0)
-            found[float(model.density)] = norms, lowest[size:]
-    norms, biases = (np.stack(each) for each in zip(*found.values(), strict=True))
-    return xr.Dataset(
-        {
-            "exact_norm": (("density", "feature"), norms),
-            "exact_bias": (("density", "feature"), biases),
-        },
-        {"density": list(found)},
-    )
+def norms(models: xr.Dataset) -> xr.DataArray:
+    """Return the norm of every feature."""
+    return np.sqrt((models["weights"] ** 2).sum("hidden"))
 
 
 def cosines(weights: xr.DataArray) -> np.ndarray:
-    """Cosines between the directions of all represented features, those longer than 1/2."""
+    """Return the cosines between all represented features, which are those longer than 1/2."""
     columns = weights.transpose("hidden", "feature").values
-    norms = np.linalg.norm(columns, axis=0)
-    directions = (columns / np.maximum(norms, 1e-9))[:, norms > 0.5]
+    lengths = np.linalg.norm(columns, axis=0)
+    directions = (columns / np.maximum(lengths, 1e-9))[:, lengths > 0.5]
     return directions.T @ directions
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     best = tm.best_of(results, "loss")
     dense, pairs, pentagon = (best.sel(density=density, method="nearest") for density in SHOWN)
-    dense_norms = norms(dense)
-    pair_cosines = np.sort(cosines(pairs["weights"]), axis=1)
-    # Of four features, each should see -1, 0, 0 and itself; of any other number, none do.
-    ideal = np.array([-1.0, 0.0, 0.0, 1.0])
-    same = pair_cosines.shape == (4, 4)
-    kept = norms(pairs) > 0.5
-    bias = pairs["bias"].values
-    densities = f"{float(pairs.density):.3f} and {float(pentagon.density):.3f}"
+
+    says = "The number of features with a norm above 1/2 is two at density 1."
+    yield tm.near(says, 2, (norms(dense) > 0.5).sum(), PAPER, within=0)
+    says = "The three least important features have norms of nearly 0 at density 1."
+    zero, eye = norms(dense)[2:].max(), "Ours, because the eye takes it for zero in the figure."
+    yield tm.near(says, 0, zero, PAPER, within=0.05, threshold=eye)
+    says = "The two represented features are orthogonal at density 1, so their cosine is 0."
+    cosine, degree = abs(cosines(dense["weights"])[0, -1]), "Ours, because it is one degree."
+    yield tm.near(says, 0, cosine, PAPER, within=0.02, threshold=degree)
+
+    says = "The loss at density 1 is that of three dropped features, (0.9^2 + 0.9^3 + 0.9^4) / 12."
+    dropped = float(results.importance[2:].sum()) / 12
+    errors = "Ours, because it is three standard errors of 65,536 examples, 0.0006 each."
+    yield tm.near(says, dropped, dense["loss"], VARIANCE, within=0.002, threshold=errors)
+    says = "The biases of the three dropped features are their means, 1/2, at density 1."
+    off = abs(dense["bias"].values[2:] - 1 / 2).max()
+    yield tm.near(says, 0, off, MEAN, within=0.02, threshold=CONSTANT_RATE)
+
+    says = "The four features of the model at density 0.19 form two antipodal pairs: each feature "
+    says += "has cosines of -1, 0 and 0 with the other three."
+    # A model that represents another number of features has no such pairs.
+    found = np.sort(cosines(pairs["weights"]), axis=1)
+    off = abs(found - [-1.0, 0.0, 0.0, 1.0]).max() if found.shape == (4, 4) else np.nan
+    degrees = "Ours, because it is three degrees."
+    yield tm.near(says, 0, off, PAPER, within=0.05, threshold=degrees)
+    says = "The one feature that the model drops at density 0.19 is the fifth in importance."
+    lost = np.flatnonzero(norms(pairs) <= 0.5) + 1
+    place = lost[0] if lost.size == 1 else np.nan
+    yield tm.near(says, results.sizes["feature"], place, PAPER, within=0)
+    says = "The bias of the dropped feature is its mean at density 0.19, so their ratio is 1."
+    ratio = pairs["bias"].values[-1] / (pairs.density / 2)
+    yield tm.near(says, 1, ratio, MEAN, within=0.05, threshold=CONSTANT_RATE)
+
+    says = "All five features have the dimensionality 2/5 of a pentagon at density 0.097."
+    off = abs(pentagon["dimensionality"] - 0.4).max()
+    angles = "Ours, because importances differ by up to a third, and so do the best angles."
+    yield tm.near(says, 0, off, PAPER, within=0.02, threshold=angles)
+    says = "All five features of the pentagon at density 0.097 have norms above 1."
+    both = tm.prediction(f"{PAPER.text}, and {EXACT.text}")
+    yield tm.at_least(says, 1, norms(pentagon).min(), both)
+    says = "All five biases at density 0.097 are negative, so neighbours of an active feature stay "
+    says += "silent."
+    silence = "A negative bias removes small positive interference"
+    demonstrating = tm.prediction(f"{silence}, Elhage et al. (2022), Demonstrating Superposition")
+    yield tm.at_most(says, 0, pentagon["bias"].max(), demonstrating)
+
     seen = best.sel(density=[float(pairs.density), float(pentagon.density)])
-    off_norm = abs(norms(seen) - seen["exact_norm"].transpose("density", "feature").values)
-    off_bias = abs(seen["bias"] - seen["exact_bias"])
-    return [
-        tm.Claim(
-            "At density 1 two features are represented: number of norms above 1/2.",
-            PAPER_SECTION,
-            expected=2,
-            measured=int((dense_norms > 0.5).sum()),
-            kind=tm.Kind.PAPER,
-        ),
-        tm.Claim(
-            "At density 1 the two most important features are represented and no others: longest "
-            "norm of the other three.",
-            PAPER_SECTION,
-            expected=0.0,
-            measured=float(dense_norms[2:].max()),
-            tolerance=0.05,
-            kind=tm.Kind.PAPER,
-            threshold="ours: what the eye takes for zero in the figure",
-        ),
-        tm.Claim(
-            "At density 1 the two represented features are orthogonal: their cosine.",
-            PAPER_SECTION,
-            expected=0.0,
-            measured=float(np.abs(cosines(dense["weights"])[0, -1])),
-            tolerance=0.02,
-            kind=tm.Kind.PAPER,
-            threshold="ours: one degree",
-        ),
-        tm.Claim(
-            "At density 1 the loss is that of the three dropped features, (0.9^2 + 0.9^3 + 0.9^4) "
-            "/ 12.",
-            "a dropped feature costs its variance, p/3 - p^2/4",
-            expected=float(results.importance[2:].sum()) / 12,
-            measured=float(dense["loss"]),
-            tolerance=0.002,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: three standard errors of 65,536 examples, 0.0006 each",
-        ),
-        tm.Claim(
-            "At density 1 the bias of a dropped feature is its mean, 1/2: largest difference.",
-            "a dropped feature is best guessed by its mean, p/2",
-            expected=0.0,
-            measured=float(np.abs(dense["bias"].values[2:] - 1 / 2).max()),
-            tolerance=0.02,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: it fluctuates with the constant learning rate of the notebook",
-        ),
-        tm.Claim(
-            "At density 0.19 four features form two antipodal pairs: largest deviation of a cosine "
-            "from -1, 0, 0.",
-            PAPER_SECTION,
-            expected=0.0,
-            measured=float(np.abs(pair_cosines - ideal).max()) if same else float("nan"),
-            tolerance=0.05,
-            kind=tm.Kind.PAPER,
-            threshold="ours: three degrees",
-        ),
-        tm.Claim(
-            "At density 0.19 the feature that is dropped is the least important of the five: its "
-            "place in the order of importance.",
-            f"{PAPER_SECTION}: the four most important features are represented",
-            expected=results.sizes["feature"],
-            measured=int(np.flatnonzero(~kept)[0]) + 1 if (~kept).sum() == 1 else float("nan"),
-            kind=tm.Kind.PAPER,
-        ),
-        tm.Claim(
-            "At density 0.19 the bias of the dropped feature is its mean: their ratio.",
-            "a dropped feature is best guessed by its mean, p/2",
-            expected=1.0,
-            measured=float(bias[-1] / (pairs.density / 2)),
-            tolerance=0.05,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: it fluctuates with the constant learning rate of the notebook",
-        ),
-        tm.Claim(
-            "At density 0.097 all five features form a pentagon: largest |D_i - 2/5|.",
-            PAPER_SECTION,
-            expected=0.0,
-            measured=float(np.abs(pentagon["dimensionality"] - 0.4).max()),
-            tolerance=0.02,
-            kind=tm.Kind.PAPER,
-            threshold="ours: importances differ by up to a third, and so do the best angles",
-        ),
-        tm.Claim(
-            "At density 0.097 the pentagon is outside the unit circle: least norm.",
-            f"{PAPER_SECTION}, and toymodels.theory.expected_loss, minimised by BFGS",
-            expected=1.0,
-            measured=float(norms(pentagon).min()),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PREDICTION,
-        ),
-        tm.Claim(
-            "At density 0.097 negative biases silence the interference of neighbours: largest "
-            "bias of the five.",
-            "a negative bias removes small positive interference, Elhage et al. (2022), "
-            "Demonstrating Superposition",
-            expected=0.0,
-            measured=float(pentagon["bias"].max()),
-            bound=tm.Bound.AT_MOST,
-            kind=tm.Kind.PREDICTION,
-        ),
-        tm.Claim(
-            f"At densities {densities} norms are those of the minimum of the exact loss below the "
-            "trained model: largest difference.",
-            "toymodels.theory.expected_loss, minimised by BFGS",
-            expected=0.0,
-            measured=float(off_norm.max()),
-            tolerance=0.02,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: they fluctuate with the constant learning rate of the notebook",
-        ),
-        tm.Claim(
-            f"At densities {densities} biases are those of the minimum of the exact loss below the "
-            "trained model: largest difference.",
-            "toymodels.theory.expected_loss, minimised by BFGS",
-            expected=0.0,
-            measured=float(off_bias.max()),
-            tolerance=0.02,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: they fluctuate with the constant learning rate of the notebook",
-        ),
-    ]
-
-
-def norms(models: xr.Dataset) -> Any:
-    """Return the norm of every feature."""
-    return np.linalg.norm(models["weights"].transpose("hidden", ..., "feature").values, axis=0)
+    densities = f"{float(pairs.density):.3f} and {float(pentagon.density):.3f}"
+    for name, measured in (("norm", norms(seen)), ("bias", seen["bias"])):
+        says = f"The {name} of every feature at densities {densities} is that of the minimum of "
+        says += "the exact loss below the trained model."
+        off = abs(measured - seen[f"exact_{name}"]).max()
+        yield tm.near(says, 0, off, EXACT, within=0.02, threshold=CONSTANT_RATE)
 
 
 def plot(results: xr.Dataset) -> Figure:
     best = tm.best_of(results, "loss")
-    columns = -(-results.sizes["density"] // 2)
-    figure, grid = plotting.figure(2, columns, size=(1.9 * columns, 4.5), squeeze=False)
-    for axes in grid.flat[results.sizes["density"] :]:
-        axes.set_visible(False)
-    for axes, density in zip(grid.flat, results.density.values, strict=False):
-        chosen = best.sel(density=density)
-        plotting.feature_directions(
-            axes, chosen["weights"].transpose("hidden", "feature"), results.importance
-        )
-        axes.set_title(f"1 - S = {density:.3g}")
+    places = np.unique(np.linspace(0, best.sizes["density"] - 1, 6).round()).astype(int)
+    shown = best.isel(density=places)
+    figure, grid = plotting.figure(2, -(-shown.sizes["density"] // 2), size=(8, 5.8), squeeze=False)
+    names = {2: ", orthogonal", 4: ", two pairs", 5: ", a pentagon"}
+    for axes, density in zip(grid.flat, shown.density.values, strict=False):
+        model = shown.sel(density=density)
+        weights = model["weights"].transpose("hidden", "feature")
+        plotting.feature_directions(axes, weights, results.importance)
+        count = int((norms(model) > 0.5).sum())
+        axes.set_title(f"density {density:.3g}\n{count} features{names.get(count, '')}")
     plotting.importance_bar(figure, grid, results.importance)
-    figure.suptitle(f"Best of {results.sizes['seed']} seeds by loss", fontsize=9, color="0.3")
+    figure.suptitle(
+        f"Sparser features share two dimensions (best of {results.sizes['seed']} seeds)"
+    )
     return figure
 
 
