@@ -1,67 +1,9 @@
-"""Sparse examples without the empty ones, and a detector of planted motifs."""
+"""The detector of asymmetric superposition finds planted motifs."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import toymodels as tm
-from experiments import asymmetric_superposition, computation
-
-NUM_FEATURES = 5
-EXAMPLES = 2**16
-
-
-@pytest.fixture(params=[1.0, 0.3, 0.01], ids="p={}".format)
-def density(request):
-    return request.param
-
-
-def draw(density):
-    def sample(key, density):
-        return computation.SomeActive(NUM_FEATURES, density).sample(key, EXAMPLES)
-
-    return np.asarray(tm.jit(sample)(jax.random.key(0), jnp.asarray(density)), float)
-
-
-def test_some_feature_is_active_and_the_others_are_independent(density):
-    r"""Given that some are active, P(i) = p / q and P(i and j) = p^2 / q."""
-    active = draw(density) != 0
-    assert active.any(axis=1).all()
-    some = 1 - (1 - density) ** NUM_FEATURES
-    both = active.T.astype(float) @ active / EXAMPLES
-    expected = np.where(np.eye(NUM_FEATURES), density / some, density**2 / some)
-    error = np.sqrt(expected * (1 - expected) / EXAMPLES)
-    np.testing.assert_array_less(abs(both - expected), 5 * error + 1e-6)
-
-
-def test_active_features_are_uniform_with_either_sign(density):
-    values = draw(density)
-    values = values[values != 0]
-    moments = np.array([np.mean(values**power) for power in (1, 2, 3, 4)])
-    error = np.array([1 / 3, 1 / 5 - 1 / 9, 1 / 7, 1 / 9 - 1 / 25]) ** 0.5 / len(values) ** 0.5
-    np.testing.assert_array_less(abs(moments - [0, 1 / 3, 0, 1 / 5]), 5 * error)
-
-
-def test_the_loss_with_the_empty_example_is_that_of_all_examples(density):
-    rng = np.random.default_rng(0)
-    weights_in, weights_out = rng.normal(size=(2, 3, NUM_FEATURES))
-    bias = rng.normal(size=NUM_FEATURES)
-
-    def losses(features):
-        hidden = np.maximum(features @ weights_in.T, 0)
-        outputs = np.maximum(hidden @ weights_out + bias, 0)
-        return ((abs(features) - outputs) ** 2).sum(axis=1)
-
-    whole = np.zeros((EXAMPLES, NUM_FEATURES))
-    present = rng.random(whole.shape) < density
-    whole[present] = rng.uniform(-1, 1, present.sum())
-    some = float(computation.SomeActive(NUM_FEATURES, density).probability)
-    each = some * losses(draw(density)) + (1 - some) * losses(np.zeros((1, NUM_FEATURES)))
-    difference = each.mean() - losses(whole).mean()
-    error = np.hypot(each.std(), losses(whole).std()) / EXAMPLES**0.5
-    assert abs(difference) < 4 * error
-
+from experiments import asymmetric_superposition
 
 # Features 0 and 1 share neuron 0, neuron 1 inhibits; neurons 2 and 3 serve feature 2.
 INTO = np.array([[2, -1 / 2, 0], [1, 0, 0], [0, 0, 1], [0, 0, -1]])

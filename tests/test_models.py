@@ -14,6 +14,7 @@ from toymodels import (
     ReLUHidden,
     ReLUOutput,
     Site,
+    Tied,
     TwoLayer,
     activations,
     intervene,
@@ -111,6 +112,30 @@ def test_any_activation(model_class, activation, formula):
     model = model_class(HIDDEN, activation=activation)
     params = random_params(model)
     expected = FORMULAS[model_class](X, formula, **params)["output"]
+    np.testing.assert_allclose(apply(model, params, X), expected, **ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("model", "special_case"),
+    [
+        (LinearOutput(HIDDEN), Tied(HIDDEN, activation=lambda y: y)),
+        (ReLUOutput(HIDDEN), Tied(HIDDEN)),
+        (ReLUHidden(HIDDEN), Tied(HIDDEN, hidden_activation=nn.relu)),
+    ],
+)
+def test_the_named_models_are_cases_of_the_tied_one(model, special_case):
+    params = model.init(jax.random.key(0), jnp.asarray(X))["params"]
+    same = special_case.init(jax.random.key(0), jnp.asarray(X))["params"]
+    jax.tree.map(np.testing.assert_array_equal, params, same)
+    np.testing.assert_array_equal(apply(model, params, X), apply(special_case, params, X))
+
+
+def test_a_tied_model_without_bias_has_weights_alone():
+    model = Tied(HIDDEN, hidden_activation=jnp.tanh, use_bias=False)
+    params = random_params(model)
+    assert params.keys() == {"weights"}
+    weights = params["weights"]
+    expected = relu(weights.T @ np.tanh(weights @ X))
     np.testing.assert_allclose(apply(model, params, X), expected, **ROUNDING)
 
 

@@ -1,10 +1,10 @@
-"""The toy models, Linen modules on ONE example, and access to their activations.
+"""The toy models: Linen modules that take ONE example.
 
 `weights` is hidden x features, as in the paper's equations: column $i$ is the direction
-$W_i$ of feature $i$. The number of features comes from the input.
+$W_i$ of feature $i$. A model takes the number of features from its input.
 
-Each model passes its intermediate values through a named `Site`, an identity, where they can
-be read (`activations`) and replaced (`intervene`).
+Each model passes its intermediate values through a named `Site`, where `activations` reads them
+and `intervene` replaces them.
 """
 
 import dataclasses
@@ -47,8 +47,41 @@ def notebook_initializer(num_instances: int) -> Initializer:
     return initializer
 
 
+def _identity(values: Array) -> Array:
+    return values
+
+
+class Tied(nn.Module):
+    r"""The tied model $h = g(W x)$, $y = f(W^\top h + b)$ with any two nonlinearities.
+
+    `LinearOutput`, `ReLUOutput` and `ReLUHidden` are its common cases. Sites: `hidden` $h$,
+    `preactivation` $W^\top h + b$, `output` $y$. Parameters: `weights` $W$ (start: `initializer`),
+    and `bias` $b$ (start: 0) if the model has one.
+
+    Attributes:
+        hidden: the size of $h$.
+        hidden_activation: $g$, the identity by default.
+        activation: $f$, ReLU by default.
+        use_bias: whether there is a $b$.
+        initializer: the start of `weights`.
+    """
+
+    hidden: int
+    hidden_activation: Activation = _identity
+    activation: Activation = nn.relu
+    use_bias: bool = True
+    initializer: Initializer = xavier
+
+    @nn.compact
+    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " features"]:
+        """Return the reconstruction of one feature vector."""
+        hidden_activation, use_bias = self.hidden_activation, self.use_bias
+        preactivation = _preactivation(self, features, hidden_activation, use_bias=use_bias)
+        return _output(preactivation, self.activation)
+
+
 class LinearOutput(nn.Module):
-    r"""$h = W x$, $y = W^\top h + b$: finds the principal components, whatever the density.
+    r"""The linear model $h = W x$, $y = W^\top h + b$, which finds the principal components.
 
     Sites: `hidden` $h$, `output` $y$. Parameters: `weights` $W$ (start: `initializer`),
     `bias` $b$ (start: 0).
@@ -62,14 +95,12 @@ class LinearOutput(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " features"]:
-        """The reconstruction of one feature vector."""
-        weights, bias = _tied_parameters(self, self.hidden, features.size, self.initializer)
-        hidden = Site(name="hidden")(weights @ features)
-        return Site(name="output")(weights.T @ hidden + bias)
+        """Return the reconstruction of one feature vector."""
+        return Site(name="output")(_preactivation(self, features))
 
 
 class ReLUOutput(nn.Module):
-    r"""$h = W x$, $y = f(W^\top h + b)$ with $f$ = ReLU: the paper's main model.
+    r"""The paper's main model $h = W x$, $y = f(W^\top h + b)$ with $f$ = ReLU.
 
     Another $f$ is `activation`. Sites: `hidden` $h$, `preactivation` $W^\top h + b$, `output`
     $y$. Parameters: `weights` $W$ (start: `initializer`), `bias` $b$ (start: 0).
@@ -84,18 +115,15 @@ class ReLUOutput(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " features"]:
-        """The reconstruction of one feature vector."""
-        weights, bias = _tied_parameters(self, self.hidden, features.size, self.initializer)
-        hidden = Site(name="hidden")(weights @ features)
-        preactivation = Site(name="preactivation")(weights.T @ hidden + bias)
-        return Site(name="output")(self.activation(preactivation))
+        """Return the reconstruction of one feature vector."""
+        return _output(_preactivation(self, features), self.activation)
 
 
 class ReLUHidden(nn.Module):
-    r"""$h = f(W x)$, $y = f(W^\top h + b)$ with $f$ = ReLU: neurons, a privileged basis.
+    r"""The model $h = f(W x)$, $y = f(W^\top h + b)$ with $f$ = ReLU: it has a privileged basis.
 
-    No hidden bias: the model would use it to undo the nonlinearity. Another $f$ is
-    `activation`. Sites: `hidden` $h$, `preactivation` $W^\top h + b$, `output` $y$.
+    There is no hidden bias, because the model would use it to undo the nonlinearity. Another $f$
+    is `activation`. Sites: `hidden` $h$, `preactivation` $W^\top h + b$, `output` $y$.
     Parameters: `weights` $W$ (start: `initializer`), `bias` $b$ (start: 0).
 
     References:
@@ -108,11 +136,8 @@ class ReLUHidden(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " features"]:
-        """The reconstruction of one feature vector."""
-        weights, bias = _tied_parameters(self, self.hidden, features.size, self.initializer)
-        hidden = Site(name="hidden")(self.activation(weights @ features))
-        preactivation = Site(name="preactivation")(weights.T @ hidden + bias)
-        return Site(name="output")(self.activation(preactivation))
+        """Return the reconstruction of one feature vector."""
+        return _output(_preactivation(self, features, self.activation), self.activation)
 
 
 class TwoLayer(nn.Module):
@@ -180,10 +205,23 @@ def start(key: Key[Array, ""], model: nn.Module, example: PyTree) -> PyTree:
     return params
 
 
-def _tied_parameters(
-    module: nn.Module, hidden: int, num_features: int, initializer: Initializer
-) -> tuple[Float[Array, "hidden features"], Float[Array, " features"]]:
-    checks.count("hidden", hidden)
-    weights = module.param("weights", initializer, (hidden, num_features))
-    bias = module.param("bias", nn.initializers.zeros, (num_features,))
-    return weights, bias
+def _preactivation(
+    module: Any,
+    features: Float[Array, " features"],
+    hidden_activation: Activation = _identity,
+    *,
+    use_bias: bool = True,
+) -> Float[Array, " features"]:
+    r"""Return $W^\top h + b$ of a tied model, whose $h = g(W x)$ is the site `hidden`."""
+    checks.count("hidden", module.hidden)
+    weights = module.param("weights", module.initializer, (module.hidden, features.size))
+    hidden = Site(name="hidden")(hidden_activation(weights @ features))
+    if not use_bias:
+        return weights.T @ hidden
+    return weights.T @ hidden + module.param("bias", nn.initializers.zeros, (features.size,))
+
+
+def _output(
+    preactivation: Float[Array, " features"], activation: Activation
+) -> Float[Array, " features"]:
+    return Site(name="output")(activation(Site(name="preactivation")(preactivation)))

@@ -1,12 +1,19 @@
 """Distributions over feature vectors: what the world looks like."""
 
 from toymodels.features.activations import Activations
+from toymodels.features.active import OneActive, SomeActive
 from toymodels.features.base import Features
 from toymodels.features.circles import Circles
 from toymodels.features.copula import GaussianCopula
 from toymodels.features.finite import FiniteData
 from toymodels.features.hierarchy import Hierarchy, balanced_tree
-from toymodels.features.independent import Binary, SignedSparseUniform, SparseUniform, zipf_density
+from toymodels.features.independent import (
+    Binary,
+    SignedSparseUniform,
+    SparseUniform,
+    StandardisedSparse,
+    zipf_density,
+)
 from toymodels.features.sets import AnticorrelatedSets, Concepts, CorrelatedSets
 
 __all__ = [
@@ -20,8 +27,11 @@ __all__ = [
     "FiniteData",
     "GaussianCopula",
     "Hierarchy",
+    "OneActive",
     "SignedSparseUniform",
+    "SomeActive",
     "SparseUniform",
+    "StandardisedSparse",
     "balanced_tree",
     "zipf_density",
 ]

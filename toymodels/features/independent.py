@@ -85,6 +85,31 @@ class Binary:
         return jnp.where(uniform < density, 1.0, 0.0).T
 
 
+@struct.dataclass
+class StandardisedSparse:
+    r"""Independent sparse features of mean 0, variance 1 and any kurtosis above that of density 1.
+
+    They are `SignedSparseUniform`, or their signs, divided by their standard deviation. A feature
+    with kurtosis $\kappa_1$ when active has kurtosis $\kappa_1 / p$ at density $p$, so
+    $p = \kappa_1 / \kappa$ with $\kappa_1 = 9/5$ for uniform values and 1 for signs.
+
+    Attributes:
+        num_features: $n$, at least 1.
+        kurtosis: $\kappa = E x_i^4 / (E x_i^2)^2$, at least $\kappa_1$.
+        signs: whether active features are only a sign, else uniform on $[-1, 1]$.
+    """
+
+    num_features: int = struct.field(pytree_node=False)
+    kurtosis: Float[Array | np.ndarray, "*cells"] | float
+    signs: bool = struct.field(pytree_node=False)
+
+    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
+        """Draw `batch` independent vectors with one use of `key`."""
+        density = (1.0 if self.signs else 9 / 5) / self.kurtosis
+        drawn = SignedSparseUniform(self.num_features, density).sample(key, batch)
+        return (jnp.sign(drawn) if self.signs else drawn * 3**0.5) / density**0.5
+
+
 def zipf_density(
     num_features: int, *, largest: Float[Array, ""] | float, exponent: Float[Array, ""] | float
 ) -> Float[Array, " features"]:
