@@ -26,6 +26,8 @@ ROOMS = {
     "models": {"checks", "errors", "sites"},
     "features": {"checks", "errors", "sites"},
     "tasks": {"checks", "errors", "features"},
+    # what changes inside a model, and what happens then
+    "interventions": {"checks", "errors", "sites"},
     "training": {"checks", "engine", "errors", "features", "models", "sites", "tasks"},
     "autoencoders": {"checks", "engine", "errors", "features", "models", "sites", "training"},
     # any function over labelled axes and seeds; it knows neither models nor training

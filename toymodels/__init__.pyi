@@ -1,4 +1,4 @@
-from . import analysis, plotting, theory
+from . import analysis, interventions, plotting, theory
 from .autoencoders import (
     BatchTopKAutoencoder,
     Decomposition,
@@ -127,6 +127,7 @@ __all__ = [
     "geometric_importance",
     "identity",
     "intervene",
+    "interventions",
     "jit",
     "log_spaced",
     "near",

@@ -1,0 +1,320 @@
+r"""Effects of interventions on ONE pair of examples, and their means over a batch of pairs.
+
+Notation: $y(x)$ is a number computed from the output of a model on example $x$, the *metric*.
+$M$ is a part of a site, the mediator, and $M(x)$ is its value on $x$. $y(x, M(x'))$ is the metric
+of a run on $x$ in which the part has the value that it has on $x'$.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from toymodels import checks, sites
+from toymodels.errors import InputError
+from toymodels.interventions import edits
+from toymodels.interventions.parts import Part, whole
+
+Metric: TypeAlias = Callable[[Any], Array]
+"""A function of the output of a model for ONE example that returns a number."""
+
+
+class Mediation(NamedTuple):
+    r"""How an effect of the input splits into a part through a mediator and a part beside it.
+
+    The two decompositions are exact: `total` = `natural_direct` + `total_indirect`, and
+    `total` = `total_direct` + `natural_indirect`.
+
+    Attributes:
+        total: $y(x', M(x')) - y(x, M(x))$.
+        natural_direct: $y(x', M(x)) - y(x, M(x))$: the input changes and the mediator does not.
+        natural_indirect: $y(x, M(x')) - y(x, M(x))$: only the mediator changes.
+        total_direct: $y(x', M(x')) - y(x, M(x'))$: the input changes last.
+        total_indirect: $y(x', M(x')) - y(x', M(x))$: the mediator changes last.
+
+    References:
+        Pearl (2001), "Direct and Indirect Effects"; Vig et al. (2020), "Investigating Gender Bias
+        in Language Models Using Causal Mediation Analysis".
+    """
+
+    total: Float[Array, "*pairs"]
+    natural_direct: Float[Array, "*pairs"]
+    natural_indirect: Float[Array, "*pairs"]
+    total_direct: Float[Array, "*pairs"]
+    total_indirect: Float[Array, "*pairs"]
+
+
+def mediation(
+    model: nn.Module, params: PyTree, base: PyTree, source: PyTree, part: Part, metric: Metric
+) -> Mediation:
+    """Return the effect of changing the input from `base` to `source`, split at a mediator.
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        base: ONE example, $x$.
+        source: ONE example, $x'$.
+        part: the mediator $M$. If no other path leads around it, the direct effects are 0.
+        metric: a function of the output that returns a number.
+    """
+    on_base = sites.activations(model, params, base)
+    on_source = sites.activations(model, params, source)
+
+    def value(example: PyTree, mediator: PyTree) -> Array:
+        return metric(edits.run(model, params, example, edits.patch(part, mediator)))
+
+    neither, both = value(base, on_base), value(source, on_source)
+    input_alone, mediator_alone = value(source, on_base), value(base, on_source)
+    return Mediation(
+        total=both - neither,
+        natural_direct=input_alone - neither,
+        natural_indirect=mediator_alone - neither,
+        total_direct=both - mediator_alone,
+        total_indirect=both - input_alone,
+    )
+
+
+def controlled_direct(
+    model: nn.Module,
+    params: PyTree,
+    base: PyTree,
+    source: PyTree,
+    part: Part,
+    metric: Metric,
+    *,
+    coordinates: Any,
+) -> Float[Array, ""]:
+    r"""Return $y(x', M = c) - y(x, M = c)$, the direct effect at a fixed value of the mediator.
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        base: ONE example, $x$.
+        source: ONE example, $x'$.
+        part: the mediator $M$.
+        metric: a function of the output that returns a number.
+        coordinates: the coordinates $c$ of the mediator in both runs.
+    """
+    fixed = edits.set_to(part, coordinates)
+    return metric(edits.run(model, params, source, fixed)) - metric(
+        edits.run(model, params, base, fixed)
+    )
+
+
+class Patching(NamedTuple):
+    r"""What copying a part between a clean and a corrupt run does to a metric.
+
+    With $c$ and $k$ the metrics of the clean and of the corrupt run, a patched run with metric $y$
+    has the normalised effect $(y - k) / (c - k)$: 1 is clean, 0 is corrupt. It is NaN where
+    $c = k$.
+
+    Attributes:
+        clean: $c$.
+        corrupt: $k$.
+        denoised: the metric of the corrupt run with the part from the clean run.
+        noised: the metric of the clean run with the part from the corrupt run.
+        sufficiency: the normalised effect of denoising: 1 if the part alone restores the metric.
+        necessity: 1 less the normalised effect of noising: 1 if the metric is lost without it.
+    """
+
+    clean: Float[Array, "*pairs"]
+    corrupt: Float[Array, "*pairs"]
+    denoised: Float[Array, "*pairs"]
+    noised: Float[Array, "*pairs"]
+    sufficiency: Float[Array, "*pairs"]
+    necessity: Float[Array, "*pairs"]
+
+
+def patching(
+    model: nn.Module, params: PyTree, clean: PyTree, corrupt: PyTree, part: Part, metric: Metric
+) -> Patching:
+    """Return the effects of copying a part between two runs (activation patching).
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        clean: ONE example.
+        corrupt: ONE example, such as the clean one with one feature changed.
+        part: the part that is copied.
+        metric: a function of the output that returns a number.
+
+    References:
+        Heimersheim, Nanda (2024), "How to Use and Interpret Activation Patching".
+    """
+    on_clean = sites.activations(model, params, clean)
+    on_corrupt = sites.activations(model, params, corrupt)
+    high = metric(edits.run(model, params, clean))
+    low = metric(edits.run(model, params, corrupt))
+    denoised = metric(edits.run(model, params, corrupt, edits.patch(part, on_clean)))
+    noised = metric(edits.run(model, params, clean, edits.patch(part, on_corrupt)))
+    return Patching(
+        clean=high,
+        corrupt=low,
+        denoised=denoised,
+        noised=noised,
+        sufficiency=normalised(denoised, clean=high, corrupt=low),
+        necessity=1 - normalised(noised, clean=high, corrupt=low),
+    )
+
+
+def normalised(value: Any, *, clean: Any, corrupt: Any) -> Float[Array, "*pairs"]:
+    """Return (value - corrupt) / (clean - corrupt), or NaN where the two runs do not differ."""
+    differ = jnp.asarray(clean) != jnp.asarray(corrupt)
+    return jnp.where(differ, (value - corrupt) / jnp.where(differ, clean - corrupt, 1.0), jnp.nan)
+
+
+def path_patching(
+    model: nn.Module,
+    params: PyTree,
+    base: PyTree,
+    source: PyTree,
+    sender: Part,
+    receiver: Part,
+) -> Any:
+    """Return the output on `base` when one path alone carries information from `source`.
+
+    First a run on `base` has the sender of `source`, while every other site but the receiver's is
+    frozen at its value on `base`. The receiver then has a new value, and the output is that of a
+    run on `base` with this value alone.
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        base: ONE example.
+        source: ONE example.
+        sender: the part where the path begins.
+        receiver: the part where the path ends, at another site.
+
+    References:
+        Wang et al. (2022), "Interpretability in the Wild"; Goldowsky-Dill et al. (2023),
+        "Localizing Model Behavior with Path Patching".
+    """
+    if sender.site == receiver.site:
+        raise InputError(
+            f"sender and receiver are both at site {sender.site!r}: give parts of two sites"
+        )
+    on_base = sites.activations(model, params, base)
+    on_source = sites.activations(model, params, source)
+    frozen = [
+        edits.patch(whole(site), on_base)
+        for site in on_base
+        if site not in (sender.site, receiver.site)
+    ]
+    carried = edits.activations(model, params, base, edits.patch(sender, on_source), *frozen)
+    return edits.run(model, params, base, edits.patch(receiver, carried))
+
+
+class Interval(NamedTuple):
+    """An estimate with a bootstrap interval.
+
+    Attributes:
+        estimate: the mean over the batch.
+        low: the lower end of the interval.
+        high: the upper end of the interval.
+    """
+
+    estimate: Float[Array, "*shape"]
+    low: Float[Array, "*shape"]
+    high: Float[Array, "*shape"]
+
+
+def bootstrap(
+    key: Key[Array, ""],
+    values: Float[Array, "examples *shape"],
+    *,
+    num_resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """Return the mean over a batch with a percentile bootstrap interval.
+
+    Args:
+        key: decides the resamples.
+        values: one value for each example of the batch, such as `Patching.sufficiency`.
+        num_resamples: the number of resamples, each of as many examples as the batch.
+        level: the probability that the interval aims to cover the mean with.
+
+    References:
+        Efron, Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
+    """
+    checks.count("num_resamples", num_resamples)
+    checks.interval("level", level, low=0, high=1, open_low=True, remedy="it is a probability")
+    if not values.ndim or not len(values):
+        raise InputError(f"values has shape {values.shape}: give one value or more to resample")
+    flat = values.reshape(len(values), -1)
+
+    def resampled(key: Key[Array, ""]) -> Array:
+        counts = jax.random.randint(key, (len(flat),), 0, len(flat))
+        weights = jnp.zeros(len(flat)).at[counts].add(1.0) / len(flat)
+        return weights @ flat
+
+    means = jax.lax.map(resampled, jax.random.split(key, num_resamples))
+    ends = jnp.quantile(means, jnp.asarray([(1 - level) / 2, (1 + level) / 2]), axis=0)
+    low, high = (end.reshape(values.shape[1:]) for end in ends)
+    return Interval(jnp.mean(values, axis=0), low, high)
+
+
+def lesions(
+    model: nn.Module,
+    params: PyTree,
+    examples: PyTree,
+    ablations: Sequence[edits.Edit] | Callable[[Part], edits.Edit],
+    loss: Callable[[PyTree, Any], Array],
+    *,
+    parts: Part | None = None,
+) -> Float[Array, " parts"]:
+    """Return how much the mean loss over a batch rises by each of some ablations.
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        examples: a batch of examples along the leading axis.
+        ablations: a list of edits, one for each lesion; or, with `parts`, a function from a part
+            to its edit, such as `interventions.zero`.
+        loss: a function of ONE example and the output for it that returns a number, such as
+            `task.loss`.
+        parts: a batch of parts, as `interventions.directions` returns it.
+    """
+
+    def mean_loss(*made: edits.Edit) -> Array:
+        def one(example: PyTree) -> Array:
+            return loss(example, edits.run(model, params, example, *made))
+
+        return jnp.mean(jax.vmap(one)(examples))
+
+    if parts is not None and callable(ablations):
+        ablate = ablations
+        lesioned = jax.vmap(lambda part: mean_loss(ablate(part)))(parts)
+    elif parts is None and not callable(ablations):
+        lesioned = jnp.stack([mean_loss(edit) for edit in ablations])
+    else:
+        raise InputError("give a list of edits, or parts= and a function such as zero")
+    return lesioned - mean_loss()
+
+
+def stimulation(
+    model: nn.Module,
+    params: PyTree,
+    examples: PyTree,
+    part: Part,
+    amounts: Float[Any, " amounts"],
+    metric: Metric,
+) -> Float[Array, "amounts examples"]:
+    """Return the dose-response curve: the metric after adding each amount along a part.
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        examples: a batch of examples along the leading axis.
+        part: the part, such as a direction.
+        amounts: the amounts that are added to its coordinates; 0 gives the metric without edit.
+        metric: a function of the output that returns a number.
+    """
+
+    def response(amount: Array) -> Array:
+        edit = edits.add(part, amount)
+        return jax.vmap(lambda example: metric(edits.run(model, params, example, edit)))(examples)
+
+    return jax.vmap(response)(jnp.asarray(amounts, jnp.result_type(float)))
