@@ -543,7 +543,7 @@ def plot(results: xr.Dataset) -> Figure:
     lower = parts[1].subplots(1, 4, width_ratios=(1, 1, 1.5, 1.5))
     for axes, density in zip(lower, results["basis_density"].values, strict=False):
         model = parameters(results.sel(basis_density=[density]), "basis")[0, 0]
-        plotting.weights_and_bias(axes, grams(model[:-1]), model[-1])
+        plotting.gram(axes, model[:-1], model[-1])
         axes.set_title(f"two sets of {len(model) - 1},\n$p = {density:g}$")
         axes.set_xlabel("$W^T W$ and bias")
     draw_counts(lower[2], results)

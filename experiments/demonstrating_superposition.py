@@ -360,8 +360,7 @@ def plot(results: xr.Dataset) -> Figure:
         shown += [(models.sel(density=[density]), "ReLU output") for density in densities]
         for (every, name), top, bottom in zip(shown, matrices, bars, strict=True):
             best = tm.best_of(every, "loss").isel(density=0)
-            weights = best["weights"].transpose("hidden", "feature").values
-            plotting.weights_and_bias(top, weights.T @ weights, best["bias"].values)
+            plotting.gram(top, best["weights"], best["bias"])
             top.set_title(f"{name}\n$1-S$ = {every.density.values[0]:g}")
             plotting.norm_bars(bottom, best["norm"].values, best["superposition"].values)
             bottom.set_xlabel(

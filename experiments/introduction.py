@@ -180,11 +180,11 @@ def plot(results: xr.Dataset) -> Figure:
     names = {2: ", orthogonal", 4: ", two pairs", 5: ", a pentagon"}
     for axes, density in zip(grid.flat, shown.density.values, strict=False):
         model = shown.sel(density=density)
-        weights = model["weights"].transpose("hidden", "feature")
-        plotting.feature_directions(axes, weights, results.importance)
+        color = plotting.importance_colors(results.importance)
+        plotting.spokes(axes, model["weights"], color=color, limit=1.5)
         count = int((norms(model) > 0.5).sum())
         axes.set_title(f"density {density:.3g}\n{count} features{names.get(count, '')}")
-    plotting.importance_bar(figure, grid, results.importance)
+    plotting.importance_bar(grid, results.importance)
     figure.suptitle(
         f"Sparser features share two dimensions (best of {results.sizes['seed']} seeds)"
     )

@@ -180,8 +180,7 @@ def plot(results: xr.Dataset) -> Figure:
         bars.set_xlabel(
             f"{int(represented(model))} represented\n{int(dedicated(model))} dedicated", fontsize=7
         )
-        weights = model["weights"].transpose("hidden", "feature").values
-        plotting.weights_and_bias(matrix, weights.T @ weights, model["bias"].values)
+        plotting.gram(matrix, model["weights"], model["bias"])
     grid[0, 0].set_ylabel("feature norm $||W_i||$")
     grid[1, 0].set_ylabel("$W^T W$ and $b$")
     for row, colors, label in (

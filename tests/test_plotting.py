@@ -89,13 +89,14 @@ def test_what_is_missing_is_blank():
 
 def test_pictures_of_a_model_that_diverged_are_empty():
     missing = np.full((2, 3), np.nan)
-    figure, axes = plotting.figure()
+    _, axes = plotting.figure()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plotting.feature_directions(axes, missing, np.array([np.nan, 1.0, 0.5]))
-        plotting.importance_bar(figure, axes, missing[0])
+        colors = plotting.importance_colors(np.array([np.nan, 1.0, 0.5]))
+        plotting.spokes(axes, missing, color=colors)
+        plotting.importance_bar(axes, missing[0])
         plotting.norm_bars(axes, missing[0], missing[0])
-        plotting.weights_and_bias(axes, np.full((3, 3), np.nan), missing[0])
+        plotting.gram(axes, missing, missing[0])
         plotting.neuron_stacks(axes, missing, np.zeros((3, 3)))
         values = xr.DataArray(missing, dims=("bar", "group"), coords={"bar": ["a", "b"]})
         values = values.assign_coords(group=["one", "two", "three"])
@@ -141,9 +142,13 @@ def test_wrong_shapes_are_refused():
         plotting.phase_colors(np.array([0.0, 1.5]))
     assert len(plotting.PHASE_COLORS) == len(Phase)
     with pytest.raises(InputError, match=r"weights has shape \(3, 2\)"):
-        inspect.unwrap(plotting.feature_directions)(axes, np.ones((3, 2)), np.ones(2))
-    with pytest.raises(InputError, match=r"gram has shape \(2, 3\)"):
-        inspect.unwrap(plotting.weights_and_bias)(axes, np.ones((2, 3)), np.ones(3))
+        plotting.spokes(axes, np.ones((3, 2)))
+    with pytest.raises(InputError, match=r"color has 3 colours for 2 features"):
+        plotting.spokes(axes, np.ones((2, 2)), color=["red"] * 3)
+    with pytest.raises(InputError, match=r"bias has shape \(2,\) for 3 features"):
+        plotting.gram(axes, np.ones((2, 3)), np.ones(2))
+    with pytest.raises(InputError, match=r"weights has dimensions \('seed', 'hidden', 'feature'"):
+        plotting.gram(axes, xr.DataArray(np.ones((2, 2, 3)), dims=("seed", "hidden", "feature")))
     with pytest.raises(InputError, match=r"norm has shape \(2,\)"):
         inspect.unwrap(plotting.norm_bars)(axes, np.ones(2), np.ones(3))
     with pytest.raises(InputError, match=r"weights has shape \(2, 3\) for 2 colors"):

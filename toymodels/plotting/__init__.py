@@ -20,8 +20,10 @@ from toymodels.plotting.colors import (
     NOT_REPRESENTED,
     PHASE_COLORS,
     POLYTOPE_COLORS,
+    SHAPE_COLORS,
     SUPERPOSITION_MAP,
     SUPERPOSITION_NORM,
+    VALUE_MAP,
     WEIGHT_MAP,
     WEIGHT_NORM,
     importance_colors,
@@ -45,7 +47,7 @@ from toymodels.plotting.maps import (
     norm_and_superposition_legend,
     phase_diagram,
 )
-from toymodels.plotting.matrices import weights_and_bias
+from toymodels.plotting.matrices import by_component, gram, signed_matrix
 from toymodels.plotting.scales import (
     DENSITY,
     INVERSE_DENSITY,
@@ -55,7 +57,7 @@ from toymodels.plotting.scales import (
     plain_ticks,
 )
 from toymodels.plotting.seeds import every_seed, grouped_bars
-from toymodels.plotting.vectors import feature_directions, importance_bar
+from toymodels.plotting.vectors import columns, importance_bar, spokes, turned, upright
 
 __all__ = [
     "ANTIPODAL",
@@ -71,21 +73,25 @@ __all__ = [
     "PHASE_COLORS",
     "PHASE_NAMES",
     "POLYTOPE_COLORS",
+    "SHAPE_COLORS",
     "SMALLEST_TEXT",
     "SUPERPOSITION_MAP",
     "SUPERPOSITION_NORM",
+    "VALUE_MAP",
     "WEIGHT_MAP",
     "WEIGHT_NORM",
     "WIDEST",
     "Figure",
     "NotebookFigure",
+    "by_component",
     "check_figure",
     "color_bar",
+    "columns",
     "density_axis",
     "direct_labels",
     "every_seed",
-    "feature_directions",
     "figure",
+    "gram",
     "grouped_bars",
     "heat_map",
     "importance_bar",
@@ -100,6 +106,9 @@ __all__ = [
     "phase_colors",
     "phase_diagram",
     "plain_ticks",
+    "signed_matrix",
+    "spokes",
     "style",
-    "weights_and_bias",
+    "turned",
+    "upright",
 ]

@@ -21,8 +21,10 @@ __all__ = [
     "NOT_REPRESENTED",
     "PHASE_COLORS",
     "POLYTOPE_COLORS",
+    "SHAPE_COLORS",
     "SUPERPOSITION_MAP",
     "SUPERPOSITION_NORM",
+    "VALUE_MAP",
     "WEIGHT_MAP",
     "WEIGHT_NORM",
     "importance_colors",
@@ -38,15 +40,29 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """Markers beside the colours of `CYCLE`, so that colour is not all that tells lines apart."""
 
+# Yellow means the most important feature and nothing else, so no other scale ends in yellow.
 IMPORTANCE_MAP = mpl.colormaps["viridis"]
-WEIGHT_MAP, WEIGHT_NORM = mpl.colormaps["coolwarm"], Normalize(-1, 1)
-SUPERPOSITION_MAP = LinearSegmentedColormap.from_list(
-    "superposition", ["#16224d", "#31688e", "#21918c", "#5ec962", "#fde725"]
+"""Colours of importances."""
+VALUE_MAP = LinearSegmentedColormap.from_list(
+    "value", ["#f3f6fa", "#a9c4e0", "#4f86bd", "#1d4f8c", "#0b2447"]
 )
+"""Colours of any other quantity that starts at 0 or at its smallest value."""
+WEIGHT_MAP, WEIGHT_NORM = mpl.colormaps["coolwarm"], Normalize(-1, 1)
+"""Colours of whatever has a sign: blue is negative, red is positive."""
+SUPERPOSITION_MAP = LinearSegmentedColormap.from_list(
+    "superposition", mpl.colormaps["plasma"](np.linspace(0, 0.72, 64))
+)
+"""Colours of the superposition of a feature: blue is alone, orange shares a whole dimension."""
 SUPERPOSITION_NORM = Normalize(0, 1)
 BACKGROUND = "#FCFBF8"
 # Dedicated, tetrahedron, triangle, digon, pentagon, antiprism, not learned, as in the paper.
 POLYTOPE_COLORS = ("#cc33aa", "#3366cc", "#229944", "#ccaa00", "#ee7722", "#7744aa", "#cc2222")
+_SHAPES = ("dedicated", "tetrahedron", "triangle", "digon", "pentagon", "square antiprism")
+SHAPE_COLORS = dict(zip(_SHAPES, POLYTOPE_COLORS, strict=False)) | {
+    "not learned": POLYTOPE_COLORS[-1], "simplex": "#88bbee", "diplo-simplex": "#11aaaa",
+    "polygon": "#aa7755", "unknown": "#999999",
+}  # fmt: skip
+"""The colour of each `toymodels.analysis.polytopes.Shape`, as in the paper where it has one."""
 NOT_REPRESENTED, DEDICATED, ANTIPODAL = "#dddddd", "#003399", "#dd4444"
 DEDICATED_BESIDE_PAIR = "#2255bb"
 # In the order of `toymodels.theory.phases.Phase`.

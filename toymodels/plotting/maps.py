@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Patch
 
 from toymodels.errors import InputError
-from toymodels.plotting.colors import PHASE_COLORS, norm_and_superposition, phase_colors
+from toymodels.plotting.colors import PHASE_COLORS, VALUE_MAP, norm_and_superposition, phase_colors
 from toymodels.plotting.scales import density_axis, name_of, plain, plain_ticks
 from toymodels.theory.phases import Phase
 
@@ -37,7 +37,7 @@ def heat_map(
     x: str,
     y: str,
     numbers: str = "",
-    cmap: Colormap | str | None = None,
+    cmap: Colormap | str = VALUE_MAP,
     norm: Normalize | str | None = None,
 ) -> QuadMesh:
     """Draw one even cell for each pair of coordinates, which stand at the ticks.
@@ -82,7 +82,7 @@ def log_image(
     *,
     x: str,
     y: str,
-    cmap: Colormap | str | None = None,
+    cmap: Colormap | str = VALUE_MAP,
     norm: Normalize | str | None = None,
 ) -> QuadMesh:
     """Draw an image on logarithmic axes; cells end at geometric means of neighbouring centres.

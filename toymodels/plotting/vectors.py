@@ -1,51 +1,162 @@
-"""Feature directions as spokes."""
+"""Feature directions: spokes in the plane, and poses in which point sets can be compared."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+import xarray as xr
+from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba_array
 
 from toymodels.errors import InputError
-from toymodels.plotting.colors import BACKGROUND, IMPORTANCE_MAP, importance_norm
+from toymodels.plotting.colors import BACKGROUND, CYCLE, IMPORTANCE_MAP, importance_norm
+from toymodels.plotting.maps import color_bar
 
-__all__ = ["feature_directions", "importance_bar"]
+__all__ = ["columns", "importance_bar", "spokes", "turned", "upright"]
+
+_MANY = 100
 
 
-def feature_directions(
-    axes: Axes, weights: Shaped[Any, "2 features"], importance: Shaped[Any, " features"]
-) -> None:
-    """Columns of a 2 x n weight matrix as spokes from the origin, coloured by importance.
+def columns(weights: Any, hidden: int | None = None) -> Float[np.ndarray, "hidden features"]:
+    """Return a weight matrix as an array with one column for each feature.
 
     Args:
-        axes: to draw on; square, on the paper's cream background, without ticks or a frame.
-        weights: feature directions, one per column.
-        importance: of each feature; the greatest is yellow.
+        weights: hidden x features; a labelled array has a dimension "feature", in any order.
+        hidden: the number of hidden dimensions that it must have; any if not given.
+
+    Raises:
+        ValueError: another shape, such as a dimension of seeds.
     """
-    columns, values = np.asarray(weights).T, np.asarray(importance)
-    if columns.ndim != 2 or columns.shape != (values.size, 2):
+    if isinstance(weights, xr.DataArray):
+        if weights.ndim != 2 or "feature" not in weights.dims:
+            raise InputError(
+                f"weights has dimensions {weights.dims}: give one hidden dimension and 'feature'; "
+                "select one of the others with .sel"
+            )
+        weights = weights.transpose(..., "feature").values
+    table = np.asarray(weights, float)
+    if table.ndim != 2 or hidden not in (None, len(table)):
+        wanted = "hidden" if hidden is None else hidden
+        raise InputError(f"weights has shape {table.shape}: give {wanted} dimensions x features")
+    return table
+
+
+def spokes(
+    axes: Axes,
+    weights: Any,
+    *,
+    color: Any = CYCLE[0],
+    limit: float | None = None,
+    circles: Sequence[float] = (),
+) -> None:
+    """Draw the columns of a 2 x n weight matrix as spokes from the origin.
+
+    Features that share an end are marked with their number, such as "x2".
+
+    Args:
+        axes: axes to draw on; they become square, on the paper's cream background, without ticks.
+        weights: 2 x features; a labelled array has a dimension "feature", in any order. Columns of
+            NaN are left out.
+        color: one colour, or one for each feature, such as `importance_colors` gives.
+        limit: half the width of the picture; 1.2 times the longest column if not given.
+        circles: radii of grey circles behind the spokes.
+
+    Raises:
+        ValueError: another shape, or another number of colours.
+    """
+    table = columns(weights, hidden=2)
+    paint = to_rgba_array(color)
+    if len(paint) not in (1, table.shape[1]):
         raise InputError(
-            f"weights has shape {columns.T.shape} and importance {values.shape}: give 2 hidden "
-            "dimensions x features, and one importance for each feature"
+            f"color has {len(paint)} colours for {table.shape[1]} features: give one, or one each"
         )
-    norm = importance_norm(values)
-    for column, value in zip(columns, values, strict=True):
-        color = IMPORTANCE_MAP(norm(value))
-        axes.plot([0, column[0]], [0, column[1]], color=color, linewidth=2)
-        axes.plot(*column, "o", color=color, markersize=5)
-    axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=(), yticks=())
+    known = np.isfinite(table).all(axis=0)
+    ends, paint = table[:, known].T, np.broadcast_to(paint, (table.shape[1], 4))[known]
+    reach = limit or max(0.1, 1.2 * np.linalg.norm(ends, axis=1).max(initial=0.0))
+    _cross(axes, reach, circles)
+    many = len(ends) > _MANY
+    lines = np.stack([np.zeros_like(ends), ends], axis=1)
+    axes.add_collection(
+        LineCollection(list(lines), colors=paint, linewidths=0.4 if many else 1.8, rasterized=many)
+    )
+    axes.scatter(*ends.T, s=4 if many else 22, c=paint, linewidths=0, zorder=2, rasterized=many)
+    for place, count in [] if many else _shared_ends(ends, 0.04 * reach):
+        axes.annotate(
+            f"x{count}", place * (1 + 0.13 * reach / max(np.linalg.norm(place), 1e-9)),
+            ha="center", va="center", fontsize=7, color="0.2",
+        )  # fmt: skip
+
+
+def _cross(axes: Axes, limit: float, circles: Sequence[float]) -> None:
+    """Make square axes without ticks whose frame is a grey cross through the origin."""
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=(), yticks=())
     axes.set_facecolor(BACKGROUND)
     axes.spines[["right", "top"]].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_position("center")
         axes.spines[side].set_color("0.8")
         axes.spines[side].set_zorder(0)
+    around = np.linspace(0, 2 * np.pi, 200)
+    for radius in circles:
+        axes.plot(
+            radius * np.cos(around), radius * np.sin(around), color="0.8", linewidth=0.8, zorder=0
+        )
 
 
-def importance_bar(figure: Figure, grid: Any, importance: Shaped[Any, " features"]) -> None:
-    """The colours of `feature_directions` as a bar beside `grid`."""
-    colors = ScalarMappable(importance_norm(importance), IMPORTANCE_MAP)
-    bar = figure.colorbar(colors, ax=grid, shrink=0.6, aspect=25, label="importance $I_i$")
-    bar.outline.set_visible(False)  # pyright: ignore
+def _shared_ends(ends: Any, near: float) -> list[tuple[Any, int]]:
+    """Return the place and the number of features of each end that several share."""
+    longer = ends[np.linalg.norm(ends, axis=1) > near]
+    found: list[tuple[Any, int]] = []
+    while len(longer):
+        close = np.linalg.norm(longer - longer[0], axis=1) < near
+        if close.sum() > 1:
+            found.append((longer[close].mean(axis=0), int(close.sum())))
+        longer = longer[~close]
+    return found
+
+
+def importance_bar(axes: Any, importance: Shaped[Any, " features"]) -> Any:
+    """Draw the colours of `importance_colors` as a bar beside one or several axes."""
+    scale = ScalarMappable(importance_norm(importance), IMPORTANCE_MAP)
+    return color_bar(scale, "importance $I_i$", axes=axes, shrink=0.6, aspect=25)
+
+
+def turned(
+    points: Any, feature: int = 0, *, angle: float = np.pi / 2
+) -> Float[np.ndarray, "2 features"]:
+    """Return points of the plane, turned so that one of them has a given angle.
+
+    Args:
+        points: 2 x features.
+        feature: the feature that gets the angle.
+        angle: its angle in radians; it points up if not given.
+    """
+    table = columns(points, hidden=2)
+    turn = angle - np.arctan2(table[1, feature], table[0, feature])
+    return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ table
+
+
+def upright(points: Any) -> Float[np.ndarray, "3 features"]:
+    """Return points of space, turned so that their axis of symmetry points up.
+
+    That axis is the eigenvector of $W W^T$ whose eigenvalue differs most from the other two; where
+    all three are equal, the first point is put up. The point nearest to the equator looks ahead, so
+    that sets of points that differ by a rotation get the same pose, up to their symmetries.
+
+    Args:
+        points: 3 x features.
+    """
+    table = columns(points, hidden=3)
+    sizes, axes = np.linalg.eigh(table @ table.T)
+    last = 2 if sizes[2] - sizes[1] >= sizes[1] - sizes[0] else 0
+    regular = np.ptp(sizes) < 1e-4 * max(sizes[2], 1e-30)
+    up = table[:, 0] / np.linalg.norm(table[:, 0]) if regular else axes[:, last]
+    side = np.linalg.svd(up[None])[2][1:]
+    side[1] *= np.sign(np.linalg.det(np.vstack([side, up])))  # a rotation, never a mirror image
+    x, y = side @ table[:, np.argmin(np.abs(up @ table))]
+    around = np.arctan2(y, x)
+    turn = np.array([[np.cos(around), np.sin(around)], [-np.sin(around), np.cos(around)]])
+    return np.vstack([turn @ side, up]) @ table
