@@ -6,22 +6,24 @@ Claim      Five features in two dimensions form a pentagon, which bends as the d
            first order. The paper says that it takes a feature "about 2.5 times" sparser; the exact
            losses cross at 3.7 times, and so do those of trained models.
 Reproduces Elhage et al. (2022), "Non-Uniform Superposition", perturbing a single feature.
-Selection  Losses show every seed. Weights are the seed with the lowest exact loss among those of
-           their geometry. The free optimum is the lowest of 4 random and all structured starts.
-Settings   From the paper: n = 5, m = 2, equal importance, density 0.05. Ours, for it states none:
-           Adam from 5e-3 down a cosine, 10,000 steps of 1024 examples, 16 seeds.
+Selection  Losses show every seed. Weights are of the seed with the lowest exact loss among those
+           that form a pentagon. The free optimum is the lowest minimum from 4 random and all
+           structured starts.
+Settings   From the paper: n = 5, m = 2, equal importance, density 0.05. Ours, because it states
+           none: Adam from 5e-3 down a cosine, 10,000 steps of 1024 examples, 16 seeds.
 Command    toymodels run experiments/perturbing_a_feature.py
 """
 
 import dataclasses
 import enum
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
+from jaxtyping import Array, Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import elementwise
 
@@ -30,11 +32,14 @@ from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.theory import frames, minima
 
-SOURCE = "Elhage et al. (2022), Non-Uniform Superposition"
+WORK = "Elhage et al. (2022), Non-Uniform Superposition"
+PAPER = tm.paper(WORK)
+DESCENT = tm.prediction("toymodels.theory.minima.descend")
+LOWEST = tm.identity("toymodels.theory.minima: the lowest of all minima found")
 FEATURES, HIDDEN = 5, 2
 VARIED = 0
 LANES = 16
-"""Descents that go side by side: one compiled program for all."""
+"""So many descents go side by side: one compiled program serves all."""
 
 
 class Geometry(enum.IntEnum):
@@ -49,425 +54,333 @@ class Geometry(enum.IntEnum):
 
 
 BRANCHES = (Geometry.PENTAGON, Geometry.DIGONS)
-NAMES = ("pentagon", "two digons without the varied one", "two digons without another", "fewer")
+NAMES = ("pentagon", "two digons, varied one left out", "two digons, another left out", "fewer")
+# The paper's pentagon is orange, and its digons are yellow.
+COLORS = ("#ee7722", "#ccaa00", "#776600", "#999999")
+MARKERS = "os^x"
 TICKS = (0.1, 0.2, 0.5, 1, 2, 4)
-# The paper's pentagon is orange, its digons yellow and its triangle green.
-COLORS = ("#ee7722", "#ccaa00", "#7744aa", "#229944")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     density: float = 0.05
     """Of the other four features."""
     relative_densities: tuple[float, float, int] = (0.1, 4.0, 25)
-    """Of the varied feature: least, greatest, and how many, evenly in the logarithm."""
+    """Of the varied feature: smallest, greatest, and how many, evenly in the logarithm."""
     num_seeds: int = 16
-    steps: int = 10_000
-    batch: int = 1024
-    learning_rate: float = 5e-3
-    """The learning rate at the start of a cosine schedule."""
+    training: tm.Recipe = tm.Recipe(steps=10_000, batch=1024, learning_rate=5e-3)
     num_random: int = 4
     """Random starts of the free optimum at every relative density."""
     other_densities: tuple[float, ...] = (0.03, 0.04, 0.06, 0.07, 0.08, 0.09, 0.1, 0.11, 0.12)
-    """Of the other four features, where the crossing is computed, too."""
+    """Other densities of the four features, where the crossing is computed, too."""
 
 
 SMOKE = Config(
-    relative_densities=(0.1, 1.0, 3), num_seeds=2, steps=50, batch=64, num_random=1,
+    relative_densities=(0.1, 1.0, 3),
+    num_seeds=2,
+    training=tm.Recipe(steps=50, batch=64, learning_rate=5e-3),
+    num_random=1,
     other_densities=(0.08,),
-)  # fmt: skip
+)
 
 
-def densities(density: Any, relative: Any) -> Any:
-    """Per feature; only the varied one differs."""
+def run(config: Config) -> xr.Dataset:
+    smallest, greatest, count = config.relative_densities
+
+    def cell(key, *, relative_density):
+        density = densities(config.density, relative_density)
+        task = tm.Task(tm.SparseUniform(FEATURES, density))
+        params = config.training.train(key, tm.ReLUOutput(hidden=HIDDEN), task).params
+        return {**params, "geometry": geometry_of(params["weights"])}
+
+    results = tm.sweep(
+        cell,
+        axes={"relative_density": np.geomspace(smallest, greatest, count)},
+        num_seeds=config.num_seeds,
+        dims={"weights": ("hidden", "feature"), "bias": ("feature",)},
+    )
+    results["loss"] = tm.apply(
+        lambda weights, bias, relative: tm.theory.expected_loss(
+            weights, bias, densities(config.density, relative)
+        ),
+        results.weights,
+        results.bias,
+        results.relative_density,
+        float64=True,
+    )
+    results = results.assign(exact_minima(config, results.relative_density.values))
+    for variable in ("loss", "branch_loss", "free_loss"):
+        results[variable].attrs["units"] = "exact, summed over outputs"
+    return results.assign_attrs(density=config.density)
+
+
+def densities(density: float, relative: Float[Array, ""]) -> Float[Array, " features"]:
+    """Return the density of each feature; only the varied one differs."""
     return density * jnp.where(jnp.arange(FEATURES) == VARIED, relative, 1.0)
 
 
-def label(weights: Any) -> Any:
-    """A feature is represented if its norm is above 1/2, half-way between kept and dropped."""
+def geometry_of(weights: Float[Array, "hidden features"]) -> Int[Array, ""]:
+    """Return the geometry; a feature is represented if its norm is above 1/2, half-way to 1."""
     represented = geometry.feature_norms(weights) > 0.5
     digons = jnp.where(represented[VARIED], int(Geometry.DIGONS_WITH_VARIED), int(Geometry.DIGONS))
     fewer = jnp.where(represented.sum() == 4, digons, int(Geometry.OTHER))
     return jnp.where(represented.sum() == 5, int(Geometry.PENTAGON), fewer)
 
 
-def train(config: Config) -> xr.Dataset:
-    """Every seed at every relative density, with its exact loss."""
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-
-    def cell(key: Any, *, relative_density: Any) -> dict[str, Any]:
-        density = densities(config.density, relative_density)
-        trained = tm.train(
-            key,
-            tm.ReLUOutput(hidden=HIDDEN),
-            tm.Task(tm.SparseUniform(FEATURES, density)),
-            optimizer=optax.adam(schedule),
-            steps=config.steps,
-            batch=config.batch,
-        )
-        weights = trained.params["weights"]
-        return {"weights": weights, "bias": trained.params["bias"], "geometry": label(weights)}
-
-    least, greatest, count = config.relative_densities
-    results = tm.sweep(
-        cell,
-        axes={"relative_density": np.geomspace(least, greatest, count)},
-        num_seeds=config.num_seeds,
-        dims={"weights": ("hidden", "feature"), "bias": ("feature",)},
-    )
-    with jax.enable_x64(True):
-        each = jax.vmap(tm.theory.expected_loss, (0, 0, None))
-        loss = jax.jit(jax.vmap(each))(
-            *(np.asarray(results[name].transpose("relative_density", "seed", ...), float)
-              for name in ("weights", "bias")),
-            jax.vmap(densities, (None, 0))(config.density, results.relative_density.values),
-        )  # fmt: skip
-    results["loss"] = ("relative_density", "seed"), np.asarray(loss)
-    return results
-
-
 @jax.jit
-def _side_by_side(weights: Any, bias: Any, density: Any) -> minima.Descended:
-    def one(weights: Any, bias: Any, density: Any) -> minima.Descended:
-        return minima.descend(weights, bias, density, jnp.ones(FEATURES))
+def side_by_side(weights, bias, density):
+    return jax.vmap(lambda *start: minima.descend(*start, jnp.ones(FEATURES)))(
+        weights, bias, density
+    )
 
-    return jax.vmap(one)(weights, bias, density)
 
-
-def descend(weights: Any, bias: Any, density: Any) -> minima.Descended:
-    """The minima below many starts, some at a time, in float64."""
+def descend(weights, bias, density) -> minima.Descended:
+    """Return the minima below many starts, some at a time, in float64."""
     parts: list[minima.Descended] = []
     with jax.enable_x64(True):
         for first in range(0, len(bias), LANES):
             filled = np.minimum(np.arange(first, first + LANES), len(bias) - 1)
             begin = (np.asarray(part, float)[filled] for part in (weights, bias, density))
-            parts.append(jax.tree.map(np.asarray, _side_by_side(*begin)))
+            parts.append(jax.tree.map(np.asarray, side_by_side(*begin)))
     return jax.tree.map(lambda *values: np.concatenate(values)[: len(bias)], *parts)
 
 
-def start(branch: Geometry, density: Any) -> tuple[Any, Any]:
-    """Near the solution: unit length, and the mean of a feature that is dropped as its bias."""
-    if branch is Geometry.PENTAGON:
-        return frames.regular_polygon(FEATURES), np.full(FEATURES, -0.2)
-    weights = np.insert(frames.regular_polygon(4), VARIED, 0.0, axis=1)
-    return weights, np.where(np.arange(FEATURES) == VARIED, density / 2, 0.0)
-
-
-def branch(which: Geometry, density: Any, relative: Any) -> minima.Descended:
-    """One solution over many densities."""
+def each_density(density, relative) -> Float[np.ndarray, "models features"]:
     with jax.enable_x64(True):
-        each = np.asarray(jax.vmap(densities)(np.asarray(density), np.asarray(relative)))
-    begin = [start(which, one) for one in each]
-    # So little that a saddle is left and a minimum is not.
+        return np.asarray(jax.vmap(densities)(np.asarray(density), np.asarray(relative)))
+
+
+def branch(which: Geometry, density, relative) -> minima.Descended:
+    """Return one solution over many densities.
+
+    It starts at unit length, with its mean as the bias of a feature that is dropped.
+    """
+    density_of_each = each_density(density, relative)
+    if which is Geometry.PENTAGON:
+        weights, bias = frames.regular_polygon(FEATURES), np.full(density_of_each.shape, -0.2)
+    else:
+        weights = np.insert(frames.regular_polygon(4), VARIED, 0.0, axis=1)
+        bias = np.where(np.arange(FEATURES) == VARIED, density_of_each / 2, 0.0)
+    # It is nudged so little that a saddle is left and a minimum is not.
     nudge = 1e-3 * np.random.default_rng(0).standard_normal((HIDDEN, FEATURES))
-    weights = np.stack([weights + nudge for weights, _ in begin])
-    return descend(weights, np.stack([bias for _, bias in begin]), each)
+    return descend(np.tile(weights + nudge, (len(bias), 1, 1)), bias, density_of_each)
 
 
-def crossing(density: Any) -> Any:
-    """Relative densities at which pentagon and digons have the same loss; NaN where none is."""
+def geometries(ends: minima.Descended) -> Int[np.ndarray, " models"]:
+    with jax.enable_x64(True):
+        return np.asarray(jax.vmap(geometry_of)(jnp.asarray(ends.weights)))
 
-    def gap(relative: Any, density: Any) -> Any:
-        pentagon, digons = (
-            branch(which, density, relative) for which in (Geometry.PENTAGON, Geometry.DIGONS)
-        )
-        bends = np.asarray(jax.vmap(label)(jnp.asarray(pentagon.weights))) == Geometry.PENTAGON
+
+def crossing(density: Float[np.ndarray, " densities"]) -> Float[np.ndarray, " densities"]:
+    """Return where pentagon and digons have equal losses, as relative densities; NaN if nowhere."""
+
+    def gap(relative, density):
+        pentagon, digons = (branch(which, density, relative) for which in BRANCHES)
+        bends = geometries(pentagon) == Geometry.PENTAGON
         return np.where(bends, (pentagon.loss - digons.loss) / density**2, np.nan)
 
-    found: Any = elementwise.find_root(
-        gap, (0.17, 1.0), args=(density,), tolerances={"xatol": 1e-10, "xrtol": 1e-10}
-    )
+    tight = {"xatol": 1e-10, "xrtol": 1e-10}
+    found = elementwise.find_root(gap, (0.17, 1.0), args=(density,), tolerances=tight)
     return np.where(found.success, found.x, np.nan)
 
 
-def exact(config: Config, relative: Any) -> dict[str, Any]:
-    """The branches, their crossings, and the lowest minimum of all."""
+def exact_minima(config: Config, relative: Float[np.ndarray, " relative"]) -> dict[str, tuple]:
+    """Return the branches, their crossings, and the lowest minimum of all."""
     full = np.full(len(relative), config.density)
     found = [branch(which, full, relative) for which in BRANCHES]
+    density_of_each = each_density(full, relative)
     with jax.enable_x64(True):
-        each = np.asarray(jax.vmap(densities)(full, np.asarray(relative)))
-        begin = jax.vmap(
+        weights, bias = jax.vmap(
             lambda density: minima.starts(
                 jax.random.key(0), HIDDEN, density, jnp.ones(FEATURES), config.num_random
             )
-        )(jnp.asarray(each))
-        count = begin[1].shape[1]
-        weights, bias = (np.asarray(part).reshape(-1, *part.shape[2:]) for part in begin)
-        ends = descend(weights, bias, np.repeat(each, count, axis=0))
-        labels = [np.asarray(jax.vmap(label)(jnp.asarray(end.weights))) for end in found]
+        )(jnp.asarray(density_of_each))
+    count = bias.shape[1]
+    begin = (np.asarray(part).reshape(-1, *part.shape[2:]) for part in (weights, bias))
+    ends = descend(*begin, np.repeat(density_of_each, count, axis=0))
     others = np.array([config.density, *config.other_densities])
     dims = ("branch", "relative_density")
     return {
         "branch_loss": (dims, np.stack([end.loss for end in found])),
         "branch_weights": ((*dims, "hidden", "feature"), np.stack([end.weights for end in found])),
         "branch_bias": ((*dims, "feature"), np.stack([end.bias for end in found])),
-        "branch_geometry": (dims, np.stack(labels)),
+        "branch_geometry": (dims, np.stack([geometries(end) for end in found])),
         "branch_slope": (dims, np.stack([end.slope for end in found])),
-        "free_loss": (("relative_density",), ends.loss.reshape(-1, count).min(axis=1)),
-        "crossing": (("density",), crossing(others)),
-        "density": others,
+        "free_loss": ("relative_density", ends.loss.reshape(-1, count).min(axis=1)),
+        "crossing": ("density", crossing(others)),
+        "density": ("density", others),
     }
 
 
-def run(config: Config) -> xr.Dataset:
-    results = train(config)
-    results = results.assign(exact(config, results.relative_density.values))
-    for variable in ("loss", "branch_loss", "free_loss"):
-        results[variable].attrs["units"] = "exact, summed over outputs"
-    return results.assign_attrs(density=config.density)
-
-
 def exact_branch(results: xr.Dataset, which: Geometry, variable: str = "loss") -> xr.DataArray:
-    """One of the branches, NaN where its minimum is gone and the descent ended in another."""
+    """Return a branch, NaN where its minimum is gone and the descent ended in another."""
     chosen = results.sel(branch=int(which))
-    return chosen[f"branch_{variable}"].where(chosen["branch_geometry"] == which)
+    return chosen[f"branch_{variable}"].where(chosen.branch_geometry == which)
 
 
 def trained_crossing(results: xr.Dataset) -> float:
-    """Where the median losses of trained pentagons and digons are equal."""
-    medians = [
-        results["loss"].where(results["geometry"] == which).median("seed").values
-        for which in (Geometry.PENTAGON, Geometry.DIGONS)
-    ]
-    gap, relative = medians[0] - medians[1], results.relative_density.values
-    both = np.flatnonzero(np.isfinite(gap))
-    gap, relative = gap[both], relative[both]
-    changes = np.flatnonzero((gap[:-1] > 0) & (gap[1:] <= 0))
+    """Return where the median losses of trained pentagons and digons are equal."""
+    pentagon, digons = (
+        results.loss.where(results.geometry == which).median("seed") for which in BRANCHES
+    )
+    gap = (pentagon - digons).dropna("relative_density")
+    changes = np.flatnonzero((gap.values[:-1] > 0) & (gap.values[1:] <= 0))
     if len(changes) != 1:
         return float("nan")
-    pair = slice(changes[0], changes[0] + 2)
-    return float(np.interp(0.0, -gap[pair], relative[pair]))
+    pair = gap[changes[0] : changes[0] + 2]
+    return float(np.interp(0.0, -pair, pair.relative_density))
 
 
-def exact_crossing(results: xr.Dataset) -> float:
-    return float(results["crossing"].sel(density=results.attrs["density"]))
-
-
-def density_for(results: xr.Dataset, relative: float) -> float:
-    """Density of the other features at which the exact crossing is `relative`."""
-    known = results["crossing"].dropna("density").sortby("density")
-    return float(np.interp(relative, known, known["density"])) if known.size else float("nan")
-
-
-def ratio_at(results: xr.Dataset, relative: float) -> float:
-    """Loss of the digons over that of the pentagon."""
+def why_not_earlier(results: xr.Dataset) -> str:
+    """Say what could have moved the paper's estimate away from the crossing of exact losses."""
     losses = (exact_branch(results, which) for which in (Geometry.DIGONS, Geometry.PENTAGON))
-    digons, pentagon = (np.interp(relative, results.relative_density, loss) for loss in losses)
-    return float(digons / pentagon)
-
-
-def missed_by_half(results: xr.Dataset) -> float:
-    """Greatest relative density below 1 at which fewer than half of all seeds find the pentagon."""
-    share = (results["geometry"] == Geometry.PENTAGON).mean("seed")
+    digons, pentagon = (np.interp(0.4, results.relative_density, loss) for loss in losses)
+    known = results.crossing.dropna("density").sortby("density")
+    density = float(np.interp(0.4, known, known.density)) if known.size else float("nan")
+    share = (results.geometry == Geometry.PENTAGON).mean("seed")
     missed = share.relative_density[((share < 0.5) & (share.relative_density < 1)).values]
-    return float(missed.max()) if missed.size else float("nan")
+    half = float(missed.max()) if missed.size else float("nan")
+    return (
+        f"Exact losses and trained models agree. At 0.4 the digons have {digons / pentagon:.2f} "
+        "times the loss of the pentagon. Two things could move an estimate to 0.4. The crossing "
+        f"depends on the other features: it is at 0.4 where their density is {density:.2g}, not "
+        f"{results.attrs['density']:g}. And seeds that miss the pentagon hide it from a search of "
+        "few fits: here it is found by fewer than half of them up to a relative density of "
+        f"{half:.2g}."
+    )
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     relative = results.relative_density
-    crossing = exact_crossing(results)
-    pentagon, digons = (exact_branch(results, g) for g in (Geometry.PENTAGON, Geometry.DIGONS))
-    lowest = np.fmin(pentagon, digons)
-    best = tm.best_of(results, "loss")
+    crossing = float(results.crossing.sel(density=results.attrs["density"]))
+    pentagon, digons = (exact_branch(results, which) for which in BRANCHES)
+    lower = np.fmin(pentagon, digons)
+
+    says = (
+        "The relative density of the varied feature at which the exact losses of pentagon and "
+        "digons are equal is 1 / 2.5, as the paper says."
+    )
+    source = tm.paper(f"{WORK}: about 2.5 times sparser")
+    note = why_not_earlier(results)
+    threshold = "Ours, because half of the next digit of about 2.5 times is 2.25 to 2.85."
+    yield tm.near(says, 0.4, crossing, source, within=0.05, threshold=threshold, note=note)
+
+    says = (
+        "The relative density at which the median losses of trained pentagons and digons are equal "
+        "is that of the exact losses."
+    )
+    threshold = "Ours, because the densities trained at are 17 % apart."
+    trained = trained_crossing(results)
+    yield tm.near(says, crossing, trained, DESCENT, within=0.01, threshold=threshold)
+
+    says = "The best trained model has the geometry of the lower exact branch at most densities."
     expected = xr.where(relative < crossing, int(Geometry.DIGONS), int(Geometry.PENTAGON))
-    trained = results["geometry"] == Geometry.PENTAGON
-    excess = (results["loss"].where(trained) / pentagon - 1).median("seed")
+    share = (tm.best_of(results, "loss").geometry == expected).mean()
+    threshold = "Ours, because the two branches are within 2 % next to their crossing."
+    yield tm.at_least(says, 0.9, share, DESCENT, threshold=threshold)
+
+    says = "The loss of the lower of the two exact branches is that of the free optimum."
+    gap = np.abs(results.free_loss / lower - 1).max()
+    threshold = "Ours, because numbers are rounded, and descents stop."
+    yield tm.near(says, 0, gap, LOWEST, within=1e-9, threshold=threshold)
+
+    says = "No trained model of any seed has a loss below the lower exact branch."
+    gap = (results.loss / lower).min() - 1
+    yield tm.at_least(says, 0, gap, LOWEST, slack=1e-9, threshold="Ours, because of rounding.")
+
+    says = (
+        "The norm of the varied feature in the exact pentagon is still at least 1 where the "
+        "branches cross, from which it falls to 0: the transition is of first order."
+    )
     norm = (exact_branch(results, Geometry.PENTAGON, "weights") ** 2).sum("hidden") ** 0.5
-    equal = relative.sel(relative_density=1.0, method="nearest")
-    regular = results.sel(branch=int(Geometry.PENTAGON), relative_density=equal)
-    squared_norm = float((regular["branch_weights"] ** 2).sum("hidden").mean())
-    bias = float(regular["branch_bias"].mean())
-    nearest = relative.sel(relative_density=crossing, method="nearest")
-    return [
-        tm.Claim(
-            "relative density at which pentagon and digons exchange places, exact losses",
-            f"{SOURCE}: about 2.5 times sparser",
-            expected=0.4,
-            measured=crossing,
-            tolerance=0.05,
-            note="Exact losses and trained models agree. At 0.4 the digons have "
-            f"{ratio_at(results, 0.4):.2f} times the loss of the pentagon. Two things could move "
-            "an estimate to 0.4. The crossing depends on the other features: it is at 0.4 where "
-            f"their density is {density_for(results, 0.4):.2g}, not "
-            f"{results.attrs['density']:g}. And seeds that miss the pentagon hide it from a search "
-            "of few fits: here it is found by fewer than half of them up to a relative density "
-            f"of {missed_by_half(results):.2g}.",
-            kind=tm.Kind.PAPER,
-            threshold="ours: half of the next digit of about 2.5 times, 2.25 to 2.85",
-        ),
-        tm.Claim(
-            "the same from trained models, median losses of each geometry, against exact losses",
-            "toymodels.theory.minima.descend",
-            expected=crossing,
-            measured=trained_crossing(results),
-            tolerance=0.01,  # the densities trained at are 17 % apart
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: the densities trained at are 17 % apart",
-        ),
-        tm.Claim(
-            "the best trained geometry is that of the lower exact branch, share of densities",
-            "toymodels.theory.minima.descend",
-            expected=0.9,
-            measured=float((best["geometry"] == expected).mean()),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: the two branches are within 2 % next to their crossing",
-        ),
-        tm.Claim(
-            "the lower of the two branches is the free optimum, largest relative difference",
-            "toymodels.theory.minima: the lowest of all minima found",
-            expected=0.0,
-            measured=float(np.abs(results["free_loss"] / lowest - 1).max()),
-            tolerance=1e-9,
-            kind=tm.Kind.IDENTITY,
-            threshold="ours: rounding and convergence of descents",
-        ),
-        tm.Claim(
-            "no trained model is below it, least relative difference over all seeds",
-            "toymodels.theory.minima: the lowest of all minima found",
-            expected=0.0,
-            measured=float((results["loss"] / lowest).min()) - 1,
-            tolerance=1e-9,
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.IDENTITY,
-            threshold="ours: rounding",
-        ),
-        tm.Claim(
-            "first order: norm of the varied feature in the pentagon where the branches cross, "
-            "from which it falls to 0",
-            SOURCE,
-            expected=1.0,
-            measured=float(norm.sel(relative_density=nearest).isel(feature=VARIED)),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: a norm of 1 that falls to 0 is a jump",
-        ),
-        tm.Claim(
-            "median exact loss of trained pentagons above the branch, the largest of all densities",
-            "toymodels.theory.minima.descend",
-            expected=2e-3,
-            measured=float(excess.max()),
-            bound=tm.Bound.AT_MOST,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: convergence of training",
-        ),
-        tm.Claim(
-            "equal densities: squared norm over 1 - b, so that an input of 1 is returned as 1",
-            f"{SOURCE}, whose 1 / (1 - b) is with the other sign of b, and for the norm",
-            expected=1.0,
-            measured=squared_norm / (1 - bias),
-            tolerance=0.04,
-            kind=tm.Kind.PAPER,
-            threshold="ours: the relation is exact for an input of 1 alone",
-        ),
-    ]
+    there = norm.sel(relative_density=crossing, method="nearest").isel(feature=VARIED)
+    threshold = "Ours, because a norm of 1 that falls to 0 is a jump."
+    yield tm.at_least(says, 1, there, PAPER, threshold=threshold)
 
-
-def aligned(weights: Any, feature: int, angle: float) -> Any:
-    """Turned so that `feature` has this angle, and mirrored so that the next is not below it."""
-    turn = angle - np.arctan2(weights[1, feature], weights[0, feature])
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return rotation @ weights
-
-
-def draw_solutions(axes: Any, results: xr.Dataset, which: Geometry) -> Any:
-    """The best seed of one geometry at every relative density, turned alike."""
-    feature, angle = (VARIED, np.pi / 2) if which is Geometry.PENTAGON else (1, 0.0)
-    around = np.linspace(0, 2 * np.pi, 200)
-    axes.plot(np.cos(around), np.sin(around), color="0.75", linewidth=0.8, zorder=0)
-    loss = results["loss"].where(results["geometry"] == which)
-    points: list[Any] = []
-    for relative in results.relative_density.values[loss.notnull().any("seed").values]:
-        best = int(loss.sel(relative_density=relative).argmin("seed"))
-        weights = results["weights"].sel(relative_density=relative).isel(seed=best)
-        turned = aligned(weights.transpose("hidden", "feature").values, feature, angle)
-        points.append(np.insert(turned, 2, relative, axis=0))
-    x, y, relative = np.concatenate([*points, np.empty((3, 0))], axis=1)
-    least, greatest = results.relative_density.values[[0, -1]]
-    axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=(-1, 0, 1),
-             yticks=(-1, 0, 1))  # fmt: skip
-    axes.set_facecolor(plotting.BACKGROUND)
-    return axes.scatter(
-        x,
-        y,
-        c=relative,
-        s=6 + 24 / (1 + 3 * relative),
-        cmap="viridis",
-        norm="log",
-        vmin=least,
-        vmax=greatest,
+    says = "The median loss of trained pentagons is close to that of the exact one at any density."
+    excess = (results.loss.where(results.geometry == Geometry.PENTAGON) / pentagon - 1).median(
+        "seed"
     )
+    threshold = "Ours, because training does not converge entirely."
+    yield tm.at_most(says, 2e-3, excess.max(), DESCENT, threshold=threshold)
 
-
-def draw_losses(axes: Any, results: xr.Dataset) -> None:
-    """Every seed over the exact branches, and where the branches cross."""
-    relative = results.relative_density
-    for which in Geometry:
-        color = COLORS[which]
-        if which in BRANCHES:
-            axes.plot(relative, 1000 * exact_branch(results, which), color=color, linewidth=1)
-        chosen = 1000 * results["loss"].where(results["geometry"] == which)
-        chosen = chosen.transpose("relative_density", "seed")
-        axes.plot(relative, chosen, ".", color=color, ms=4, alpha=0.6, rasterized=True)
-        axes.plot([], [], ".-", color=color, label=NAMES[which])
-    axes.axvline(0.4, color="0.6", linestyle="--", linewidth=1, label="0.4, the paper's prose")
-    crossing = exact_crossing(results)
-    axes.axvline(crossing, color="k", linewidth=0.8, label=f"{crossing:.4f}, exact losses cross")
-    axes.set(
-        xlabel="relative density of one feature", ylabel="1000 x exact loss, summed over outputs"
+    says = (
+        "The squared norm of the features in the exact pentagon at equal densities is 1 - b, so "
+        "that an input of 1 is returned as 1."
     )
+    source = tm.paper(f"{WORK}, whose 1 / (1 - b) is with the other sign of b, and for the norm")
+    regular = results.sel(branch=int(Geometry.PENTAGON)).sel(relative_density=1.0, method="nearest")
+    squared_norm = (regular.branch_weights**2).sum("hidden").mean()
+    threshold = "Ours, because the relation is exact for an input of 1 alone."
+    quotient = squared_norm / (1 - regular.branch_bias.mean())
+    yield tm.near(says, 1, quotient, source, within=0.04, threshold=threshold)
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(2, 3, size=(12.5, 7.6))
-    draw_solutions(grid[0, 0], results, Geometry.DIGONS)
-    points = draw_solutions(grid[0, 1], results, Geometry.PENTAGON)
-    figure.colorbar(points, ax=grid[0, 1], shrink=0.8, label="relative density of one feature")
-    grid[0, 0].set_title(
-        "trained digons: the sparse feature at 0\n(all relative densities, one over another)"
-    )
-    grid[0, 1].set_title("trained pentagons: the varied feature on top")
-
-    axes = grid[0, 2]
+    figure, ((circle, ends), (losses, crossings)) = plotting.figure(2, 2, size=(9, 7.4))
+    draw_pentagons(circle, results)
+    seeds = results.sizes["seed"]
     for which in Geometry:
-        share = (results["geometry"] == which).sum("seed")
-        axes.semilogx(
-            results.relative_density, share, ".-", color=COLORS[which], label=NAMES[which]
-        )
-    axes.set(
-        xlabel="relative density of one feature",
-        ylabel=f"seeds, of {results.sizes['seed']}",
-        title="where training ends, colours as below",
-        xticks=TICKS,
-        xticklabels=TICKS,
-    )
-    titles = ("dots: every seed; lines: exact minima", "the same around the crossing")
-    for axes, title in zip(grid[1, :2], titles, strict=True):
-        draw_losses(axes, results)
-        axes.set(title=title)
-    losses = (2, 5, 10, 20, 50)
-    grid[1, 0].set(xscale="log", yscale="log", xticks=TICKS, xticklabels=TICKS)
-    grid[1, 0].set(yticks=losses, yticklabels=losses, ylim=(1, 60))
-    grid[1, 0].legend(loc="lower right", fontsize=7)
-    for axes in (grid[0, 2], grid[1, 0]):
+        share = (results.geometry == which).sum("seed")
+        style = {"marker": MARKERS[which], "color": COLORS[which], "markersize": 4}
+        ends.semilogx(results.relative_density, share, label=NAMES[which], **style)
+    ends.set(ylabel=f"seeds, of {seeds}", title="where training ends", ylim=(-0.5, 1.5 * seeds))
+    ends.legend(loc="upper center", fontsize=7)
+    draw_losses(losses, results)
+    losses.set(xscale="log", yscale="log", ylim=(1, 100), yticks=(2, 5, 10, 20, 50))
+    losses.set(yticklabels=(2, 5, 10, 20, 50), title="the exact losses cross (dots: every seed)")
+    losses.set(ylabel="1000 x exact loss, summed over outputs")
+    losses.legend(loc="lower right", fontsize=7)
+    for axes in (ends, losses):
+        axes.set(xlabel="relative density of one feature", xticks=TICKS, xticklabels=TICKS)
         axes.minorticks_off()
-    near = 1000 * results["branch_loss"].where(results.relative_density < 0.6)
-    grid[1, 1].set(xlim=(0.1, 0.6), ylim=(float(near.min()), float(near.max())))
+    zoom = losses.inset_axes((0.08, 0.6, 0.38, 0.4), xlim=(0.1, 0.6), ylim=(3.3, 10.5))
+    draw_losses(zoom, results)
+    zoom.tick_params(labelsize=7)
 
-    axes = grid[1, 2]
-    known = results["crossing"].sortby("density")
-    axes.plot(known.density, known, "k.-", label="exact losses cross")
-    axes.plot(results.attrs["density"], exact_crossing(results), "o", color="C3", label="here")
-    axes.axhline(0.4, color="0.6", linestyle="--", label="0.4, the paper's prose")
-    axes.set(
-        xlabel="density of the other four features",
-        ylabel="relative density of the crossing",
-        title="pentagon above the line, digons below",
-    )
-    axes.legend()
+    known, here = results.crossing.sortby("density"), results.attrs["density"]
+    crossings.plot(known.density, known, "k.-", label="exact losses cross")
+    crossings.plot(here, known.sel(density=here), "o", color="C1", label="in the other panels")
+    crossings.axhline(0.4, color="0.6", linestyle="--", label="0.4, in the paper's text")
+    crossings.set(xlabel="density of the other four features")
+    crossings.set(ylabel="relative density of the crossing")
+    crossings.set(title="pentagon above the line, digons below")
+    crossings.legend()
     return figure
+
+
+def draw_pentagons(axes: Axes, results: xr.Dataset) -> None:
+    """Draw the best pentagon at every relative density, with the varied feature on top."""
+    around = np.linspace(0, 2 * np.pi, 200)
+    axes.plot(np.cos(around), np.sin(around), color="0.75", linewidth=0.8, zorder=0)
+    pentagons = results.where(results.geometry == Geometry.PENTAGON)
+    best = tm.best_of(pentagons, "loss").dropna("relative_density", subset=["loss"])
+    relative = best.relative_density
+    varied = best.weights.isel(feature=VARIED)
+    turn = np.pi / 2 - np.arctan2(varied.isel(hidden=1), varied.isel(hidden=0))
+    x, y = best.weights.isel(hidden=0), best.weights.isel(hidden=1)
+    x, y = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
+    colors = (relative + 0 * x).transpose(*x.dims)
+    points = axes.scatter(x, y, c=colors, s=6 + 24 / (1 + 3 * colors), cmap="viridis", norm="log")
+    ticks = [tick for tick in TICKS if relative.min() <= tick <= relative.max()]
+    plotting.color_bar(points, "relative density of the feature on top", ticks=ticks)
+    axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=(-1, 0, 1))
+    axes.set(yticks=(-1, 0, 1), title="the pentagon bends as its top feature gets sparser")
+
+
+def draw_losses(axes: Axes, results: xr.Dataset) -> None:
+    """Draw every seed over the exact branches, and where the branches cross."""
+    relative = results.relative_density
+    for which in Geometry:
+        color, marker = COLORS[which], MARKERS[which]
+        if which in BRANCHES:
+            axes.plot(relative, 1000 * exact_branch(results, which), color=color, linewidth=1)
+        chosen = 1000 * results.loss.where(results.geometry == which)
+        chosen = chosen.transpose("relative_density", "seed")
+        axes.plot(relative, chosen, marker, color=color, ms=3, alpha=0.6, rasterized=True)
+    axes.axvline(0.4, color="0.6", linestyle="--", linewidth=1, label="0.4, in the paper's text")
+    crossing = float(results.crossing.sel(density=results.attrs["density"]))
+    axes.axvline(crossing, color="k", linewidth=0.8, label=f"{crossing:.4f}, exact losses cross")
 
 
 if __name__ == "__main__":
