@@ -57,6 +57,8 @@ from toymodels.plotting.scales import (
     plain_ticks,
 )
 from toymodels.plotting.seeds import every_seed, grouped_bars
+from toymodels.plotting.solids import hull_edges, overlap_graph, polytope, shape_colors_of
+from toymodels.plotting.strips import LEVELS, dimension_strip, shape_shares
 from toymodels.plotting.vectors import columns, importance_bar, spokes, turned, upright
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "DENSITY",
     "IMPORTANCE_MAP",
     "INVERSE_DENSITY",
+    "LEVELS",
     "MARKERS",
     "NOT_REPRESENTED",
     "PHASE_COLORS",
@@ -88,12 +91,14 @@ __all__ = [
     "color_bar",
     "columns",
     "density_axis",
+    "dimension_strip",
     "direct_labels",
     "every_seed",
     "figure",
     "gram",
     "grouped_bars",
     "heat_map",
+    "hull_edges",
     "importance_bar",
     "importance_colors",
     "importance_norm",
@@ -103,9 +108,13 @@ __all__ = [
     "norm_and_superposition",
     "norm_and_superposition_legend",
     "norm_bars",
+    "overlap_graph",
     "phase_colors",
     "phase_diagram",
     "plain_ticks",
+    "polytope",
+    "shape_colors_of",
+    "shape_shares",
     "signed_matrix",
     "spokes",
     "style",

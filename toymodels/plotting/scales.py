@@ -13,7 +13,7 @@ from toymodels.errors import InputError
 __all__ = ["DENSITY", "INVERSE_DENSITY", "density_axis", "direct_labels", "name_of", "plain_ticks"]
 
 DENSITY = "density $p = 1 - S$"
-INVERSE_DENSITY = "$1 / p = 1 / (1 - S)$, one over the density"
+INVERSE_DENSITY = "1 / density $= 1 / (1 - S)$"
 
 
 def name_of(values: xr.DataArray) -> str:
@@ -70,8 +70,8 @@ class _PlainLocator(Locator):
         if low <= 0:
             return np.zeros(0)
         decades = np.log10(high / low)
-        short, middle, long = (1, 1.5, 2, 3, 4, 5, 6, 7, 8), (1, 2, 5), (1, 3)
-        steps = short if decades < 0.8 else middle if decades < 2.2 else long
+        short, middle, long = (1, 1.5, 2, 3, 4, 6, 8), (1, 2, 5), (1, 3)
+        steps = short if decades < 0.95 else middle if decades < 2.2 else long
         if decades > 4.2:
             steps = (1,)
         tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)

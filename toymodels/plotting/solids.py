@@ -1,0 +1,164 @@
+"""Polytopes of features in space, and graphs of features that overlap."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba, to_rgba_array
+from scipy.spatial import ConvexHull, QhullError
+
+from toymodels.analysis.polytopes import identify
+from toymodels.errors import InputError
+from toymodels.plotting.colors import BACKGROUND, CYCLE, SHAPE_COLORS
+from toymodels.plotting.vectors import columns, spokes, upright
+
+__all__ = ["hull_edges", "overlap_graph", "polytope", "shape_colors_of"]
+
+_around, _tilt = 0.4, 0.35  # radians: a turn around the axis, then a lean towards the reader
+_TURN = np.array(
+    [[1, 0, 0], [0, np.cos(_tilt), -np.sin(_tilt)], [0, np.sin(_tilt), np.cos(_tilt)]]
+) @ [[np.cos(_around), np.sin(_around), 0], [-np.sin(_around), np.cos(_around), 0], [0, 0, 1]]
+
+
+def polytope(axes: Axes, points: Any, *, color: Any = CYCLE[0], limit: float | None = None) -> None:
+    """Draw points of space as the corners of their convex hull, with its axis of symmetry up.
+
+    Edges at the back are paler. Points at one place are marked with their number, such as "x2".
+    Points of a plane, in two dimensions or in three, are drawn as spokes.
+
+    Args:
+        axes: ordinary axes, not 3-D ones; they become square, without ticks.
+        points: 2 or 3 x features; a labelled array has a dimension "feature", in any order.
+        color: one colour, or one for each feature, such as `shape_colors_of` gives. An edge whose
+            ends have one colour of several gets it; others are grey.
+        limit: half the width of the picture; 1.35 times the longest column if not given.
+
+    Raises:
+        ValueError: points in another number of dimensions, or not finite.
+    """
+    table = columns(points)
+    if len(table) not in (2, 3) or not np.isfinite(table).all():
+        raise InputError(
+            f"points has shape {table.shape}: give 2 or 3 dimensions x features, all finite"
+        )
+    reach = limit or max(0.1, 1.35 * np.linalg.norm(table, axis=0).max(initial=0.0))
+    if len(table) == 3:
+        basis, sizes, _ = np.linalg.svd(table)
+        table = table if np.min(sizes, initial=1.0) > 1e-9 else basis[:, :2].T @ table
+    if len(table) == 2:
+        spokes(axes, table, color=color, limit=reach)
+        return
+    solid = _TURN @ upright(table)
+    places = np.stack([solid[0], solid[2]], axis=1)
+    paint = np.broadcast_to(to_rgba_array(color), (table.shape[1], 4))
+    _draw_edges(axes, solid, places, paint)
+    centre = np.zeros_like(places)
+    axes.add_collection(
+        LineCollection(list(np.stack([centre, places], 1)), colors="0.8", linewidths=0.5, zorder=0)
+    )
+    axes.scatter(*places.T, s=np.where(solid[1] > 0.1 * reach, 12, 20), c=paint, zorder=2)
+    for place, count in _together(solid, places, 0.02 * reach):
+        axes.annotate(f"x{count}", 1.2 * place, ha="center", va="center", fontsize=7, color="0.2")
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=(), yticks=())
+    axes.set_facecolor(BACKGROUND)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_edges(axes: Axes, solid: Any, places: Any, paint: Any) -> None:
+    """Draw the edges of the hull; the reader looks along the second coordinate."""
+    pairs, normals = _edges_and_normals(solid)
+    hidden = (normals[:, :, 1] > -1e-9).all(axis=1)  # both faces look away
+    own = (paint[pairs[:, 0]] == paint[pairs[:, 1]]).all(axis=1)
+    own &= len(np.unique(paint, axis=0)) > 1
+    colors = np.where(hidden[:, None], to_rgba("0.8"), to_rgba("0.35"))
+    colors[own] = paint[pairs[own, 0]]
+    colors[own & hidden, 3] = 0.4
+    axes.add_collection(LineCollection(list(places[pairs]), colors=colors, linewidths=1, zorder=1))
+
+
+def _together(points: Any, places: Any, near: float) -> list[tuple[Any, int]]:
+    close = np.linalg.norm(points[:, :, None] - points[:, None], axis=0) < near
+    first = np.flatnonzero(close.argmax(axis=1) == np.arange(len(close)))
+    return [(places[one], int(close[one].sum())) for one in first if close[one].sum() > 1]
+
+
+def hull_edges(points: Float[Any, "3 points"]) -> Int[np.ndarray, "edges ends=2"]:
+    """Return the edges of the convex hull as pairs of columns, without those inside of flat faces.
+
+    There are none where all points lie in a plane.
+    """
+    return _edges_and_normals(np.asarray(points, float))[0]
+
+
+def _edges_and_normals(points: Any) -> tuple[Any, Any]:
+    """Return the edges of the hull, and the outward normals of the two faces that each joins."""
+    try:
+        hull = ConvexHull(points.T)
+    except QhullError:
+        return np.zeros((0, 2), int), np.zeros((0, 2, 3))
+    found: dict[tuple[int, int], Any] = {}
+    normals = hull.equations[:, :3]
+    for face, others, normal in zip(hull.simplices, hull.neighbors, normals, strict=True):
+        for opposite, other in enumerate(others):  # the neighbour across from each corner
+            if normal @ normals[other] < 1 - 1e-6:
+                low, high = sorted(np.delete(face, opposite).tolist())
+                found[low, high] = np.stack([normal, normals[other]])
+    pairs = sorted(found)
+    return np.array(pairs).reshape(-1, 2), np.array([found[pair] for pair in pairs])
+
+
+def shape_colors_of(weights: Any) -> Float[np.ndarray, "features 4"]:
+    """Return the colour of each feature by the shape that `analysis.polytopes.identify` finds."""
+    table = columns(weights)
+    found = identify(table)
+    names = np.full(table.shape[1], "not learned", object)
+    for part in found.components:
+        names[list(part.features)] = str(part.shape)
+    return to_rgba_array([SHAPE_COLORS[name] for name in names])
+
+
+def overlap_graph(axes: Axes, weights: Any, *, color: Any = CYCLE[0], strongest: int = 3) -> None:
+    r"""Draw features as nodes that overlaps $|W_i \cdot W_j|$ pull together.
+
+    Args:
+        axes: axes to draw on; without ticks or a frame.
+        weights: hidden x features; a labelled array has a dimension "feature", in any order.
+        color: one colour, or one for each feature, such as `shape_colors_of` gives.
+        strongest: how many overlaps of each feature are drawn as lines, as wide as they are strong;
+            none below 0.05.
+
+    References:
+        Fruchterman and Reingold (1991), "Graph drawing by force-directed placement".
+    """
+    table = columns(weights)
+    strength = np.abs(table.T @ table) * (1 - np.eye(table.shape[1]))
+    places = _spring_layout(strength)
+    kept = np.sort(strength, axis=1)[:, -strongest:].min(axis=1, initial=np.inf)
+    drawn = (strength > 0.05) & (strength >= np.minimum(kept, kept[:, None]))
+    pairs = np.argwhere(np.triu(drawn, 1))
+    widths = 2 * strength[tuple(pairs.T)]
+    axes.add_collection(
+        LineCollection(
+            list(places[pairs]), colors="0.6", linewidths=widths, zorder=0, rasterized=True
+        )
+    )
+    axes.scatter(*places.T, 22, color, edgecolors="white", linewidths=0.5, zorder=2)
+    axes.set(aspect="equal", adjustable="datalim", xticks=(), yticks=())
+    axes.margins(0.08)
+    axes.spines[:].set_visible(False)
+
+
+def _spring_layout(strength: Any, steps: int = 500) -> Any:
+    """Place nodes that push each other apart and are pulled together by edges and to the centre."""
+    count = len(strength)
+    places = np.random.default_rng(0).normal(size=(count, 2))
+    for heat in np.geomspace(0.3, 0.003, steps):
+        apart = places[:, None] - places[None]
+        squared = np.sum(apart**2, axis=2) + 1e-3
+        force = np.sum(apart * (1 / squared - 4 * strength * np.sqrt(squared))[..., None], axis=1)
+        force -= 0.5 * np.sqrt(count) * places
+        length = np.linalg.norm(force, axis=1, keepdims=True)
+        places += force * np.minimum(heat / (length + 1e-9), 0.1)
+    return places
