@@ -26,10 +26,10 @@ ROOMS = {
     "models": {"checks", "errors", "sites"},
     "features": {"checks", "errors", "sites"},
     "tasks": {"checks", "errors", "features"},
-    # what changes inside a model, and what happens then
-    "interventions": {"checks", "errors", "sites"},
     "training": {"checks", "engine", "errors", "features", "models", "sites", "tasks"},
     "autoencoders": {"checks", "engine", "errors", "features", "models", "sites", "training"},
+    # what changes inside a model, and what happens then
+    "interventions": {"checks", "errors", "features", "sites", "training"},
     # any function over labelled axes and seeds; it knows neither models nor training
     "sweeps": {"checks", "engine", "errors"},
     # closed forms, and measurements of trained models

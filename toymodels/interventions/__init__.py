@@ -3,11 +3,26 @@
 Everything is a pure function of ONE model and ONE example or pair of examples, under `jit`,
 `vmap` and `sweep`, for any Linen module with `Site`s.
 
-    parts      what is changed: a site, a unit, a direction, a subspace, a position, a head
-    edits      how it is changed: zero, mean, resample, set_to, add, patch; edits compose
-    effects    what happens: mediation, patching, paths, lesions, stimulation, with intervals
+    parts            what is changed: a site, a unit, a direction, a subspace, a position, a head
+    edits            how it is changed: zero, mean, resample, set_to, add, patch; edits compose
+    effects          what happens: mediation, patching, paths, lesions, stimulation, with intervals
+    approximations   the effects of patching, by gradients
+    alignment        interchange interventions, and the search for the subspace of a variable
+    scrubbing        what is lost when all that a hypothesis calls irrelevant is replaced
 """
 
+from toymodels.interventions.alignment import (
+    Interchange,
+    align,
+    interchange,
+    interchange_accuracy,
+    read_write_overlap,
+)
+from toymodels.interventions.approximations import (
+    attribution_patching,
+    edge_attribution,
+    integrated_patching,
+)
 from toymodels.interventions.edits import (
     Edit,
     activations,
@@ -42,21 +57,40 @@ from toymodels.interventions.parts import (
     unit,
     whole,
 )
+from toymodels.interventions.scrubbing import (
+    Node,
+    Scrubbing,
+    keeping,
+    matching,
+    scrub,
+    scrubbed_output,
+)
 
 __all__ = [
     "Edit",
+    "Interchange",
     "Interval",
     "Mediation",
+    "Node",
     "Part",
     "Patching",
+    "Scrubbing",
     "activations",
     "add",
+    "align",
+    "attribution_patching",
     "bootstrap",
     "controlled_direct",
     "direction",
     "directions",
+    "edge_attribution",
     "head",
+    "integrated_patching",
+    "interchange",
+    "interchange_accuracy",
+    "keeping",
     "lesions",
+    "matching",
     "mean",
     "mediation",
     "normalised",
@@ -64,8 +98,11 @@ __all__ = [
     "patching",
     "path_patching",
     "position",
+    "read_write_overlap",
     "resample",
     "run",
+    "scrub",
+    "scrubbed_output",
     "set_to",
     "stimulation",
     "subspace",

@@ -1,0 +1,198 @@
+r"""Interchange interventions: does a part of a model hold a variable of a high-level causal model?
+
+A high-level causal model is a small pure function that says which output a model should give on a
+base example when one of its variables has the value of a source example. The part holds the
+variable if the model, with the part copied from the source example, gives that output.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from toymodels import checks, sites
+from toymodels.errors import InputError
+from toymodels.interventions import edits
+from toymodels.interventions.parts import Part
+from toymodels.training.train import fit
+
+
+class Interchange(NamedTuple):
+    """How often interchanges have the effect that a high-level model predicts.
+
+    Attributes:
+        all_pairs: the share of all pairs of examples with the predicted label. A pair whose label
+            should not change is often right by accident.
+        changing_pairs: the share among the pairs whose label should change; NaN without any.
+        num_changing: the number of pairs whose label should change.
+    """
+
+    all_pairs: Float[Array, ""]
+    changing_pairs: Float[Array, ""]
+    num_changing: Int[Array, ""]
+
+
+def interchange(model: nn.Module, params: PyTree, base: PyTree, source: PyTree, part: Part) -> Any:
+    """Return the output on a base example with a part copied from a source example."""
+    return edits.run(
+        model, params, base, edits.patch(part, sites.activations(model, params, source))
+    )
+
+
+def interchange_accuracy(
+    model: nn.Module,
+    params: PyTree,
+    bases: PyTree,
+    sources: PyTree,
+    part: Part,
+    predicted: Callable[[Any, Any], Array],
+    label: Callable[[Any], Array],
+) -> Interchange:
+    """Return how often an interchange has the label that a high-level model predicts (IIA).
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        bases: a batch of base examples along the leading axis.
+        sources: a batch of source examples, one for each base.
+        part: the part that is interchanged.
+        predicted: the high-level model: a function of ONE base and ONE source example that
+            returns the label when the variable has the value of the source.
+        label: a function of the output of the model that returns its label.
+
+    References:
+        Geiger et al. (2021), "Causal Abstractions of Neural Networks".
+    """
+
+    def pair(base: PyTree, source: PyTree) -> tuple[Array, Array]:
+        wanted = predicted(base, source)
+        right = jnp.all(label(interchange(model, params, base, source, part)) == wanted)
+        return right, jnp.any(predicted(base, base) != wanted)
+
+    right, changing = jax.vmap(pair)(bases, sources)
+    number = jnp.sum(changing)
+    return Interchange(
+        all_pairs=jnp.mean(right),
+        changing_pairs=jnp.where(
+            number > 0, jnp.sum(right & changing) / jnp.maximum(number, 1), jnp.nan
+        ),
+        num_changing=number,
+    )
+
+
+def align(
+    key: Key[Array, ""],
+    model: nn.Module,
+    params: PyTree,
+    sample: Callable[[Key[Array, ""], int], tuple[PyTree, PyTree]],
+    loss: Callable[[Any, Any, Any], Array],
+    *,
+    site: str,
+    size: int,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batch: int,
+) -> Part:
+    r"""Find the subspace of a site whose interchange has the wanted effect (DAS).
+
+    The subspace is the span of the orthonormal columns of $Q$ in $A = Q R$, and $A$ (dimensions x
+    size, at the start normal) is trained. A subspace that is found need not be used by the model:
+    see `read_write_overlap`.
+
+    Args:
+        key: decides the start and the pairs.
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model, which stay as they are.
+        sample: a function of a key and a batch size that returns base and source examples.
+        loss: a function of the output after the interchange, ONE base and ONE source example
+            that is small if the output is the one that the high-level model predicts.
+        site: the name of the site, which holds a vector.
+        size: the number of dimensions of the subspace.
+        optimizer: an Optax transformation.
+        steps: the number of updates.
+        batch: the number of pairs of each update.
+
+    References:
+        Geiger et al. (2023), "Finding Alignments Between Interpretable Causal Variables and
+        Distributed Neural Representations".
+    """
+    checks.count("size", size)
+    key_start, key_data = jax.random.split(key)
+    shapes = jax.eval_shape(lambda: sample(key, 1))
+    base = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes[0])
+    values = jax.eval_shape(lambda: sites.activations(model, params, base))
+    if site not in values:
+        raise InputError(f"no site {site!r} in this model: it has {', '.join(sorted(values))}")
+    if len(values[site].shape) != 1 or size > values[site].shape[0]:
+        raise InputError(
+            f"site {site!r} has shape {values[site].shape}: choose one that holds a vector of at "
+            f"least {size} numbers"
+        )
+
+    def part(matrix: Array) -> Part:
+        return Part(site, (), jnp.linalg.qr(matrix)[0])
+
+    def mean_loss(matrix: Array, pair: tuple[PyTree, PyTree]) -> Array:
+        base, source = pair
+        return loss(interchange(model, params, base, source, part(matrix)), base, source)
+
+    start = jax.random.normal(key_start, (values[site].shape[0], size))
+    fitted = fit(key_data, start, mean_loss, sample, optimizer=optimizer, steps=steps, batch=batch)
+    return part(fitted.params)
+
+
+def read_write_overlap(
+    model: nn.Module,
+    params: PyTree,
+    bases: PyTree,
+    sources: PyTree,
+    part: Part,
+    metric: Callable[[Any], Array],
+) -> Float[Array, ""]:
+    r"""Return whether a direction acts through the units from which it is read, in $[0, 1]$.
+
+    Copying the direction $v$ reads $\sum_u v_u \Delta h_u$ from the units $u$ of the site and
+    writes to the metric $m$ through $\sum_u v_u \partial m / \partial h_u$. With the shares
+    $r_u \propto \overline{|v_u \Delta h_u|}$ and $w_u \propto \overline{|v_u \partial m / \partial
+    h_u|}$, means over the pairs, the overlap is $\sum_u \min(r_u, w_u)$.
+
+    It is 1 for a unit. It is 0 for the illusion of Makelov et al.: a direction that is read from
+    units which the output ignores, and acts through units which are silent on the data. Such a
+    direction has an effect when it is patched, although the model never uses it. The overlap
+    depends on the basis of the units, so it is a warning and not a proof.
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        bases: a batch of base examples along the leading axis.
+        sources: a batch of source examples, one for each base.
+        part: a direction of a site that holds a vector.
+        metric: a function of the output that returns a number.
+
+    References:
+        Makelov, Lange, Nanda (2023), "Is This the Subspace You Are Looking For?".
+    """
+    if part.basis is None or part.index or part.basis.shape[-1] != 1:
+        raise InputError("the part is not a direction: give interventions.direction(site, vector)")
+    vector = jnp.asarray(part.basis)[:, 0]
+
+    def pair(base: PyTree, source: PyTree) -> tuple[Array, Array]:
+        value = sites.activations(model, params, base)[part.site]
+        change = sites.activations(model, params, source)[part.site] - value
+
+        def at(hidden: Array) -> Array:
+            return metric(edits.run(model, params, base, edits.Edit(part.site, lambda _: hidden)))
+
+        return jnp.abs(vector * change), jnp.abs(vector * jax.grad(at)(value))
+
+    read, written = (jnp.mean(each, axis=0) for each in jax.vmap(pair)(bases, sources))
+    return jnp.sum(jnp.minimum(_shares(read), _shares(written)))
+
+
+def _shares(values: Float[Array, " units"]) -> Float[Array, " units"]:
+    total = jnp.sum(values)
+    return jnp.where(total > 0, values / jnp.where(total > 0, total, 1.0), 0.0)
