@@ -8,7 +8,6 @@ NaN, such as a cell that diverged, is drawn as missing.
 
 from matplotlib.figure import Figure
 
-from toymodels.plotting.bars import neuron_stacks, norm_bars
 from toymodels.plotting.colors import (
     ANTIPODAL,
     BACKGROUND,
@@ -31,6 +30,7 @@ from toymodels.plotting.colors import (
     norm_and_superposition,
     phase_colors,
 )
+from toymodels.plotting.dictionaries import pareto
 from toymodels.plotting.figures import (
     SMALLEST_TEXT,
     WIDEST,
@@ -48,6 +48,14 @@ from toymodels.plotting.maps import (
     phase_diagram,
 )
 from toymodels.plotting.matrices import by_component, gram, signed_matrix
+from toymodels.plotting.neurons import (
+    by_feature,
+    circuit,
+    input_output,
+    neuron_stacks,
+    norm_bars,
+    stacks_key,
+)
 from toymodels.plotting.scales import (
     DENSITY,
     INVERSE_DENSITY,
@@ -87,7 +95,9 @@ __all__ = [
     "Figure",
     "NotebookFigure",
     "by_component",
+    "by_feature",
     "check_figure",
+    "circuit",
     "color_bar",
     "columns",
     "density_axis",
@@ -102,6 +112,7 @@ __all__ = [
     "importance_bar",
     "importance_colors",
     "importance_norm",
+    "input_output",
     "log_image",
     "name_of",
     "neuron_stacks",
@@ -109,6 +120,7 @@ __all__ = [
     "norm_and_superposition_legend",
     "norm_bars",
     "overlap_graph",
+    "pareto",
     "phase_colors",
     "phase_diagram",
     "plain_ticks",
@@ -117,6 +129,7 @@ __all__ = [
     "shape_shares",
     "signed_matrix",
     "spokes",
+    "stacks_key",
     "style",
     "turned",
     "upright",

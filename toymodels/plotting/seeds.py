@@ -24,6 +24,7 @@ def every_seed(
     label: str = "",
     color: str | None = None,
     marker: str | None = None,
+    seed: str = "seed",
     legend: bool = True,
 ) -> None:
     """Draw a dot for every seed and a line through the median, or through a chosen value.
@@ -32,7 +33,7 @@ def every_seed(
 
     Args:
         axes: axes to draw on.
-        values: values of every seed, over `x`, "seed", and `lines` if that is given.
+        values: values of every seed, over `x`, `seed`, and `lines` if that is given.
         x: the dimension to the right, with coordinates of numbers.
         lines: a dimension with one colour, one marker and one line for each of its coordinates.
         chosen: values of the line over `x`, and `lines` if that is given; the median over the
@@ -42,12 +43,13 @@ def every_seed(
         color: colour of dots and line; the next of `CYCLE` that the axes have not shown if not
             given.
         marker: marker of the dots; the one that belongs to the colour if not given.
+        seed: the dimension of the seeds.
         legend: whether to draw the legend.
 
     Raises:
         ValueError: `values` has other dimensions, or `x` has no coordinates of numbers.
     """
-    _check(values, x, lines)
+    _check(values, x, seed, lines)
     parts = [(values, chosen, label)]
     if lines is not None:
         parts = [
@@ -59,17 +61,17 @@ def every_seed(
     for number, (every, line, name) in enumerate(parts, known):
         own = color or CYCLE[number % len(CYCLE)]
         shape = marker or MARKERS[CYCLE.index(own) if own in CYCLE else number % len(MARKERS)]
-        dots = every.transpose(x, "seed")
+        dots = every.transpose(x, seed)
         axes.plot(
             dots[x], dots.values, shape, color=own, markersize=3, alpha=0.5, markeredgewidth=0,
             rasterized=True,
         )  # fmt: skip
-        middle = every.median("seed") if line is None else line
+        middle = every.median(seed) if line is None else line
         axes.plot(
             middle[x], middle.transpose(x).values, color=own, linewidth=1.2, label=name or "_line",
             gid="median of seeds", marker=shape, markersize=4,
         )  # fmt: skip
-    seeds = values.sizes["seed"]
+    seeds = values.sizes[seed]
     _note(axes, f"each of {seeds} seeds" if seeds > 1 else "one seed", "o")
     if seeds > 1 or chosen is not None:
         _note(axes, "median of seeds" if chosen is None else choice, "-")
@@ -78,8 +80,8 @@ def every_seed(
         axes.legend()
 
 
-def _check(values: xr.DataArray, x: str, lines: str | None) -> None:
-    wanted = {x, "seed"} | ({lines} if lines is not None else set())
+def _check(values: xr.DataArray, x: str, seed: str, lines: str | None) -> None:
+    wanted = {x, seed} | ({lines} if lines is not None else set())
     if set(values.dims) != wanted:
         raise InputError(
             f"values has dimensions {values.dims}: give {', '.join(map(repr, sorted(wanted)))}; "
