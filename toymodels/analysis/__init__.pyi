@@ -11,6 +11,7 @@ from . import (
     phases,
     polytopes,
     probing,
+    sampling,
     sparse_coding,
     superposition,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "phases",
     "polytopes",
     "probing",
+    "sampling",
     "sparse_coding",
     "superposition",
 ]

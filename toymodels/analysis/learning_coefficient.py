@@ -8,7 +8,7 @@ References:
     Lau, Furman, Wang, Murfet and Wei (2023), "The Local Learning Coefficient: A
     Singularity-Aware Complexity Measure".
     Watanabe (2013), "A Widely Applicable Bayesian Information Criterion".
-    Neal (2011), "MCMC using Hamiltonian Dynamics".
+    Neal (2011), "MCMC using Hamiltonian Dynamics", for the sampler.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from toymodels import checks
-from toymodels.analysis import inputs
+from toymodels.analysis import inputs, sampling
 from toymodels.engine import sums
 from toymodels.errors import InputError
 
 __all__ = ["Estimate", "learning_coefficient"]
 
-_TARGET_ACCEPTANCE = 0.8  # near the best of Hamiltonian Monte Carlo, by Neal and by trial
+_TARGET_ACCEPTANCE = 0.8  # Neal (2011) and our trials find the best sampling near it
 
 
 class Estimate(NamedTuple):
@@ -38,8 +38,8 @@ class Estimate(NamedTuple):
         coefficient: $\hat\lambda$.
         standard_error: of `coefficient`, from the spread of the chains, which are independent.
         acceptance: mean acceptance of the kept steps, about 0.8 where the sampler is at ease.
-        lowest: least $L(w) - L(w^*)$ that any chain met. If $n\beta$ times it is below about -1/2,
-            the chains found a better place, $w^*$ is no minimum of its neighbourhood, and
+        lowest: the lowest $L(w) - L(w^*)$ that any chain met. If $n\beta$ times it is below about
+            -1/2, the chains found a better place: $w^*$ is no minimum of its neighbourhood, and
             $\hat\lambda$ means nothing.
     """
 
@@ -47,13 +47,6 @@ class Estimate(NamedTuple):
     standard_error: Float[Array, ""]
     acceptance: Float[Array, ""]
     lowest: Float[Array, ""]
-
-
-class _Chain(NamedTuple):
-    place: Float[Array, " parameters"]
-    gradient: Float[Array, " parameters"]
-    energy: Float[Array, ""]
-    excess: Float[Array, ""]
 
 
 def learning_coefficient(
@@ -87,7 +80,7 @@ def learning_coefficient(
 
     **A trained model is not quite a minimum**: $\hat\lambda$ falls by $n\beta (L(w^*) - \min L)$,
     which at $n\beta = 10^6$ is 30 for an excess of 3e-5. Descend first, with
-    `toymodels.theory.minima.descend` for a toy model. To begin with: an inverse temperature of
+    `toymodels.theory.minimise`. To begin with: an inverse temperature of
     1e5, a localization of 1, 4 chains of 300 and 500 trajectories of 16 steps; it takes about ten
     seconds for a few features, most of them to compile.
 
@@ -133,75 +126,87 @@ def learning_coefficient(
             raise InputError(f"the loss has shape {value.shape}: give one number, such as its mean")
         return value
 
-    least, slope = jax.value_and_grad(loss_of)(center)
-    _check_finite(least, slope)
+    lowest, slope = jax.value_and_grad(loss_of)(center)
+    _check_finite(lowest, slope)
 
     def energy(place: Float[Array, " parameters"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        excess = loss_of(place) - least
+        excess = loss_of(place) - lowest
         distance = jnp.sum((place - center) ** 2)
         return inverse_temperature * excess + localization * distance / 2, excess
 
-    force = jax.value_and_grad(energy, has_aux=True)
-
-    def leap(state: Any, size: Float[Array, ""]) -> tuple[Any, None]:
-        place, momentum, gradient, _ = state
-        momentum = momentum - size * gradient / 2
-        place = place + size * momentum
-        energies, gradient = force(place)
-        return (place, momentum - size * gradient / 2, gradient, energies), None
-
-    def trajectory(
-        key: Key[Array, ""], chain: _Chain, size: Float[Array, ""]
-    ) -> tuple[_Chain, Float[Array, ""]]:
-        key_momentum, key_size, key_accept = jax.random.split(key, 3)
-        momentum = jax.random.normal(key_momentum, center.shape, center.dtype)
-        # Of random length, for else it may close on itself in some direction.
-        size = size * jax.random.uniform(key_size, (), center.dtype, 0.5, 1.5)
-        start = (chain.place, momentum, chain.gradient, (chain.energy, chain.excess))
-        sizes = jnp.full(leapfrog, size)
-        (place, last, gradient, (new, excess)), _ = lax.scan(leap, start, sizes)
-        error = new - chain.energy + (jnp.sum(last**2) - jnp.sum(momentum**2)) / 2
-        # The comparison refuses NaN.
-        chance = jnp.where(error < jnp.inf, jnp.exp(-jnp.maximum(error, 0.0)), 0.0)
-        accept = jax.random.uniform(key_accept, (), center.dtype) < chance
-        proposal = _Chain(place, gradient, new, excess)
-        return jax.tree.map(lambda a, b: jnp.where(accept, a, b), proposal, chain), chance
-
-    def step(carry: Any, number: Array) -> tuple[Any, None]:
-        state, size, total, accepted, lowest = carry
-        keys = jax.random.split(jax.random.fold_in(key, number), chains)
-        state, chances = jax.vmap(trajectory, (0, 0, None))(keys, state, size)
-        tuning = number < warmup
-        # Robbins and Monro: what is learnt adds up without limit, and each step ever less.
-        gain = jnp.where(tuning, (number + 1.0).astype(center.dtype) ** -0.5, 0.0)
-        size = size * jnp.exp(gain * (chances.mean() - _TARGET_ACCEPTANCE))
-        kept = jnp.where(tuning, zero, 1.0)
-        total = sums.add(total, kept * state.excess, number)
-        accepted = accepted + kept * chances.mean()
-        return (state, size, total, accepted, jnp.minimum(lowest, state.excess.min())), None
-
     zero = jnp.zeros((), center.dtype)
-    first = _Chain(center, inverse_temperature * slope, zero, zero)
-    state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), first)
-    # At first as far as localization reaches. Too far, so chains wait until it is small enough.
+    first = sampling.Chain(center, inverse_temperature * slope, zero, zero)
+    begin = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), first)
+    # The localization allows steps of this size and no longer ones. If the loss is steeper, the
+    # chains refuse all steps until the tuning has made them short enough.
     size = jnp.asarray(localization, center.dtype) ** -0.5
-    begin = (state, size, sums.empty(state.excess, warmup + steps), zero, zero)
-    (_, _, total, accepted, lowest), _ = lax.scan(step, begin, jnp.arange(warmup + steps))
-    estimates = inverse_temperature * total.sum(0) / steps
+    excess = _sample(key, energy, begin, size, warmup=warmup, steps=steps, leapfrog=leapfrog)
+    coefficients = inverse_temperature * excess.total.sum(0) / steps
     estimate = Estimate(
-        coefficient=estimates.mean(),
-        standard_error=estimates.std(ddof=1) / chains**0.5,
-        acceptance=accepted / steps,
-        lowest=lowest,
+        coefficient=coefficients.mean(),
+        standard_error=coefficients.std(ddof=1) / chains**0.5,
+        acceptance=excess.accepted / steps,
+        lowest=excess.lowest,
     )
     # Chains that begin where the loss is NaN refuse every step, which looks like a flat loss.
-    return Estimate(*(inputs.unless_missing(part, least, slope) for part in estimate))
+    return Estimate(*(inputs.unless_missing(part, lowest, slope) for part in estimate))
 
 
-def _check_finite(least: Array, slope: Array) -> None:
-    if isinstance(least, Tracer):
+class _Visited(NamedTuple):
+    """What the chains met: sums over the kept steps, and the lowest excess loss of all steps."""
+
+    total: Float[Array, "sums chains"]
+    accepted: Float[Array, ""]
+    lowest: Float[Array, ""]
+
+
+def _sample(
+    key: Key[Array, ""],
+    energy: sampling.Energy,
+    begin: sampling.Chain,
+    size: Float[Array, ""],
+    *,
+    warmup: int,
+    steps: int,
+    leapfrog: int,
+) -> _Visited:
+    """Run all chains side by side, tuning one step size for all of them during the warm-up."""
+    zero = jnp.zeros((), size.dtype)
+
+    def step(carry: Any, number: Array) -> tuple[Any, None]:
+        chain, size, (total, accepted, lowest) = carry
+
+        def draw_step_size(key: Key[Array, ""]) -> Float[Array, ""]:
+            return size * jax.random.uniform(key, (), size.dtype, 0.5, 1.5)
+
+        def move(key: Key[Array, ""], chain: sampling.Chain) -> tuple[sampling.Chain, Array]:
+            return sampling.hamiltonian_step(
+                key, energy, chain, draw_step_size=draw_step_size, leapfrog=leapfrog
+            )
+
+        keys = jax.random.split(jax.random.fold_in(key, number), len(chain.energy))
+        chain, chances = jax.vmap(move)(keys, chain)
+        tuning = number < warmup
+        # Robbins and Monro: the gains shrink, but their sum has no limit, so any size is reached.
+        gain = jnp.where(tuning, (number + 1.0).astype(size.dtype) ** -0.5, 0.0)
+        size = size * jnp.exp(gain * (chances.mean() - _TARGET_ACCEPTANCE))
+        kept = jnp.where(tuning, zero, 1.0)
+        visited = _Visited(
+            sums.add(total, kept * chain.extra, number),
+            accepted + kept * chances.mean(),
+            jnp.minimum(lowest, chain.extra.min()),
+        )
+        return (chain, size, visited), None
+
+    nothing = _Visited(sums.empty(begin.extra, warmup + steps), zero, zero)
+    (_, _, visited), _ = lax.scan(step, (begin, size, nothing), jnp.arange(warmup + steps))
+    return visited
+
+
+def _check_finite(lowest: Array, slope: Array) -> None:
+    if isinstance(lowest, Tracer):
         return
-    for name, value in (("loss", least), ("gradient of the loss", slope)):
+    for name, value in (("loss", lowest), ("gradient of the loss", slope)):
         if not jnp.isfinite(value).all():
             raise InputError(
                 f"the {name} at params is not finite: give the parameters of a minimum"
