@@ -243,7 +243,9 @@ def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any
     import optax
 
     import toymodels as tm
+    from toymodels.engine import programs
     from toymodels.sweeps import blocks
+    from toymodels.sweeps.program import compile_program, default_width
 
     def cell(key: Any, *, density: Any) -> dict[str, Any]:
         task = tm.Task(tm.SparseUniform(n, density), importance=tm.geometric_importance(n, 0.9))
@@ -260,8 +262,8 @@ def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable[[], Any
 
     values = {"density": np.geomspace(1, 0.05, cells)}
     low = jax.make_jaxpr(lambda key: cell(key, density=1.0))(jax.random.key(0))
-    width = blocks.default_width(blocks.largest_array(low.jaxpr))
-    program = blocks.Program(cell, values, width=width)
+    width = default_width(programs.largest_array(low.jaxpr))
+    program = compile_program(cell, values, width=width)
     return lambda: blocks.run(program, np.zeros(cells, int), values, lambda *_: None)
 
 

@@ -1,6 +1,8 @@
 """Settings that hold for all tests: shapes are spelled out, wide numbers only where asked for.
 
 Compiled programs are kept beside pytest's own cache: the processes of one run share them.
+Fixtures import toymodels when they are used, because types are checked only in modules that are
+imported after this file.
 """
 
 import os
@@ -22,3 +24,42 @@ def x64():
     """Numbers of 64 bits, until the test ends."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def ran():
+    """The seed and the numbers of each cell that a block ran, once for each block that ran it."""
+    from helpers import around_blocks
+
+    cells = []
+
+    def recorded(run, number, seeds, numbers):
+        columns = [numbers[name].tolist() for name in sorted(numbers)]
+        cells.extend(dict.fromkeys(zip(seeds.tolist(), *columns, strict=True)))
+        return run(number, seeds, numbers)
+
+    with around_blocks(recorded):
+        yield cells
+
+
+@pytest.fixture
+def slow():
+    """Let every block take its time."""
+    from helpers import around_blocks, slowly
+
+    with around_blocks(slowly):
+        yield
+
+
+@pytest.fixture
+def path(tmp_path):
+    """The path of a store that does not exist yet."""
+    return tmp_path / "store.db"
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """The results of the sweep of `faults`, which nothing stopped."""
+    import faults
+
+    return faults.sweep()

@@ -37,7 +37,7 @@ ROOMS = {
     "analysis": {"checks", "engine", "errors", "sites", "theory"},
     # the paper's side: from a file to results, checked claims and a figure
     "plotting": {"analysis", "checks", "errors", "theory"},
-    "experiment": {"errors", "plotting", "sweeps"},
+    "experiment": {"engine", "errors", "plotting", "sweeps"},
     "cli": {"errors", "experiment", "sweeps"},
 }
 

@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toymodels as tm
-from toymodels.sweeps import blocks
+from toymodels.engine.compiling import environment
+from toymodels.engine.programs import largest_array
+from toymodels.sweeps import program
+from toymodels.sweeps.program import compile_program, run_serialized
 
 
 def largest(num_features, batch, steps=10):
@@ -25,7 +28,7 @@ def largest(num_features, batch, steps=10):
         )
         return {"loss": trained.loss}
 
-    return blocks.largest_array(jax.make_jaxpr(cell)(jax.random.key(0)).jaxpr)
+    return largest_array(jax.make_jaxpr(cell)(jax.random.key(0)).jaxpr)
 
 
 def test_the_largest_array_is_the_batch_of_words_whatever_the_steps():
@@ -36,54 +39,55 @@ def test_the_largest_array_is_the_batch_of_words_whatever_the_steps():
 
 def test_without_loops_every_array_counts():
     traced = jax.make_jaxpr(lambda x: jnp.sum(jnp.outer(x, x)))(jnp.zeros(100))
-    assert blocks.largest_array(traced.jaxpr) == 100 * 100 * 4
+    assert largest_array(traced.jaxpr) == 100 * 100 * 4
 
 
 @given(st.integers(0, 2**40))
 def test_width_is_a_power_of_two_that_fits_and_never_one(size):
-    width = blocks.default_width(size)
+    width = program.default_width(size)
     assert width in (2, 4, 8, 16, 32, 64)
-    assert width == 2 or width * size <= blocks.LANE_BYTES
-    assert width == 64 or 2 * width * size > blocks.LANE_BYTES
+    assert width == 2 or width * size <= program.LANE_BYTES
+    assert width == 64 or 2 * width * size > program.LANE_BYTES
 
 
-@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5))
-def test_key_of_a_seed_is_that_of_jax(seeds):
-    ours = blocks._key_data(np.asarray(seeds))
-    for seed, data in zip(seeds, ours, strict=True):
-        np.testing.assert_array_equal(data, jax.random.key_data(jax.random.key(seed)))
+def test_key_of_a_seed_is_that_of_jax():
+    seeds = np.array([0, 1, 2**31 - 1, 2**31, 2**32 - 1])
+    data = compile_program(lambda key: {"data": jax.random.key_data(key)}, {}, width=5)
+    ours = data.run_block(0, seeds, {}).outputs["data"]
+    for seed, words in zip(seeds, ours, strict=True):
+        np.testing.assert_array_equal(words, jax.random.key_data(jax.random.key(int(seed))))
 
 
-def program(factor=1.0, width=4):
+def compiled(factor=1.0, width=4):
     def cell(key, *, a):
         return {"y": factor * a + jax.random.uniform(key)}
 
-    return blocks.Program(cell, {"a": np.zeros(1)}, width=width)
+    return compile_program(cell, {"a": np.zeros(1)}, width=width)
 
 
-def test_identity_is_that_of_the_program_not_of_its_place():
-    identity = program().identity
-    assert identity == program().identity
-    for other in (program(factor=2.0), program(width=8)):
-        assert other.identity is not None
-        assert other.identity["program"] != identity["program"]
+def test_provenance_is_that_of_the_program_not_of_its_place():
+    provenance = compiled().provenance
+    assert provenance == compiled().provenance
+    for other in (compiled(factor=2.0), compiled(width=8)):
+        assert other.provenance is not None
+        assert other.provenance["program"] != provenance["program"]
 
 
 def test_number_of_devices_is_no_part_of_the_environment(monkeypatch):
-    before = blocks.environment()
+    before = environment()
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-    assert blocks.environment() == before
+    assert environment() == before
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
-    assert blocks.environment() != before
+    assert environment() != before
 
 
 def test_bytes_of_a_program_give_the_same_bits():
-    ours = program()
-    seeds, lanes = np.arange(4), {"a": np.linspace(0, 1, 4)}
-    here = ours(0, seeds, lanes)
-    there = blocks.call(ours.portable(), ours.wide_floats, seeds, lanes)
+    ours = compiled()
+    seeds, numbers = np.arange(4), {"a": np.linspace(0, 1, 4)}
+    here = ours.run_block(0, seeds, numbers)
+    there = run_serialized(ours.serialized(), ours.wide_floats, seeds, numbers)
     np.testing.assert_array_equal(here.outputs["y"], there.outputs["y"])
-    assert there.environment == blocks.environment()
+    assert there.environment == environment()
 
 
 def test_wide_floats_reach_every_thread(x64):
@@ -112,7 +116,7 @@ def test_lanes_of_a_seed_share_their_draws_and_get_their_own(shares):
 
     seeds = np.arange(12) // shares
     values = {"a": np.linspace(1, 2, 12)}
-    many = blocks.Program(cell, values, width=12)(0, seeds, values).outputs["w"]
+    many = compile_program(cell, values, width=12).run_block(0, seeds, values).outputs["w"]
     for lane in range(12):
         key = jax.random.key(int(seeds[lane]))
         alone = tm.jit(lambda key, a: cell(key, a=a)["w"])(key, values["a"][lane])
@@ -126,10 +130,9 @@ def test_blocks_with_decompositions_run_side_by_side():
         return {"values": jnp.linalg.svd(a * jax.random.normal(key, (3, 4)), compute_uv=False)}
 
     values = {"a": np.arange(1.0, 5.0)}
-    with_lapack = blocks.Program(cell, values, width=4)
-    assert with_lapack.workers == program().workers
+    with_lapack = compile_program(cell, values, width=4)
     assert with_lapack.steps == 1  # the loop over the lanes is none of the cell's
-    ours = with_lapack(0, np.arange(4), values).outputs["values"]
+    ours = with_lapack.run_block(0, np.arange(4), values).outputs["values"]
     for seed, a in enumerate(values["a"]):
         matrix = a * np.asarray(jax.random.normal(jax.random.key(seed), (3, 4)))
         np.testing.assert_allclose(ours[seed], np.linalg.svd(matrix)[1], atol=1e-5)

@@ -13,16 +13,13 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from helpers import no_blocks, sweep
 
 import toymodels as tm
 from toymodels.errors import InputError
-from toymodels.sweeps import blocks, cells
+from toymodels.sweeps import cells
 
 AXES = {"axes": {"d": [2, 3]}}
-
-
-def sweep(cell, **arguments):
-    return tm.sweep(cell, progress=False, **arguments)
 
 
 def branches(key, *, d):
@@ -106,9 +103,8 @@ counted.calls = 0
         counted,
     ],
 )
-def test_a_cell_that_is_not_pure_is_refused(cell, monkeypatch):
-    monkeypatch.setattr(blocks, "run", lambda *arguments, **others: pytest.fail("ran"))
-    with pytest.raises(InputError, match=r"test_cells.py:\d+: .*not a pure function"):
+def test_a_cell_that_is_not_pure_is_refused(cell):
+    with no_blocks(), pytest.raises(InputError, match=r"test_cells.py:\d+: .*not a pure function"):
         sweep(cell, **AXES)
 
 
@@ -419,11 +415,8 @@ def test_an_output_that_is_not_finite_beside_finite_parameters_costs_nothing_els
         ({"n": jnp.zeros(2)}, {"dims": {"n": ("seed",)}}, "'seed' is an axis of the sweep already"),
     ],
 )
-def test_names_that_clash_are_refused_before_anything_runs(
-    outputs, arguments, message, monkeypatch
-):
-    monkeypatch.setattr(blocks, "run", lambda *arguments, **others: pytest.fail("ran"))
-    with pytest.raises(InputError, match=message) as error:
+def test_names_that_clash_are_refused_before_anything_runs(outputs, arguments, message):
+    with no_blocks(), pytest.raises(InputError, match=message) as error:
         sweep(lambda key: outputs, **arguments)
     assert "\n" not in str(error.value)
 

@@ -59,7 +59,7 @@ def test_what_is_no_axis_is_refused_by_name(axes, message):
 
 
 def test_floats_of_64_bits_hold_more(x64):
-    numbers = grids.Grid({"a": [1e-50, 1e39, 2**24 + 1]}).values["a"]
+    numbers = grids.Grid({"a": [1e-50, 1e39, 2**24 + 1]}).numbers["a"]
     np.testing.assert_array_equal(numbers, [1e-50, 1e39, 2**24 + 1])
 
 

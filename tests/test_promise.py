@@ -18,11 +18,11 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from helpers import around_blocks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toymodels as tm
-from toymodels.sweeps import blocks
 
 DENSITIES = [float(p) for p in np.linspace(0.1, 1.0, 25).round(4)]
 RATES = [float(rate) for rate in np.geomspace(5e-3, 5e-2, 5).round(4)]
@@ -177,20 +177,19 @@ def test_among_cells_that_diverge(cell, whole):
     same(mixed.sel(rate=[RATES[1], RATES[3]]), whole)
 
 
-def test_many_seeds_of_one_cell_fill_whole_blocks(cell, whole, monkeypatch):
-    call = blocks.Program.__call__
-    seeds = []
+def test_many_seeds_of_one_cell_fill_whole_blocks(cell, whole):
+    seeds_run = []
 
-    def counted(self, number, block_seeds, lanes):
-        seeds.append(block_seeds)
-        return call(self, number, block_seeds, lanes)
+    def recorded(run, number, seeds, numbers):
+        seeds_run.append(seeds)
+        return run(number, seeds, numbers)
 
-    monkeypatch.setattr(blocks.Program, "__call__", counted)
-    many = sweep(cell, DENSITIES[10:11], RATES[2:3], num_seeds=1000)
+    with around_blocks(recorded):
+        many = sweep(cell, DENSITIES[10:11], RATES[2:3], num_seeds=1000)
     width = many.attrs["block_width"]
-    assert len(seeds) == -(-1000 // width)
-    full = [block for block in seeds if 999 not in block]
-    assert all(len(set(block.tolist())) == width for block in full)
+    assert len(seeds_run) == -(-1000 // width)
+    full = [seeds for seeds in seeds_run if 999 not in seeds]
+    assert all(len(set(seeds.tolist())) == width for seeds in full)
     same(many.sel(seed=range(SEEDS)), whole)
 
 
@@ -203,16 +202,8 @@ def test_one_seed_of_many_cells(cell, whole):
 
 
 @FEW
-def test_after_a_resume(cell, whole, tmp_path, monkeypatch):
+def test_after_a_resume(cell, whole, tmp_path, ran):
     """Half of the cells, then all, then more points and seeds between and after the old."""
-    call = blocks.Program.__call__
-    lanes_run = []
-
-    def counted(self, number, seeds, lanes):
-        lanes_run.append(len(np.unique(np.stack([seeds, *lanes.values()]), axis=1).T))
-        return call(self, number, seeds, lanes)
-
-    monkeypatch.setattr(blocks.Program, "__call__", counted)
     grids = [
         (DENSITIES[:8:2], RATES[:3], 2),
         (DENSITIES[:8], RATES[:3], 2),
@@ -222,7 +213,7 @@ def test_after_a_resume(cell, whole, tmp_path, monkeypatch):
     for (densities, rates, seeds), size in zip(grids, sizes, strict=True):
         store = tmp_path / "store"
         same(sweep(cell, densities, rates, num_seeds=seeds, store=store), whole)
-        assert sum(lanes_run) == size
+        assert len(ran) == size
 
 
 def test_in_other_processes(cell, whole, pool):
@@ -233,18 +224,22 @@ def test_in_other_processes(cell, whole, pool):
 def test_on_any_device(whole, tmp_path):
     """Eight devices take turns, and every block is run on the second one as well."""
     program = """
-        call, used = blocks.Program.__call__, set()
+        put, used = jax.device_put, set()
 
-        def twice(self, number, seeds, lanes):
-            answer = call(self, number, seeds, lanes)
-            used.update(self._compiled)  # which has an executable for each device that ran one
-            second = call(self, 1, seeds, lanes)
+        def recorded(arguments, device):
+            used.add(device.id)
+            return put(arguments, device)
+
+        def twice(run, number, *block):
+            answer = run(number, *block)
+            second = run(1, *block)
             for name, output in answer.outputs.items():
                 np.testing.assert_array_equal(output, second.outputs[name])
             return answer
 
-        blocks.Program.__call__ = twice
-        reference_of(own_draws).to_netcdf(sys.argv[1], engine="h5netcdf")
+        jax.device_put = recorded
+        with around_blocks(twice):
+            reference_of(own_draws).to_netcdf(sys.argv[1], engine="h5netcdf")
         print(*sorted(used))
     """
     flags = "--xla_force_host_platform_device_count=8"

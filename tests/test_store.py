@@ -18,35 +18,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from store_cells import PROGRAM, RECORD, block
 
 from toymodels.errors import InputError
 from toymodels.sweeps.store import rows
 from toymodels.sweeps.store import store as module
-from toymodels.sweeps.store.store import Difference, Program, Store, StoreError, Verified
+from toymodels.sweeps.store.refusals import StoreError
+from toymodels.sweeps.store.rows import Identity
+from toymodels.sweeps.store.store import Difference, Store, Verification
 
 PARTS = {"program": "9f86d0", "width": "8", "versions": "jax=0.10.1", "platform": "cpu"}
-LAYOUT = np.dtype([("loss", "f4"), ("weights", "f4", (2, 5))])
 AXES = ("density", "rate")
-# What a child needs to write, and any process to check, the cells of one program.
-COMMON = """
+PATH = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+IMPORTS = """
 import os, random, sys, time, warnings
-import numpy as np
-from toymodels.sweeps.store.store import Program, Store, StoreError
-
-LAYOUT = np.dtype([("loss", "f4"), ("weights", "f4", (2, 5))])
-PROGRAM = Program.of({"width": "8"}, title="sweep", axes=("density", "rate"), layout=LAYOUT)
-
-def block(seed, count=16):
-    random = np.random.default_rng(seed)
-    records = random.integers(0, 256, (count, LAYOUT.itemsize), np.uint8).view(PROGRAM.layout)
-    return np.full(count, seed), random.random((count, 2)), records[:, 0]
+from store_cells import PROGRAM, block
+from toymodels.sweeps.store.refusals import StoreError
+from toymodels.sweeps.store.store import Store
 """
-exec(COMMON, common := {})
-PROGRAM, block = common["PROGRAM"], common["block"]
 
 
-def program(parts=PARTS, *, title="phase_diagram", axes=AXES, layout=LAYOUT):
-    return Program.of(parts, title=title, axes=axes, layout=layout)
+def program(parts=PARTS, *, title="phase_diagram", axes=AXES, record=RECORD):
+    return Identity.of(parts, title=title, axes=axes, record=record)
 
 
 def cells(count, seed=0):
@@ -68,19 +61,16 @@ def assert_right(found, records, expected):
 
 
 def child(script, *arguments, **options):
-    program = [sys.executable, "-c", COMMON + textwrap.dedent(script), *map(str, arguments)]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, text=True, **options)
+    """A process that runs a script."""
+    command = [sys.executable, "-c", IMPORTS + textwrap.dedent(script), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": PATH}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **options)
 
 
 def flip(path, position, bit=0):
     data = bytearray(path.read_bytes())
     data[position] ^= 1 << bit
     path.write_bytes(data)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "store.db"
 
 
 @pytest.fixture(scope="module")
@@ -110,53 +100,53 @@ layouts = st.builds(
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_bits_come_back(shared, data):
-    store, numbers = shared
+    store, unused = shared
     layout = data.draw(layouts)
     seeds = np.array(data.draw(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True)), np.int64)
     axes = data.draw(st.sampled_from([(), ("a",), ("a", "b")]))
     finite = st.floats(allow_nan=False, allow_infinity=False)
-    points = data.draw(hnp.arrays(np.float64, (len(seeds), len(axes)), elements=finite))
+    numbers = data.draw(hnp.arrays(np.float64, (len(seeds), len(axes)), elements=finite))
     records = data.draw(hnp.arrays(layout, len(seeds)))  # with NaN, of any sign and payload
-    this = program({"number": str(next(numbers))}, axes=axes, layout=layout)
-    absent, _ = store.read(this, seeds, points)
-    store.write(this, seeds, points, records)
-    present, read = store.read(this, seeds, np.where(points == 0, -points, points))
+    this = program({"number": str(next(unused))}, axes=axes, record=layout)
+    absent, _ = store.read(this, seeds, numbers)
+    store.write(this, seeds, numbers, records)
+    present, read = store.read(this, seeds, np.where(numbers == 0, -numbers, numbers))
     assert not absent.any()
     assert present.all()
-    assert read.dtype == this.layout
+    assert read.dtype == this.record
     for name in layout.names:
         assert read[name].tobytes() == records[name].astype(read[name].dtype).tobytes()
 
 
 def test_a_store_survives_being_closed(path):
-    seeds, points, records = filled(path)
+    seeds, numbers, records = filled(path)
     with Store(path) as store:
-        found, read = store.read(PROGRAM, seeds, points)
+        found, read = store.read(PROGRAM, seeds, numbers)
         assert found.all()
         assert_right(found, read, records)
-        assert store.verify() == Verified(200, 0, ())
+        assert store.verify() == Verification(200, 0, ())
     assert [file.name for file in path.parent.iterdir()] == ["store.db"]
 
 
 def test_only_what_was_written_is_found_in_any_order(path):
-    seeds, points, records = cells(100)
+    seeds, numbers, records = cells(100)
     with Store(path) as store:
-        store.write(PROGRAM, seeds[::2], points[::2], records[::2])
-        found, read = store.read(PROGRAM, seeds[::-1], points[::-1])
+        store.write(PROGRAM, seeds[::2], numbers[::2], records[::2])
+        found, read = store.read(PROGRAM, seeds[::-1], numbers[::-1])
         np.testing.assert_array_equal(found, np.arange(100)[::-1] % 2 == 0)
         assert_right(found, read, records[::-1])
         assert not read[~found].view(np.uint8).any()
-        assert not store.read(PROGRAM, seeds + 1, points)[0].any()
-        assert not store.read(PROGRAM, seeds, points[:, ::-1])[0].any()
-        assert not store.read(PROGRAM, seeds, np.nextafter(points, 2))[0].any()
+        assert not store.read(PROGRAM, seeds + 1, numbers)[0].any()
+        assert not store.read(PROGRAM, seeds, numbers[:, ::-1])[0].any()
+        assert not store.read(PROGRAM, seeds, np.nextafter(numbers, 2))[0].any()
 
 
 def test_the_first_to_write_a_cell_stays(path):
-    seeds, points, records = cells(10)
+    seeds, numbers, records = cells(10)
     with Store(path) as store:
-        store.write(PROGRAM, seeds, points, records)
-        store.write(PROGRAM, seeds, points, records[::-1])
-        assert_right(*store.read(PROGRAM, seeds, points), records)
+        store.write(PROGRAM, seeds, numbers, records)
+        store.write(PROGRAM, seeds, numbers, records[::-1])
+        assert_right(*store.read(PROGRAM, seeds, numbers), records)
 
 
 CHANGED = {
@@ -167,41 +157,41 @@ CHANGED = {
     "names swapped": program({**PARTS, "width": PARTS["platform"], "platform": PARTS["width"]}),
     "order of axes": program(axes=AXES[::-1]),
     "name of an axis": program(axes=("density", "learning_rate")),
-    "type": program(layout=np.dtype([("loss", "i4"), ("weights", "f4", (2, 5))])),
-    "shape": program(layout=np.dtype([("loss", "f4"), ("weights", "f4", (5, 2))])),
-    "name of an output": program(layout=np.dtype([("lose", "f4"), ("weights", "f4", (2, 5))])),
-    "order of outputs": program(layout=np.dtype([("weights", "f4", (2, 5)), ("loss", "f4")])),
+    "type": program(record=np.dtype([("loss", "i4"), ("weights", "f4", (2, 5))])),
+    "shape": program(record=np.dtype([("loss", "f4"), ("weights", "f4", (5, 2))])),
+    "name of an output": program(record=np.dtype([("lose", "f4"), ("weights", "f4", (2, 5))])),
+    "order of outputs": program(record=np.dtype([("weights", "f4", (2, 5)), ("loss", "f4")])),
 }
 
 
 @pytest.mark.parametrize("change", CHANGED)
 def test_another_program_has_other_cells(path, change):
-    seeds, points, records = cells(10)
+    seeds, numbers, records = cells(10)
     other = CHANGED[change]
     with Store(path) as store:
-        store.write(program(), seeds, points, records)
-        assert not store.read(other, seeds, points)[0].any()
-        store.write(other, seeds, points, np.zeros(10, other.layout))
-        assert_right(*store.read(program(), seeds, points), records)
+        store.write(program(), seeds, numbers, records)
+        assert not store.read(other, seeds, numbers)[0].any()
+        store.write(other, seeds, numbers, np.zeros(10, other.record))
+        assert_right(*store.read(program(), seeds, numbers), records)
         assert [held.cells for held in store.programs()] == [10, 10]
 
 
 def test_title_order_of_parts_and_byte_order_do_not_matter(path):
-    seeds, points, records = cells(10)
-    same = program(dict(reversed(PARTS.items())), title="renamed", layout=LAYOUT.newbyteorder(">"))
+    seeds, numbers, records = cells(10)
+    same = program(dict(reversed(PARTS.items())), title="renamed", record=RECORD.newbyteorder(">"))
     with Store(path) as store:
-        store.write(program(), seeds, points, records)
-        found, read = store.read(same, seeds, points)
+        store.write(program(), seeds, numbers, records)
+        found, read = store.read(same, seeds, numbers)
         assert found.all()
         assert_right(found, read, records)
 
 
 def test_records_of_another_type_are_refused(path):
-    seeds, points, records = cells(10)
+    seeds, numbers, records = cells(10)
     wide = records.astype([("loss", "f8"), ("weights", "f4", (2, 5))])
     with Store(path) as store:
         with pytest.raises(ValueError, match="f8"):
-            store.write(PROGRAM, seeds, points, wide)
+            store.write(PROGRAM, seeds, numbers, wide)
         with pytest.raises(ValueError, match="3 numbers: give 2"):
             store.read(PROGRAM, seeds, np.zeros((10, 3)))
 
@@ -209,20 +199,20 @@ def test_records_of_another_type_are_refused(path):
 @pytest.mark.parametrize("type_", [object, "U3", ml_dtypes.bfloat16])
 def test_what_numpy_cannot_name_is_refused(type_):
     with pytest.raises(InputError, match=r"output 'y'.*float32"):
-        program(layout=np.dtype([("y", type_)]))
+        program(record=np.dtype([("y", type_)]))
 
 
 def test_differences_name_what_changed(path):
     block_8, block_16 = {**PARTS, "width": "8"}, {**PARTS, "width": "16"}
     newer = {**block_16, "versions": "jax=0.10.2", "flags": "--fast"}
     with Store(path) as store:
-        assert store.differences(program()) is None
+        assert store.difference(program()) is None
         store.write(program(block_8), *cells(20))
         store.write(program(PARTS, title="another"), *cells(30, seed=1))
-        assert store.differences(program(block_8)) is None
-        assert store.differences(program(block_16)) == Difference(50, {"width": ("8", "16")})
-        assert store.differences(program(block_16, title="unknown")) is None
-        assert store.differences(program(newer)) == Difference(
+        assert store.difference(program(block_8)) is None
+        assert store.difference(program(block_16)) == Difference(50, {"width": ("8", "16")})
+        assert store.difference(program(block_16, title="unknown")) is None
+        assert store.difference(program(newer)) == Difference(
             50,
             {
                 "width": ("8", "16"),
@@ -231,13 +221,13 @@ def test_differences_name_what_changed(path):
             },
         )
         store.write(program(block_16), *cells(5))  # now the nearer one
-        assert store.differences(program(newer)) == Difference(
+        assert store.difference(program(newer)) == Difference(
             5, {"versions": ("jax=0.10.1", "jax=0.10.2"), "flags": (None, "--fast")}
         )
         store.write(program({**PARTS, "width": "32"}), *cells(6))
-        newest = store.differences(program({**PARTS, "width": "64"}))
+        newest = store.difference(program({**PARTS, "width": "64"}))
         assert newest == Difference(6, {"width": ("32", "64")})
-        others = store.differences(program(block_16, axes=("a", "b"), layout=LAYOUT[["loss"]]))
+        others = store.difference(program(block_16, axes=("a", "b"), record=RECORD[["loss"]]))
         assert others is not None
         assert others.cells == 5
         assert others.changed["axes"] == ("density, rate", "a, b")
@@ -249,10 +239,10 @@ def test_a_clock_that_runs_backwards_changes_nothing(path, monkeypatch):
         for hour, width in enumerate("1234"):
             monkeypatch.setattr(time, "time", lambda hour=hour: 1e9 - 3600 * hour)
             store.write(program({"width": width}), *cells(10))
-        assert [held.program.parts["width"] for held in store.programs()] == list("1234")
+        assert [held.identity.parts["width"] for held in store.programs()] == list("1234")
         created = [held.created for held in store.programs()]
         assert created == sorted(created, reverse=True)
-        nearest = store.differences(program({"width": "5"}))
+        nearest = store.difference(program({"width": "5"}))
         assert nearest == Difference(10, {"width": ("4", "5")})
 
 
@@ -260,26 +250,26 @@ def test_programs_tell_all_that_was_given(path):
     with Store(path) as store:
         store.write(program(), *cells(10))
         (held,) = store.programs()
-    assert held.program == program()
+    assert held.identity == program()
     assert (held.cells, held.damaged) == (10, 0)
 
 
 def test_one_flipped_bit_costs_one_cell(path):
-    seeds, points, records = filled(path)
+    seeds, numbers, records = filled(path)
     flip(path, path.read_bytes().index(records[70].tobytes()) + 13, bit=5)
     with Store(path) as store:
-        cell = f"1 of 200 cells .* seed=0 density={points[70, 0]} rate={points[70, 1]}"
+        cell = f"1 of 200 cells .* seed=0 density={numbers[70, 0]} rate={numbers[70, 1]}"
         with pytest.warns(UserWarning, match=cell):
-            found, read = store.read(PROGRAM, seeds, points)
+            found, read = store.read(PROGRAM, seeds, numbers)
         np.testing.assert_array_equal(np.flatnonzero(~found), [70])
         assert_right(found, read, records)
         (held,) = store.programs()
         assert (held.cells, held.damaged) == (199, 1)
-        store.write(PROGRAM, seeds[70:71], points[70:71], records[70:71])
-        found, read = store.read(PROGRAM, seeds, points)
+        store.write(PROGRAM, seeds[70:71], numbers[70:71], records[70:71])
+        found, read = store.read(PROGRAM, seeds, numbers)
         assert found.all()
         assert_right(found, read, records)
-        assert store.verify() == Verified(200, 0, ())
+        assert store.verify() == Verification(200, 0, ())
 
 
 def test_verify_finds_what_nobody_reads(path):
@@ -287,8 +277,8 @@ def test_verify_finds_what_nobody_reads(path):
     for place in (3, 99, 150):
         flip(path, path.read_bytes().index(records[place].tobytes()))
     with Store(path) as store:
-        assert store.verify() == Verified(197, 3, ())
-        assert store.verify() == Verified(197, 0, ())
+        assert store.verify() == Verification(197, 3, ())
+        assert store.verify() == Verification(197, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -297,36 +287,36 @@ def test_verify_finds_what_nobody_reads(path):
 )
 def test_a_row_under_another_key_is_not_believed(path, change, seed, other):
     """As after damage to the pages that say which row is which."""
-    seeds, points, _ = filled(path)
+    seeds, numbers, _ = filled(path)
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute(f"UPDATE cells SET {change}", (other,))
         db.commit()
     this = program() if "program" in change else PROGRAM
-    this = Program.of(this.parts, title="", axes=this.axes, layout=this.layout)
+    this = Identity.of(this.parts, title="", axes=this.axes, record=this.record)
     with Store(path) as store:
         with pytest.warns(UserWarning, match="200 of 200 cells are damaged"):
-            found, _ = store.read(this, seeds + seed, points)
+            found, _ = store.read(this, seeds + seed, numbers)
         assert not found.any()
         assert sum(held.damaged for held in store.programs()) == 200
 
 
 def test_what_stands_around_a_smashed_row_is_kept(path):
     """SQLite gives up a page at the first row whose length makes no sense."""
-    seeds, points, records = filled(path)
+    seeds, numbers, records = filled(path)
     data = bytearray(path.read_bytes())
     end = data.index(records[90].tobytes())
     data[end - 40 : end] = b"\xff" * 40  # its key, its length, and the end of another row
     path.write_bytes(data)
     with Store(path) as store:
         with pytest.warns(UserWarning, match="was damaged"):
-            found, read = store.read(PROGRAM, seeds, points)
+            found, read = store.read(PROGRAM, seeds, numbers)
         assert_right(found, read, records)
         assert 1 <= np.sum(~found) <= 3  # Python reads one row ahead, from both ends
 
 
 def test_any_flipped_bit_gives_right_cells_or_none(path):
     """Also in the pages that lead to the rows: what is left of the file is searched."""
-    seeds, points, records = filled(path)
+    seeds, numbers, records = filled(path)
     whole = path.read_bytes()
     random_ = random.Random(0)
     lost = []
@@ -336,19 +326,19 @@ def test_any_flipped_bit_gives_right_cells_or_none(path):
         path.write_bytes(whole)
         flip(path, random_.randrange(100, len(whole)), random_.randrange(8))
         with warnings_allowed(), Store(path) as store:
-            found, read = store.read(PROGRAM, seeds, points)
+            found, read = store.read(PROGRAM, seeds, numbers)
             assert_right(found, read, records)
             lost.append(np.sum(~found))
-            store.write(PROGRAM, seeds, points, records)
+            store.write(PROGRAM, seeds, numbers, records)
             store.verify()
-            assert store.verify().set_aside == 0
-            assert_right(*store.read(PROGRAM, seeds, points), records)
+            assert store.verify().quarantined == 0
+            assert_right(*store.read(PROGRAM, seeds, numbers), records)
     assert max(lost) < 150  # those of one page
     assert np.median(lost) <= 1
 
 
 def test_a_flipped_bit_in_the_header_gives_right_cells_or_an_error(path):
-    seeds, points, records = filled(path, 60)
+    seeds, numbers, records = filled(path, 60)
     whole = path.read_bytes()
     for position in range(100):
         for file in path.parent.iterdir():
@@ -356,7 +346,7 @@ def test_a_flipped_bit_in_the_header_gives_right_cells_or_an_error(path):
         path.write_bytes(whole)
         flip(path, position, position % 8)
         with warnings_allowed(), contextlib.suppress(InputError), Store(path) as store:
-            found, read = store.read(PROGRAM, seeds, points)
+            found, read = store.read(PROGRAM, seeds, numbers)
             assert found.all()
             assert_right(found, read, records)
 
@@ -365,14 +355,14 @@ def test_a_flipped_bit_in_the_header_gives_right_cells_or_an_error(path):
 def test_what_a_cut_left_over_is_kept(path, record_size):
     """Rows on whole pages must all be found, though half the pages that led to them are gone."""
     count = 2000 if record_size < 100 else 60
-    this = program(layout=np.dtype([("y", "f4", record_size // 4)]))
-    seeds, points = np.zeros(count, int), np.random.default_rng(0).random((count, 2))
-    records = np.zeros(count, this.layout)
+    this = program(record=np.dtype([("y", "f4", record_size // 4)]))
+    seeds, numbers = np.zeros(count, int), np.random.default_rng(0).random((count, 2))
+    records = np.zeros(count, this.record)
     records["y"] = np.random.default_rng(1).random(records["y"].shape)
     with Store(path) as store:
         for start in range(0, count, count // 20):
             part = slice(start, start + count // 20)
-            store.write(this, seeds[part], points[part], records[part])
+            store.write(this, seeds[part], numbers[part], records[part])
     whole = path.read_bytes()
     lengths = [0, 99, 100, 511, 4095, 4096, 4097, len(whole) - 1]
     lengths += [int(len(whole) * fraction) for fraction in np.linspace(0.02, 0.98, 8)]
@@ -381,7 +371,7 @@ def test_what_a_cut_left_over_is_kept(path, record_size):
             file.unlink()
         path.write_bytes(whole[:length])
         with warnings_allowed() as caught, Store(path) as store:
-            found, read = store.read(this, seeds, points)
+            found, read = store.read(this, seeds, numbers)
             assert_right(found, read, records)
             pages = whole[: length // 4096 * 4096]
             must = [record.tobytes() in pages for record in records]
@@ -391,59 +381,59 @@ def test_what_a_cut_left_over_is_kept(path, record_size):
                 assert damaged.read_bytes() == whole[:length]
                 assert str(damaged) in str(caught[0].message)
                 assert f"{found.sum()} cells" in str(caught[0].message)
-            store.write(this, seeds, points, records)
-            assert store.verify() == Verified(count, 0, tuple(store.copies))
+            store.write(this, seeds, numbers, records)
+            assert store.verify() == Verification(count, 0, tuple(store.copies))
 
 
 def test_damage_is_noticed_while_a_store_is_open_and_copies_are_numbered(path):
-    seeds, points, records = filled(path, 2000)
+    seeds, numbers, records = filled(path, 2000)
     with Store(path) as store:
         for number in range(2):
             size = path.stat().st_size
             os.truncate(path, size - 4096 * 12)
             with pytest.warns(UserWarning, match="was damaged") as caught:
-                found, read = store.read(PROGRAM, seeds, points)
+                found, read = store.read(PROGRAM, seeds, numbers)
             assert 0 < found.sum() < 2000
             assert_right(found, read, records)
             copy = path.with_name(f"store.db.damaged{number or ''}")
             assert copy.stat().st_size == size - 4096 * 12
             assert str(copy) in str(caught[0].message)
-            store.write(PROGRAM, seeds, points, records)
+            store.write(PROGRAM, seeds, numbers, records)
         assert len(store.copies) == 2
-        assert store.read(PROGRAM, seeds, points)[0].all()
+        assert store.read(PROGRAM, seeds, numbers)[0].all()
 
 
 def test_a_damaged_description_hides_no_cells(path):
-    seeds, points, records = filled(path)
-    flip(path, path.read_bytes().index(PROGRAM.identity.encode()) + 20)
+    seeds, numbers, records = filled(path)
+    flip(path, path.read_bytes().index(PROGRAM.text.encode()) + 20)
     with warnings_allowed(), Store(path) as store:
         (held,) = store.programs()
-        assert (held.program, held.cells) == (None, 200)
-        assert store.read(PROGRAM, seeds, points)[0].all()
-        store.write(PROGRAM, seeds, points, records)
+        assert (held.identity, held.cells) == (None, 200)
+        assert store.read(PROGRAM, seeds, numbers)[0].all()
+        store.write(PROGRAM, seeds, numbers, records)
         (held,) = store.programs()
-        assert (held.program, held.cells) == (PROGRAM, 200)
+        assert (held.identity, held.cells) == (PROGRAM, 200)
 
 
 def test_a_store_that_another_repaired_or_removed_is_opened_again(path):
-    seeds, points, records = filled(path, 1000)
+    seeds, numbers, records = filled(path, 1000)
     with Store(path) as one:
         os.truncate(path, path.stat().st_size // 2)
         with pytest.warns(UserWarning, match="was damaged"):
             Store(path).close()
-        one.write(PROGRAM, seeds + 1, points, records)
-        assert one.read(PROGRAM, seeds + 1, points)[0].all()
+        one.write(PROGRAM, seeds + 1, numbers, records)
+        assert one.read(PROGRAM, seeds + 1, numbers)[0].all()
         assert one.copies == []
         with Store(path) as other:
-            assert other.read(PROGRAM, seeds + 1, points)[0].all()
+            assert other.read(PROGRAM, seeds + 1, numbers)[0].all()
         path.unlink()
-        one.write(PROGRAM, seeds, points, records)
+        one.write(PROGRAM, seeds, numbers, records)
         with Store(path) as other:
-            assert other.read(PROGRAM, seeds, points)[0].all()
+            assert other.read(PROGRAM, seeds, numbers)[0].all()
 
 
 def test_processes_that_find_damage_at_once_repair_it_once(path):
-    seeds, points, records = filled(path, 4000)
+    seeds, numbers, records = filled(path, 4000)
     os.truncate(path, path.stat().st_size * 3 // 4)
     script = """
         warnings.simplefilter("ignore")
@@ -462,7 +452,7 @@ def test_processes_that_find_damage_at_once_repair_it_once(path):
         process.communicate()
         assert process.returncode == 0
     with Store(path) as store:
-        found, read = store.read(PROGRAM, seeds, points)
+        found, read = store.read(PROGRAM, seeds, numbers)
         assert found.sum() > 1000
         assert_right(found, read, records)
         for number in range(4):
@@ -496,12 +486,12 @@ def test_a_killed_writer_leaves_what_it_reported_and_nothing_wrong(path):
     assert len(reported) >= 50
     assert "in the middle" in lines
     with Store(path) as store:
-        assert store.verify().set_aside == 0
+        assert store.verify().quarantined == 0
         present = set()
         for turn in range(50):
             for number in itertools.count(1000 * turn):
-                seeds, points, records = block(number)
-                found, read = store.read(PROGRAM, seeds, points)
+                seeds, numbers, records = block(number)
+                found, read = store.read(PROGRAM, seeds, numbers)
                 assert found.all() or not found.any()
                 assert_right(found, read, records)
                 if not found.any():
@@ -513,7 +503,7 @@ def test_a_killed_writer_leaves_what_it_reported_and_nothing_wrong(path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_repair_loses_nothing(path):
-    seeds, points, records = filled(path, 4000)
+    seeds, numbers, records = filled(path, 4000)
     os.truncate(path, path.stat().st_size * 3 // 4)
     script = """
         warnings.simplefilter("ignore")
@@ -529,10 +519,10 @@ def test_a_killed_repair_loses_nothing(path):
     must = [record.tobytes() in pages for record in records]
     child(script, path).communicate()
     with warnings_allowed(), Store(path) as store:
-        found, read = store.read(PROGRAM, seeds, points)
+        found, read = store.read(PROGRAM, seeds, numbers)
         assert found[must].all()
         assert_right(found, read, records)
-        assert store.verify().set_aside == 0
+        assert store.verify().quarantined == 0
 
 
 @pytest.mark.parametrize("room", [0.5, 1.001])
@@ -574,11 +564,11 @@ def test_two_processes_write_one_store(path):
         assert process.returncode == 0
     with Store(path) as store:
         for number in range(225):
-            seeds, points, records = block(number)
-            found, read = store.read(PROGRAM, seeds, points)
+            seeds, numbers, records = block(number)
+            found, read = store.read(PROGRAM, seeds, numbers)
             assert found.all()
             assert_right(found, read, records)
-        assert store.verify() == Verified(225 * 16, 0, ())
+        assert store.verify() == Verification(225 * 16, 0, ())
         assert len(store.programs()) == 1
 
 
@@ -596,8 +586,9 @@ def test_a_store_that_another_process_does_not_let_go(path, monkeypatch):
         store.write(PROGRAM, *cells(10, seed=1))
 
 
-def test_looking_at_a_file_does_not_drop_its_locks(path):
+def test_looking_at_a_file_does_not_drop_its_locks(path, monkeypatch):
     """As POSIX does when a process closes any handle of a file."""
+    monkeypatch.setattr(module, "PATIENCE", 0)
     filled(path)
     script = """
         import sqlite3
@@ -606,9 +597,10 @@ def test_looking_at_a_file_does_not_drop_its_locks(path):
         except sqlite3.OperationalError as error:
             print(error)
     """
-    with Store(path) as store:
-        store._db.execute("BEGIN IMMEDIATE")
-        module._check_ours(path)
+    with contextlib.closing(sqlite3.connect(path)) as ours:
+        ours.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="is locked"):
+            Store(path)
         assert child(script, path).communicate()[0] == "database is locked\n"
 
 
@@ -636,11 +628,24 @@ def test_a_file_that_may_not_grow(path):
     assert_keeps(path, range(1, 1 + len(numbers)), 1 + len(numbers))
 
 
-def test_a_full_disk(path):
+@pytest.fixture
+def connections(monkeypatch):
+    """The connections to databases that stores open."""
+    opened, connect = [], rows.connect
+
+    def recorded(*arguments, **options):
+        opened.append(connect(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(rows, "connect", recorded)
+    return opened
+
+
+def test_a_full_disk(path, connections):
     filled(path)
     with Store(path) as store:
-        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count = {pages + 5}")
+        pages = connections[-1].execute("PRAGMA page_count").fetchone()[0]
+        connections[-1].execute(f"PRAGMA max_page_count = {pages + 5}")
         full = "cannot write .*store.db: database or disk is full; free some space and run"
         number = 1
         with contextlib.suppress(StoreError):
@@ -659,26 +664,26 @@ def assert_keeps(path, kept, not_kept):
     with Store(path) as store:
         assert store.verify().copies == ()
         for number in kept:
-            seeds, points, records = block(number)
-            found, read = store.read(PROGRAM, seeds, points)
+            seeds, numbers, records = block(number)
+            found, read = store.read(PROGRAM, seeds, numbers)
             assert found.all()
             assert_right(found, read, records)
-        seeds, points, records = block(not_kept)
-        assert not store.read(PROGRAM, seeds, points)[0].any()
-        store.write(PROGRAM, seeds, points, records)
-        assert store.read(PROGRAM, seeds, points)[0].all()
+        seeds, numbers, records = block(not_kept)
+        assert not store.read(PROGRAM, seeds, numbers)[0].any()
+        store.write(PROGRAM, seeds, numbers, records)
+        assert store.read(PROGRAM, seeds, numbers)[0].all()
 
 
-def test_an_interrupted_write_leaves_nothing(path):
-    seeds, points, records = cells(5000)
+def test_an_interrupted_write_leaves_nothing(path, connections):
+    seeds, numbers, records = cells(5000)
     with Store(path) as store:
-        store._db.set_progress_handler(lambda: 1, 50_000)
+        connections[-1].set_progress_handler(lambda: 1, 50_000)
         with pytest.raises(StoreError, match="interrupted"):
-            store.write(PROGRAM, seeds, points, records)
-        store._db.set_progress_handler(None, 0)
-        assert not store.read(PROGRAM, seeds, points)[0].any()
-        store.write(PROGRAM, seeds, points, records)
-        assert store.read(PROGRAM, seeds, points)[0].all()
+            store.write(PROGRAM, seeds, numbers, records)
+        connections[-1].set_progress_handler(None, 0)
+        assert not store.read(PROGRAM, seeds, numbers)[0].any()
+        store.write(PROGRAM, seeds, numbers, records)
+        assert store.read(PROGRAM, seeds, numbers)[0].all()
 
 
 @pytest.mark.parametrize(
@@ -768,7 +773,7 @@ def test_what_may_not_be_written(folder_mode, file_mode, expected):
         if file_mode is not None:
             path.chmod(0o644)
             with Store(path) as store:
-                assert store.verify() == Verified(200, 0, ())
+                assert store.verify() == Verification(200, 0, ())
 
 
 @contextlib.contextmanager

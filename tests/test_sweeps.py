@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from helpers import around_blocks, no_blocks, sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,10 +37,6 @@ def short_training(key, *, density, learning_rate):
         evaluation=64,
     )
     return {"loss": trained.loss, "weights": trained.params["weights"]}
-
-
-def sweep(cell, **arguments):
-    return tm.sweep(cell, progress=False, **arguments)
 
 
 def test_each_cell_equals_the_function_on_its_own():
@@ -186,6 +183,7 @@ def test_a_diverged_cell_is_nan_and_named_and_does_not_stop_the_sweep():
         (noisy_sum, {"axes": {"a": [1.0], ("b", "a"): [(1.0, 2.0)]}}, "'a' is given twice"),
         (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "num_seeds": 0}, "num_seeds is 0"),
         (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "width": 1}, "width is 1"),
+        (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "width": 10**9}, "width is 1000000000"),
         (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "dims": {"z": ()}}, "dims names 'z'"),
         (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "dims": {"y": ("n",)}}, "dims of 'y'"),
         (noisy_sum, {"axes": {"a": [1.0], "b": [1.0]}, "units": {"z": "m"}}, "units names 'z'"),
@@ -240,9 +238,8 @@ def test_bad_input_names_the_value_and_the_remedy(cell, arguments, message):
 @pytest.mark.parametrize(
     "wrong", [{"dims": {"z": ()}}, {"dims": {"y": ("n",)}}, {"units": {"z": "m"}}]
 )
-def test_wrong_names_come_to_light_before_anything_runs(monkeypatch, wrong):
-    monkeypatch.setattr(blocks, "run", lambda *arguments: pytest.fail("ran"))
-    with pytest.raises(InputError):
+def test_wrong_names_come_to_light_before_anything_runs(wrong):
+    with no_blocks(), pytest.raises(InputError):
         sweep(noisy_sum, axes={"a": [1.0], "b": [1.0]}, **wrong)
 
 
@@ -252,38 +249,36 @@ def test_a_sweep_inside_a_trace_is_refused():
 
 
 def test_ctrl_c_keeps_what_was_finished(monkeypatch):
-    call = blocks.Program.__call__
-    finished = []
-
-    def interrupted(self, number, seed, lanes):
-        if len(finished) == 3:
+    def interrupted(run, number, *block):
+        if number >= 3:
             raise KeyboardInterrupt
-        finished.append(number)
-        return call(self, number, seed, lanes)
+        return run(number, *block)
 
-    monkeypatch.setattr(blocks.Program, "__call__", interrupted)
-    monkeypatch.setattr(blocks.Program, "workers", 1)
+    monkeypatch.setattr(blocks, "num_workers", lambda: 1)
     grid = {"axes": {"a": np.arange(20.0), "b": [1.0, 2.0]}, "num_seeds": 2, "width": 8}
-    with pytest.raises(tm.SweepInterrupted, match="24 of 80 cells finished") as interrupt:
+    with (
+        around_blocks(interrupted),
+        pytest.raises(tm.SweepInterrupted, match="24 of 80 cells finished") as interrupt,
+    ):
         sweep(noisy_sum, **grid)
     results = interrupt.value.results
     assert int(results["y"].notnull().sum()) == 24
-    monkeypatch.undo()
     whole = sweep(noisy_sum, **grid)
     xr.testing.assert_equal(results["y"], whole["y"].where(results["y"].notnull()))
 
 
-def test_an_impure_cell_is_caught(monkeypatch):
-    """Copies of one lane in a block that differ: the free check of the padding."""
-    call = blocks.Program.__call__
+def test_an_impure_cell_is_caught():
+    """Copies of one cell in a block must be equal, which the block checks without any cost."""
 
-    def noisy(self, number, seed, lanes):
-        answer = call(self, number, seed, lanes)
-        noise = np.arange(self.width)
+    def noisy(run, number, seeds, numbers):
+        answer = run(number, seeds, numbers)
+        noise = np.arange(len(seeds))
         return answer._replace(outputs={n: out + noise for n, out in answer.outputs.items()})
 
-    monkeypatch.setattr(blocks.Program, "__call__", noisy)
-    with pytest.raises(tm.SweepError, match="fault of the machine or of toymodels"):
+    with (
+        around_blocks(noisy),
+        pytest.raises(tm.SweepError, match="fault of the machine or of toymodels"),
+    ):
         sweep(lambda key, *, a: {"y": a}, axes={"a": [1.0, 2.0]})
 
 
@@ -309,7 +304,8 @@ def test_all_devices_give_the_same_bits():
         import hashlib
         import jax
         import numpy as np
-        from test_sweeps import short_training, sweep
+        from helpers import sweep
+        from test_sweeps import short_training
         axes = {"density": np.geomspace(0.05, 1, 30), "learning_rate": [1e-2]}
         results = sweep(short_training, axes=axes, num_seeds=2)
         print(jax.local_device_count(), hashlib.sha256(results.loss.values.tobytes()).hexdigest())
@@ -344,15 +340,12 @@ def test_a_cell_that_is_jitted_already_is_the_cell():
 
 
 def test_an_error_without_words_in_a_block_keeps_what_was_finished(monkeypatch):
-    call = blocks.Program.__call__
-
-    def failing(self, number, *block):
-        if number == 1:
+    def failing(run, number, *block):
+        if number >= 1:
             raise RuntimeError
-        return call(self, number, *block)
+        return run(number, *block)
 
-    monkeypatch.setattr(blocks.Program, "__call__", failing)
-    monkeypatch.setattr(blocks.Program, "workers", 1)
-    with pytest.raises(tm.SweepError, match="RuntimeError") as stop:
+    monkeypatch.setattr(blocks, "num_workers", lambda: 1)
+    with around_blocks(failing), pytest.raises(tm.SweepError, match="RuntimeError") as stop:
         sweep(noisy_sum, axes={"a": np.arange(8.0), "b": [1.0]}, width=4)
     assert int(stop.value.results["y"].notnull().sum()) == 4

@@ -258,22 +258,22 @@ def _store(file: Path) -> None:
 
     with Store(file, create=False) as store:
         verified = store.verify()
-        holdings = store.programs()
-    parts = [dict(held.program.aspects()) if held.program else {} for held in holdings]
-    names = list(dict.fromkeys(name for part in parts for name in part))
-    # What differs from program to program is a column, what does not a line.
-    columns = [name for name in names if len({part.get(name) for part in parts}) > 1]
+        programs = store.programs()
+    aspects = [program.identity.aspects() if program.identity else {} for program in programs]
+    names = list(dict.fromkeys(name for each in aspects for name in each))
+    # Names in which the programs differ are columns of the table; the others are lines below it.
+    columns = [name for name in names if len({each.get(name) for each in aspects}) > 1]
     table = Table("sweep", "cells", "damaged", "since", *map(escape, columns))
-    for held, part in zip(holdings, parts, strict=True):
-        title = held.program.title if held.program else "unknown"
-        row = (title, str(held.cells), str(held.damaged), held.created)
-        table.add_row(*map(escape, (*row, *(part.get(name, "") for name in columns))))
+    for program, each in zip(programs, aspects, strict=True):
+        title = program.identity.title if program.identity else "unknown"
+        row = (title, str(program.cells), str(program.damaged), program.created)
+        table.add_row(*map(escape, (*row, *(each.get(name, "") for name in columns))))
     Console().print(table)
     for name in names:
-        if name not in columns and parts[0][name]:
-            print(f"{name}: {parts[0][name]}")
-    print(f"{verified.cells} cells are whole, {verified.set_aside} were damaged just now")
-    if verified.set_aside or verified.copies:
+        if name not in columns and aspects[0][name]:
+            print(f"{name}: {aspects[0][name]}")
+    print(f"{verified.cells} cells are whole, {verified.quarantined} were damaged just now")
+    if verified.quarantined or verified.copies:
         print("run the same sweep again: it computes what is missing")
         raise SystemExit(1)
 

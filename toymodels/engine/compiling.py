@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -12,6 +14,7 @@ import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
 from toymodels.engine.decompositions import one_at_a_time
+from toymodels.engine.devices import devices
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,3 +78,25 @@ def processor() -> str:
     """What the bits of a number depend on in the processor: its kind and vector instructions."""
     build: Any = np.show_config(mode="dicts")
     return f"{platform.machine()} {json.dumps(build['SIMD Extensions']['found'])}"
+
+
+def environment() -> dict[str, str]:
+    """Return what the bits of a number depend on besides the program, as text by name.
+
+    These are the versions of the software, the device, the processor, and the options and flags
+    of the compiler. The number of devices is left out: it decides where a program runs, and not
+    what the program returns.
+    """
+    packages = ("toymodels", "jax", "jaxlib", "flax", "optax", "numpy")
+    flags = [
+        flag
+        for flag in os.environ.get("XLA_FLAGS", "").split()
+        if not flag.startswith("--xla_force_host_platform_device_count")
+    ]
+    return {
+        "versions": " ".join(f"{name}={metadata.version(name)}" for name in packages),
+        "device": f"{jax.default_backend()} {devices()[0].device_kind}",
+        "processor": processor(),
+        "compiler options": json.dumps(compiler_options()),
+        "XLA_FLAGS": " ".join(flags),
+    }

@@ -76,6 +76,50 @@ def _has_loop(equation: core.JaxprEqn) -> bool:
     )
 
 
+def largest_array(jaxpr: core.Jaxpr) -> int:
+    """Return the bytes of the largest array of a traced program.
+
+    If the program has loops, only arrays inside the loops count. Arrays that a loop reads from
+    step by step, such as the numbers of the steps, do not count.
+    """
+    loops = [
+        inner
+        for equation in jaxpr.eqns
+        for inner in core.jaxprs_in_params(equation.params)
+        if equation.primitive.name in ("scan", "while")
+    ]
+    return max(map(_largest, loops or [jaxpr]))
+
+
+def _largest(jaxpr: core.Jaxpr) -> int:
+    outputs = [_size(variable.aval) for equation in jaxpr.eqns for variable in equation.outvars]
+    inner = [
+        _largest(inner)
+        for equation in jaxpr.eqns
+        for inner in core.jaxprs_in_params(equation.params)
+    ]
+    return max([0, *outputs, *inner])
+
+
+def _size(array: Any) -> int:
+    """The bytes of an array; 0 for a value that is no array, such as a token."""
+    return getattr(array, "size", 0) * getattr(getattr(array, "dtype", None), "itemsize", 0)
+
+
+def longest_loop(jaxpr: core.Jaxpr) -> int:
+    """Return the iterations of the longest `scan` of a traced program; 1 if there is none.
+
+    Loops inside a loop do not count.
+    """
+    lengths = [1]
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            lengths.append(equation.params["length"])
+        else:
+            lengths += map(longest_loop, core.jaxprs_in_params(equation.params))
+    return max(lengths)
+
+
 def first_difference(left: core.ClosedJaxpr, right: core.ClosedJaxpr) -> Any:
     """The first equation in which two programs differ; None if they do not."""
     pairs = itertools.zip_longest(_tokens(left), _tokens(right), fillvalue=(None, None))

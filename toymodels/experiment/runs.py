@@ -22,12 +22,12 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
+from toymodels.engine.compiling import environment
 from toymodels.errors import InputError
 from toymodels.experiment import files, pages, saving
 from toymodels.experiment.claims import Claim
 from toymodels.experiment.loading import Experiment, flat
 from toymodels.experiment.messages import say
-from toymodels.sweeps.blocks import environment
 from toymodels.sweeps.sweep import SweepError, SweepInterrupted
 
 FORMATS = ("png", "svg", "pdf")

@@ -1,1 +1,26 @@
-"""A function of one model at every point of a grid, as one labelled dataset."""
+"""`sweep`: a pure function of a key and numbers at every point of a grid, as a labelled dataset.
+
+The function is called a *cell*. It takes the key of a seed and one number for each axis, and it
+returns named arrays. The way of one number of an axis to the `xarray.Dataset`, and back from a
+store:
+
+1. `grids`: `Grid` checks the axes that the user gave and lists their numbers at every point of
+   the product.
+2. `cells`: `trace` calls the cell with traced numbers and checks that it is pure. `check_numbers`
+   makes the cell's own checks for the numbers of every point. `failures` explains, with the line
+   of the cell, why a cell cannot be traced.
+3. `datasets`: `layout` names the dimensions of the outputs before anything runs.
+   `empty_outputs` makes room for the outputs of all cells: seeds x points.
+4. `program`: `compile_program` compiles the cell for a *block* of fixed width, in which each lane
+   is one cell. It also says in text what the bits of the outputs depend on.
+5. `stored`: this text, the seed and the numbers of a cell are its key in the store. Cells that
+   the store holds are read from there; only the others run.
+6. `blocks`: `run` cuts the seeds and numbers of the remaining cells into blocks and runs them
+   side by side. As soon as a block has finished, its outputs are filled in and stored, and
+   `progress` shows how far the sweep is.
+7. `datasets`: `assemble` puts the outputs of all cells in the order of the axes, labels them, and
+   turns cells that diverged into NaN.
+
+`sweep` calls these stages in this order. `results` goes back from a dataset to arrays: the best
+seed, the parameters of a model, a measure of each model.
+"""

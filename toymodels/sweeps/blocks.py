@@ -1,337 +1,186 @@
-"""Many runs of one function as calls of one compiled program of fixed shape.
-
-A *block* is W lanes, each one cell with a key and numbers of its own, mapped by `vmap`.
-Because the program never changes shape, a lane's numbers depend on its own seed and values
-alone, to the last bit: not on its neighbours, on how many lanes there are, on their order or
-on the thread, device or machine that ran them, nor on the number of its cores (see `devices`,
-`decompositions`, `blas`). That holds for one W, one version of the
-software and one kind of processor, so W comes from the cell and the kind of device and never
-from the number of lanes.
-"""
+"""Run the cells of a sweep in blocks, and end well when a block fails or the user interrupts."""
 
 import concurrent.futures
 import contextlib
-import functools
-import hashlib
-import json
-import os
 import queue
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
-from importlib import metadata
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import export
-from jax.extend import core
-from jax.interpreters import mlir
-from jaxtyping import Int, Shaped, UInt32
-from numpy.typing import NDArray
+from jaxtyping import Int
 
-from toymodels.engine import keys
 from toymodels.engine.blas import one_blas_thread
-from toymodels.engine.compiling import compiler_options, processor, use_cache
-from toymodels.engine.decompositions import sequential
-from toymodels.engine.devices import devices
+from toymodels.engine.compiling import environment
 from toymodels.errors import InputError
+from toymodels.sweeps.program import (
+    Arrays,
+    BlockAnswer,
+    Numbers,
+    Program,
+    num_workers,
+    run_serialized,
+)
 
-Cell: TypeAlias = Callable[..., Mapping[str, Any]]
-Values: TypeAlias = Mapping[str, Shaped[np.ndarray, " lanes"]]
-Arrays: TypeAlias = dict[str, NDArray[Any]]
-# Called with the first and last + 1 of the lanes that have finished, and their outputs.
-Deliver: TypeAlias = Callable[[int, int, Arrays], None]
+Deliver: TypeAlias = Callable[[slice, Arrays], None]
+"""A function that takes the cells that have finished, as a slice of all, and their outputs."""
 
-LANE_BYTES = 3 * 2**19
-"""The largest arrays of all lanes of a block together, on a CPU.
-
-About the second-level cache of a core. Measured in model-steps per second of processor time:
-(5, 2) 394k, 463k and 489k for 16, 32 and 64 lanes, (100, 20) 2.7k and 2.2k for 2 and 4.
-"""
-_WAITING = 256  # blocks handed to an executor and not yet back, each with the program
+_MAX_WAITING = 256  # blocks that an executor holds at once, each with a copy of the program
 
 
 class BlockError(RuntimeError):
-    """A block could not be run, or gave what a pure function cannot give."""
-
-
-class Answer(NamedTuple):
-    """What a worker sends back: outputs of a block, and where it was run."""
-
-    outputs: Arrays
-    environment: dict[str, str]
-
-
-class Program:
-    """A cell compiled for blocks of fixed width.
-
-    Attributes:
-        width: lanes in a block.
-        outputs: name to the shape and type of one lane's output.
-        steps: iterations of the longest loop in one lane.
-        identity: name to text of all that the bits of its numbers depend on, beside the names
-            of axes and outputs, seed and values; None for a program that calls back to Python,
-            which could do anything.
-    """
-
-    def __init__(self, cell: Cell, values: Values, *, width: int):
-        """Trace and compile `cell`, which takes a key and one number of each of `values`."""
-        use_cache()
-
-        fusing = keys.fusing(cell)
-
-        def cells(key_data: UInt32[Any, "lanes 2"], lanes: dict[str, Any]) -> dict[str, Any]:
-            keys_ = jax.random.wrap_key_data(key_data, impl=keys.fusable_threefry)
-            return jax.vmap(lambda key, lane: dict(fusing(key, **lane)))(keys_, lanes)
-
-        lanes = {name: numbers[np.zeros(width, int)] for name, numbers in values.items()}
-        arguments = (_key_data(np.zeros(width, int)), lanes)
-        closed, shapes = jax.make_jaxpr(cells, return_shape=True)(*arguments)
-        program = core.jaxpr_as_fun(sequential(closed))
-
-        def run_lanes(key_data: UInt32[Any, "lanes 2"], lanes: dict[str, Any]) -> dict[str, Any]:
-            outputs = program(*jax.tree.leaves((key_data, lanes)))
-            return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
-
-        jitted = jax.jit(run_lanes, compiler_options=compiler_options())
-        self.width = width
-        self.wide_floats = jnp.result_type(float) == jnp.float64
-        self.steps = _longest_loop(closed.jaxpr)
-        self.outputs = {
-            name: jax.ShapeDtypeStruct(output.shape[1:], output.dtype)
-            for name, output in shapes.items()
-        }
-        self.identity: dict[str, str] | None = None
-        self._exported: export.Exported | None = None
-        call: Callable[..., Any] = run_lanes
-        with contextlib.suppress(NotImplementedError, ValueError):  # calls back to Python
-            # What is compiled here is what other machines are sent, to the letter.
-            self._exported = None if closed.effects else export.export(jitted)(*arguments)
-        if self._exported is not None:
-            call = self._exported.call
-            with mlir.make_ir_context():  # as text, to leave out where it stands in files
-                text = str(self._exported.mlir_module(serialized=False))
-            self.identity = {
-                "program": hashlib.sha256(text.encode()).hexdigest()[:16],
-                "block width": str(width),
-                **environment(),
-            }
-        self._call = call
-        self._arguments = arguments
-        self._compiled: dict[int, Any] = {}  # by the position of the device
-        self._locks = [threading.Lock() for _ in devices()]
-        self._on(0)  # here, where an error ends the sweep before it starts
-
-    def __call__(self, number: int, seeds: Int[np.ndarray, " lanes"], lanes: Values) -> Answer:
-        """Run the `number`-th block of a sweep on this machine and wait for it."""
-        position = number % len(self._locks)
-        with jax.enable_x64(self.wide_floats):  # a setting of each thread
-            arguments = jax.device_put((_key_data(seeds), dict(lanes)), devices()[position])
-            return Answer(jax.device_get(self._on(position)(*arguments)), {})
-
-    @property
-    def workers(self) -> int:
-        """Blocks that run at once here: one a device, but one a core of a single CPU device."""
-        if len(devices()) > 1 or jax.default_backend() != "cpu":
-            return len(devices())
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
-
-    def _on(self, position: int) -> Any:
-        """The executable of one device, compiled by the first thread that needs it."""
-        with self._locks[position]:
-            if position not in self._compiled:
-                arguments = jax.device_put(self._arguments, devices()[position])
-                jitted = jax.jit(self._call, compiler_options=compiler_options())
-                self._compiled[position] = jitted.lower(*arguments).compile()
-            return self._compiled[position]
-
-    def portable(self) -> bytes:
-        """The program as bytes that `call` runs anywhere.
-
-        Raises:
-            ValueError: it calls back to Python, which other machines cannot.
-        """
-        if self._exported is None:
-            raise InputError(
-                "the cell calls back to Python (jax.debug.print?): take that out, or sweep "
-                "without store= and executor="
-            )
-        return bytes(self._exported.serialize())
-
-
-@one_blas_thread()
-def call(
-    program: bytes, wide_floats: bool, seeds: Int[np.ndarray, " lanes"], lanes: Values
-) -> Answer:
-    """Run one block of `Program.portable`, on whatever machine this is called."""
-    with jax.enable_x64(wide_floats):
-        arguments = jax.device_put((_key_data(seeds), dict(lanes)), devices()[0])
-        outputs = _loaded(program, wide_floats)(*arguments)
-        return Answer(jax.device_get(outputs), environment())
-
-
-def environment() -> dict[str, str]:
-    """What the bits of a number depend on, beside the program: software, device, flags."""
-    packages = ("toymodels", "jax", "jaxlib", "flax", "optax", "numpy")
-    # How many devices there are decides where a block runs, not what it gives.
-    flags = [
-        flag
-        for flag in os.environ.get("XLA_FLAGS", "").split()
-        if not flag.startswith("--xla_force_host_platform_device_count")
-    ]
-    return {
-        "versions": " ".join(f"{name}={metadata.version(name)}" for name in packages),
-        "device": f"{jax.default_backend()} {devices()[0].device_kind}",
-        "processor": processor(),
-        "compiler options": json.dumps(compiler_options()),
-        "XLA_FLAGS": " ".join(flags),
-    }
-
-
-def default_width(largest: int) -> int:
-    """Lanes in a block on the current kind of device.
-
-    Args:
-        largest: bytes of the largest array of one cell; see `largest_array`.
-    """
-    if jax.default_backend() != "cpu":
-        return 128  # unmeasured: an accelerator wants much work in one kernel
-    fitting = max(LANE_BYTES // max(largest, 1), 2)
-    return min(2 ** (fitting.bit_length() - 1), 64)
-
-
-def largest_array(jaxpr: core.Jaxpr) -> int:
-    """Bytes of the largest array of a traced program; of its loops alone, if it has any.
-
-    What a loop reads from step by step, such as the numbers of the steps, does not count.
-    """
-    loops = [
-        sub
-        for eqn in jaxpr.eqns
-        for sub in core.jaxprs_in_params(eqn.params)
-        if eqn.primitive.name in ("scan", "while")
-    ]
-    return max(map(_largest, loops or [jaxpr]))
-
-
-def _largest(jaxpr: core.Jaxpr) -> int:
-    outputs = [_bytes(variable.aval) for eqn in jaxpr.eqns for variable in eqn.outvars]
-    inner = [_largest(sub) for eqn in jaxpr.eqns for sub in core.jaxprs_in_params(eqn.params)]
-    return max([0, *outputs, *inner])
+    """A block could not be run, or it returned what a pure function cannot return."""
 
 
 @one_blas_thread()
 def run(
     program: Program,
-    seeds: Int[np.ndarray, " lanes"],
-    values: Values,
+    seeds: Int[np.ndarray, " cells"],
+    numbers: Numbers,
     deliver: Deliver,
     *,
     executor: concurrent.futures.Executor | None = None,
 ) -> None:
-    """Run every lane, in blocks, on all cores or devices, or where `executor` runs them.
+    """Run every cell, in blocks, on all cores or devices or on the workers of `executor`.
 
     Args:
-        program: of a cell that takes `values`.
-        seeds: of each lane; it makes the key `jax.random.key(seed, impl="threefry2x32")`, which
-            is `jax.random.key(seed)` unless JAX was told of another generator. Lanes of one
-            seed share their random words if they are neighbours.
-        values: name to one number per lane.
-        deliver: called in this thread for each block, as soon as it has finished.
-        executor: where to run blocks instead, as bytes that need no Python of the caller's.
+        program: the compiled cell.
+        seeds: the seed of each cell. Its key is `jax.random.key(seed, impl="threefry2x32")`.
+            Neighbouring cells of one seed share their random numbers, which saves time.
+        numbers: the numbers of each cell, by the name of their axis.
+        deliver: called in this thread for each block, as soon as the block has finished.
+        executor: where to run the blocks instead. It is sent bytes, so that its workers do not
+            need the Python code of the caller.
 
     Raises:
-        BlockError: a block failed. Blocks that were running then, or at Ctrl-C, are finished
-            and delivered first; a second Ctrl-C leaves them.
+        BlockError: a block failed. After an error, and after the first Ctrl-C, the blocks that
+            are running are finished and delivered before the error is raised. A second Ctrl-C
+            does not wait for them.
     """
-    threads = concurrent.futures.ThreadPoolExecutor(program.workers)
-    portable = program.portable() if executor is not None else b""
-    starts = iter(range(0, len(seeds), program.width))
-    here = environment()
-    waiting: dict[concurrent.futures.Future[Answer], int] = {}
-    # Ctrl-C inside `concurrent.futures.wait` can leave a future locked for ever.
-    done: queue.SimpleQueue[concurrent.futures.Future[Answer]] = queue.SimpleQueue()
-
-    began, finished = time.perf_counter(), 0
-
-    def submit(start: int) -> None:
-        # The last block is filled with copies of its last lane: a free check of the promise.
-        lanes = np.minimum(np.arange(start, start + program.width), len(seeds) - 1)
-        block = seeds[lanes], {name: numbers[lanes] for name, numbers in values.items()}
-        if executor is None:
-            future = threads.submit(program, start // program.width, *block)
-        else:
-            future = executor.submit(call, portable, program.wide_floats, *block)
-        waiting[future] = start
-        future.add_done_callback(done.put)
-
-    def accept(future: concurrent.futures.Future[Answer]) -> None:
-        nonlocal finished
-        answer = future.result()
-        start = waiting[future]
-        stop = min(start + program.width, len(seeds))
-        _check_place(here, answer.environment)
-        place = f"seed {seeds[stop - 1]}, lane {stop - 1}"
-        _check_copies(answer.outputs, stop - start, place, calls_back=program.identity is None)
-        deliver(start, stop, {name: out[: stop - start] for name, out in answer.outputs.items()})
-        del waiting[future]
-        finished += 1
-
-    def settle(future: concurrent.futures.Future[Answer]) -> None:
-        if future in waiting and future.exception() is None:
-            with contextlib.suppress(Exception):  # what went wrong first is what counts
-                accept(future)
-        waiting.pop(future, None)
-
+    blocks = _Blocks(program, seeds, numbers, deliver, executor)
     try:
-        while True:
-            while len(waiting) < _WAITING and (start := next(starts, None)) is not None:
-                submit(start)
-            if not waiting:
-                return
-            accept(done.get())
+        blocks.run_all()
     except BaseException as error:
-        for future in [future for future in waiting if future.cancel()]:
-            del waiting[future]
-        if isinstance(error, KeyboardInterrupt) and waiting:
-            seconds = time.perf_counter() - began
-            each = (
-                f"about {seconds * program.workers / finished:.0f} s each"
-                if finished and executor is None
-                else f"{finished or 'none'} done in {seconds:.0f} s"
-            )
-            with contextlib.suppress(Exception):  # the terminal may be gone
-                print(
-                    f"finishing {len(waiting)} blocks that are running ({each}); Ctrl-C again "
-                    "goes on without",
-                    file=sys.stderr,
-                )
-        # Again, for Ctrl-C may come before the first time, or after a future was taken out.
-        for future in waiting:
-            future.add_done_callback(done.put)
-        while waiting:
-            settle(done.get())
+        blocks.cancel_waiting()
+        if isinstance(error, KeyboardInterrupt):
+            blocks.say_what_is_running()
+        blocks.finish_running()
         if isinstance(error, KeyboardInterrupt | InputError | BlockError | OSError):
             raise
         raise _explained(error, program.width) from error
     finally:
-        threads.shutdown(wait=False, cancel_futures=True)
+        blocks.close()
 
 
-@functools.lru_cache(maxsize=8)
-def _loaded(program: bytes, wide_floats: bool) -> Callable[..., Any]:
-    del wide_floats  # of the surrounding setting
-    use_cache()
-    exported = export.deserialize(bytearray(program))
-    return jax.jit(exported.call, compiler_options=compiler_options())
+class _Blocks:
+    """The blocks of one sweep: which are still to start, which are running, which are done."""
+
+    def __init__(
+        self,
+        program: Program,
+        seeds: Int[np.ndarray, " cells"],
+        numbers: Numbers,
+        deliver: Deliver,
+        executor: concurrent.futures.Executor | None,
+    ):
+        self._program, self._seeds, self._numbers = program, seeds, numbers
+        self._deliver, self._executor = deliver, executor
+        self._threads = concurrent.futures.ThreadPoolExecutor(num_workers())
+        self._serialized = program.serialized() if executor is not None else b""
+        self._environment = environment()
+        self._to_start: Iterator[int] = iter(range(0, len(seeds), program.width))
+        # Each block that was handed over, with the position of its first cell.
+        self._running: dict[concurrent.futures.Future[BlockAnswer], int] = {}
+        # Ctrl-C inside `concurrent.futures.wait` can leave a future locked for ever.
+        self._done: queue.SimpleQueue[concurrent.futures.Future[BlockAnswer]] = queue.SimpleQueue()
+        self._began, self._delivered = time.perf_counter(), 0
+
+    def run_all(self) -> None:
+        """Start all blocks, a limited number at a time, and deliver each when it is done."""
+        while True:
+            while len(self._running) < _MAX_WAITING:
+                if (start := next(self._to_start, None)) is None:
+                    break
+                self._start(start)
+            if not self._running:
+                return
+            self._accept(self._done.get())
+
+    def cancel_waiting(self) -> None:
+        """Cancel all blocks that no worker has begun."""
+        for future in [future for future in self._running if future.cancel()]:
+            del self._running[future]
+
+    def say_what_is_running(self) -> None:
+        """Tell the user which blocks Ctrl-C waits for, and about how long they take."""
+        if not self._running:
+            return
+        seconds = time.perf_counter() - self._began
+        if self._delivered and self._executor is None:
+            pace = f"about {seconds * num_workers() / self._delivered:.0f} s each"
+        else:
+            pace = f"{self._delivered or 'none'} done in {seconds:.0f} s"
+        with contextlib.suppress(Exception):  # the terminal may be gone
+            print(
+                f"finishing {len(self._running)} blocks that are running ({pace}); press Ctrl-C "
+                "again to go on without them",
+                file=sys.stderr,
+            )
+
+    def finish_running(self) -> None:
+        """Wait for the blocks that are running, and deliver those that succeed."""
+        # Each future is asked again to report its end: Ctrl-C may have come before it was
+        # asked the first time, or after its report was taken out of the queue.
+        for future in self._running:
+            future.add_done_callback(self._done.put)
+        while self._running:
+            future = self._done.get()
+            if future in self._running and future.exception() is None:
+                with contextlib.suppress(Exception):  # the first error is the one to raise
+                    self._accept(future)
+            self._running.pop(future, None)
+
+    def close(self) -> None:
+        """Let the threads end, without waiting for them."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self, start: int) -> None:
+        # The last block is filled with copies of its last cell, which `_check_copies` compares.
+        cells = np.minimum(np.arange(start, start + self._program.width), len(self._seeds) - 1)
+        seeds = self._seeds[cells]
+        numbers = {name: column[cells] for name, column in self._numbers.items()}
+        if self._executor is None:
+            number = start // self._program.width
+            future = self._threads.submit(self._program.run_block, number, seeds, numbers)
+        else:
+            wide_floats = self._program.wide_floats
+            future = self._executor.submit(
+                run_serialized, self._serialized, wide_floats, seeds, numbers
+            )
+        self._running[future] = start
+        future.add_done_callback(self._done.put)
+
+    def _accept(self, future: concurrent.futures.Future[BlockAnswer]) -> None:
+        """Check the answer of a block and deliver it."""
+        answer = future.result()
+        start = self._running[future]
+        stop = min(start + self._program.width, len(self._seeds))
+        _check_environment(self._environment, answer.environment)
+        _check_copies(
+            answer.outputs,
+            stop - start,
+            f"seed {self._seeds[stop - 1]}, cell {stop - 1}",
+            calls_back=self._program.provenance is None,
+        )
+        whole = {name: output[: stop - start] for name, output in answer.outputs.items()}
+        self._deliver(slice(start, stop), whole)
+        del self._running[future]
+        self._delivered += 1
 
 
-def _check_place(here: Mapping[str, str], there: Mapping[str, str]) -> None:
+def _check_environment(here: Mapping[str, str], there: Mapping[str, str]) -> None:
+    """Raise `BlockError` if a worker would compute other last bits than this process."""
     for name, value in there.items():
         if here[name] != value:
             raise BlockError(
@@ -341,22 +190,23 @@ def _check_place(here: Mapping[str, str], there: Mapping[str, str]) -> None:
             )
 
 
-def _check_copies(outputs: Arrays, last: int, place: str, *, calls_back: bool) -> None:
-    """The lanes after the last one are copies of it."""
+def _check_copies(outputs: Arrays, count: int, place: str, *, calls_back: bool) -> None:
+    """Raise `BlockError` unless the lanes after the first `count` equal the last of these."""
     for output, result in outputs.items():
-        spare = result[last:]
-        copies = np.broadcast_to(result[last - 1], spare.shape)
+        spare = result[count:]
+        copies = np.broadcast_to(result[count - 1], spare.shape)
         if np.array_equal(spare, copies, equal_nan=np.issubdtype(spare.dtype, np.inexact)):
             continue
         if calls_back:
             reason = (
-                "the cell calls back to Python, and what it is given there is not a pure function "
-                "of its key and numbers"
+                "the cell calls back to Python, and the Python function that it calls is not a "
+                "pure function of its arguments"
             )
         else:
             reason = (
-                "on an accelerator this can be a sum of no fixed order, such as of .at[].add; on a "
-                "CPU it is a fault of the machine or of toymodels: please report it with the cell"
+                "on an accelerator the reason can be a sum of no fixed order, such as .at[].add; "
+                "on a CPU it is a fault of the machine or of toymodels: please report it with the "
+                "cell"
             )
         raise BlockError(
             f"output {output!r} differs between copies of one cell ({place}): {reason}"
@@ -370,25 +220,3 @@ def _explained(error: BaseException, width: int) -> BlockError:
             f"a block of {width} cells ran out of memory: give {fewer}a smaller batch ({error})"
         )
     return BlockError(f"a block of {width} cells failed: {str(error) or repr(error)}")
-
-
-def _key_data(seeds: Int[np.ndarray, " lanes"]) -> UInt32[np.ndarray, "lanes 2"]:
-    """The data of `jax.random.key(seed, impl="threefry2x32")` for each seed."""
-    return np.stack([np.asarray(seeds) >> 32, np.asarray(seeds) & 0xFFFFFFFF], 1).astype(np.uint32)
-
-
-def _bytes(kind: Any) -> int:
-    size = getattr(kind, "size", 0)
-    return size * getattr(getattr(kind, "dtype", None), "itemsize", 0)
-
-
-def _longest_loop(jaxpr: core.Jaxpr) -> int:
-    """Iterations of the longest loop of known length; loops inside it do not count."""
-    longest = 1
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            longest = max(longest, equation.params["length"])
-        else:
-            inner = [_longest_loop(sub) for sub in core.jaxprs_in_params(equation.params)]
-            longest = max(longest, *inner, 1)
-    return longest

@@ -1,7 +1,7 @@
-"""From a user's cell to one traced program, with every refusal that needs no number to be run.
+"""Trace a user's cell, and refuse whatever is wrong with it before any block runs.
 
-A cell is called twice: with a key and numbers that are traced, and once more to see that it
-does the same again. All later work is on the program that this gives.
+A cell is called twice with a traced key and traced numbers: once to record its program, and once
+more to check that it does the same again. All later work is done on the traced program.
 """
 
 import inspect
@@ -18,18 +18,20 @@ from jaxtyping import Array
 from toymodels import checks
 from toymodels.engine import marks, programs
 from toymodels.errors import InputError
-from toymodels.sweeps import blocks, failures, grids
+from toymodels.sweeps import failures, grids
 from toymodels.sweeps.datasets import FINITE
+from toymodels.sweeps.program import Cell, Numbers
 
 
 class Traced(NamedTuple):
     """A cell as a program of arrays.
 
     Attributes:
-        program: of a key and numbers, to the outputs of the cell and values to be checked.
-        outputs: name to shape and type of each output of the cell.
-        trains: whether it has trained parameters of which `FINITE` can be told.
-        postponed: checks of values in it, None here, which are its outputs after the cell's.
+        program: takes a key and numbers; returns the outputs of the cell, and after them the
+            values that are to be checked.
+        outputs: the shape and type of each output of the cell, by name.
+        trains: whether the cell trains parameters, so that `FINITE` can be told of them.
+        postponed: the checks of those values, in which None stands for each value.
     """
 
     program: core.ClosedJaxpr
@@ -38,18 +40,13 @@ class Traced(NamedTuple):
     postponed: list[checks.Postponed]
 
     @property
-    def kept(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape and type of all that is kept of a cell: its outputs, and `FINITE` if it trains."""
+    def all_outputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shape and type of the outputs of the cell, and of `FINITE` if the cell trains."""
         told = {FINITE: jax.ShapeDtypeStruct((), np.bool_)} if self.trains else {}
         return {**self.outputs, **told}
 
-    @property
-    def largest(self) -> int:
-        """Bytes of the largest array of one cell; see `blocks.largest_array`."""
-        return blocks.largest_array(self.program.jaxpr)
-
     def __call__(self, key: Any, /, **numbers: Any) -> dict[str, Any]:
-        """What the cell returns, flat, and `FINITE` if it trains."""
+        """Return the outputs of the cell, flat, and `FINITE` if the cell trains."""
         arguments = jax.tree.leaves((key, numbers))
         if not self.trains:
             outputs = core.jaxpr_as_fun(self.program)(*arguments)
@@ -58,30 +55,10 @@ class Traced(NamedTuple):
         return {**dict(zip(self.outputs, outputs, strict=False)), FINITE: finite}
 
 
-def check_arguments(cell: blocks.Cell, names: Collection[str]) -> None:
-    """The axes and the cell's keyword arguments match one to one."""
-    for name in names:
-        if not name.isidentifier():
-            raise InputError(
-                f"axis {name!r} cannot be an argument of a function: give it another name"
-            )
-    if twice := [name for name in names if list(names).count(name) > 1]:
-        raise InputError(f"axis {twice[0]!r} is given twice, in axes or in static: give it once")
-    if "seed" in names:
-        raise InputError("an axis is named 'seed', the name of the seeds: give it another")
-    if not callable(cell):
-        raise InputError(f"the cell is {cell!r}: give a function of a key")
-    try:
-        parameters = list(inspect.signature(cell).parameters.values())
-    except ValueError as error:
-        raise InputError(f"{error}: give a function of a key, written in Python") from error
-    form = f"def cell(key, *, {', '.join(names) or 'density'})"
-    if not parameters or parameters[0].kind in (
-        inspect.Parameter.KEYWORD_ONLY,
-        inspect.Parameter.VAR_KEYWORD,
-    ):
-        raise InputError(f"the cell takes no key: its first argument must be one, {form}")
-    first, *parameters = parameters
+def check_arguments(cell: Cell, names: Collection[str]) -> None:
+    """Check that the names of the axes and the keyword arguments of the cell match one to one."""
+    _check_names(names)
+    first, *parameters = _parameters(cell, names)
     if first.kind is not first.VAR_POSITIONAL and first.name in names:
         raise InputError(
             f"the first argument of the cell, {first.name!r}, is given the key and is an axis as "
@@ -103,23 +80,53 @@ def check_arguments(cell: blocks.Cell, names: Collection[str]) -> None:
             )
 
 
-def trace(cell: blocks.Cell, fixed: Mapping[str, Any], numbers: Mapping[str, float]) -> Traced:
-    """Trace `cell` with the names of `numbers` open and all in `fixed` as they are.
+def _check_names(names: Collection[str]) -> None:
+    """Check that the names of the axes can be arguments of one function."""
+    for name in names:
+        if not name.isidentifier():
+            raise InputError(
+                f"axis {name!r} cannot be an argument of a function: give it another name"
+            )
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise InputError(f"axis {twice[0]!r} is given twice, in axes or in static: give it once")
+    if "seed" in names:
+        raise InputError("an axis is named 'seed', the name of the seeds: give it another")
 
-    The numbers have no type of their own, as plain numbers of Python: where they meet an array
-    of 16 bits, say, the result has 16 bits.
+
+def _parameters(cell: Cell, names: Collection[str]) -> list[inspect.Parameter]:
+    """Return the parameters of the cell, of which the first takes the key."""
+    if not callable(cell):
+        raise InputError(f"the cell is {cell!r}: give a function of a key")
+    try:
+        parameters = list(inspect.signature(cell).parameters.values())
+    except ValueError as error:
+        raise InputError(f"{error}: give a function of a key, written in Python") from error
+    if not parameters or parameters[0].kind in (
+        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.VAR_KEYWORD,
+    ):
+        form = f"def cell(key, *, {', '.join(names) or 'density'})"
+        raise InputError(f"the cell takes no key: its first argument must be one, {form}")
+    return parameters
+
+
+def trace(cell: Cell, fixed: Mapping[str, Any], numbers: Mapping[str, float]) -> Traced:
+    """Trace `cell` as a function of a key and of one number for each axis.
+
+    The traced numbers are weakly typed, as the plain numbers of Python are: where they meet an
+    array of 16 bits, for example, the result has 16 bits.
 
     Args:
         cell: a function of a key and numbers.
-        fixed: the static arguments.
-        numbers: one number for each axis, for a message about what cannot be traced.
+        fixed: the static arguments, which are not traced.
+        numbers: one number for each axis, for a message about a cell that cannot be traced.
 
     Raises:
-        InputError: whatever the cell does that no sweep can run, and its outputs that cannot
-            be labelled or kept.
+        InputError: the cell does what no sweep can run, is not a pure function, or returns
+            outputs that cannot be labelled or kept.
     """
     try:
-        traced = _once(cell, fixed, numbers)
+        traced = _trace_once(cell, fixed, numbers)
     except InputError:
         raise
     except Exception as error:
@@ -127,7 +134,12 @@ def trace(cell: blocks.Cell, fixed: Mapping[str, Any], numbers: Mapping[str, flo
         if reason is None:
             raise
         raise InputError(reason) from error
-    again = _once(cell, fixed, numbers)
+    _check_pure(traced, _trace_once(cell, fixed, numbers), cell)
+    return traced
+
+
+def _check_pure(traced: Traced, again: Traced, cell: Cell) -> None:
+    """Check that the cell did the same in both traces."""
     if (before := list(traced.outputs)) != (after := list(again.outputs)):
         raise InputError(
             f"the cell is not a pure function: it returns {', '.join(before)}, and "
@@ -136,36 +148,42 @@ def trace(cell: blocks.Cell, fixed: Mapping[str, Any], numbers: Mapping[str, flo
     different = programs.first_difference(traced.program, again.program)
     if different is not None:
         raise InputError(
-            f"{failures.place_of_equation(different, cell)}the cell is not a pure function, for "
-            "called again it is another program, as with random numbers of NumPy, the time or a "
-            "counter: draw with jax.random from the key, or draw once outside of the cell"
+            f"{failures.place_of_equation(different, cell)}the cell is not a pure function: when "
+            "it is called again it is another program, as with random numbers of NumPy, the time "
+            "or a counter: draw with jax.random from the key, or draw once outside of the cell"
         )
-    return traced
 
 
-def check_numbers(traced: Traced, values: blocks.Values) -> None:
-    """Make the postponed checks at every point of the grid, where the key does not matter."""
+def check_numbers(traced: Traced, numbers: Numbers) -> None:
+    """Check the numbers at every point of the grid.
+
+    Checks that were postponed while the cell was traced are made now. A value that depends on
+    the key, or on a loop, stays unchecked.
+    """
     jaxpr = traced.program.jaxpr
     places = iter(jaxpr.outvars[len(traced.outputs) :])
     for postponed in traced.postponed:
         wanted = [next(places) for value in postponed.values if value is None]
-        known = programs.at_all_points(traced.program, wanted, values)
+        known = programs.at_all_points(traced.program, wanted, numbers)
         if known is not None:
             rest = iter(known)
             postponed.check(*(next(rest) if v is None else v for v in postponed.values))
 
 
 def constant(traced: Traced, name: str) -> Any:
-    """An output that depends neither on the key nor on any number; None for any other."""
+    """Return the value of an output that is the same in every cell, or None.
+
+    The value is the same if it depends neither on the key nor on any number.
+    """
     place = list(traced.outputs).index(name)
     known = programs.at_all_points(traced.program, [traced.program.jaxpr.outvars[place]], {})
     return None if known is None else known[0]
 
 
-def title(cell: blocks.Cell) -> str:
-    """The name of the function, with the module that it was imported from."""
+def title(cell: Cell) -> str:
+    """Return the name of the function, with the module that it was imported from."""
     named = inspect.unwrap(cell)
-    while isinstance(inner := getattr(named, "func", None), Callable):  # of a partial
+    while isinstance(inner := getattr(named, "func", None), Callable):  # a functools.partial
         named = inner
     if not (name := getattr(named, "__qualname__", None)):
         named, name = type(named), type(named).__qualname__
@@ -174,55 +192,68 @@ def title(cell: blocks.Cell) -> str:
     return ".".join([*parts, name.replace(".<locals>", "")])
 
 
-def source(cell: blocks.Cell) -> str:
-    """The text of the function, if it is in a file or a notebook."""
+def source(cell: Cell) -> str:
+    """Return the source text of the function, or "unknown" if it is in no file or notebook."""
     try:
         return inspect.getsource(inspect.unwrap(cell))
-    except (OSError, TypeError):  # typed in, or neither function nor method
+    except (OSError, TypeError):  # it was typed in, or is neither a function nor a method
         return "unknown"
 
 
-def _once(cell: blocks.Cell, fixed: Mapping[str, Any], names: Iterable[str]) -> Traced:
-    named: list[str] = []
-    postponed: list[checks.Postponed] = []
+def _trace_once(cell: Cell, fixed: Mapping[str, Any], names: Iterable[str]) -> Traced:
+    recorded: list[tuple[list[str], list[checks.Postponed]]] = []
 
     def flat(key: Any, numbers: dict[str, Any]) -> Any:
         with checks.postponed() as found:
-            outputs = _named(cell(key, **fixed, **numbers))
-        named.extend(outputs)
-        traced: list[Any] = []
-        for check, values in found:
-            mine = [value for value in values if isinstance(value, Tracer)]
-            # Of what is traced inside a loop of the cell there is no value here.
-            if all(_trace(value) is _trace(key) for value in mine):
-                traced += mine
-                # Nothing that is traced may outlive its trace.
-                known = (None if isinstance(value, Tracer) else value for value in values)
-                postponed.append(checks.Postponed(check, tuple(known)))
-        return [*outputs.values()], traced
+            outputs = _named_arrays(cell(key, **fixed, **numbers))
+        values, postponed = _values_to_check(found, key)
+        recorded.append(([*outputs], postponed))
+        return [*outputs.values()], values
 
     key = jax.random.key(0, impl="threefry2x32")
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), weak_type=True)
-    program, (shapes, _) = jax.make_jaxpr(flat, return_shape=True)(
-        key, dict.fromkeys(names, number)
-    )
-    outputs = dict(zip(named, shapes, strict=True))
+    numbers = dict.fromkeys(names, number)
+    program, (shapes, _) = jax.make_jaxpr(flat, return_shape=True)(key, numbers)
+    ((output_names, postponed),) = recorded
+    outputs = dict(zip(output_names, shapes, strict=True))
     return Traced(program, outputs, marks.any_in(program.jaxpr), postponed)
 
 
+def _values_to_check(
+    found: Iterable[checks.Postponed], key: Any
+) -> tuple[list[Tracer], list[checks.Postponed]]:
+    """Take the traced values out of postponed checks, because none may outlive its trace.
+
+    Checks of values that are traced inside a loop of the cell are dropped: the values are known
+    only there.
+
+    Returns:
+        The values, and the checks with None in the place of each value.
+    """
+    values: list[Tracer] = []
+    postponed: list[checks.Postponed] = []
+    for check, arguments in found:
+        traced = [value for value in arguments if isinstance(value, Tracer)]
+        if all(_trace(value) is _trace(key) for value in traced):
+            values += traced
+            known = (None if isinstance(value, Tracer) else value for value in arguments)
+            postponed.append(checks.Postponed(check, tuple(known)))
+    return values, postponed
+
+
 def _trace(value: Any) -> Any:
-    """What a traced value belongs to: the cell itself, or a loop or function inside it."""
+    """Return the trace of a value: that of the cell itself, or of a loop or function inside it."""
     return value._trace
 
 
-def _needed(cell: blocks.Cell, fixed: Mapping[str, Any], numbers: Mapping[str, float]) -> list[str]:
-    """The axes whose plain numbers the cell needs: it fails if they alone are traced."""
+def _needed(cell: Cell, fixed: Mapping[str, Any], numbers: Mapping[str, float]) -> list[str]:
+    """Return the axes whose plain numbers the cell needs: it fails if only they are traced."""
     plain = {name: int(x) if float(x).is_integer() else x for name, x in numbers.items()}
 
     def fails(name: str) -> bool:
         others = {other: number for other, number in plain.items() if other != name}
         try:
-            _once(cell, {**fixed, **others}, [name])
+            _trace_once(cell, {**fixed, **others}, [name])
         except Exception as error:
             return failures.needs_plain_numbers(error)
         return False
@@ -230,8 +261,8 @@ def _needed(cell: blocks.Cell, fixed: Mapping[str, Any], numbers: Mapping[str, f
     return [name for name in numbers if fails(name)]
 
 
-def _named(outputs: Any) -> dict[str, Array]:
-    """The arrays that a cell returns; those inside another are named `outer.inner`."""
+def _named_arrays(outputs: Any) -> dict[str, Array]:
+    """Return the arrays that a cell returns; an array inside another output is `outer.inner`."""
     if not isinstance(outputs, Mapping):
         kind = "an array" if isinstance(outputs, jax.Array) else f"a {type(outputs).__name__}"
         raise InputError(f"the cell returns {kind}: return a dict of name to array")
@@ -240,7 +271,9 @@ def _named(outputs: Any) -> dict[str, Array]:
     named: dict[str, Array] = {}
     for name, output in outputs.items():
         if not isinstance(name, str):
-            raise InputError(f"an output of the cell is named {name!r}: give it a name of text")
+            raise InputError(
+                f"an output of the cell is named {name!r}: give it a name that is text"
+            )
         leaves = jax.tree_util.tree_leaves_with_path(output)
         if not leaves:
             raise InputError(f"output {name!r} of the cell is {output!r}: return arrays of numbers")
@@ -259,7 +292,7 @@ def _named(outputs: Any) -> dict[str, Array]:
 
 
 def _array(name: str, leaf: Any) -> Array:
-    """An output as numbers of a type that files can hold."""
+    """Convert an output to an array of a type that files can hold."""
     if "/" in name or not name.strip(". ") or not grids.is_text(name) or name == FINITE:
         raise InputError(f"output {name!r} cannot be saved under that name: give it another")
     try:
@@ -272,5 +305,5 @@ def _array(name: str, leaf: Any) -> Array:
         raise InputError(f"output {name!r} of the cell is a key: return arrays of numbers")
     if array.dtype.kind in "biufc":
         return array
-    # bfloat16 and shorter ones: no file format knows them, and a longer type has all their values.
+    # No file format knows bfloat16 and shorter types; these longer types hold all their values.
     return array.astype(jnp.float32 if jnp.issubdtype(array.dtype, jnp.floating) else jnp.int8)

@@ -1,4 +1,4 @@
-"""From finished blocks to a labelled `xarray.Dataset`."""
+"""Lay out the outputs of cells as a labelled `xarray.Dataset`."""
 
 import json
 import warnings
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
 from toymodels.errors import InputError
@@ -17,38 +17,44 @@ from toymodels.sweeps import grids
 Shapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
 
 FINITE = "trained parameters are finite"
-"""The output that a program has beside those of the cell, if the cell trains."""
+"""The name of the output that a program has besides those of the cell, if the cell trains."""
 CELL_DIMS = "cell_dims"
 """The attribute of a variable that names the dimensions of one cell, as JSON."""
 
 
-class Finished(NamedTuple):
-    """The cells of one choice of the static axes, filled as they finish.
+class Outputs(NamedTuple):
+    """The outputs of all cells of one variant, filled in as the cells finish.
 
     Attributes:
-        outputs: name to an array of cells x the output's own shape. Cells are seeds x points.
-        done: which cells have finished.
+        arrays: for each output, an array of cells x the shape of the output. The cells are
+            seeds x points of the grid.
+        finished: which cells have finished.
     """
 
-    outputs: dict[str, NDArray[Any]]
-    done: Bool[np.ndarray, " cells"]
+    arrays: dict[str, NDArray[Any]]
+    finished: Bool[np.ndarray, " cells"]
+
+    def fill(self, cells: Int[np.ndarray, " finished"], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Put in the outputs of these cells, which have finished."""
+        for name, array in arrays.items():
+            self.arrays[name][cells] = array
+        self.finished[cells] = True
 
 
-def nothing(outputs: Shapes, cells: int) -> Finished:
-    """Room for so many cells, none of which has finished."""
-    arrays = {
-        name: np.zeros((cells, *output.shape), output.dtype) for name, output in outputs.items()
-    }
-    return Finished(arrays, np.zeros(cells, bool))
+def empty_outputs(shapes: Shapes, cells: int) -> Outputs:
+    """Return room for the outputs of so many cells, of which none has finished."""
+    arrays = {name: np.zeros((cells, *out.shape), out.dtype) for name, out in shapes.items()}
+    return Outputs(arrays, np.zeros(cells, bool))
 
 
 class Layout(NamedTuple):
-    """How the outputs of a cell stand in the results.
+    """The names of the dimensions that outputs bring along.
 
     Attributes:
-        dims: name of each variable to those of its own dimensions.
-        coords: dimension to its labels, which an output of the same name has given.
-        sizes: dimension to its length for each choice of the static axes, where they differ.
+        dims: the dimensions of each output.
+        coords: the labels of each dimension that an output of its name labels.
+        sizes: the length of each dimension for each combination of the static axes, where the
+            lengths differ.
     """
 
     dims: dict[str, tuple[str, ...]]
@@ -64,30 +70,24 @@ def layout(
 ) -> Layout:
     """Name the dimensions that each output brings along, and find those that label one.
 
-    Axes, static axes, `seed`, dimensions and outputs share one set of names. An output of one
-    dimension that other outputs have too, and that has its name, is the coordinate of it.
+    Axes, static axes, `seed`, dimensions and outputs share one set of names. An output that has
+    one dimension, and the name of a dimension that other outputs have too, is its coordinate.
 
     Args:
-        variants: shapes of the outputs for each choice of the static axes.
-        dims: names given by the user.
-        taken: names of the axes and of the seed.
-        constant: of a choice and an output, its value if it is the same in every cell.
+        variants: the shapes of the outputs for each combination of the static axes.
+        dims: the names that the user gave.
+        taken: the names of the axes and of the seed.
+        constant: returns the value of an output of a variant if all cells have the same value,
+            else None.
 
     Raises:
         InputError: names that do not fit the outputs, or outputs that do not fit each other.
     """
-    names = [list(shapes) for shapes in variants]
-    if any(set(other) != set(names[0]) for other in names):
-        raise InputError(f"the cell returns different names along a static axis: {names}")
-    for name in dims.keys() - set(names[0]):
-        raise InputError(f"dims names {name!r}: the cell returns {', '.join(names[0])}")
-    for name in names[0]:
-        if name in taken:
-            raise InputError(f"output {name!r} has the name of an axis: give it another")
-    ranks = {name: _rank(name, variants) for name in names[0]}
+    names = _output_names(variants, dims, taken)
     used = {str(dim) for given in dims.values() for dim in given}
     own: dict[str, tuple[str, ...]] = {}
-    for name, rank in ranks.items():
+    for name in names:
+        rank = _rank(name, variants)
         labels = rank == 1 and name not in dims and name in used
         default = [name] if labels else [f"{name}_{axis}" for axis in range(rank)]
         own[name] = _checked_dims(name, rank, dims.get(name, default), taken)
@@ -103,6 +103,21 @@ def layout(
         if (size := f"{dim}_size") in {*taken, *own, *sizes}:
             raise InputError(f"{size!r} is to hold the lengths of {dim!r}: rename one of them")
     return Layout(own, coords, varying)
+
+
+def _output_names(
+    variants: Sequence[Shapes], dims: Mapping[str, Sequence[str]], taken: Sequence[str]
+) -> list[str]:
+    """Return the names of the outputs, which must be those of every variant."""
+    names = [list(shapes) for shapes in variants]
+    if any(set(other) != set(names[0]) for other in names):
+        raise InputError(f"the cell returns different names along a static axis: {names}")
+    for name in dims.keys() - set(names[0]):
+        raise InputError(f"dims names {name!r}: the cell returns {', '.join(names[0])}")
+    for name in names[0]:
+        if name in taken:
+            raise InputError(f"output {name!r} has the name of an axis: give it another")
+    return names[0]
 
 
 def _rank(name: str, variants: Sequence[Shapes]) -> int:
@@ -137,7 +152,7 @@ def _sizes(
     own: Mapping[str, tuple[str, ...]],
     given: Mapping[str, Sequence[str]],
 ) -> dict[str, list[int]]:
-    """Dimension to its length for each choice of the static axes."""
+    """Return the length of each dimension for each combination of the static axes."""
     sizes: dict[str, list[int]] = {}
     for name, dims in own.items():
         shapes = [variant[name].shape for variant in variants]
@@ -160,7 +175,7 @@ def _sizes(
 def _labels(
     name: str, dims: tuple[str, ...], values: Sequence[NDArray[Any] | None]
 ) -> NDArray[Any]:
-    """The labels of a dimension, from the output that has its name."""
+    """Return the labels of a dimension, which the output of its name gives."""
     if dims != (name,):
         raise InputError(
             f"output {name!r} has the name of a dimension and not its length alone: rename one "
@@ -175,88 +190,124 @@ def _labels(
     return first
 
 
+class _Cells(NamedTuple):
+    """The cells of a sweep: their order in `Outputs`, and the dimensions that they have."""
+
+    static_axes: Mapping[str, Sequence[tuple[Any, Any]]]
+    grid: grids.Grid
+    seeds: Sequence[int]
+
+    @property
+    def dims(self) -> list[str]:
+        """The static axes, the axes, and `seed`."""
+        return [*self.static_axes, *self.grid.shape, "seed"]
+
+    @property
+    def coords(self) -> dict[str, Any]:
+        """The labels along these dimensions."""
+        return {
+            **{name: [label for label, _ in made] for name, made in self.static_axes.items()},
+            **{name: (dim, list(numbers)) for name, (dim, numbers) in self.grid.coords.items()},
+            "seed": list(self.seeds),
+        }
+
+    def unravelled(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Reshape variants x (seeds x points) x own to static axes x axes x seeds x own."""
+        variants, _, *own = values.shape
+        split = values.reshape(variants, len(self.seeds), self.grid.size, *own)
+        moved = np.moveaxis(split, 1, 2)
+        return moved.reshape(*self.static_shape, *self.grid.shape.values(), len(self.seeds), *own)
+
+    @property
+    def static_shape(self) -> list[int]:
+        """The number of choices of each static axis."""
+        return [len(choices) for choices in self.static_axes.values()]
+
+    def labelled(self, values: NDArray[Any]) -> xr.DataArray:
+        """Label an array of variants x cells."""
+        return xr.DataArray(self.unravelled(values), dims=self.dims, coords=self.coords)
+
+
 def assemble(
-    finished: Sequence[Finished],
+    variants: Sequence[Outputs],
     seeds: Sequence[int],
     grid: grids.Grid,
     static_axes: Mapping[str, Sequence[tuple[Any, Any]]],
     layout: Layout,
 ) -> xr.Dataset:
-    """Label the outputs; NaN for what did not run, diverged, or is longer elsewhere."""
-    outer = [len(choices) for choices in static_axes.values()]
-    leading = [*static_axes, *grid.shape, "seed"]
-    done = np.stack([part.done for part in finished])  # variants x cells
-    valid = done & np.stack([_converged(part) for part in finished])
+    """Label the outputs of all cells, and warn of cells that diverged or are not finite.
 
-    def arranged(parts: NDArray[Any]) -> NDArray[Any]:
-        """From variants x (seeds x points) x own to static x axes x seeds x own."""
-        variants, _, *own = parts.shape
-        moved = np.moveaxis(parts.reshape(variants, len(seeds), grid.size, *own), 1, 2)
-        return moved.reshape(*outer, *grid.shape.values(), len(seeds), *own)
-
-    coords: dict[str, Any] = {
-        **{name: [label for label, _ in choices] for name, choices in static_axes.items()},
-        **{name: (along, list(numbers)) for name, (along, numbers) in grid.coords.items()},
-        "seed": list(seeds),
-        **layout.coords,
-        **{
-            f"{dim}_size": ([*static_axes], np.reshape(lengths, outer))
-            for dim, lengths in layout.sizes.items()
-        },
-    }
+    Cells that did not run or diverged are NaN, and so is the padding of shorter outputs.
+    """
+    cells = _Cells(static_axes, grid, seeds)
+    finished = np.stack([variant.finished for variant in variants])  # variants x cells
+    valid = finished & np.stack([_converged(variant.arrays) for variant in variants])
     variables: dict[str, Any] = {}
-    partial: dict[str, NDArray[Any]] = {}
+    not_finite: dict[str, NDArray[Any]] = {}
     for name, dims in layout.dims.items():
-        parts = [part.outputs[name] for part in finished]
-        longest = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
-        stacked = np.stack([grids.padded(part, longest) for part in parts])
-        if not valid.all():
-            mask = valid.reshape(*valid.shape, *[1] * (stacked.ndim - 2))
-            missing = np.asarray(np.nan, np.result_type(stacked, np.float32))
-            stacked = np.where(mask, stacked, missing)
+        arrays = [variant.arrays[name] for variant in variants]
         attributes = {CELL_DIMS: json.dumps(dims)} if dims else {}
-        variables[name] = ((*leading, *dims), arranged(stacked), attributes)
-        partial[name] = valid & ~np.stack([_finite(part) for part in parts])
-    results = xr.Dataset(variables, coords)
-
-    def cells(which: NDArray[Any]) -> xr.DataArray:
-        labels = {name: results[name] for name in leading}
-        return xr.DataArray(arranged(which), dims=leading, coords=labels)
-
-    diverged = cells(done & ~valid)
+        values = cells.unravelled(_joined(arrays, valid))
+        variables[name] = ((*cells.dims, *dims), values, attributes)
+        not_finite[name] = valid & ~np.stack([_finite(array) for array in arrays])
+    sizes = {
+        f"{dim}_size": ([*static_axes], np.reshape(lengths, cells.static_shape))
+        for dim, lengths in layout.sizes.items()
+    }
+    results = xr.Dataset(variables, {**cells.coords, **layout.coords, **sizes})
+    diverged = cells.labelled(finished & ~valid)
     remedy = "try a lower learning rate, or look for NaN in the data"
     _warn(diverged, f"diverged and are NaN ({remedy})")
-    not_finite = np.any([*partial.values()], axis=0)
-    names = ", ".join(name for name, where in partial.items() if where.any())
-    _warn(cells(not_finite), f"have outputs that are not finite ({names})")
+    anywhere = cells.labelled(np.any([*not_finite.values()], axis=0))
+    names = ", ".join(name for name, where in not_finite.items() if where.any())
+    _warn(anywhere, f"have outputs that are not finite ({names})")
     return results.assign_attrs(
-        diverged_cells=int(diverged.sum()), not_finite_cells=int(not_finite.sum())
+        diverged_cells=int(diverged.sum()), not_finite_cells=int(anywhere.sum())
     )
 
 
-def _converged(part: Finished) -> NDArray[Any]:
-    """Which cells have finite parameters; if none are known, finite outputs."""
-    if FINITE in part.outputs:
-        return part.outputs[FINITE]
-    finite = [_finite(output) for output in part.outputs.values()]
-    return np.asarray(np.all(finite, axis=0))
+def _joined(arrays: Sequence[NDArray[Any]], valid: Bool[np.ndarray, "variants cells"]) -> Any:
+    """Stack one output of all variants, padded to one shape; NaN where a cell is not valid."""
+    longest = [max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True)]
+    stacked = np.stack([_padded(array, longest) for array in arrays])
+    if valid.all():
+        return stacked
+    mask = valid.reshape(*valid.shape, *[1] * (stacked.ndim - 2))
+    return np.where(mask, stacked, np.asarray(np.nan, np.result_type(stacked, np.float32)))
 
 
-def _finite(output: NDArray[Any]) -> NDArray[Any]:
-    """Which rows are finite."""
+def _padded(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """Put `array` into the first corner of an array of NaN of this shape."""
+    if array.shape == tuple(shape):
+        return array
+    output = np.full(shape, np.nan, np.result_type(array, np.float32))
+    output[tuple(slice(size) for size in array.shape)] = array
+    return output
+
+
+def _converged(outputs: Mapping[str, NDArray[Any]]) -> Bool[np.ndarray, " cells"]:
+    """Return which cells have finite parameters or, if none are known, finite outputs."""
+    if FINITE in outputs:
+        return outputs[FINITE]
+    return np.asarray(np.all([_finite(output) for output in outputs.values()], axis=0))
+
+
+def _finite(output: NDArray[Any]) -> Bool[np.ndarray, " cells"]:
+    """Return for which cells all elements of an output are finite."""
     return np.asarray(np.isfinite(output).all(axis=tuple(range(1, output.ndim))))
 
 
-def _warn(which: xr.DataArray, what: str) -> None:
-    if not which.any():
+def _warn(cells: xr.DataArray, what: str) -> None:
+    """Warn that something is the case for the cells that are true, and name the first three."""
+    if not cells.any():
         return
-    flat = which.stack(cell=which.dims)
+    flat = cells.stack(cell=cells.dims)
     named = [
-        " ".join(f"{n}={v}" for n, v in zip(which.dims, label, strict=True))
+        " ".join(f"{n}={v}" for n, v in zip(cells.dims, label, strict=True))
         for label in flat.cell.values[flat.values][:3]
     ]
     warnings.warn(
-        f"{int(which.sum())} of {which.size} cells {what}: "
-        f"{'; '.join(named)}{'; ...' if which.sum() > 3 else ''}",
+        f"{int(cells.sum())} of {cells.size} cells {what}: "
+        f"{'; '.join(named)}{'; ...' if cells.sum() > 3 else ''}",
         stacklevel=4,
     )

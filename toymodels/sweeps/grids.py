@@ -1,4 +1,4 @@
-"""The labelled grid of a sweep: axes of numbers, alone or zipped, and axes of structure."""
+"""The grid of a sweep: axes of numbers, alone or moving together, and axes of structure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,63 +18,61 @@ Static: TypeAlias = Mapping[str, Any]
 class Grid:
     """The product of axes of numbers.
 
+    An axis is one dimension of the grid. It has the numbers of one name or of several names,
+    which move together; its first name names the dimension.
+
     Attributes:
-        coords: axis name to its numbers as given, with the dimension they lie along.
-        shape: dimension to its length.
+        coords: for each name, the dimension that it lies along and its numbers as given.
+        shape: the length of each dimension, by its name.
     """
 
     def __init__(self, axes: Axes):
-        """Check and unpack `axes`; see `toymodels.sweep`."""
+        """Check the axes and unpack them; see `toymodels.sweep`."""
         self.coords: dict[str, tuple[str, list[int | float]]] = {}
         self.shape: dict[str, int] = {}
         for key, values in axes.items():
-            alone = isinstance(key, str)
-            names = (key,) if alone else key
-            named = isinstance(names, tuple)  # pyright: ignore[reportUnnecessaryIsInstance]
-            if not named or not names or not all(map(_is_name, names)):
-                raise InputError(
-                    f"an axis is named {key!r}: give text, or a tuple of texts where several "
-                    "numbers move together"
-                )
-            rows = _members(f"axis {key!r}", values, most=1 if alone else 2)
-            rows = [[value] if alone else value for value in rows]
+            names = _names(key)
+            rows = _rows(key, len(names), values)
             if not rows:
                 raise InputError(f"axis {names[0]!r} is empty: give at least one number")
-            rows = [_row(key, len(names), row) for row in rows]
             for name, column in zip(names, zip(*rows, strict=True), strict=True):
                 if name in self.coords:
                     raise InputError(f"axis {name!r} is given twice: give it once")
                 self.coords[name] = (names[0], [_number(name, value) for value in column])
-            if alone:  # a place of several numbers is not selected by its label
-                _check_different(f"axis {key!r}", self.coords[names[0]][1])
+            if isinstance(key, str):  # numbers that move together may occur twice
+                _check_different(f"axis {key!r}", self.coords[key][1])
             self.shape[names[0]] = len(rows)
 
     @property
     def size(self) -> int:
-        """Number of points."""
+        """The number of points."""
         return math.prod(self.shape.values())
 
     @property
-    def values(self) -> dict[str, NDArray[Any]]:
-        """Name to the number at every point, flat, in the type that the device sees."""
+    def numbers(self) -> dict[str, NDArray[Any]]:
+        """The number at every point, flat, for each name, as floats of Python.
+
+        Whole numbers are floats, too: a cell must not depend on whether its axis holds a
+        fraction elsewhere.
+        """
         dimensions = list(self.shape)
         flat: dict[str, NDArray[Any]] = {}
         for name, (dimension, numbers) in self.coords.items():
-            own = [-1 if other == dimension else 1 for other in dimensions]
-            # Never whole numbers: one axis in two grids must not differ in type.
-            column = np.asarray(numbers, float).reshape(own)
+            shape = [-1 if other == dimension else 1 for other in dimensions]
+            column = np.asarray(numbers, float).reshape(shape)
             flat[name] = np.broadcast_to(column, tuple(self.shape.values())).ravel()
         return flat
 
 
 def choices(axis: str, values: Any) -> list[tuple[Any, Any]]:
-    """Label and value of each choice of an axis, given as values or as label to value.
+    """Return the label and the value of each choice of an axis.
 
-    Labels are all text, all numbers or all booleans, for they stand in one array, and in files.
+    All labels are text, all are numbers or all are booleans, because they stand in one array and
+    in files.
 
     Args:
-        axis: what it is called in messages, such as "static axis 'hidden'".
-        values: of the user.
+        axis: the name of the axis in messages, such as "static axis 'hidden'".
+        values: the values that the user gave, or a dict of label to value.
     """
     if isinstance(values, Mapping):
         labelled = [(_plain(label), value) for label, value in values.items()]
@@ -84,15 +82,23 @@ def choices(axis: str, values: Any) -> list[tuple[Any, Any]]:
         remedy = "give a dict of label to value"
     if not labelled:
         raise InputError(f"{axis} is empty: give at least one value")
-    labels = [label for label, _ in labelled]
+    _check_labels(axis, [label for label, _ in labelled], remedy)
+    return labelled
+
+
+def is_text(name: str) -> bool:
+    """Return whether files can hold a name: it has no null character and no half of a character."""
+    return "\0" not in name and name.encode(errors="replace").decode() == name
+
+
+def _check_labels(axis: str, labels: Sequence[Any], remedy: str) -> None:
     for label in labels:
         if not isinstance(label, int | float | str) or label != label:
-            shown = " ".join(repr(label).split())  # that of a key has two lines
+            shown = " ".join(repr(label).split())  # the text of a key has two lines
             raise InputError(f"{axis} holds {shown}, which is no label: {remedy}")
         if isinstance(label, str) and not is_text(label):
             raise InputError(f"{axis} holds {label!r}, which no file can hold: {remedy}")
-    kinds = {_kind(label) for label in labels}
-    if len(kinds) > 1:
+    if len({_kind(label) for label in labels}) > 1:
         raise InputError(
             f"{axis} has labels of different types, {', '.join(map(repr, labels))}: "
             "make all of them text or all of them numbers, with a dict of label to value"
@@ -100,41 +106,27 @@ def choices(axis: str, values: Any) -> list[tuple[Any, Any]]:
     if np.asarray(labels).dtype.kind not in "biufU":
         raise InputError(f"{axis} has a label beyond 64 bits: {remedy}")
     _check_different(axis, labels)
-    return labelled
 
 
-def _is_name(name: Any) -> bool:
-    return isinstance(name, str)
+def _names(key: Any) -> tuple[str, ...]:
+    """Return the names that a key of `axes` holds."""
+    names = (key,) if isinstance(key, str) else key
+    if not isinstance(names, tuple) or not names or not all(isinstance(n, str) for n in names):
+        raise InputError(
+            f"an axis is named {key!r}: give text, or a tuple of texts where several "
+            "numbers move together"
+        )
+    return names
 
 
-def is_text(name: str) -> bool:
-    """Whether files can hold a name: no null character, and no half of a character."""
-    return "\0" not in name and name.encode(errors="replace").decode() == name
+def _rows(key: str | tuple[str, ...], length: int, values: Any) -> list[tuple[Any, ...]]:
+    """Return the numbers at each place of an axis, one for each of its names."""
+    if isinstance(key, str):
+        return [(value,) for value in _members(f"axis {key!r}", values)]
+    return [_row(key, length, row) for row in _members(f"axis {key!r}", values, max_ndim=2)]
 
 
-def padded(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """`array` in the first corner of an array of `shape`, NaN elsewhere."""
-    if array.shape == tuple(shape):
-        return array
-    output = np.full(shape, np.nan, np.result_type(array, np.float32))
-    output[tuple(slice(size) for size in array.shape)] = array
-    return output
-
-
-def _members(axis: str, values: Any, most: int = 1) -> list[Any]:
-    """The values of an axis; one number or text is an axis of one value."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        return [values]
-    ndim = getattr(values, "ndim", None)  # of arrays, labelled or not
-    if ndim == 0:
-        return [_plain(values)]
-    if ndim is not None and ndim > most:
-        raise InputError(f"{axis} is an array of {ndim} dimensions: give it one")
-    return list(values)
-
-
-def _row(key: str | tuple[str, ...], length: int, row: Any) -> tuple[Any, ...]:
-    """The numbers of one place of an axis, one for each of its names."""
+def _row(key: tuple[str, ...], length: int, row: Any) -> tuple[Any, ...]:
     if not isinstance(row, Iterable) or isinstance(row, str) or getattr(row, "ndim", 1) == 0:
         raise InputError(f"axis {key!r} holds {row!r}: give {length} numbers for each place")
     numbers = tuple(row)
@@ -143,8 +135,20 @@ def _row(key: str | tuple[str, ...], length: int, row: Any) -> tuple[Any, ...]:
     return numbers
 
 
+def _members(axis: str, values: Any, max_ndim: int = 1) -> list[Any]:
+    """Return the values of an axis; one number or text is an axis of one value."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return [values]
+    ndim = getattr(values, "ndim", None)  # arrays have it, labelled or not
+    if ndim == 0:
+        return [_plain(values)]
+    if ndim is not None and ndim > max_ndim:
+        raise InputError(f"{axis} is an array of {ndim} dimensions: give it one")
+    return list(values)
+
+
 def _plain(value: Any) -> Any:
-    """A number of NumPy, JAX or xarray as a number of Python.
+    """Convert a number of NumPy, JAX or xarray to a number of Python.
 
     A float of 32 bits becomes the shortest decimal that rounds to it, 0.1 and not
     0.10000000149, so that `.sel` finds it by that.
@@ -163,15 +167,16 @@ def _kind(label: Any) -> str:
     return "text" if isinstance(label, str) else "number"
 
 
-def _check_different(axis: str, places: Sequence[Any]) -> None:
+def _check_different(axis: str, values: Sequence[Any]) -> None:
     seen: set[Any] = set()
-    for place in places:
-        if place in seen:
-            raise InputError(f"{axis} holds {place!r} twice: give every value once")
-        seen.add(place)
+    for value in values:
+        if value in seen:
+            raise InputError(f"{axis} holds {value!r} twice: give every value once")
+        seen.add(value)
 
 
 def _number(name: str, value: Any) -> int | float:
+    """Return a number of an axis as a number of Python that the floats of JAX can hold."""
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(
@@ -181,12 +186,12 @@ def _number(name: str, value: Any) -> int | float:
         raise InputError(f"axis {name!r} holds {value}: give finite numbers")
     dtype = np.dtype(jnp.result_type(float))
     bits = 8 * dtype.itemsize
-    least, most = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
-    if abs(value) > most or 0 < abs(value) < least:
+    smallest, largest = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
+    if abs(value) > largest or 0 < abs(value) < smallest:
         shown = f"{value:g}" if isinstance(value, float) else f"{str(value)[:9]}..."
         raise InputError(
             f"axis {name!r} holds {shown}, which floats of {bits} bits cannot hold: give 0 or "
-            f"numbers from {least:.0e} to {most:.0e}, or sweep the logarithm"
+            f"numbers from {smallest:.0e} to {largest:.0e}, or sweep the logarithm"
         )
     if isinstance(value, int) and int(dtype.type(value)) != value:
         raise InputError(

@@ -1,12 +1,4 @@
-"""A pure function over labelled axes and seeds, as an `xarray.Dataset`.
-
-A *cell* is a function of a key and a few numbers that returns named arrays. A sweep runs it
-at every point of a grid with every seed. The key of seed `s` is
-`jax.random.key(s, impl="threefry2x32")`, which is `jax.random.key(s)` unless JAX was told of
-another generator, wherever the cell stands: cells of one seed share their noise, a refined grid
-keeps its old cells, and error bars are over seeds. A cell's numbers are the same to the last bit
-in every sweep that holds it (`blocks` says for what).
-"""
+"""`sweep`: run one function of a key and numbers over labelled axes and seeds."""
 
 import contextlib
 import inspect
@@ -14,10 +6,9 @@ import itertools
 import os
 import platform
 import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +18,25 @@ from jax.core import Tracer
 from jaxtyping import Int
 
 from toymodels import checks
+from toymodels.engine import programs
+from toymodels.engine.compiling import environment
 from toymodels.errors import InputError
 from toymodels.sweeps import blocks, cells, datasets, grids
+from toymodels.sweeps.program import Arrays, Cell, Numbers, Program, compile_program, default_width
 from toymodels.sweeps.progress import Report, bar
-from toymodels.sweeps.store import rows
 from toymodels.sweeps.store.store import Store
+from toymodels.sweeps.stored import StoredCells
 
-_MOST_CELLS = 2**31  # in one sweep, whose results are all in memory
+_MAX_CELLS = 2**31 - 1  # in one sweep, whose results are all in memory
+_MAX_WIDTH = 2**20
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a sweep. What was finished is in `results`; the rest is NaN there."""
+    """Ctrl-C stopped a sweep.
+
+    Attributes:
+        results: the results as `sweep` returns them. Cells that did not finish are NaN.
+    """
 
     def __init__(self, message: str, results: xr.Dataset):
         """Keep the partial results."""
@@ -45,12 +44,16 @@ class SweepInterrupted(KeyboardInterrupt):
         self.results = results
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes with the results."""
+        """Let the exception travel between processes with its results."""
         return type(self), (str(self), self.results)
 
 
 class SweepError(RuntimeError):
-    """A block failed, or could not be stored. What was finished is in `results`, as above."""
+    """A block of a sweep failed, or its outputs could not be stored.
+
+    Attributes:
+        results: the results as `sweep` returns them. Cells that did not finish are NaN.
+    """
 
     def __init__(self, message: str, results: xr.Dataset):
         """Keep the partial results."""
@@ -58,12 +61,12 @@ class SweepError(RuntimeError):
         self.results = results
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes with the results."""
+        """Let the exception travel between processes with its results."""
         return type(self), (str(self), self.results)
 
 
 def sweep(
-    cell: blocks.Cell,
+    cell: Cell,
     *,
     axes: grids.Axes | None = None,
     static: grids.Static | None = None,
@@ -76,147 +79,136 @@ def sweep(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Run `cell` at every point of a grid, with every seed.
+    """Run `cell` at every point of a grid, with every seed, and label the outputs.
+
+    The key of seed $s$ is `jax.random.key(s, impl="threefry2x32")`, which is
+    `jax.random.key(s)` unless JAX was told to use another generator. So cells of one seed share
+    their random numbers, a refined grid keeps the outputs of the old cells, and error bars are
+    taken over seeds. The outputs of a cell are equal to the last bit in every sweep that holds
+    the cell; `toymodels.sweeps.program` says on which conditions.
 
     Args:
-        cell: a pure function of a key and numbers by keyword, to a dict of arrays or of nested
-            dicts and tuples of arrays, such as parameters. It is called twice, with numbers
-            that are traced, and must do the same both times.
-        axes: name to numbers; the grid is their product. A tuple of names with tuples of
-            numbers is one axis along which several numbers move together, named after the
-            first. Compiled once for all numbers, which reach the cell as floats that take the
-            precision of the arrays that they meet.
-        static: name to values that change shapes or structure, compiled one by one: numbers
-            or strings, or a dict of label to any object.
-        num_seeds: seeds 0, 1, ..., each with the key
-            `jax.random.key(seed, impl="threefry2x32")`; one by default.
-        seeds: which seeds instead, such as `[3, 7]`. A cell is the same under either.
-        dims: output name to the names of its own dimensions. The default is `name_0`, ...;
-            required where a static axis changes a shape: shorter ones are padded with NaN. An
-            output named like a dimension of others, the same in every cell, is its coordinate.
-        units: name of an output or an axis to its unit, kept as an attribute.
-        width: cells per compiled block, at least 2; another width may change the last bits of
-            all numbers. The default depends on the size of the cell and the kind of device.
-            A block takes as long for one cell as for so many.
-        store: a file that keeps finished cells, made if missing. Cells that are in it are not
-            run again: after a crash, on a larger grid, with more seeds. Cells of another
-            program, width, processor or version stay in it and are not used; a warning says
-            what changed.
-        executor: any `concurrent.futures.Executor` of workers that can import toymodels, on
-            this machine or others; they need not see the file of the cell. The default is
-            all cores, or all devices, of this process.
+        cell: a pure function of a key and of numbers by keyword. It returns a dict of arrays, or
+            of nested dicts and tuples of arrays, such as trained parameters. It is called twice,
+            with traced numbers, and must do the same both times.
+        axes: the numbers of each axis, by the name of the argument of the cell. The grid is the
+            product of the axes. A tuple of names with a list of tuples of numbers is one axis,
+            along which several numbers move together; its first name names the axis. The cell is
+            compiled once for all numbers. It receives floats that take the precision of the
+            arrays that they meet.
+        static: the values of each static axis, by the name of the argument. Give here what
+            changes shapes or structure: numbers, text, or a dict of label to any object. The
+            cell is compiled once for each combination.
+        num_seeds: how many seeds there are: 0, 1, ... The default is one.
+        seeds: the seeds themselves, such as `[3, 7]`, instead of `num_seeds`. A cell gives the
+            same outputs under either.
+        dims: the names of the dimensions of each output, by the name of the output. The default
+            is `name_0`, `name_1`, ... Names are required where a static axis changes the shape of
+            an output; shorter outputs are padded with NaN. An output that has the name of a
+            dimension of other outputs, and the same value in every cell, becomes its coordinate.
+        units: the unit of an output or an axis, by its name. It is kept as an attribute.
+        width: how many cells a compiled block holds, from 2 to 2**20. Another width may change
+            the last bits of all outputs. The default depends on the size of the cell and on the
+            kind of device. A block that is not full takes as long as a full one.
+        store: a file that keeps finished cells; it is made if it does not exist. Cells that it
+            holds are not run again: after a crash, on a larger grid, or with more seeds. Cells of
+            another program, width, processor or version stay in the file and are not used; a
+            warning says what changed.
+        executor: a `concurrent.futures.Executor` that runs the blocks, on this machine or on
+            others. Its workers must be able to import toymodels; they do not need the file of
+            the cell. The default is all cores, or all devices, of this process.
         progress: whether to show on standard error what is being done.
 
     Returns:
-        One variable per output, with the dimensions: static axes, axes, `seed`, its own.
-        Arrays inside an output are variables named `output.name`; `toymodels.params` puts them
-        together again. A dimension that is padded has its true lengths in the coordinate
-        `<dimension>_size`.
+        A dataset with one variable for each output. Its dimensions are the static axes, the
+        axes, `seed`, and the dimensions of the output. An array inside a nested output is a
+        variable `output.name`; `toymodels.params` puts such arrays together again. A padded
+        dimension has its true lengths in the coordinate `<dimension>_size`.
 
-        A cell with trained parameters (of `train`, `fit`, `fit_autoencoder`) that are not
-        finite has diverged: it is NaN in every output, and a warning names it. Of other cells
-        each output is as it came, NaN or infinite ones too, which a warning counts. Where a
-        cell trains in another way its parameters are not known, and any output that is not
-        finite makes it one that diverged.
+        A cell diverged if it trained parameters (with `train`, `fit` or `fit_autoencoder`) that
+        are not finite. All its outputs are then NaN, and a warning names it. The outputs of
+        other cells are kept as they are; if some are not finite, a warning counts them. If the
+        cell trains in another way, its parameters are unknown to the sweep; it then counts as
+        diverged if any output is not finite.
 
     Raises:
-        ValueError: an axis that is empty, unknown to the cell or not of numbers; outputs
-            that are not named arrays of fixed shape; whatever the cell itself refuses.
-        SweepInterrupted: on Ctrl-C, after the blocks that were running.
+        InputError: an axis is empty, is unknown to the cell or does not hold numbers; the outputs
+            are not named arrays of fixed shape; or the cell itself refuses its numbers.
+        SweepInterrupted: the user pressed Ctrl-C. The blocks that were running were finished.
         SweepError: a block failed (out of memory, a worker died) or could not be stored.
     """
     if isinstance(jnp.zeros(()), Tracer):
         raise InputError("sweep was called inside jit or scan: call it from plain Python")
-    if isinstance(cell, jax.stages.Wrapped):  # of tm.jit; a sweep compiles by itself
-        cell = inspect.unwrap(cell)
-    chosen = _seeds(num_seeds, seeds)
-    if width is not None:
-        checks.count("width", width, least=2)
     if not isinstance(executor, Executor | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"executor is {executor!r}: give a concurrent.futures.Executor")
-    grid = grids.Grid(axes or {})
-    static_axes = {
-        name: grids.choices(f"static axis {name!r}", values)
-        for name, values in (static or {}).items()
-    }
-    cells.check_arguments(cell, [*static_axes, *grid.coords])
-    variants = list(itertools.product(*static_axes.values()))
-    if (count := len(chosen) * grid.size * len(variants)) >= _MOST_CELLS:
-        raise InputError(f"{count} cells are too many for one sweep: split it into several")
-    taken = [*static_axes, *grid.coords, "seed"]
+    if isinstance(cell, jax.stages.Wrapped):  # made by tm.jit; a sweep compiles the cell itself
+        cell = inspect.unwrap(cell)
+    request = _check(cell, axes or {}, static or {}, _seeds(num_seeds, seeds), width)
     started = time.perf_counter()
-    programs: list[str] = []
-    failure: BaseException | None = None
     with bar(visible=progress) as report, contextlib.ExitStack() as stack:
         report.stage(f"{cells.title(cell)}: tracing")
-        # All that can be wrong with names and numbers comes to light before a block runs.
-        first = {name: column[0] for name, (_, column) in grid.coords.items()}
-        traced: list[cells.Traced] = []
-        for variant in variants:
-            fixed = {n: value for n, (_, value) in zip(static_axes, variant, strict=True)}
-            traced.append(cells.trace(cell, fixed, first))
-        layout = datasets.layout(
-            [each.outputs for each in traced],
-            dims or {},
-            taken,
-            lambda variant, name: cells.constant(traced[variant], name),
-        )
-        for name in (units or {}).keys() - layout.dims.keys() - grid.coords.keys():
-            raise InputError(f"units names {name!r}: the cell returns {', '.join(layout.dims)}")
-        for each in traced:
-            cells.check_numbers(each, grid.values)
+        variants, layout = _trace(request, dims or {}, units or {})
         opened = stack.enter_context(Store(store)) if store is not None else None
-        lanes = np.repeat(chosen, grid.size)
-        values = {name: np.tile(numbers, len(chosen)) for name, numbers in grid.values.items()}
-        finished = [datasets.nothing(each.kept, len(lanes)) for each in traced]
-        widths = [width or blocks.default_width(each.largest) for each in traced]
-        try:
-            for variant, each, lanes_each, part in zip(
-                variants, traced, widths, finished, strict=True
-            ):
-                labels = zip(static_axes, (label for label, _ in variant), strict=True)
-                title = " ".join([cells.title(cell), *(f"{n}={label}" for n, label in labels)])
-                report.stage(f"{title}: compiling")
-                program = _compiled(each, grid, lanes_each)
-                programs.append((program.identity or {}).get("program", "calls back to Python"))
-                _finish(program, title, lanes, values, part, opened, executor, report)
-        except (KeyboardInterrupt, Exception) as error:
-            # A store whose file is made read-only meanwhile, or a variant that cannot be
-            # compiled, must not cost what has run.
-            expected = isinstance(error, KeyboardInterrupt | blocks.BlockError | OSError)
-            if not expected and not any(part.done.any() for part in finished):
-                raise
-            failure = error
-    results = datasets.assemble(finished, chosen.tolist(), grid, static_axes, layout)
+        hashes, failure = _run_variants(variants, request, opened, executor, report)
+    outputs = [variant.outputs for variant in variants]
+    results = datasets.assemble(
+        outputs, request.seeds.tolist(), request.grid, request.static_axes, layout
+    )
     for name, unit in (units or {}).items():
         results[name].attrs["units"] = unit
+    widths = [variant.width for variant in variants]
     results.attrs.update(
-        blocks.environment(),
+        environment(),
         python=platform.python_version(),
-        program=" ".join(programs),
+        program=" ".join(hashes),
         block_width=widths[0] if len(set(widths)) == 1 else widths,
         source=cells.source(cell),
         seconds=round(time.perf_counter() - started, 3),
     )
-    if failure is None:
-        return results
-    done = sum(int(part.done.sum()) for part in finished)
-    message = (
-        f"{done} of {len(lanes) * len(finished)} cells finished: they are in the `results` of this "
-        "exception (in a notebook: `import sys; sys.last_value.results`), the others are NaN there"
-    )
-    if store is not None:
-        message += f"; run the same sweep again to go on with those that are in {store}"
-    if isinstance(failure, KeyboardInterrupt):
-        raise SweepInterrupted(f"interrupted; {message}", results) from failure
-    raise SweepError(f"{str(failure) or repr(failure)}; {message}", results) from failure
+    if failure is not None:
+        raise _stopped(failure, results, outputs, store) from failure
+    return results
+
+
+class _Request(NamedTuple):
+    """What the user asked for, after checks of the names and numbers.
+
+    Attributes:
+        cell: the function.
+        grid: the axes of numbers.
+        static_axes: the label and the value of each choice of each static axis.
+        seeds: the seeds.
+        width: the width that the user gave.
+    """
+
+    cell: Cell
+    grid: grids.Grid
+    static_axes: dict[str, list[tuple[Any, Any]]]
+    seeds: Int[np.ndarray, " seeds"]
+    width: int | None
+
+
+class _Variant(NamedTuple):
+    """The cell for one combination of the static axes.
+
+    Attributes:
+        title: the name of the cell and the labels of the combination.
+        traced: the cell as a traced program.
+        width: how many cells a block holds.
+        outputs: the outputs of all cells, filled in as they finish.
+    """
+
+    title: str
+    traced: cells.Traced
+    width: int
+    outputs: datasets.Outputs
 
 
 def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:
-    """The seeds of a sweep, from how many there are or from a list of them."""
+    """Return the seeds of a sweep, from their number or from a list of them."""
     if seeds is None:
         checks.count("num_seeds", 1 if count is None else count)
-        if count is not None and count >= _MOST_CELLS:
+        if count is not None and count > _MAX_CELLS:
             raise InputError(f"num_seeds is {count}: a sweep has fewer than 2**31 cells")
         return np.arange(1 if count is None else count)
     if count is not None:
@@ -233,78 +225,155 @@ def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:
     return np.asarray(chosen, np.int64)
 
 
-def _finish(
-    program: blocks.Program,
-    title: str,
+def _check(
+    cell: Cell,
+    axes: grids.Axes,
+    static: grids.Static,
+    seeds: Int[np.ndarray, " seeds"],
+    width: int | None,
+) -> _Request:
+    """Check all names and numbers that can be checked without calling the cell."""
+    if width is not None:
+        checks.count("width", width, least=2)
+        if width > _MAX_WIDTH:
+            raise InputError(
+                f"width is {width}: give at most 2**20, or leave it out for a width that suits "
+                "the cell"
+            )
+    grid = grids.Grid(axes)
+    static_axes = {
+        name: grids.choices(f"static axis {name!r}", values) for name, values in static.items()
+    }
+    cells.check_arguments(cell, [*static_axes, *grid.coords])
+    count = len(seeds) * grid.size
+    for choices in static_axes.values():
+        count *= len(choices)
+    if count > _MAX_CELLS:
+        raise InputError(f"{count} cells are too many for one sweep: split it into several")
+    return _Request(cell, grid, static_axes, seeds, width)
+
+
+def _trace(
+    request: _Request, dims: Mapping[str, Sequence[str]], units: Mapping[str, str]
+) -> tuple[list[_Variant], datasets.Layout]:
+    """Trace the cell for each combination of the static axes, and check its outputs.
+
+    After this, nothing can be wrong with names or numbers: all mistakes in them come to light
+    before a block runs.
+    """
+    cell, grid, static_axes, seeds, width = request
+    first = {name: numbers[0] for name, (_, numbers) in grid.coords.items()}
+    combinations = list(itertools.product(*static_axes.values()))
+    traced: list[cells.Traced] = []
+    for combination in combinations:
+        fixed = {n: value for n, (_, value) in zip(static_axes, combination, strict=True)}
+        traced.append(cells.trace(cell, fixed, first))
+    layout = datasets.layout(
+        [each.outputs for each in traced],
+        dims,
+        [*static_axes, *grid.coords, "seed"],
+        lambda variant, name: cells.constant(traced[variant], name),
+    )
+    for name in units.keys() - layout.dims.keys() - grid.coords.keys():
+        raise InputError(f"units names {name!r}: the cell returns {', '.join(layout.dims)}")
+    variants: list[_Variant] = []
+    for each, combination in zip(traced, combinations, strict=True):
+        cells.check_numbers(each, grid.numbers)
+        labels = [f"{n}={label}" for n, (label, _) in zip(static_axes, combination, strict=True)]
+        fitting = width or default_width(programs.largest_array(each.program.jaxpr))
+        outputs = datasets.empty_outputs(each.all_outputs, len(seeds) * grid.size)
+        variants.append(_Variant(" ".join([cells.title(cell), *labels]), each, fitting, outputs))
+    return variants, layout
+
+
+def _run_variants(
+    variants: Sequence[_Variant],
+    request: _Request,
+    store: Store | None,
+    executor: Executor | None,
+    report: Report,
+) -> tuple[list[str], BaseException | None]:
+    """Compile and run each variant.
+
+    Returns:
+        The hash of each program that was compiled, and the error that stopped the sweep, if any.
+    """
+    grid = request.grid
+    seeds = np.repeat(request.seeds, grid.size)
+    numbers = {name: np.tile(column, len(request.seeds)) for name, column in grid.numbers.items()}
+    hashes: list[str] = []
+    try:
+        for variant in variants:
+            report.stage(f"{variant.title}: compiling")
+            program = _compile(variant, numbers)
+            hashes.append((program.provenance or {}).get("program", "calls back to Python"))
+            _run(program, variant, seeds, numbers, store, executor, report)
+    except (KeyboardInterrupt, Exception) as error:
+        # An error such as a store that has become read-only, or a later variant that cannot be
+        # compiled, must not cost the cells that have finished.
+        expected = isinstance(error, KeyboardInterrupt | blocks.BlockError | OSError)
+        if not expected and not any(variant.outputs.finished.any() for variant in variants):
+            raise
+        return hashes, error
+    return hashes, None
+
+
+def _compile(variant: _Variant, numbers: Numbers) -> Program:
+    try:
+        return compile_program(variant.traced, numbers, width=variant.width)
+    except jax.errors.JaxRuntimeError as error:
+        raise blocks.BlockError(
+            f"a block of {variant.width} cells cannot be compiled: {error}"
+        ) from error
+
+
+def _run(
+    program: Program,
+    variant: _Variant,
     seeds: Int[np.ndarray, " cells"],
-    values: blocks.Values,
-    part: datasets.Finished,
+    numbers: Numbers,
     store: Store | None,
     executor: Executor | None,
     report: Report,
 ) -> None:
-    """Fill `part`: from the store where it has a cell, else by running it."""
-    keep = None if store is None else _kept(store, program, title, seeds, values, part)
-    (missing,) = np.nonzero(~part.done)
+    """Fill in the outputs of a variant: from the store if it has a cell, else by running it."""
+    title, outputs = variant.title, variant.outputs
+    stored = None
+    if store is not None:
+        stored = StoredCells(store, program, title, seeds, numbers)
+        stored.warn_of_changes(stacklevel=4)
+        stored.load_into(outputs)
+    (missing,) = np.nonzero(~outputs.finished)
     if not len(missing):
         report.stage(f"{title}: all {len(seeds)} cells are in the store")
         return
     report.start(title, len(missing), program.steps)
 
-    def deliver(start: int, stop: int, outputs: blocks.Arrays) -> None:
-        places = missing[start:stop]
-        for name, output in outputs.items():
-            part.outputs[name][places] = output
-        part.done[places] = True
-        if keep is not None:
-            keep(places)
-        report.advance(stop - start)
+    def deliver(block: slice, arrays: Arrays) -> None:
+        outputs.fill(missing[block], arrays)
+        if stored is not None:
+            stored.save(missing[block], outputs)
+        report.advance(len(missing[block]))
 
-    lanes = {name: numbers[missing] for name, numbers in values.items()}
-    blocks.run(program, seeds[missing], lanes, deliver, executor=executor)
+    missing_numbers = {name: column[missing] for name, column in numbers.items()}
+    blocks.run(program, seeds[missing], missing_numbers, deliver, executor=executor)
 
 
-def _kept(
-    store: Store,
-    program: blocks.Program,
-    title: str,
-    seeds: Int[np.ndarray, " cells"],
-    values: blocks.Values,
-    part: datasets.Finished,
-) -> Callable[[Int[np.ndarray, " cells"]], None]:
-    """Fill `part` with what is stored; a function that stores some of its cells."""
-    if program.identity is None:
-        raise InputError(
-            "the cell calls back to Python (jax.debug.print?), so that its numbers could depend "
-            "on anything: take that out, or sweep without store="
-        )
-    layout = np.dtype([(n, o.dtype, o.shape) for n, o in program.outputs.items()])
-    identity = rows.Program.of(program.identity, title=title, axes=[*values], layout=layout)
-    points = np.stack([*values.values()], -1) if values else np.zeros((len(seeds), 0))
-    if difference := store.differences(identity):
-        changes = "; ".join(
-            f"{name} was {before}, is {now}" for name, (before, now) in difference.changed.items()
-        )
-        warnings.warn(
-            f"{store.path} holds {difference.cells} cells of {title!r} that are kept and not used, "
-            f"for something changed: {changes}",
-            stacklevel=4,
-        )
-    part.done[:], records = store.read(identity, seeds, points)
-    for name, output in part.outputs.items():
-        output[part.done] = records[name][part.done]
-
-    def keep(places: Int[np.ndarray, " cells"]) -> None:
-        records = np.zeros(len(places), layout)
-        for name, output in part.outputs.items():
-            records[name] = output[places]
-        store.write(identity, seeds[places], points[places], records)
-
-    return keep
-
-
-def _compiled(traced: cells.Traced, grid: grids.Grid, width: int) -> blocks.Program:
-    try:
-        return blocks.Program(traced, grid.values, width=width)
-    except jax.errors.JaxRuntimeError as error:
-        raise blocks.BlockError(f"a block of {width} cells cannot be compiled: {error}") from error
+def _stopped(
+    failure: BaseException,
+    results: xr.Dataset,
+    outputs: Sequence[datasets.Outputs],
+    store: str | os.PathLike[str] | None,
+) -> SweepInterrupted | SweepError:
+    """Return the exception that carries the partial results and says how to go on."""
+    finished = sum(int(each.finished.sum()) for each in outputs)
+    total = sum(len(each.finished) for each in outputs)
+    message = (
+        f"{finished} of {total} cells finished: they are in the `results` of this exception (in a "
+        "notebook: `import sys; sys.last_value.results`), the others are NaN there"
+    )
+    if store is not None:
+        message += f"; run the same sweep again to go on with those that are in {store}"
+    if isinstance(failure, KeyboardInterrupt):
+        return SweepInterrupted(f"interrupted; {message}", results)
+    return SweepError(f"{str(failure) or repr(failure)}; {message}", results)

@@ -1,12 +1,14 @@
 """Repair a damaged store file page by page.
 
-SQLite gives up at the first page that makes no sense, though nearly all rows of the file are as
-they were. A row that checks is right however it was found, so each page that could hold rows is
-read as a table of its own, and the rows that check are kept. The damaged file is copied beside
-itself before anything in it changes. What was kept then replaces its content in one transaction
-of SQLite's: a process that dies in the middle leaves the damaged file. It stays the same file,
-locked from first to last, for a new one under its name would share its journal with the old one,
-which other processes may have open.
+SQLite gives up at the first page that makes no sense, although nearly all rows of the file may
+be intact. A row with the right checksum can be trusted however it was found. So each page that
+could hold rows is read as a table of its own, and the intact rows are kept.
+
+The damaged file is copied beside itself before anything in it changes. Then one transaction of
+SQLite replaces its content by the rows that were kept; a process that dies in the middle leaves
+the damaged file as it was. The repair writes into the same file, which stays locked from
+beginning to end. A new file under the old name would be wrong: it would share its journal with
+the old file, which other processes may have open.
 """
 
 import contextlib
@@ -22,34 +24,35 @@ from toymodels.sweeps.store import rows
 
 
 def salvage(path: Path, *, patience: float) -> Path | None:
-    """Keep a copy of a damaged file, leave in it what could be read, and warn.
+    """Copy a damaged file, keep in the file only the rows that are intact, and warn.
 
     Args:
-        path: the file; this thread has no other connection to it.
-        patience: seconds to wait for other processes.
+        path: the file. This thread must have no other connection to it.
+        patience: for how many seconds to wait for other processes.
 
     Returns:
-        The copy; None if another process repaired the file while we waited.
+        The path of the copy; None if another process repaired the file while this one waited.
 
     Raises:
         OSError: there is no room for the copy.
-        sqlite3.Error: there is no room for the journal, another process does not let go, or
-            the header of the file is lost.
+        sqlite3.Error: there is no room for the journal, another process does not release the
+            file, or the header of the file is lost.
     """
-    # To close a file is to drop all locks on it, so this handle is closed after the connection.
+    # Closing any handle of a file drops all locks of this process on it. So this handle is
+    # closed after the connection.
     with (
         open(path, "rb") as file,
         contextlib.closing(rows.connect(path, patience=patience)) as db,
         contextlib.closing(rows.connect("")) as new,
     ):
-        db.execute("PRAGMA writable_schema = ON")  # or a cut file cannot be locked
+        db.execute("PRAGMA writable_schema = ON")  # without it, a cut file cannot be locked
         db.execute("BEGIN EXCLUSIVE")
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # from now on, beyond transactions
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # from now on, also between transactions
         db.execute("ROLLBACK")
         pages = file.read()
         if _sound(pages):
             return None
-        kept, wrong = _fill(new, _rows(pages))
+        kept, wrong = _copy_intact_rows(_rows(pages), new)
         copy = _free_name(path)
         try:
             copy.write_bytes(pages)
@@ -59,14 +62,15 @@ def salvage(path: Path, *, patience: float) -> Path | None:
             raise
     warnings.warn(
         f"{path} was damaged: {kept} cells could be read and are kept, {wrong} rows were wrong "
-        f"and are not; {copy} is the file as it was",
+        f"and are dropped; {copy} is a copy of the damaged file",
         stacklevel=3,
     )
     return copy
 
 
 def _sound(pages: bytes) -> bool:
-    # A file that was rewritten with pages of another size holds that size in its header.
+    """Return whether the content of a file is that of a whole store."""
+    # Another program may have rewritten the file with pages of another size; the header says so.
     size = int.from_bytes(pages[16:18], "big")
     if not pages or len(pages) % (65536 if size == 1 else size or rows.PAGE):
         return False
@@ -80,10 +84,10 @@ def _sound(pages: bytes) -> bool:
 
 
 def _rows(pages: bytes) -> Iterator[tuple[Any, ...]]:
-    """Number and columns of all rows on any page of a file, whatever else is damaged.
+    """Yield the number and the columns of all rows on any page of a damaged file.
 
-    Python has no SQLite that can do this by itself. So each leaf page becomes the root of a
-    table of its own, in a schema that stands on a new first page.
+    The SQLite that comes with Python has no command for this. So the first page is replaced by a
+    new one, whose schema makes each leaf page the root of a table of its own.
     """
     count = -(-len(pages) // rows.PAGE)
     pages = pages.ljust(count * rows.PAGE, b"\0")
@@ -99,7 +103,7 @@ def _rows(pages: bytes) -> Iterator[tuple[Any, ...]]:
         db.execute("PRAGMA writable_schema = RESET")
         for leaf in leaves:
             found: dict[tuple[Any, ...], None] = {}
-            for order in ("ASC", "DESC"):  # to what is damaged, from both ends
+            for order in ("ASC", "DESC"):  # up to the damaged row, from both ends
                 with contextlib.suppress(sqlite3.DatabaseError):
                     for row in db.execute(
                         f"SELECT rowid, * FROM leaf{leaf} ORDER BY rowid {order}"
@@ -109,24 +113,24 @@ def _rows(pages: bytes) -> Iterator[tuple[Any, ...]]:
 
 
 def _first_page(count: int) -> bytes:
-    """Of an empty database that says it has `count` pages."""
+    """Return the first page of an empty database that claims to have `count` pages."""
     with contextlib.closing(rows.connect(":memory:")) as db:
         db.execute(f"PRAGMA application_id = {rows.APPLICATION}")
         page = db.serialize()
     return page[:28] + count.to_bytes(4, "big") + page[32:]
 
 
-def _fill(db: sqlite3.Connection, found: Iterator[tuple[Any, ...]]) -> tuple[int, int]:
-    """Make a store of those rows of any tables that are right; how many cells, and wrong rows."""
+def _copy_intact_rows(found: Iterator[tuple[Any, ...]], db: sqlite3.Connection) -> tuple[int, int]:
+    """Make a store of the intact rows, and return the numbers of its cells and of wrong rows."""
     db.execute("BEGIN")
     rows.create_tables(db)
     wrong = 0
     for row, *columns in found:
-        first, number, _, identity, _ = columns
-        if first is None and rows.describes(identity, number):
-            columns[0] = row  # the table leaves it out of its columns
+        first, number, _, text, _ = columns
+        if first is None and rows.is_description(text, number):
+            columns[0] = row  # SQLite stores this column as the number of the row
             db.execute("INSERT OR IGNORE INTO programs VALUES (?, ?, ?, ?, ?)", columns)
-        elif rows.intact(*columns):
+        elif rows.is_intact(*columns):
             db.execute("INSERT OR IGNORE INTO cells VALUES (?, ?, ?, ?, ?)", columns)
         else:
             wrong += 1

@@ -1,8 +1,8 @@
-"""Finished cells of sweeps in one SQLite file that outlives crashes, copies and bad disks.
+"""A store: the finished cells of sweeps in one SQLite file that survives crashes and bad disks.
 
-SQLite brings transactions, locks and the undoing of a write that was cut off. `rows` says what
-makes a cell and how it is checked, `salvage` what becomes of a damaged file. A file is never
-deleted.
+SQLite provides transactions, locks, and the undoing of a write that was cut off. `rows` says
+what identifies a cell and how its row is checked; `salvage` repairs a damaged file. A store never
+deletes a file.
 """
 
 import contextlib
@@ -19,49 +19,58 @@ from jaxtyping import Bool, Float64, Int, Shaped
 
 from toymodels.errors import InputError
 from toymodels.sweeps.store import rows, salvage
-from toymodels.sweeps.store.rows import Program
+from toymodels.sweeps.store.refusals import (
+    PATIENCE,
+    DamagedError,
+    StoreError,
+    check_path,
+    translated,
+)
+from toymodels.sweeps.store.rows import Identity
 
-T = TypeVar("T")
-
-PATIENCE = 60
-"""Seconds to wait for other processes, whose transactions take milliseconds, or for a reader."""
-# The last is for tables that are not as we made them.
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-_REMEDIES = {
-    sqlite3.SQLITE_FULL: "free some space",
-    sqlite3.SQLITE_BUSY: f"end the process that has used it for {PATIENCE} s",
-}
-
-
-class StoreError(OSError):
-    """The disk or another process is in the way. All that was written before is kept."""
-
-
-class _DamagedError(StoreError):
-    """A reason to salvage."""
+_T = TypeVar("_T")
 
 
 class Difference(NamedTuple):
-    """What changed since `cells` cells were stored: name to old and new text, None for none."""
+    """How the program of stored cells differs from another program of the same title.
+
+    Attributes:
+        cells: how many cells of that program are stored.
+        changed: the stored text and the new text of each part that differs, by the name of the
+            part. None stands for a part that one of the programs does not have.
+    """
 
     cells: int
     changed: dict[str, tuple[str | None, str | None]]
 
 
-class Holding(NamedTuple):
-    """What a store holds of one program, which is None if its description was damaged."""
+class StoredProgram(NamedTuple):
+    """What a store holds of one program.
 
-    program: Program | None
+    Attributes:
+        identity: the identity of the program; None if its description was damaged.
+        cells: how many cells are stored.
+        damaged: how many damaged rows are quarantined.
+        created: when the first cell was stored, in UTC.
+    """
+
+    identity: Identity | None
     cells: int
     damaged: int
     created: str
 
 
-class Verified(NamedTuple):
-    """Cells that check, cells set aside now, copies made of the file since it was opened."""
+class Verification(NamedTuple):
+    """What a check of a whole store found.
+
+    Attributes:
+        cells: how many cells are intact.
+        quarantined: how many damaged rows this check moved out of the way.
+        copies: the copies that were made of the file, because it was damaged, since it was opened.
+    """
 
     cells: int
-    set_aside: int
+    quarantined: int
     copies: tuple[Path, ...]
 
 
@@ -70,17 +79,20 @@ class Store:
 
     Attributes:
         path: the file.
-        copies: what it was copied to where it was found damaged.
+        copies: the copies that were made of the file because it was damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True):
         """Open the file, or make it and its folder.
 
+        Args:
+            path: the file.
+            create: whether to make the file if it does not exist.
+
         Raises:
-            InputError: a path that cannot be used, or whose file is not ours to touch.
-            StoreError: the disk is full, or another process does not let go.
+            InputError: the path cannot be used, or its file is no store.
+            StoreError: the disk is full, or another process does not release the file.
         """
-        # Not every caller checks types.
         named = isinstance(path, str | os.PathLike)  # pyright: ignore[reportUnnecessaryIsInstance]
         if not named or "\0" in os.fsdecode(path):
             raise InputError(f"the store is {path!r}: give the path of a file")
@@ -97,20 +109,21 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; nothing waits to be written."""
+        """Release the file. Everything was written before."""
         self._db.close()
 
     def read(
         self,
-        program: Program,
+        identity: Identity,
         seeds: Int[np.ndarray, " cells"],
-        points: Float64[np.ndarray, "cells axes"],
+        numbers: Float64[np.ndarray, "cells axes"],
     ) -> tuple[Bool[np.ndarray, " cells"], Shaped[np.ndarray, " cells"]]:
-        """Which of these cells are stored, and their records: zeros where they are not.
+        """Return which of these cells are stored, and their records.
 
-        A row that is damaged is set aside, with a warning, and counts as not stored.
+        The record of a cell that is not stored is zero. A damaged row is quarantined, with a
+        warning, and counts as not stored.
         """
-        keys = rows.keys(program, seeds, points)
+        keys = rows.keys(identity, seeds, numbers)
 
         def work() -> tuple[dict[int, bytes], dict[int, int]]:
             whole: dict[int, bytes] = {}
@@ -118,145 +131,153 @@ class Store:
             find = "SELECT rowid, record, checksum FROM cells WHERE (program,seed,point)=(?,?,?)"
             for place, key in enumerate(keys):
                 for row, record, checksum in self._db.execute(find, key):
-                    if rows.intact(*key, record, checksum):
+                    if rows.is_intact(*key, record, checksum):
                         whole[place] = record
                     else:
                         damaged[place] = row
-            self._set_aside([*damaged.values()])
+            self._quarantine([*damaged.values()])
             return whole, damaged
 
         whole, damaged = self._transact(work)
-        stored, records = np.zeros(len(keys), np.bool_), np.zeros(len(keys), program.layout)
+        stored, records = np.zeros(len(keys), np.bool_), np.zeros(len(keys), identity.record)
         stored[[*whole]] = True
-        records[stored] = np.ndarray(len(whole), program.layout, b"".join(whole.values()))
+        records[stored] = np.ndarray(len(whole), identity.record, b"".join(whole.values()))
         if damaged:
             first = min(damaged)
-            point = zip(program.axes, points[first], strict=True)
-            cell = " ".join([f"seed={seeds[first]}", *(f"{name}={x}" for name, x in point)])
+            labels = zip(identity.axes, numbers[first], strict=True)
+            cell = " ".join([f"seed={seeds[first]}", *(f"{name}={x}" for name, x in labels)])
             warnings.warn(
-                f"{self.path}: {len(damaged)} of {len(keys)} cells are damaged and set aside, to "
-                f"be run again; the first is {cell}",
+                f"{self.path}: {len(damaged)} of {len(keys)} cells are damaged and will be run "
+                f"again; the first is {cell}",
                 stacklevel=2,
             )
         return stored, records
 
     def write(
         self,
-        program: Program,
+        identity: Identity,
         seeds: Int[np.ndarray, " cells"],
-        points: Float64[np.ndarray, "cells axes"],
+        numbers: Float64[np.ndarray, "cells axes"],
         records: Shaped[np.ndarray, " cells"],
     ) -> None:
-        """Keep finished cells: all of them or, after an error, none.
+        """Store finished cells: all of them or, after an error, none.
 
-        A cell that is there already stays: another process had the same numbers sooner.
+        A cell that is stored already stays as it is: another process has run it, too.
         """
-        cells = rows.cells(program, seeds, points, records)
+        cells = rows.cells(identity, seeds, numbers, records)
         created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time()))
 
         def work() -> None:
             self._db.execute(
                 "INSERT INTO programs (number, title, identity, created) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET title = excluded.title, identity = excluded.identity "
-                "WHERE identity IS NOT excluded.identity",  # it was damaged
-                (program.number, program.title, program.identity, created),
+                "WHERE identity IS NOT excluded.identity",  # the stored description is damaged
+                (identity.number, identity.title, identity.text, created),
             )
             self._db.executemany("INSERT OR IGNORE INTO cells VALUES (?, ?, ?, ?, ?)", cells)
 
         self._transact(work)
 
-    def programs(self) -> list[Holding]:
-        """What the store holds, in the order in which it came."""
+    def programs(self) -> list[StoredProgram]:
+        """Return what the store holds of each program, the first that was stored first."""
 
-        def work() -> list[Holding]:
-            programs: dict[int, Program] = {}
-            since: dict[int, str] = {}
-            for number, title, identity, created in self._db.execute(
+        def work() -> list[StoredProgram]:
+            described: dict[int, tuple[Identity, str]] = {}
+            for number, title, text, created in self._db.execute(
                 "SELECT number, CAST(title AS TEXT), CAST(identity AS TEXT), CAST(created AS TEXT) "
-                "FROM programs ORDER BY id"  # damage can change the type, too
+                "FROM programs ORDER BY id"  # damage can change the type of a column
             ):
-                if rows.describes(identity, number):
-                    programs[number] = Program.stored(title, identity)
-                    since[number] = created
+                if rows.is_description(text, number):
+                    described[number] = (Identity.from_text(title, text), created)
             cells, damaged = (
                 dict(self._db.execute(f"SELECT program, count(*) FROM {table} GROUP BY program"))
                 for table in ("cells", "damaged")
             )
-            return [
-                Holding(programs.get(n), cells.get(n, 0), damaged.get(n, 0), since.get(n, ""))
-                for n in dict.fromkeys([*programs, *cells, *damaged])
-            ]
+            stored: list[StoredProgram] = []
+            for number in dict.fromkeys([*described, *cells, *damaged]):
+                identity, created = described.get(number, (None, ""))
+                counts = cells.get(number, 0), damaged.get(number, 0)
+                stored.append(StoredProgram(identity, *counts, created))
+            return stored
 
         return self._transact(work)
 
-    def differences(self, program: Program) -> Difference | None:
-        """What changed since cells of the same title were stored, if none of these are.
+    def difference(self, identity: Identity) -> Difference | None:
+        """Return what changed since cells of the same title were stored.
 
-        Of several such programs the one with the fewest changes, and of those the newest.
+        If several programs have cells of this title, the one with the fewest changes counts, and
+        of several such programs the newest.
+
+        Returns:
+            None if cells of this very program are stored, or no cells of this title.
         """
         differences: list[Difference] = []
-        now = program.aspects()
+        now = identity.aspects()
         for other, cells, *_ in reversed(self.programs()):
             if other is None or not cells:
                 continue
-            if other.number == program.number:
+            if other.number == identity.number:
                 return None
-            if other.title == program.title:
+            if other.title == identity.title:
                 then = other.aspects()
                 pairs = {name: (then.get(name), now.get(name)) for name in {**then, **now}}
                 changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
                 differences.append(Difference(cells, changed))
         return min(differences, key=lambda difference: len(difference.changed), default=None)
 
-    def verify(self) -> Verified:
-        """Check every row, and the file as SQLite sees it; set aside what is wrong."""
+    def verify(self) -> Verification:
+        """Check every row and the structure of the file, and quarantine damaged rows."""
 
-        def work() -> Verified:
+        def work() -> Verification:
             if self._db.execute("PRAGMA integrity_check").fetchone() != ("ok",):
-                raise _DamagedError(f"{self.path} is damaged")
+                raise DamagedError(f"{self.path} is damaged")
             cells = self._db.execute("SELECT rowid, * FROM cells")
-            damaged = [row for row, *cell in cells if not rows.intact(*cell)]
-            self._set_aside(damaged)
-            (whole,) = self._db.execute("SELECT count(*) FROM cells").fetchone()
-            return Verified(whole, len(damaged), tuple(self.copies))
+            damaged = [row for row, *cell in cells if not rows.is_intact(*cell)]
+            self._quarantine(damaged)
+            (intact,) = self._db.execute("SELECT count(*) FROM cells").fetchone()
+            return Verification(intact, len(damaged), tuple(self.copies))
 
         return self._transact(work)
 
-    def _set_aside(self, damaged: Sequence[int]) -> None:
-        """Move rows, in the transaction that found them, out of the way of new ones."""
+    def _quarantine(self, damaged: Sequence[int]) -> None:
+        """Move damaged rows out of the way of new rows, in the transaction that found them."""
         numbers = [(row,) for row in damaged]
         self._db.executemany("INSERT INTO damaged SELECT * FROM cells WHERE rowid = ?", numbers)
         self._db.executemany("DELETE FROM cells WHERE rowid = ?", numbers)
 
-    def _transact(self, work: Callable[[], T]) -> T:
-        """All of `work` or nothing; again if the file was damaged and could be repaired."""
+    def _transact(self, work: Callable[[], _T]) -> _T:
+        """Do all of `work` in one transaction or, after an error, nothing of it.
+
+        If the file turns out to be damaged and can be repaired, the work is done again.
+        """
         if self._moved():
             self.close()
             self._open()
         try:
             return self._attempt(work)
-        except _DamagedError:
+        except DamagedError:
             self._repair()
         return self._attempt(work)
 
-    def _attempt(self, work: Callable[[], T]) -> T:
+    def _attempt(self, work: Callable[[], _T]) -> _T:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             result = work()
             self._db.execute("COMMIT")
         except BaseException as error:
-            # Where undoing fails as well, the journal stays and the next to open the file undoes.
+            # If this fails, too, the journal stays, and whoever opens the file next undoes the
+            # transaction.
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise _refusal(self.path, error) from error
+                raise translated(self.path, error) from error
             raise
         return result
 
     def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _check_ours(self.path)
+            check_path(self.path)
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
@@ -265,13 +286,13 @@ class Store:
             ) from error
 
         def work() -> None:
-            """Writes even where nothing is missing, to learn now whether we may."""
+            """Write even if no table is missing, to learn now whether the file can be written."""
             (page,) = self._db.execute("PRAGMA page_size").fetchone()
             if os.path.getsize(self.path) % page:
-                raise _DamagedError(f"{self.path} is cut off")
+                raise DamagedError(f"{self.path} is cut off")
             rows.create_tables(self._db)
             if not rows.has_our_tables(self._db):
-                raise _DamagedError(f"the tables of {self.path} were changed")
+                raise DamagedError(f"the tables of {self.path} were changed")
 
         self._connect()
         try:
@@ -284,15 +305,16 @@ class Store:
         try:
             self._db = rows.connect(self.path, patience=PATIENCE)
         except sqlite3.Error as error:
-            raise _refusal(self.path, error) from error
-        # A log beside the file would be left behind by whoever copies or salvages the file.
+            raise translated(self.path, error) from error
+        # In this mode a part of the cells is in a second file, which a copy or a repair of the
+        # first would miss.
         with contextlib.suppress(sqlite3.Error):
             if self._db.execute("PRAGMA journal_mode").fetchone() == ("wal",):
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._inode = os.stat(self.path).st_ino
 
     def _moved(self) -> bool:
-        """Whether the path no longer leads to the file that is open."""
+        """Return whether the path no longer leads to the file that is open."""
         try:
             return os.stat(self.path).st_ino != self._inode
         except OSError:
@@ -309,57 +331,3 @@ class Store:
             ) from error
         self._connect()
         self.copies += [copy] if copy else []
-
-
-def _check_ours(path: Path) -> None:
-    """Refuse a file of another kind, or of a later format, and leave it as it is.
-
-    Looks without a lock and without writing; through SQLite, for to close the file otherwise
-    would drop the locks that another `Store` of this process has on it.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the path of a file in it")
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is a link that leads to no file: give another path")
-    # To open a pipe would wait for ever, and a device has no cells.
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is a pipe, a socket or a device: give the path of a file")
-    if not path.exists() or not path.stat().st_size:
-        return
-    uri = f"{path.as_uri()}?mode=ro&immutable=1"
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
-        db.execute("PRAGMA writable_schema = ON")  # or a cut file would not answer
-        try:
-            (application,) = db.execute("PRAGMA application_id").fetchone()
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
-                raise
-            application, version = 0, 0
-    if application != rows.APPLICATION:
-        raise InputError(
-            f"{path} is no store of finished cells and is left as it is: give another path"
-        )
-    if version > rows.FORMAT:
-        raise InputError(
-            f"{path} has format {version}, and this version of toymodels knows {rows.FORMAT}: "
-            "install the version that wrote it, or give another path"
-        )
-
-
-def _refusal(path: Path, error: sqlite3.Error) -> Exception:
-    """What to raise for what SQLite raised."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details in upper bits
-    if not code:  # the store is closed, or of another thread
-        return RuntimeError(f"cannot use {path}: {error}")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return InputError(
-            f"cannot write {path}: {error}: make the file and its folder writable, or give "
-            "another path"
-        )
-    kind = _DamagedError if code in _DAMAGE else StoreError
-    remedy = _REMEDIES.get(code, "look after the disk and its free space")
-    return kind(
-        f"cannot write {path}: {error}; {remedy} and run the same sweep again: finished cells "
-        "are kept"
-    )
