@@ -64,7 +64,7 @@ SHAPE_COLORS = dict(zip(_SHAPES, POLYTOPE_COLORS, strict=False)) | {
 }  # fmt: skip
 """The colour of each `toymodels.analysis.polytopes.Shape`, as in the paper where it has one."""
 NOT_REPRESENTED, DEDICATED, ANTIPODAL = "#dddddd", "#003399", "#dd4444"
-DEDICATED_BESIDE_PAIR = "#2255bb"
+DEDICATED_BESIDE_PAIR = "#66a3e0"
 # In the order of `toymodels.theory.phases.Phase`.
 PHASE_COLORS = (NOT_REPRESENTED, DEDICATED, ANTIPODAL, DEDICATED_BESIDE_PAIR)
 

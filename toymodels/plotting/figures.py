@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 from cycler import cycler
-from matplotlib.figure import Figure, FigureBase, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from toymodels.errors import InputError
@@ -93,7 +93,4 @@ def _shown_texts(artist: Any) -> list[Text]:
         return []
     if isinstance(artist, Text):
         return [artist] if artist.get_text().strip() else []
-    children: list[Any] = artist.get_children()
-    if isinstance(artist, FigureBase) and not isinstance(artist, SubFigure):
-        children = [child for child in children if child is not artist.patch]
-    return [text for child in children for text in _shown_texts(child)]
+    return [text for child in artist.get_children() for text in _shown_texts(child)]
