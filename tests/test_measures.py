@@ -12,6 +12,7 @@ import xarray as xr
 
 from toymodels import analysis
 from toymodels.analysis import (
+    attribution,
     baselines,
     concepts,
     dictionaries,
@@ -26,6 +27,7 @@ from toymodels.analysis import (
     probing,
     sparse_coding,
     superposition,
+    visualization,
 )
 from toymodels.errors import InputError
 
@@ -50,6 +52,11 @@ def relu(features):
 
 # Each public function: the arrays of real numbers that it takes first, and whatever else.
 MEASURES = {
+    attribution.gradient_times_input: (None, "takes a function"),
+    attribution.integrated_gradients: (None, "takes a function"),
+    attribution.sampled_shapley_values: (None, "takes a function"),
+    attribution.shapley_values: (None, "takes a function"),
+    attribution.relu_integrated_gradients: ([VECTOR, np.array(-1), ROWS[0], ROWS[1]], {}),
     baselines.principal_components: ([ROWS], {"components": 2}),
     baselines.independent_components: (None, "below"),
     baselines.nonnegative_factors: (None, "below"),
@@ -129,6 +136,10 @@ MEASURES = {
     superposition.real_and_interference: ([WEIGHTS, WEIGHTS[::-1]], {}),
     superposition.squared_interference: ([WEIGHTS], {}),
     superposition.squared_neuron_polysemanticity: ([WEIGHTS], {}),
+    visualization.activation_maximum: (None, "takes a function"),
+    visualization.maximally_activating_examples: (None, "takes a function"),
+    visualization.response_curves: (None, "takes a function"),
+    visualization.linear_activation_maximum: ([VECTOR], {}),
 }
 TAKING_ARRAYS = {
     f"{measure.__module__.rpartition('.')[2]}.{measure.__name__}": (measure, arrays, others)

@@ -1,4 +1,5 @@
 from . import (
+    attribution,
     baselines,
     concepts,
     dictionaries,
@@ -14,9 +15,11 @@ from . import (
     sampling,
     sparse_coding,
     superposition,
+    visualization,
 )
 
 __all__ = [
+    "attribution",
     "baselines",
     "concepts",
     "dictionaries",
@@ -32,4 +35,5 @@ __all__ = [
     "sampling",
     "sparse_coding",
     "superposition",
+    "visualization",
 ]
