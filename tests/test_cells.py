@@ -452,3 +452,17 @@ def test_a_name_that_is_not_there_suggests_the_nearest():
         tm.swep  # noqa: B018
     assert tm.InputError is InputError
     assert tm.__version__
+
+
+def test_arguments_that_a_function_does_not_take_are_explained_in_one_line():
+    """Tried with a function of the user's: types are checked in those of toymodels."""
+
+    def features(density):
+        return jnp.full(3, density)
+
+    def cell(key, *, d):
+        return {"x": features(sparsity=1 / d)}
+
+    with pytest.raises(InputError, match=r"^test_cells.py:\d+: .*density=1 - sparsity") as error:
+        sweep(cell, **AXES)
+    assert "\n" not in str(error.value)

@@ -51,7 +51,8 @@ from .models import (
     notebook_initializer,
 )
 from .sites import Site, activations, intervene
-from .sweeps.results import apply, best_of, params
+from .sweeps.measures import apply
+from .sweeps.results import best_of, params
 from .sweeps.store.store import Store
 from .sweeps.sweep import SweepError, SweepInterrupted, sweep
 from .tasks import Task, geometric_importance

@@ -4,13 +4,13 @@ The function is called a *cell*. It takes the key of a seed and one number for e
 returns named arrays. The way of one number of an axis to the `xarray.Dataset`, and back from a
 store:
 
-1. `grids`: `Grid` checks the axes that the user gave and lists their numbers at every point of
-   the product.
+1. `requests`: `check_request` checks all names and numbers that the user gave. `grids`: `Grid`
+   lists the numbers of the axes at every point of their product.
 2. `cells`: `trace` calls the cell with traced numbers and checks that it is pure. `check_numbers`
    makes the cell's own checks for the numbers of every point. `failures` explains, with the line
    of the cell, why a cell cannot be traced.
-3. `datasets`: `layout` names the dimensions of the outputs before anything runs.
-   `empty_outputs` makes room for the outputs of all cells: seeds x points.
+3. `layouts`: `layout` names the dimensions of the outputs before anything runs. `datasets`:
+   `empty_outputs` makes room for the outputs of all cells, which are seeds x points.
 4. `program`: `compile_program` compiles the cell for a *block* of fixed width, in which each lane
    is one cell. It also says in text what the bits of the outputs depend on.
 5. `stored`: this text, the seed and the numbers of a cell are its key in the store. Cells that
@@ -21,6 +21,7 @@ store:
 7. `datasets`: `assemble` puts the outputs of all cells in the order of the axes, labels them, and
    turns cells that diverged into NaN.
 
-`sweep` calls these stages in this order. `results` goes back from a dataset to arrays: the best
-seed, the parameters of a model, a measure of each model.
+`sweep` calls these stages in this order. Two modules go back from a dataset to models: `results`
+chooses the best seed and returns the parameters of a model, and `measures` calls a function of
+one model with every model. `padding` takes off the NaN that fill up models of different sizes.
 """

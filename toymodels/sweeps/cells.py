@@ -5,7 +5,7 @@ more to check that it does the same again. All later work is done on the traced 
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -53,61 +53,6 @@ class Traced(NamedTuple):
             return dict(zip(self.outputs, outputs, strict=False))
         outputs, finite = marks.evaluate(self.program, arguments)
         return {**dict(zip(self.outputs, outputs, strict=False)), FINITE: finite}
-
-
-def check_arguments(cell: Cell, names: Collection[str]) -> None:
-    """Check that the names of the axes and the keyword arguments of the cell match one to one."""
-    _check_names(names)
-    first, *parameters = _parameters(cell, names)
-    if first.kind is not first.VAR_POSITIONAL and first.name in names:
-        raise InputError(
-            f"the first argument of the cell, {first.name!r}, is given the key and is an axis as "
-            "well: give the key an argument of its own, the first one"
-        )
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    for name in names:
-        if name not in known:
-            raise InputError(
-                f"the cell has no argument {name!r}: it takes {', '.join(known) or 'only a key'}"
-            )
-    for parameter in parameters:
-        needed = parameter.default is parameter.empty and parameter.kind is not first.VAR_POSITIONAL
-        if needed and parameter.name not in names:
-            raise InputError(
-                f"the cell needs {parameter.name!r}: add it to axes or static, or give it a default"
-            )
-
-
-def _check_names(names: Collection[str]) -> None:
-    """Check that the names of the axes can be arguments of one function."""
-    for name in names:
-        if not name.isidentifier():
-            raise InputError(
-                f"axis {name!r} cannot be an argument of a function: give it another name"
-            )
-    if twice := [name for name in names if list(names).count(name) > 1]:
-        raise InputError(f"axis {twice[0]!r} is given twice, in axes or in static: give it once")
-    if "seed" in names:
-        raise InputError("an axis is named 'seed', the name of the seeds: give it another")
-
-
-def _parameters(cell: Cell, names: Collection[str]) -> list[inspect.Parameter]:
-    """Return the parameters of the cell, of which the first takes the key."""
-    if not callable(cell):
-        raise InputError(f"the cell is {cell!r}: give a function of a key")
-    try:
-        parameters = list(inspect.signature(cell).parameters.values())
-    except ValueError as error:
-        raise InputError(f"{error}: give a function of a key, written in Python") from error
-    if not parameters or parameters[0].kind in (
-        inspect.Parameter.KEYWORD_ONLY,
-        inspect.Parameter.VAR_KEYWORD,
-    ):
-        form = f"def cell(key, *, {', '.join(names) or 'density'})"
-        raise InputError(f"the cell takes no key: its first argument must be one, {form}")
-    return parameters
 
 
 def trace(cell: Cell, fixed: Mapping[str, Any], numbers: Mapping[str, float]) -> Traced:

@@ -1,4 +1,4 @@
-"""What to tell a user whose cell cannot be traced: the line of the cell, and the remedy."""
+"""Explain why a cell cannot be traced: the line of the cell at fault, and the remedy."""
 
 import linecache
 import sysconfig
@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
-# Errors of these types, or TypeErrors with these words, mean that something wanted a number and
-# got one that is traced.
+# Errors of these types, and TypeErrors with these words, mean that something needed a plain number
+# and was given a traced one.
 _TYPES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 _WORDS = ("JitTracer", "DynamicJaxprTracer", "Only integer scalar arrays can be converted")
 _PACKAGE = str(Path(__file__).parent.parent)
@@ -18,32 +18,36 @@ _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "purelib"
 
 
 def needs_plain_numbers(error: Exception) -> bool:
-    """Whether an error says that a traced number was used as a plain one."""
+    """Return whether an error says that a traced number was used as a plain one."""
     if isinstance(error, _TYPES):
         return True
     return isinstance(error, TypeError) and any(word in str(error) for word in _WORDS)
 
 
 def explain(error: Exception, cell: Any, needed: Callable[[], list[str]]) -> str | None:
-    """One line with the place in the user's code, the axis and the remedy.
+    """Explain in one line why a cell cannot be traced.
 
     Args:
-        error: what the cell raised when it was traced.
-        cell: the function that was called.
-        needed: names of the axes whose plain numbers it needs; called only where that matters.
+        error: the error that the cell raised when it was traced.
+        cell: the function.
+        needed: returns the names of the axes whose plain numbers the cell needs. It is called
+            only if the answer matters.
 
     Returns:
-        None for an error that is not about traced numbers and speaks for itself.
+        The place in the user's code, the reason and the remedy; None if the error has nothing to
+        do with the sweep.
     """
     frames = traceback.extract_tb(error.__traceback__)
+    where = _place(_users(frames, cell))
     if "`compiler_options` can only be passed to top-level" in str(error):
         return (
-            f"{_place(_users(frames, cell))}tm.jit stands inside the cell, which the sweep "
-            "compiles as a whole: leave it out, or use jax.jit there"
+            f"{where}tm.jit stands inside the cell, which the sweep compiles as a whole: leave it "
+            "out, or use jax.jit there"
         )
+    if _is_wrong_call(error, frames):
+        return f"{where}{error}: {_wrong_call_remedy(error)}"
     if not needs_plain_numbers(error):
         return None
-    where = _place(_users(frames, cell))
     names = needed()
     remedy = _remedy(error, frames)
     if not names:
@@ -58,7 +62,7 @@ def explain(error: Exception, cell: Any, needed: Callable[[], list[str]]) -> str
 
 
 def place_of_equation(equation: Any, cell: Any) -> str:
-    """Where in the user's code an equation of a traced program comes from."""
+    """Return the place in the user's code that an equation of a traced program comes from."""
     recorded = equation.source_info.traceback
     if recorded is None:
         return ""
@@ -69,12 +73,28 @@ def place_of_equation(equation: Any, cell: Any) -> str:
 _JNP = "use jnp in place of np, and no float() or int()"
 
 
+def _is_wrong_call(error: Exception, frames: Sequence[traceback.FrameSummary]) -> bool:
+    """Return whether the user's code called a function with arguments that it does not take."""
+    words = ("unexpected keyword argument", "required positional argument", "positional arguments")
+    return (
+        isinstance(error, TypeError)
+        and any(word in str(error) for word in words)
+        and not _is_library(frames[-1].filename)
+    )
+
+
+def _wrong_call_remedy(error: Exception) -> str:
+    if "'sparsity'" in str(error):
+        return "give density=1 - sparsity, the probability that a feature is active"
+    return "call the function with the arguments that its help names"
+
+
 def _remedy(error: Exception, frames: Sequence[traceback.FrameSummary]) -> str | None:
-    """What to write instead; None where only a plain number will do, as for a length."""
+    """Return what to write instead; None where only a plain number will do, such as a length."""
     outside = [frame for frame in frames if f"{Path(jax.__file__).parent}" not in frame.filename]
     if isinstance(error, jax.errors.TracerBoolConversionError):
         if outside and _is_library(outside[-1].filename):
-            return None  # Optax wants the length of a schedule
+            return None  # for example, Optax needs the length of a schedule
         return "use jnp.where in place of if, and, or and not"
     if isinstance(error, jax.errors.TracerArrayConversionError):
         return "use jnp in place of np, such as jnp.sqrt"
@@ -84,7 +104,7 @@ def _remedy(error: Exception, frames: Sequence[traceback.FrameSummary]) -> str |
 
 
 def _users(frames: Sequence[traceback.FrameSummary], cell: Any) -> traceback.FrameSummary | None:
-    """The innermost frame in the file of the cell, or else in any code of the user's."""
+    """Return the innermost frame in the file of the cell, or else in any code of the user."""
     code = getattr(cell, "__code__", None)
     own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
     rest = [frame for frame in frames if not _is_library(frame.filename)]

@@ -1,7 +1,8 @@
-"""A progress bar: what is running, cells done of all, training steps a second, time left.
+"""Show how far a sweep is: its stage, the cells that are done, steps per second, the time left.
 
-What it is written to may go away in the middle of a run: a closed terminal or pipe, a full
-disk. Nothing that happens to it may end the run, so whatever cannot be written is dropped.
+The stream that this is written to may fail in the middle of a sweep: a terminal or pipe is
+closed, or a disk is full. Such an error must not end the sweep, so text that cannot be written is
+dropped.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from rich.text import Text
 
 
 class _Unfailing:
-    """A stream that drops what it cannot write; it may be None, as where there is no console."""
+    """A stream that drops text that it cannot write. It may be None, if there is no console."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -54,12 +55,12 @@ class _Unfailing:
 
 
 class Report(NamedTuple):
-    """How a run says how far it is.
+    """Three functions by which a sweep reports how far it is.
 
     Attributes:
-        stage: says what is being done before the first cells are, such as compiling.
-        start: says what is run, how many cells there are and how many training steps in each.
-        advance: counts so many more cells as done.
+        stage: takes the name of a stage before the first cells, such as compiling.
+        start: takes a title, the number of cells, and the number of training steps of each cell.
+        advance: takes the number of cells that have finished since the last call.
     """
 
     stage: Callable[[str], None]
@@ -69,10 +70,12 @@ class Report(NamedTuple):
 
 @contextmanager
 def bar(*, visible: bool) -> Generator[Report]:
-    """Show on standard error, if `visible`, how far a run is; in a file or a pipe, by lines.
+    """Show on standard error how far a sweep is, or nothing unless `visible`.
+
+    A terminal shows a progress bar. A file or a pipe receives lines.
 
     Yields:
-        What to tell about stages and finished cells.
+        The functions by which the sweep reports.
     """
     stream = _Unfailing(sys.stderr)
     if not visible:
@@ -97,11 +100,11 @@ def bar(*, visible: bool) -> Generator[Report]:
 
 
 def _nothing(*_: Any) -> None:
-    """What a report does that nobody wants to see."""
+    """Show nothing."""
 
 
 def _rows(progress: Progress) -> Report:
-    """A row for each run; what comes before it stands in its row until it starts."""
+    """Report in a row of the progress bar for each program; its stages come first in its row."""
     row, runs = progress.add_task("", total=None), False
 
     def stage(what: str) -> None:
@@ -119,7 +122,7 @@ def _rows(progress: Progress) -> Report:
 
 
 def _lines(stream: _Unfailing) -> Report:
-    """A line for every stage and every tenth of the cells."""
+    """Report in a line for every stage and for every tenth of the cells."""
     title, total, done, started = "", 0, 0, 0.0
 
     def say(words: str) -> None:
@@ -142,7 +145,7 @@ def _lines(stream: _Unfailing) -> Report:
 
 class _StepsPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Steps of each model counted apart; blank until the first block is done."""
+        """Return the training steps of all models per second; blank until a block is done."""
         if not task.elapsed or not task.completed:
             return Text("")
         rate = task.completed * task.fields.get("steps_per_cell", 0) / task.elapsed

@@ -17,18 +17,15 @@ import xarray as xr
 from jax.core import Tracer
 from jaxtyping import Int
 
-from toymodels import checks
 from toymodels.engine import programs
 from toymodels.engine.compiling import environment
 from toymodels.errors import InputError
-from toymodels.sweeps import blocks, cells, datasets, grids
+from toymodels.sweeps import blocks, cells, datasets, grids, layouts
 from toymodels.sweeps.program import Arrays, Cell, Numbers, Program, compile_program, default_width
 from toymodels.sweeps.progress import Report, bar
+from toymodels.sweeps.requests import Request, check_request
 from toymodels.sweeps.store.store import Store
 from toymodels.sweeps.stored import StoredCells
-
-_MAX_CELLS = 2**31 - 1  # in one sweep, whose results are all in memory
-_MAX_WIDTH = 2**20
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -143,7 +140,9 @@ def sweep(
         raise InputError(f"executor is {executor!r}: give a concurrent.futures.Executor")
     if isinstance(cell, jax.stages.Wrapped):  # made by tm.jit; a sweep compiles the cell itself
         cell = inspect.unwrap(cell)
-    request = _check(cell, axes or {}, static or {}, _seeds(num_seeds, seeds), width)
+    request = check_request(
+        cell, axes or {}, static or {}, num_seeds=num_seeds, seeds=seeds, width=width
+    )
     started = time.perf_counter()
     with bar(visible=progress) as report, contextlib.ExitStack() as stack:
         report.stage(f"{cells.title(cell)}: tracing")
@@ -170,24 +169,6 @@ def sweep(
     return results
 
 
-class _Request(NamedTuple):
-    """What the user asked for, after checks of the names and numbers.
-
-    Attributes:
-        cell: the function.
-        grid: the axes of numbers.
-        static_axes: the label and the value of each choice of each static axis.
-        seeds: the seeds.
-        width: the width that the user gave.
-    """
-
-    cell: Cell
-    grid: grids.Grid
-    static_axes: dict[str, list[tuple[Any, Any]]]
-    seeds: Int[np.ndarray, " seeds"]
-    width: int | None
-
-
 class _Variant(NamedTuple):
     """The cell for one combination of the static axes.
 
@@ -204,58 +185,9 @@ class _Variant(NamedTuple):
     outputs: datasets.Outputs
 
 
-def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:
-    """Return the seeds of a sweep, from their number or from a list of them."""
-    if seeds is None:
-        checks.count("num_seeds", 1 if count is None else count)
-        if count is not None and count > _MAX_CELLS:
-            raise InputError(f"num_seeds is {count}: a sweep has fewer than 2**31 cells")
-        return np.arange(1 if count is None else count)
-    if count is not None:
-        raise InputError("num_seeds and seeds are both given: give one of them")
-    if np.ndim(seeds) == 0 and not isinstance(seeds, Iterable):
-        raise InputError(
-            f"seeds is {seeds!r}: give a list such as [{seeds!r}], or num_seeds={seeds!r} for as "
-            "many"
-        )
-    chosen = [label for label, _ in grids.choices("seeds", seeds)]
-    for seed in chosen:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise InputError(f"seeds holds {seed!r}: give whole numbers from 0 to 2**32 - 1")
-    return np.asarray(chosen, np.int64)
-
-
-def _check(
-    cell: Cell,
-    axes: grids.Axes,
-    static: grids.Static,
-    seeds: Int[np.ndarray, " seeds"],
-    width: int | None,
-) -> _Request:
-    """Check all names and numbers that can be checked without calling the cell."""
-    if width is not None:
-        checks.count("width", width, least=2)
-        if width > _MAX_WIDTH:
-            raise InputError(
-                f"width is {width}: give at most 2**20, or leave it out for a width that suits "
-                "the cell"
-            )
-    grid = grids.Grid(axes)
-    static_axes = {
-        name: grids.choices(f"static axis {name!r}", values) for name, values in static.items()
-    }
-    cells.check_arguments(cell, [*static_axes, *grid.coords])
-    count = len(seeds) * grid.size
-    for choices in static_axes.values():
-        count *= len(choices)
-    if count > _MAX_CELLS:
-        raise InputError(f"{count} cells are too many for one sweep: split it into several")
-    return _Request(cell, grid, static_axes, seeds, width)
-
-
 def _trace(
-    request: _Request, dims: Mapping[str, Sequence[str]], units: Mapping[str, str]
-) -> tuple[list[_Variant], datasets.Layout]:
+    request: Request, dims: Mapping[str, Sequence[str]], units: Mapping[str, str]
+) -> tuple[list[_Variant], layouts.Layout]:
     """Trace the cell for each combination of the static axes, and check its outputs.
 
     After this, nothing can be wrong with names or numbers: all mistakes in them come to light
@@ -268,7 +200,7 @@ def _trace(
     for combination in combinations:
         fixed = {n: value for n, (_, value) in zip(static_axes, combination, strict=True)}
         traced.append(cells.trace(cell, fixed, first))
-    layout = datasets.layout(
+    layout = layouts.layout(
         [each.outputs for each in traced],
         dims,
         [*static_axes, *grid.coords, "seed"],
@@ -288,7 +220,7 @@ def _trace(
 
 def _run_variants(
     variants: Sequence[_Variant],
-    request: _Request,
+    request: Request,
     store: Store | None,
     executor: Executor | None,
     report: Report,
