@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import COMPILED_IN_HASTE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,10 +22,6 @@ from toymodels.sweeps import sweep as sweeps
 properties = settings(deadline=None, derandomize=True, max_examples=10)
 seeds = st.integers(0, 2**32 - 1)
 
-# Three times faster to compile, for programs that run once.
-COMPILED_IN_HASTE = (
-    {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-)
 jit = functools.partial(jax.jit, compiler_options=COMPILED_IN_HASTE)
 
 HIDDEN, LATENTS = 4, 6

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import COMPILED_IN_HASTE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -27,10 +28,6 @@ CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vmap_call": "call",
 }
-# These programs run once.
-COMPILED_IN_HASTE = (
-    {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-)
 
 
 def ordinary(loss):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import COMPILED_IN_HASTE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -21,10 +22,6 @@ EXAMPLES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 3))
 WEIGHTS = np.random.default_rng(1).uniform(-1, 1, (2, 3))
 LABELS = np.array([0, 2, 1, 2, 0], np.int32)
 TABLE = np.linspace(0, 1, 5000)
-# Three times faster to compile, for programs that run once; the models are compiled with care.
-COMPILED_IN_HASTE = (
-    {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-)
 SIGNS = np.random.default_rng(2).choice([-1.0, 1.0], 3)
 
 
