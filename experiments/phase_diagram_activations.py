@@ -15,14 +15,14 @@ Command    toymodels run experiments/phase_diagram_activations.py
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import optimize
 
@@ -33,8 +33,8 @@ from toymodels.analysis import phases as measured
 from toymodels.errors import InputError
 from toymodels.theory.phases import Phase
 
-SACHAN = "comment of Kshitij Sachan on Elhage et al. (2022)"
-MCGRATH = "comment of Tom McGrath on Elhage et al. (2022)"
+SACHAN = tm.finding("Comment of Kshitij Sachan on Elhage et al. (2022)")
+MCGRATH = tm.paper("Comment of Tom McGrath on Elhage et al. (2022)")
 # For integrals over [0, 1].
 NODES, NODE_WEIGHTS = (
     part.astype(np.float32)
@@ -46,7 +46,7 @@ class NoBias(nn.Module):
     """The model of the paper without its bias."""
 
     @nn.compact
-    def __call__(self, features: Any) -> Any:
+    def __call__(self, features):
         weights = self.param("weights", nn.initializers.xavier_normal(), (1, features.size))
         return nn.relu(weights.T @ (weights @ features))
 
@@ -64,45 +64,34 @@ MODELS: dict[str, nn.Module] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     models: tuple[str, ...] = tuple(MODELS)
     grid: int = 25
-    """Cells along each axis, evenly spaced in the logarithm; odd, so that r = 1 is among them."""
+    """The number of cells along each axis, even in the logarithm; an odd one has r = 1."""
     densities: tuple[float, float] = (0.01, 1.0)
     importances: tuple[float, float] = (0.1, 10.0)
     num_seeds: int = 20
-    steps: int = 1500
-    batch: int = 512
-    learning_rate: float = 1e-2
-    """The learning rate at the start of a cosine schedule."""
+    training: tm.Recipe = tm.Recipe(steps=1500, batch=512, learning_rate=1e-2)
 
 
-SMOKE = Config(models=("ReLU", "ReLU, no bias"), grid=5, num_seeds=2, steps=100, batch=64)
+SMOKE = Config(
+    models=("ReLU", "ReLU, no bias"),
+    grid=5,
+    num_seeds=2,
+    training=tm.Recipe(steps=100, batch=64, learning_rate=1e-2),
+)
 
 
 def run(config: Config) -> xr.Dataset:
-    chosen = set(config.models)
-    if not {"ReLU", "ReLU, no bias"} <= chosen <= set(MODELS):
+    if not {"ReLU", "ReLU, no bias"} <= set(config.models) <= set(MODELS):
         raise InputError(
             f"models are {config.models}: choose among {', '.join(MODELS)}; the first and the last "
             "are needed"
         )
 
-    def cell(key: Any, *, model: str, density: Any, importance: Any) -> dict[str, Any]:
-        task = tm.Task(
-            tm.SparseUniform(2, density), importance=tm.geometric_importance(2, importance)
-        )
-        cosine = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-        params = tm.train(
-            key,
-            MODELS[model],
-            task,
-            optimizer=optax.adam(cosine),
-            steps=config.steps,
-            batch=config.batch,
-            evaluation=config.batch,
-        ).params
+    def cell(key, *, model, density, importance):
+        importances = tm.geometric_importance(2, importance)
+        task = tm.Task(tm.SparseUniform(2, density), importance=importances)
+        params = config.training.train(key, MODELS[model], task, evaluation=0).params
         weights = params["weights"]
         return {
             "weights": weights[0],
@@ -125,8 +114,8 @@ def run(config: Config) -> xr.Dataset:
     )
 
 
-def integrated(loss: Any, params: Any, density: Any) -> Any:
-    """The expected loss of two features, by quadrature over who is present."""
+def integrated(loss, params, density):
+    """Return the expected loss of two features, by quadrature over those that are present."""
     of_all = jax.vmap(lambda features: loss(params, features))
     alone = np.stack([NODES, 0 * NODES], axis=1)
     both = np.stack(np.meshgrid(NODES, NODES), axis=-1).reshape(-1, 2)
@@ -138,7 +127,7 @@ def integrated(loss: Any, params: Any, density: Any) -> Any:
 
 
 def confused(density: float, importance: float) -> tuple[np.ndarray, float]:
-    """Weights of the best model without bias whose features point the same way, and its loss.
+    """Return weights and loss of the best model without bias whose features point the same way.
 
     Nothing is clipped there, so $y_i = w_i (w_1 x_1 + w_2 x_2)$ and the loss is a polynomial in
     the moments $E x_i^2 = p / 3$, $E x_1 x_2 = p^2 / 4$.
@@ -159,7 +148,7 @@ def confused(density: float, importance: float) -> tuple[np.ndarray, float]:
 
 
 def antipodal(density: float) -> tuple[float, float]:
-    """Squared length of the best antipodal pair without bias, at r = 1, and its exact loss."""
+    """Return squared length and exact loss of the best antipodal pair without bias, at r = 1."""
 
     def loss(length: float) -> float:
         weights = length * np.array([[1.0, -1.0]])
@@ -170,156 +159,129 @@ def antipodal(density: float) -> tuple[float, float]:
 
 
 def equal_importance(results: xr.Dataset) -> xr.Dataset:
-    """The best models without bias for two features that matter as much."""
+    """Return the best models without bias for two features of equal importance."""
     best = tm.best_of(results.sel(model="ReLU, no bias"), "loss")
     return best.sel(importance=1.0, method="nearest")
 
 
 def superposed(results: xr.Dataset) -> xr.DataArray:
-    """Share of the diagram that is antipodal superposition in the best seeds."""
-    weights = tm.best_of(results, "loss")["weights"]
-    shared = tm.best_of(results, "loss")["phase"] == Phase.SUPERPOSITION
-    return (shared & (weights.prod("feature") < 0)).mean(("density", "importance"))
+    """Return the share of the diagram that is antipodal superposition in the best seeds."""
+    best = tm.best_of(results, "loss")
+    antipodal_pair = best["weights"].prod("feature") < 0
+    return ((best["phase"] == Phase.SUPERPOSITION) & antipodal_pair).mean(("density", "importance"))
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     shares = superposed(results)
-    expected = {
-        "GELU": (tm.Bound.AT_LEAST, 0.1),
-        "leaky ReLU": (tm.Bound.AT_LEAST, 0.1),
-        "identity": (tm.Bound.AT_MOST, 0.05),
-        "tanh": (tm.Bound.AT_MOST, 0.05),
-        "absolute value": (tm.Bound.AT_MOST, 0.05),
-    }
-    other = [
-        tm.Claim(
-            f"{model}: share of the diagram that is antipodal superposition, over that with a ReLU",
-            SACHAN,
-            expected=share,
-            measured=float(shares.sel(model=model) / shares.sel(model="ReLU")),
-            bound=bound,
-            kind=tm.Kind.FINDING,
-            threshold="ours: the comment gives no number; one in ten of the phase is left of a "
-            "ReLU that clips little, one in twenty is cells at its edge",
-        )
-        for model, (bound, share) in expected.items()
-        if model in results.model
-    ]
+    ours = "Ours, because the comment gives no number; one in ten of the phase is left of a ReLU "
+    ours += "that clips little, one in twenty is cells at its edge."
+    for model, check, share in (
+        ("GELU", tm.at_least, 0.1),
+        ("leaky ReLU", tm.at_least, 0.1),
+        ("identity", tm.at_most, 0.05),
+        ("tanh", tm.at_most, 0.05),
+        ("absolute value", tm.at_most, 0.05),
+    ):
+        if model in results.model:
+            says = (
+                f"Best models with the output {model} are in antipodal superposition in this share "
+            )
+            says += "of the cells, over the share with a ReLU."
+            ratio = shares.sel(model=model) / shares.sel(model="ReLU")
+            yield check(says, share, ratio, SACHAN, threshold=ours)
+
     equal = equal_importance(results)
     product = equal["weights"].prod("feature")
     dense = equal.sel(density=slice(0.65, None))
+    models = "ReLU models without bias"
+    says = f"Both weights of {models} at r = 1 are 1/sqrt(2) and of one sign at densities above "
+    says += "0.65, so that each product of two weights is 1/2."
+    off = np.maximum(
+        np.abs(dense["weights"] ** 2 - 0.5).max(),
+        np.abs(dense["weights"].prod("feature") - 0.5).max(),
+    )
+    no_number = "Ours, because the paper gives no number."
+    yield tm.near(says, 0, off, MCGRATH, within=0.02, threshold=no_number)
+    says = f"The loss of {models} at r = 1 and densities above 0.65 is p/3 - p^2/4, relatively."
     variance_like = dense.density / 3 - dense.density**2 / 4
-    last = float(np.log(equal.density.where(product < 0)).max())
-    step = float(np.log(equal.density[1] / equal.density[0]))
+    linear = tm.prediction("Nothing is clipped, so the loss is that of a linear model")
+    off = np.abs(dense["loss"] / variance_like - 1).max()
+    training = "Ours, because training converges this nearly."
+    yield tm.near(says, 0, off, linear, within=1e-3, threshold=training)
+
     crossing = optimize.root_scalar(
         lambda p: antipodal(p)[1] - confused(p, 1.0)[1], bracket=(0.4, 0.8), xtol=1e-6
     ).root
+    says = f"The antipodal pair of {models} at r = 1 gives way at the density where its loss "
+    says += "crosses that of two features that point the same way."
+    last = float(np.log(equal.density.where(product < 0)).max())
+    step = float(np.log(equal.density[1] / equal.density[0]))
+    exact = tm.prediction("toymodels.theory.expected_loss; 4/7 for a pair of unit length")
+    cell, half = crossing * (np.exp(step / 2) - 1), "Ours, because it is half a cell of the grid."
+    yield tm.near(says, crossing, np.exp(last + step / 2), exact, within=cell, threshold=half)
+    says = f"The product of the two weights of {models} at r = 1 jumps between neighbouring "
+    says += "densities from that of the best antipodal pair to 1/2."
+    jump = np.abs(product.diff("density")).max()
+    both = tm.paper(f"{MCGRATH.text}; toymodels.theory.expected_loss")
+    grows = "Ours, because the pair grows as much within a cell."
+    expected = 0.5 + antipodal(crossing)[0]
+    yield tm.near(says, expected, jump, both, within=0.05, threshold=grows)
+
     row = tm.best_of(results.sel(model="ReLU, no bias"), "loss").sel(density=0.87, method="nearest")
     theory = [confused(float(row.density), float(r))[0] for r in row.importance]
     angle = np.degrees(np.arctan2(*np.abs(row["weights"].transpose("feature", ...).values)[::-1]))
     predicted = np.degrees([np.arctan2(second, first) for first, second in theory])
-    return [
-        *other,
-        tm.Claim(
-            "no bias, r = 1, density above 0.65: both weights are 1/sqrt 2, of one sign; largest "
-            "deviation of a product of two weights from 1/2",
-            MCGRATH,
-            expected=0.0,
-            measured=float(
-                np.maximum(
-                    np.abs(dense["weights"] ** 2 - 0.5).max(),
-                    np.abs(dense["weights"].prod("feature") - 0.5).max(),
-                )
-            ),
-            tolerance=0.02,
-            kind=tm.Kind.PAPER,
-            threshold="ours: the paper gives no number",
-        ),
-        tm.Claim(
-            "no bias, r = 1, density above 0.65: loss over p/3 - p^2/4, largest deviation from 1",
-            "closed form: nothing is clipped, so the loss is that of a linear model",
-            expected=0.0,
-            measured=float(np.abs(dense["loss"] / variance_like - 1).max()),
-            tolerance=1e-3,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: convergence of training",
-        ),
-        tm.Claim(
-            "no bias, r = 1: density where the antipodal pair gives way",
-            "toymodels.theory.expected_loss; 4/7 for a pair of unit length",
-            expected=crossing,
-            measured=float(np.exp(last + step / 2)),
-            tolerance=crossing * (np.exp(step / 2) - 1),  # half a cell
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: half a cell of the grid",
-        ),
-        tm.Claim(
-            "no bias, r = 1: the product of the two weights jumps there from that of the best "
-            "pair to 1/2, largest step between neighbouring densities",
-            f"{MCGRATH}; toymodels.theory.expected_loss",
-            expected=0.5 + antipodal(crossing)[0],
-            measured=float(np.abs(product.diff("density")).max()),
-            tolerance=0.05,  # as much as the pair grows within a cell
-            kind=tm.Kind.PAPER,
-            threshold="ours: as much as the pair grows within a cell",
-        ),
-        tm.Claim(
-            f"no bias, density {float(row.density):.2f}: from one feature to the other the "
-            "direction turns continuously, as the linear optimum; largest deviation, degrees",
-            MCGRATH + "; the lowest loss of all models whose features point the same way",
-            expected=0.0,
-            measured=float(np.abs(angle - predicted).max()),
-            tolerance=2.0,
-            kind=tm.Kind.PAPER,
-            threshold="ours: the comment has a picture; the linear optimum has no tolerance",
-        ),
-    ]
+    says = f"The direction of {models} at density {float(row.density):.2f} turns continuously from "
+    says += "one feature to the other over r, as in the linear optimum, measured in degrees."
+    turns = "the lowest loss of all models whose features point the same way"
+    picture = "Ours, because the comment has a picture; the linear optimum has no tolerance."
+    source, off = tm.paper(f"{MCGRATH.text}; {turns}"), np.abs(angle - predicted).max()
+    yield tm.near(says, 0, off, source, within=2.0, threshold=picture)
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(2, 5, size=(14.5, 6.0))
+    figure, grid = plotting.figure(2, 4, size=(9, 5.4))
     best, shares = tm.best_of(results, "loss"), superposed(results)
-    places = list(grid.ravel())
-    for axes, model in zip(places, results.model.values, strict=False):
-        one = best.sel(model=model)
-        colors = plotting.norm_and_superposition(one["norm"], one["superposition"])
+    names = ["ReLU", "leaky ReLU", "GELU", "ReLU, no bias", "identity", "tanh", "absolute value"]
+    for axes, name in zip(grid.flat, names, strict=False):
+        if name not in results.model:
+            axes.set_visible(False)
+            continue
+        model = best.sel(model=name)
+        colors = plotting.norm_and_superposition(model.norm, model.superposition)
         plotting.log_image(axes, colors, x="importance", y="density")
+        plotting.plain_ticks(axes, "x", (0.1, 1, 10))
         axes.set(
-            title=f"{model}\nantipodal in {float(shares.sel(model=model)):.0%}",
-            xlabel="relative importance r",
-            ylabel="density 1 - S",
+            xlabel="rel. importance $r$", ylabel=plotting.DENSITY if axes in grid[:, 0] else ""
         )
-    plotting.norm_and_superposition_legend(places[-3])
+        axes.set_title(f"{name}\nantipodal in {float(shares.sel(model=name)):.0%}", fontsize=9)
+    for place, name, color in (
+        ((0.12, 0.5), "not repr.", "0.2"),
+        ((8.5, 0.5), "dedicated", "white"),
+        ((1, 0.05), "antipodal", "white"),
+    ):
+        side = {"0.2": "left", "white": "center"}[color] if place[0] < 2 else "right"
+        grid[0, 0].text(*place, name, color=color, ha=side, fontsize=8)
+    grid[0, 3].text(1, 0.75, "one direction", color="white", ha="center", fontsize=8)
+    draw_losses(grid[1, 3], equal_importance(results))
+    figure.suptitle(
+        f"Without clipping of negative outputs (below), no superposition (best of "
+        f"{results.sizes['seed']} seeds)"
+    )
+    return figure
 
-    axes, equal = places[-2], equal_importance(results)
+
+def draw_losses(axes: Axes, equal: xr.Dataset) -> None:
+    """Draw the exact losses of the two solutions without bias at r = 1, and the trained ones."""
     density = np.linspace(0.05, 1, 60)
     pairs = [antipodal(each)[1] for each in density]
     axes.plot(density, pairs, color=plotting.ANTIPODAL, label="antipodal")
-    axes.plot(density, density / 3, color="0.6", label="one dropped")
-    axes.plot(density, density / 3 - density**2 / 4, color="C4", label="confused")
-    axes.plot(equal.density, equal["loss"], "k.", ms=4, label="trained")
-    axes.set(
-        xlabel="density 1 - S",
-        ylabel="loss, summed",
-        ylim=(0, 0.2),
-        title="no bias, r = 1:\nthe least of three",
-    )
-    axes.legend()
-
-    axes = places[-1]
-    for name, color in (("confused", "C4"), ("antipodal", plotting.ANTIPODAL)):
-        sign = 1 if name == "confused" else -1
-        product = equal["weights"].prod("feature")
-        axes.semilogx(
-            equal.density.where(sign * product > 0), product, "o", color=color, label=name
-        )
-    axes.set(
-        xlabel="density 1 - S",
-        ylabel="$W_1 W_2$",
-        title="no bias, r = 1: a jump",
-    )
-    axes.legend(loc="center left")
-    return figure
+    linear = density / 3 - density**2 / 4
+    axes.plot(density, linear, "--", color="C0", label="one direction")
+    axes.plot(equal.density, equal["loss"], "k.", markersize=4, label="trained")
+    axes.set(xlabel=plotting.DENSITY, ylabel="loss", ylim=(0, 0.2))
+    axes.set_title("no bias, $r = 1$:\nthe lower loss wins", fontsize=9)
+    axes.legend(loc="upper left", borderpad=0)
 
 
 if __name__ == "__main__":
