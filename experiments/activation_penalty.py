@@ -28,12 +28,11 @@ Command    toymodels run experiments/activation_penalty.py
 
 import dataclasses
 import itertools
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
 from jax import lax
 from matplotlib.figure import Figure
@@ -43,29 +42,22 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 
-SOURCE = "Elhage et al. (2022), Three Ways Out"
-
-
-class World(NamedTuple):
-    """Hidden units and importances."""
-
-    units: str
-    ratio: float
-
-    def __str__(self) -> str:
-        return f"{self.units} units, " + (
-            "equal importance" if self.ratio == 1 else f"importance {self.ratio:g}^i"
-        )
-
-
-COLORS = ("C0", "C2", "C3", "C1")
-NOTE_PAIRS = (
+PAPER = tm.paper("Elhage et al. (2022), Three Ways Out")
+EASY = tm.paper(f"{PAPER.text}: easy to get rid of")
+HIGHER = tm.identity(f"{PAPER.text}: at the cost of a higher loss")
+KILLING = tm.paper(f"{PAPER.text}: killing features below a certain importance threshold")
+BASIS = tm.paper(f"{PAPER.text}: especially if they're not basis aligned")
+NO_DIMENSION = tm.identity("Every feature that has no dimension of its own costs its variance")
+OWN_AXIS = tm.prediction("The best model with every feature on an axis of its own")
+PAIR = tm.finding("toymodels.theory.expected_loss of the pair; closed form of one")
+SAMPLING = "Ours, because of sampling, 65,536 examples."
+PAIRS_STAY = (
     "Exact: a pair on one axis is worth its penalty for slightly longer than a feature alone, so "
     "among features of equal importance no penalty favours dimensions of their own. Superposition "
     "goes when everything does, and in training later, for pairs stay a local minimum. ReLU units "
     "cannot store pairs: there, a feature for each dimension is left."
 )
-NOTE_STEPS = (
+BETTER_PACKINGS = (
     "Seeds that are stuck with 18 or 19 features at no penalty leave for better packings of 16 at "
     "small ones; the best of all seeds only rises."
 )
@@ -73,71 +65,54 @@ NOTE_STEPS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     num_features: int = 20
     hidden: int = 5
     importance_ratios: tuple[float, ...] = (0.7, 1.0)
     density: float = 0.1
-    penalties: tuple[float, ...] = (
-        0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0,
-    )  # fmt: skip
+    penalties: tuple[float, ...] = (0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
     num_seeds: int = 6
-    steps: int = 2000
-    """Without the penalty, and again with it."""
-    batch: int = 1024
+    training: tm.Recipe = tm.Recipe(steps=2000, batch=1024, learning_rate=3e-3)
+    """The models are trained so without the penalty, and then again with it."""
     evaluation: int = 65_536
-    learning_rate: float = 3e-3
-    """At the start of each cosine schedule."""
 
 
-SMOKE = Config(penalties=(0.0, 0.3, 1.0), num_seeds=2, steps=20, batch=32, evaluation=256)
+SMOKE = Config(
+    penalties=(0.0, 0.3, 1.0),
+    num_seeds=2,
+    training=tm.Recipe(steps=20, batch=32, learning_rate=3e-3),
+    evaluation=256,
+)
 
 
 def run(config: Config) -> xr.Dataset:
-    models = {"linear": tm.ReLUOutput(config.hidden), "ReLU": tm.ReLUHidden(config.hidden)}
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     features = tm.SparseUniform(config.num_features, config.density)
-    alone = np.eye(config.num_features, dtype=np.float32)
+    training, alone = config.training, np.eye(config.num_features, dtype=np.float32)
 
-    def cell(key: Any, *, units: Any, importance_ratio: Any, penalty: Any) -> dict[str, Any]:
+    def cell(key, *, units, importance_ratio, penalty):
         importance = tm.geometric_importance(config.num_features, importance_ratio)
         task_loss = tm.task_loss(units, tm.Task(features, importance=importance))
 
-        def hidden(params: Any, x: Any) -> Any:
+        def hidden(params, x):
             return tm.activations(units, params, x)["hidden"]
 
-        def penalised(penalty: Any) -> Any:
+        def penalised(penalty):
             return lambda params, x: (
                 task_loss(params, x) + penalty * jnp.sum(jnp.abs(hidden(params, x)))
             )
 
-        def stage(params: Any, numbers: Any) -> Any:
+        def stage(params, numbers):
             key, penalty = numbers
-            fitted = tm.fit(
-                key,
-                params,
-                penalised(penalty),
-                features.sample,
-                optimizer=optax.adam(schedule),
-                steps=config.steps,
-                batch=config.batch,
-            )
-            return fitted.params, None
+            how = {"steps": training.steps, "batch": training.batch}
+            problem = params, penalised(penalty), features.sample
+            return tm.fit(key, *problem, optimizer=training.optimizer(), **how).params, None
 
         key_start, key_data = jax.random.split(key)
         params = units.init(key_start, jnp.zeros(config.num_features))["params"]
-        stages = jax.random.split(key_data), penalty * jnp.arange(2.0)
-        params, _ = lax.scan(stage, params, stages)
+        params, _ = lax.scan(stage, params, (jax.random.split(key_data), penalty * jnp.arange(2.0)))
+        how = {"batch": training.batch, "examples": config.evaluation}
+        common = jax.random.key(2022)
         loss, objective = (
-            tm.evaluate(
-                jax.random.key(2022),
-                params,
-                penalised(charged),
-                features.sample,
-                batch=config.batch,
-                examples=config.evaluation,
-            )
+            tm.evaluate(common, params, penalised(charged), features.sample, **how)
             for charged in (0.0, penalty)
         )
         codes = jax.vmap(lambda x: hidden(params, x))(jnp.asarray(alone)).T
@@ -146,7 +121,12 @@ def run(config: Config) -> xr.Dataset:
     results = tm.sweep(
         cell,
         axes={"importance_ratio": config.importance_ratios, "penalty": config.penalties},
-        static={"units": models},
+        static={
+            "units": {
+                "linear": tm.ReLUOutput(config.hidden),
+                "ReLU": tm.ReLUHidden(config.hidden),
+            }
+        },
         num_seeds=config.num_seeds,
         dims={"norm": ("feature",)},
         units={"loss": "summed over outputs, without the penalty"},
@@ -154,13 +134,13 @@ def run(config: Config) -> xr.Dataset:
     return results.assign_attrs(density=config.density, hidden=config.hidden)
 
 
-def measured(codes: Any) -> dict[str, Any]:
-    """Superposition of what each feature leaves in the hidden layer, one per column."""
+def measured(codes):
+    """Return the superposition of what each feature leaves in the hidden layer, one per column."""
     norm = geometry.feature_norms(codes)
     represented = norm > 0.5
     count = jnp.maximum(jnp.sum(represented), 1)
 
-    def mean(values: Any) -> Any:
+    def mean(values):
         return jnp.sum(jnp.where(represented, values, 0.0)) / count
 
     return {
@@ -173,17 +153,17 @@ def measured(codes: Any) -> dict[str, Any]:
 
 
 def variance(density: float) -> float:
-    """Of a feature: its loss if it is dropped and the bias is its mean."""
+    """Return the loss of a feature that is dropped, if the bias is its mean."""
     return density / 3 - density**2 / 4
 
 
-def threshold(importance: Any, density: float) -> Any:
-    r"""$\lambda_c$: the penalty from which on a feature is not worth an axis of its own."""
+def threshold(importance, density: float):
+    r"""Return $\lambda_c$, the penalty from which on a feature is not worth an axis of its own."""
     return 8 / 3 * (2 / 3) ** 0.5 * importance * variance(density) / density
 
 
-def dedicated(importance: Any, penalty: Any, density: float) -> tuple[Any, Any]:
-    """Loss and objective of one feature: alone on an axis while that is worth it, else dropped."""
+def dedicated(importance, penalty, density: float):
+    """Return loss and objective of one feature, which is alone on an axis or else dropped."""
     full = importance * variance(density)
     kept = penalty < threshold(importance, density)
     pull = np.where(kept, penalty * density / (8 * full), 0.0)
@@ -192,229 +172,167 @@ def dedicated(importance: Any, penalty: Any, density: float) -> tuple[Any, Any]:
     return loss, loss + np.where(kept, penalty * norm * density / 2, 0.0)
 
 
-def without_superposition(results: xr.Dataset, world: World, penalty: Any) -> tuple[Any, Any]:
-    """Loss and objective of the best model of linear units that has no superposition, exactly."""
-    importance = importances(results, world)
+def without_superposition(results: xr.Dataset, ratio: float, penalty):
+    """Return loss and objective of the best linear units without superposition, exactly."""
+    importance = ratio ** np.arange(results.sizes["feature"])
     hidden, density = results.attrs["hidden"], results.attrs["density"]
     rest = importance[hidden:].sum() * variance(density)
     parts = dedicated(importance[:hidden, None], np.asarray(penalty), density)
     return tuple(part.sum(axis=0) + rest for part in parts)
 
 
-def importances(results: xr.Dataset, world: World) -> Any:
-    return world.ratio ** np.arange(results.sizes["feature"])
-
-
-def worlds(results: xr.Dataset) -> list[World]:
-    pairs = itertools.product(results.units.values, results.importance_ratio.values)
-    return [World(str(units), float(ratio)) for units, ratio in pairs]
-
-
-def of(results: xr.Dataset, world: World) -> xr.Dataset:
-    return results.sel(units=world.units, importance_ratio=world.ratio)
+def worth_an_axis(results: xr.Dataset, ratio: float) -> xr.DataArray:
+    """Return how many features are worth an axis of their own, two to a dimension at most."""
+    edges = threshold(ratio ** np.arange(results.sizes["feature"]), results.attrs["density"])
+    above = (results.penalty < xr.DataArray(edges, dims="feature")).sum("feature")
+    return np.minimum(above, 2 * results.attrs["hidden"])
 
 
 def pair_threshold(density: float) -> float:
-    """The penalty up to which an antipodal pair of importance 1 is worth having, exactly."""
+    """Return the penalty up to which an antipodal pair of importance 1 is worth having, exactly."""
 
     def gain(penalty: float) -> float:
-        def objective(point: Any) -> float:
+        def objective(point):
             (norm, bias), on_axis = point, np.array([[1.0, -1.0]])
             loss = tm.theory.expected_loss(norm * on_axis, np.full(2, bias), density)
-            # E|x_1 - x_2|: p if never both, and 1/3 instead of 1 where both are.
+            # E|x_1 - x_2| is p if never both are present, and 1/3 instead of 1 where both are.
             return float(loss) + penalty * abs(norm) * (density - 2 / 3 * density**2)
 
         found = optimize.minimize(objective, (0.85, 0.0), method="Nelder-Mead", tol=1e-10)
         return 2 * variance(density) - float(found.fun)
 
     alone = threshold(1.0, density)
-    return float(optimize.brentq(gain, 0.8 * alone, 1.2 * alone, xtol=1e-6))  # pyright: ignore
+    return float(optimize.brentq(gain, 0.8 * alone, 1.2 * alone, xtol=1e-6))
 
 
-def best_of(results: xr.Dataset, world: World) -> xr.Dataset:
-    return tm.best_of(of(results, world), "objective")
-
-
-def first_without(results: xr.Dataset, world: World) -> xr.Dataset:
-    """The best model at the least penalty from which on none of the best has superposition."""
-    best = best_of(results, world)
+def first_without(best: xr.Dataset) -> xr.Dataset:
+    """Return the best model at the penalty from which on no best model has superposition."""
     with_some = np.flatnonzero(best["superposition"].values >= 0.01)
     first = with_some[-1] + 1 if with_some.size else 0
     return best.isel(penalty=min(first, best.sizes["penalty"] - 1))
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
+def named(units: str, ratio: float) -> str:
+    importance = "equal importances" if ratio == 1 else f"importances {ratio:g}^i"
+    return f"models of {units} units with {importance}"
+
+
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    for units, ratio in itertools.product(results.units.values, results.importance_ratio.values):
+        models = results.sel(units=units, importance_ratio=ratio)
+        yield from removal_claims(models, named(units, ratio), float(ratio))
+    ratio = float(results.importance_ratio[0])
+    linear = tm.best_of(results.sel(units="linear", importance_ratio=ratio), "objective")
+    yield from threshold_claims(linear, f"best {named('linear', ratio)}", ratio)
+    says = (
+        "An antipodal pair of linear units is worth its penalty for longer than a feature alone: "
+    )
+    says += "the ratio of the two thresholds is above 1."
     density = results.attrs["density"]
-    found: list[tm.Claim] = []
-    for world in worlds(results):
-        first, best = first_without(results, world), best_of(results, world)
-        penalty, without_penalty = float(first.penalty), best.sel(penalty=0.0)
-        floor = float(without_superposition(results, world, [0.0])[0][0])
-        median = of(results, world)["loss"].median("seed")
-        found += [
-            tm.Claim(
-                f"{world}: features that are left at the least penalty without superposition, "
-                f"{penalty:g}",
-                f"{SOURCE}: easy to get rid of",
-                expected=results.attrs["hidden"],
-                measured=int(first["represented"]) if first["superposition"] < 0.01 else 0,
-                tolerance=1,
-                note=NOTE_PAIRS if world.ratio == 1 else "",
-                kind=tm.Kind.PAPER,
-                threshold="ours: without superposition as many as dimensions can be kept, one "
-                "more or less by the grid of penalties",
-            ),
-            tm.Claim(
-                f"{world}: loss there, over that of the best model without superposition",
-                "every feature that has no dimension of its own costs its variance",
-                expected=1.0,
-                measured=float(first["loss"]) / floor,
-                tolerance=0.01,  # of 65,536 examples
-                bound=tm.Bound.AT_LEAST,
-                kind=tm.Kind.IDENTITY,
-                threshold="ours: sampling, 65,536 examples",
-            ),
-            tm.Claim(
-                f"{world}: loss there, over that without a penalty",
-                f"{SOURCE}: at the cost of a higher loss",
-                expected=1.0,
-                measured=float(first["loss"] / without_penalty["loss"]),
-                bound=tm.Bound.AT_LEAST,
-                kind=tm.Kind.IDENTITY,
-            ),
-            tm.Claim(
-                f"{world}: median loss rises with the penalty, least step over the loss at first",
-                SOURCE,
-                expected=0.0,
-                measured=float(median.diff("penalty").min() / median[0]),
-                tolerance=1e-3,
-                bound=tm.Bound.AT_LEAST,
-                note=NOTE_STEPS,
-                kind=tm.Kind.PREDICTION,
-                threshold="ours: rounding and convergence",
-            ),
-        ]
-    decaying = World("linear", float(results.importance_ratio[0]))
-    linear = best_of(results, decaying)
-    after = linear.sel(penalty=linear.penalty >= float(first_without(results, decaying).penalty))
-    exact = without_superposition(results, decaying, after.penalty)[1]
+    yield tm.at_least(says, 1, pair_threshold(density) / threshold(1.0, density), PAIR)
+
+
+def removal_claims(models: xr.Dataset, which: str, ratio: float) -> Iterator[tm.Claim]:
+    """Claims that a penalty removes the superposition of one kind of models, at a cost."""
+    best = tm.best_of(models, "objective")
+    first = first_without(best)
+    at = f"at the smallest penalty without superposition, {float(first.penalty):g}"
+    says = f"The best of {which} represent as many features as there are dimensions {at}."
+    count = first["represented"] if first["superposition"] < 0.01 else 0
+    grid = "Ours, because as many as dimensions can be kept, one more or less by the grid of "
+    grid += "penalties."
+    note = PAIRS_STAY if ratio == 1 else ""
+    hidden = models.attrs["hidden"]
+    yield tm.near(says, hidden, count, EASY, within=1, threshold=grid, note=note)
+    says = f"The loss of the best of {which} is at least that of the best model without "
+    says += f"superposition {at}, relatively."
+    floor = float(without_superposition(models, ratio, [0.0])[0][0])
+    over = float(first["loss"]) / floor
+    yield tm.at_least(says, 1, over, NO_DIMENSION, slack=0.01, threshold=SAMPLING)
+    says = f"The loss of the best of {which} is at least that without a penalty {at}, relatively."
+    yield tm.at_least(says, 1, first["loss"] / best.sel(penalty=0.0)["loss"], HIGHER)
+    says = f"The median loss of {which} rises with the penalty: the smallest step, over the loss "
+    says += "without a penalty, is not negative."
+    median = models["loss"].median("seed")
+    step = median.diff("penalty").min() / median[0]
+    ours = "Ours, because of rounding and of the convergence of training."
+    source = tm.prediction(PAPER.text)
+    yield tm.at_least(says, 0, step, source, slack=1e-3, threshold=ours, note=BETTER_PACKINGS)
+
+
+def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> Iterator[tm.Claim]:
+    """Claims that the penalty drops the features below a threshold of importance."""
+    says = f"The objective of the {which} is that of features on axes of their own, relatively, at "
+    says += "all penalties without superposition."
+    after = linear.sel(penalty=linear.penalty >= float(first_without(linear).penalty))
+    exact = without_superposition(linear, ratio, after.penalty)[1]
+    off = np.abs(after["objective"] / exact - 1).max()
+    yield tm.near(says, 0, off, OWN_AXIS, within=0.01, threshold=SAMPLING)
+    says = f"The features kept by the {which} are the most important ones in this share of "
+    says += "penalties."
     kept = linear["norm"] > 0.5
-    least_important = xr.where(kept, results.feature, -1).max("feature") + 1
-    edges = threshold(importances(results, decaying), density)
-    above = (linear.penalty < xr.DataArray(edges, dims="feature")).sum("feature")
-    expected = np.minimum(above, 2 * results.attrs["hidden"])
-    aligned = linear["alignment"].where((linear.penalty >= 0.03) & (linear["represented"] > 0))
-    alone = float(threshold(1.0, density))
-    return [
-        *found,
-        tm.Claim(
-            f"{decaying}: objective beyond, largest relative distance from the closed form",
-            "best model with every feature on an axis of its own",
-            expected=0.0,
-            measured=float(np.abs(after["objective"] / exact - 1).max()),
-            tolerance=0.01,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: sampling, 65,536 examples",
-        ),
-        tm.Claim(
-            f"{decaying}: the features kept are the most important, share of penalties",
-            f"{SOURCE}: killing features below a certain importance threshold",
-            expected=0.95,
-            measured=float((kept.sum("feature") == least_important).mean()),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: one penalty in twenty, where two features are at their thresholds",
-        ),
-        tm.Claim(
-            f"{decaying}: how many, mean distance over penalties from those worth an axis of their "
-            "own, two to a dimension at most",
-            "closed form",
-            expected=0,
-            measured=float(np.abs(expected - linear["represented"]).mean()),
-            tolerance=0.25,  # the least important ones would be in pairs, which cost some more
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: where the least important ones would be in pairs, which cost some "
-            "more, one is missing",
-        ),
-        tm.Claim(
-            f"{decaying}: share of a feature on its main axis, least of penalties from 0.03",
-            f"{SOURCE}: especially if they're not basis aligned",
-            expected=0.99,
-            measured=float(aligned.min()),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: the paper gives no number",
-        ),
-        tm.Claim(
-            "a pair is worth its penalty for longer than a feature alone, ratio of thresholds",
-            "toymodels.theory.expected_loss of the pair; closed form of one",
-            expected=1.0,
-            measured=pair_threshold(density) / alone,
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.FINDING,
-        ),
-    ]
-
-
-def draw_norms(axes: Any, results: xr.Dataset, world: World) -> None:
-    """Norm of every feature in the best model, and where one alone on an axis would be dropped.
-
-    Features of equal importance have no order of their own: longest first.
-    """
-    norms = best_of(results, world)["norm"].transpose("penalty", "feature").values
-    importance = importances(results, world)
-    if world.ratio == 1:
-        norms = np.sort(norms, axis=1)
-    for norm, value in zip(norms.T, importance, strict=True):
-        color = plotting.IMPORTANCE_MAP(value if world.ratio < 1 else 0.4)
-        axes.plot(results.penalty, norm, color=color, linewidth=1)
-    if world.units == "linear":
-        edges = threshold(np.unique(importance), results.attrs["density"])
-        shortest = np.full(edges.shape, (2 / 3) ** 0.5)
-        axes.plot(edges, shortest, "x", color="C3", ms=5, label="one alone: dropped from here on")
-    axes.plot([], [], color=plotting.IMPORTANCE_MAP(1.0 if world.ratio < 1 else 0.4),
-              label="most important" if world.ratio < 1 else "all, longest first")  # fmt: skip
-    axes.legend(loc="upper right")
-    axes.set(title=str(world), ylabel="norm of every feature, best model", ylim=(0, 1.6))
+    last = xr.where(kept, linear.feature, -1).max("feature") + 1
+    share = (kept.sum("feature") == last).mean()
+    one = "Ours, because one penalty in twenty has two features at their thresholds."
+    yield tm.at_least(says, 0.95, share, KILLING, threshold=one)
+    says = f"The {which} represent the features that are worth an axis of their own, two to a "
+    says += "dimension at most: the mean difference of their number over penalties is nearly 0."
+    off = np.abs(worth_an_axis(linear, ratio) - linear["represented"]).mean()
+    ours = "Ours, because one is missing where the least important ones would be in pairs, which "
+    ours += "cost some more."
+    yield tm.near(says, 0, off, tm.prediction("Closed form"), within=0.25, threshold=ours)
+    says = f"The features of the {which} lie on axes at all penalties from 0.03 on: the share of a "
+    says += "feature on its main axis is nearly 1."
+    shown = (linear.penalty >= 0.03) & (linear["represented"] > 0)
+    aligned = linear["alignment"].where(shown).min()
+    no_number = "Ours, because the paper gives no number."
+    yield tm.at_least(says, 0.99, aligned, BASIS, threshold=no_number)
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(2, 3, size=(11.5, 6.7))
-    empty = {  # by importance ratio, the loss of a model that knows the means alone
-        world.ratio: importances(results, world).sum() * variance(results.attrs["density"])
-        for world in worlds(results)
-    }
-    for world, color in zip(worlds(results), COLORS, strict=True):
-        names = ("superposition", "represented", "loss")
-        for axes, name in zip(grid[0], names, strict=True):
-            scale = 1 / empty[world.ratio] if name == "loss" else 1.0
-            every = scale * of(results, world)[name].transpose("penalty", "seed")
-            best = scale * best_of(results, world)[name]
-            axes.plot(results.penalty, every, ".", color=color, ms=4, alpha=0.5, rasterized=True)
-            axes.plot(results.penalty, best, color=color, linewidth=1.2, label=str(world))
-    grid[0, 0].set(ylabel="mean over represented features", title="superposition", ylim=(-0.1, 5))
-    grid[0, 0].legend(loc="upper right")
-    grid[0, 1].set(ylabel="norm above 1/2", title="features represented", yticks=range(0, 21, 5))
-    grid[0, 1].axhline(results.attrs["hidden"], color="0.6", linestyle="--", linewidth=1)
-    grid[0, 1].text(0, results.attrs["hidden"] - 1, "dimensions", color="0.4")
-    fine = np.concatenate([np.linspace(0, 0.01, 5), np.geomspace(0.01, 1, 200)])
-    label = "linear, no superposition, exact"
-    for ratio, loss in empty.items():
-        exact, _ = without_superposition(results, World("linear", ratio), fine)
-        grid[0, 2].plot(fine, exact / loss, "k:", linewidth=1, label=label)
-        label = "_"
-    grid[0, 2].set(ylabel="of the loss without features", title="loss without the penalty")
-    grid[0, 2].set(ylim=(0, None))
-    grid[0, 2].legend(*(part[-1:] for part in grid[0, 2].get_legend_handles_labels()))
-    for axes, world in zip(grid[1], worlds(results), strict=False):
-        draw_norms(axes, results, world)
-    ticks = (0, 0.01, 0.03, 0.1, 0.3, 1)
+    figure, grid = plotting.figure(2, 3, size=(9, 6), sharex=True, squeeze=False)
+    titles = ("superposition goes", "features are dropped", "the loss rises")
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title)
+    for row, ratio in zip(grid, results.importance_ratio.values, strict=False):
+        draw_row(row, results.sel(importance_ratio=ratio), float(ratio))
     for axes in grid.flat:
         axes.set_xscale("symlog", linthresh=0.01, linscale=0.5)
-        axes.set(xlabel=r"penalty $\lambda$ on $||h||_1$", xlim=(-0.0005, 1.1))
-        axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+        axes.set(xlim=(-0.0005, 1.1), xlabel="")
+        plotting.plain_ticks(axes, "x", (0, 0.01, 0.03, 0.1, 0.3, 1))
+    for axes in grid[-1]:
+        axes.set_xlabel(r"penalty $\lambda$ on $||h||_1$")
+    grid[0, 0].legend(loc="upper right")
+    for axes, place in zip(grid[0, 1:], ("upper right", "upper left"), strict=True):
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[-1:], labels[-1:], loc=place)
     return figure
+
+
+def draw_row(row, models: xr.Dataset, ratio: float) -> None:
+    """Draw superposition, number and loss of the models of one kind of importances."""
+    density, hidden = models.attrs["density"], models.attrs["hidden"]
+    empty = (ratio ** np.arange(models.sizes["feature"])).sum() * variance(density)
+    models = models.assign(loss=models["loss"] / empty)
+    models = models.assign_coords(units=[f"{name} hidden units" for name in models.units.values])
+    best, choice = tm.best_of(models, "objective"), f"best of {models.sizes['seed']} seeds"
+    for axes, name in zip(row, ("superposition", "represented", "loss"), strict=True):
+        how = {"x": "penalty", "lines": "units", "chosen": best[name], "choice": choice}
+        values = models[name].transpose("penalty", "seed", "units")
+        plotting.every_seed(axes, values, **how, legend=False)
+    first, second, third = row
+    importance = "equal importances" if ratio == 1 else f"importances ${ratio:g}^i$"
+    first.set(ylabel=f"{importance}\nmean superposition", ylim=(-0.1, None))
+    worth = worth_an_axis(models, ratio).where(ratio < 1)
+    label = "worth an axis in theory"
+    second.plot(models.penalty, worth, "k_", markersize=7, label=label if ratio < 1 else "_")
+    second.axhline(hidden, color="0.6", linestyle="--", linewidth=1, zorder=0)
+    second.text(0.0002, hidden + 0.2, f"{hidden} dimensions", color="0.3", fontsize=8)
+    second.set(ylabel="features represented", yticks=range(0, 21, 5))
+    fine = np.concatenate([np.linspace(0, 0.01, 5), np.geomspace(0.01, 1, 200)])
+    exact = without_superposition(models, ratio, fine)[0] / empty
+    third.plot(fine, exact, "k:", linewidth=1, label="linear, no superposition: exact")
+    third.set(ylabel="loss, over that of no features", ylim=(0, 1.2))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ Command    toymodels run experiments/privileged_basis.py
 """
 
 import dataclasses
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -30,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import integrate, stats
 
@@ -37,11 +39,12 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import neurons
 
-SOURCE: Final = "Elhage et al. (2022), Superposition in a Privileged Basis"
-FEATURES: Final = 10
-HIDDEN: Final = 5
-IMPORTANCE: Final = 0.75
-CODES: Final = {
+PAPER = tm.paper("Elhage et al. (2022), Superposition in a Privileged Basis")
+BEST_OF_1000 = tm.finding(f"{PAPER.text}: shows the best of 1000")
+WIDER = tm.finding("The code of the paper at 0.12, one feature wider")
+RANDOM = tm.prediction("E max_k g_k^2 / m for normal numbers g")
+FEATURES, HIDDEN, IMPORTANCE = 10, 5, 0.75
+CODES = {
     (5, 0, 0): "5 monosemantic",
     (3, 3, 2): "3 + three in two",
     (2, 5, 3): "2 + five in three",
@@ -50,54 +53,56 @@ CODES: Final = {
     (0, 10, 5): "pairs: ten in five",
 }
 """Monosemantic neurons, features in the others, these others: the paper's codes, densest first."""
-RANGES: Final = ((0.5, 1.0), (0.2, 0.5), (0.15, 0.15), (0.12, 0.12), (0.05, 0.08), (0.0, 0.04))
+RANGES = ((0.5, 1.0), (0.2, 0.5), (0.15, 0.15), (0.12, 0.12), (0.05, 0.08), (0.0, 0.04))
 """Densities of these codes in the paper."""
-COLORS: Final = ("#003399", "#3399cc", "#229944", "#ccaa00", "#ee7722", "#cc2222")
 DEDICATED, SHARED, DROPPED = "#3b528b", "#f2b134", "0.8"
 MONOSEMANTIC, POLYSEMANTIC = "#e3e8f6", "#fdf0d8"
-DEEPEST: Final = -2.5
-"""Vetoes are drawn no longer."""
+DEEPEST = -2.5
+"""Vetoes, which are long negative weights, are cut off here in the picture."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     densities: tuple[float, ...] = (0.75, 0.35, 0.15, 0.12, 0.06, 0.02)
     num_seeds: int = 1000
-    steps: int = 1500
-    batch: int = 256
-    learning_rate: float = 0.03
-    """At the start of a cosine schedule, as the other one."""
+    training: tm.Recipe = tm.Recipe(steps=1500, batch=256, learning_rate=0.03)
     linear_seeds: int = 100
-    """Models without nonlinearity on the hidden layer, at the first density."""
+    """The number of models without nonlinearity on the hidden layer, at the first density."""
     kept: int = 20
-    """Seeds of lowest loss that are trained on, at each density."""
+    """The number of seeds of lowest loss that are trained on, at each density."""
     carried: int = 3
-    """Of these, how many are trained on at all other densities as well."""
-    other_densities: tuple[float, ...] = (
-        1.0, 0.5, 0.45, 0.4, 0.3, 0.25, 0.2, 0.175, 0.135, 0.1, 0.08, 0.07, 0.05, 0.04, 0.03,
-    )  # fmt: skip
+    """The number of these that are trained on at all other densities as well."""
+    other_densities: tuple[float, ...] = tuple(
+        float(p) for p in "1 .5 .45 .4 .3 .25 .2 .175 .135 .1 .08 .07 .05 .04 .03".split()
+    )
     refine_steps: int = 4000
     refine_batch: int = 1024
     refine_learning_rate: float = 0.005
     examples: int = 2**20
-    """Common examples that the last comparison is made on."""
+    """The number of common examples that the last comparison is made on."""
 
 
 SMOKE = Config(
-    num_seeds=2, steps=20, batch=32, linear_seeds=2, kept=2, carried=1, other_densities=(),
-    refine_steps=4, refine_batch=32, examples=64,
-)  # fmt: skip
+    num_seeds=2,
+    training=tm.Recipe(steps=20, batch=32, learning_rate=0.03),
+    linear_seeds=2,
+    kept=2,
+    carried=1,
+    other_densities=(),
+    refine_steps=4,
+    refine_batch=32,
+    examples=64,
+)
 
 
-def task(density: Any) -> tm.Task:
+def task(density) -> tm.Task:
+    """Return the task at one density."""
     importance = tm.geometric_importance(FEATURES, IMPORTANCE)
     return tm.Task(tm.SparseUniform(FEATURES, density), importance=importance)
 
 
-def alignment(weights: Any) -> Any:
-    """Largest squared cosine of a feature with a neuron: mean over represented features."""
+def alignment(weights):
+    """Return the mean over represented features of the largest squared cosine with a neuron."""
     squares = weights**2
     lengths = squares.sum(axis=0)
     represented = lengths > 1 / 2
@@ -106,7 +111,7 @@ def alignment(weights: Any) -> Any:
 
 
 def random_alignment(hidden: int) -> float:
-    r"""Mean of `alignment` over random directions.
+    r"""Return the mean of `alignment` over random directions.
 
     Length and direction of a normal vector $g$ are independent, so that it is
     $E \max_k g_k^2 / m$ with $E \max_k g_k^2 = \int_0^\infty 1 - P(g_1^2 \le t)^m\, dt$.
@@ -115,23 +120,16 @@ def random_alignment(hidden: int) -> float:
     return largest / hidden
 
 
-def search(config: Config, model: nn.Module, densities: Any, num_seeds: int) -> xr.Dataset:
-    """Models from random starts."""
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+def search(
+    config: Config, model: nn.Module, densities: Sequence[float], num_seeds: int
+) -> xr.Dataset:
+    """Return models trained from random starts."""
 
-    def cell(key: Any, *, density: Any) -> dict[str, Any]:
-        trained = tm.train(
-            key,
-            model,
-            task(density),
-            optimizer=optax.adam(schedule),
-            steps=config.steps,
-            batch=config.batch,
-            points=1,
-            key_evaluation=jax.random.key(2022),
-        )
-        weights = trained.params["weights"]
-        return {**trained.params, "loss": trained.loss, "alignment": alignment(weights)}
+    def cell(key, *, density):
+        common = {"points": 1, "key_evaluation": jax.random.key(2022)}
+        trained = config.training.train(key, model, task(density), **common)
+        aligned = alignment(trained.params["weights"])
+        return {**trained.params, "loss": trained.loss, "alignment": aligned}
 
     return tm.sweep(
         cell,
@@ -143,46 +141,29 @@ def search(config: Config, model: nn.Module, densities: Any, num_seeds: int) -> 
 
 
 def refine(config: Config, found: xr.Dataset) -> xr.Dataset:
-    """The lowest of the seeds trained on, some of them at all densities."""
+    """Return the models of lowest loss, trained on, some of them at all densities."""
     order = found["loss"].transpose("density", "seed").values.argsort(axis=1)
     lowest = found.isel(seed=xr.DataArray(order[:, : config.kept], dims=("density", "rank")))
     lowest = lowest.transpose("density", "rank", ...)
     starts = {name: jnp.asarray(lowest[name].values) for name in ("weights", "bias")}
-    schedule = optax.cosine_decay_schedule(config.refine_learning_rate, config.refine_steps)
+    rate = optax.cosine_decay_schedule(config.refine_learning_rate, config.refine_steps)
 
-    def cell(key: Any, *, origin: Any, rank: Any, at: Any) -> dict[str, Any]:
+    def cell(key, *, origin, rank, at):
         place = jnp.asarray(origin, int), jnp.asarray(rank, int)
-        loss = tm.task_loss(tm.ReLUHidden(HIDDEN), task(at))
-        fitted = tm.fit(
-            key,
-            {name: start[place] for name, start in starts.items()},
-            loss,
-            task(at).features.sample,
-            optimizer=optax.adam(schedule),
-            steps=config.refine_steps,
-            batch=config.refine_batch,
-            points=1,
-        )
-        error = tm.evaluate(
-            jax.random.key(2022),
-            fitted.params,
-            loss,
-            task(at).features.sample,
-            batch=config.refine_batch,
-            examples=config.examples,
-        )
-        return {
-            **fitted.params,
-            "loss": error,
-            "code": jnp.stack(neurons.code(fitted.params["weights"])),
-        }
+        start = {name: values[place] for name, values in starts.items()}
+        problem = tm.task_loss(tm.ReLUHidden(HIDDEN), task(at)), task(at).features.sample
+        batch = {"batch": config.refine_batch}
+        steps = {"steps": config.refine_steps, "points": 1, "optimizer": optax.adam(rate)}
+        params = tm.fit(key, start, *problem, **batch, **steps).params
+        common = jax.random.key(2022)
+        loss = tm.evaluate(common, params, *problem, **batch, examples=config.examples)
+        return {**params, "loss": loss, "code": jnp.stack(neurons.code(params["weights"]))}
 
-    everywhere = (*config.densities, *config.other_densities)
     jobs = [
         (origin, rank, at)
         for origin, density in enumerate(config.densities)
         for rank in range(config.kept)
-        for at in everywhere
+        for at in (*config.densities, *config.other_densities)
         if at == density or rank < config.carried
     ]
     refined = tm.sweep(
@@ -203,29 +184,28 @@ def run(config: Config) -> xr.Dataset:
     return refine(config, found).assign(
         seed_loss=found["loss"],
         hidden_alignment=found["alignment"].isel(density=0, drop=True),
-        hidden_weights=found["weights"].isel(density=0, seed=0, drop=True),
         linear_alignment=linear["alignment"],
-        linear_weights=linear["weights"].isel(linear_seed=0, drop=True),
     )
 
 
 class Coded(NamedTuple):
     """A model with its neurons in order: monosemantic ones, then by most important features."""
 
-    weights: Any
-    words: Any
-    alone: Any
+    weights: np.ndarray
+    words: np.ndarray
+    alone: np.ndarray
 
 
-def coded(weights: Any) -> Coded:
+def coded(weights) -> Coded:
+    """Return a model with its neurons in order."""
     given = jnp.asarray(weights)
     words, alone = (np.asarray(of(given)) for of in (neurons.code_words, neurons.monosemantic))
     order = sorted(range(HIDDEN), key=lambda k: (alone[k], *words[k]), reverse=True)
-    return Coded(weights[order], words[order], alone[order])
+    return Coded(np.asarray(weights)[order], words[order], alone[order])
 
 
 def chosen(results: xr.Dataset) -> dict[float, Coded]:
-    """For each density the best model of the seeds that began there."""
+    """Return for each density the best model of the seeds that began there."""
     best: dict[float, Coded] = {}
     for density in results["density"].values:
         own = ((results["at"] == density) & (results["origin"] == density)).values
@@ -235,7 +215,7 @@ def chosen(results: xr.Dataset) -> dict[float, Coded]:
 
 
 def flagged(model: Coded) -> float:
-    """Share of the features of a code that one neuron flags, for the best choice of that neuron.
+    """Return the share of the features of a code that one neuron flags, for the best such neuron.
 
     It fires for a feature that has one other neuron, and vetoes one that has several.
     """
@@ -246,7 +226,7 @@ def flagged(model: Coded) -> float:
 
 
 def flag_costs(results: xr.Dataset, density: float) -> float:
-    """Least loss of models with such a neuron, over the least of all models, less 1."""
+    """Return the lowest loss of models with such a neuron, over the lowest of all, less 1."""
     there = results.isel(job=np.flatnonzero(results["at"] == density))
     all_flagged = [flagged(coded(weights)) == 1 for weights in there["weights"].values]
     loss = there["loss"].values
@@ -254,7 +234,7 @@ def flag_costs(results: xr.Dataset, density: float) -> float:
 
 
 def by_code(results: xr.Dataset) -> xr.DataArray:
-    """Least loss of each code at each density, over the least of all, less 1; NaN if unseen."""
+    """Return the lowest loss of each code at each density, over that of all, less 1, or NaN."""
     densities = np.unique(results["at"])
     loss, codes = results["loss"].values, results["code"].transpose("job", "part").values
     table = np.full((len(CODES), len(densities)), np.nan)
@@ -267,189 +247,150 @@ def by_code(results: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(table, dims=("code", "at"), coords={"at": densities})
 
 
-def wrong_codes(results: xr.Dataset) -> list[str]:
-    """Densities in the paper's ranges where the lowest of all models has another code."""
-    wrong: list[str] = []
-    for density, losses in by_code(results).groupby("at"):
-        expected = [row for row, code in enumerate(CODES) if code in paper_codes(float(density))]
-        least = np.nanmin([*losses.values.ravel()[expected], np.inf])
-        if expected and least > 0:
-            wrong.append(f"{density:g}, where the paper's is {least:.1%} above it")
-    return wrong
-
-
 def paper_codes(density: float) -> list[tuple[int, int, int]]:
-    """The codes of the paper at a density: two where its ranges meet, none between them."""
+    """Return the codes of the paper at a density: two where its ranges meet, none between them."""
     ranges = zip(CODES, RANGES, strict=True)
     return [code for code, (low, high) in ranges if low <= density <= high]
 
 
+def wrong_codes(results: xr.Dataset) -> list[str]:
+    """Return the densities where the lowest of all models has another code than the paper's."""
+    wrong: list[str] = []
+    for density, losses in by_code(results).groupby("at"):
+        expected = [row for row, code in enumerate(CODES) if code in paper_codes(float(density))]
+        lowest = np.nanmin([*losses.values.ravel()[expected], np.inf])
+        if expected and lowest > 0:
+            wrong.append(f"{density:g}, where the paper's is {lowest:.1%} above it")
+    return wrong
+
+
 def near_best(results: xr.Dataset) -> xr.DataArray:
-    """Share of seeds within 1 % of the best seed, before any is trained on."""
+    """Return the share of seeds within 1 % of the best seed, before any is trained on."""
     loss = results["seed_loss"]
     return (loss <= 1.01 * loss.min("seed")).mean("seed")
 
 
-def claim(statement: str, expected: float, measured: Any, **how: Any) -> tm.Claim:
-    how = {"source": SOURCE, "kind": tm.Kind.PAPER, **how}
-    return tm.Claim(statement, expected=expected, measured=measured, **how)
-
-
-def claims(results: xr.Dataset) -> list[tm.Claim]:
-    wrong = wrong_codes(results)
-    checked = [
-        claim(
-            "ReLU on the hidden layer: features align with neurons, mean over seeds of the largest "
-            "squared cosine",
-            1, results["hidden_alignment"].mean(), tolerance=0.03,
-            kind=tm.Kind.PAPER,
-            threshold="ours: the paper shows a picture",
-        ),
-        claim(
-            "linear hidden layer: they do so no more than random directions",
-            random_alignment(HIDDEN), results["linear_alignment"].mean(), bound=tm.Bound.AT_MOST,
-            source="E max_k g_k^2 / m for normal numbers g",
-            kind=tm.Kind.PREDICTION,
-        ),
-    ]  # fmt: skip
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    says = "Features align with neurons if the hidden layer has a ReLU: the largest squared cosine "
+    says += "of a feature with a neuron is nearly 1, in the mean over features and seeds."
+    aligned = results["hidden_alignment"].mean()
+    picture = "Ours, because the paper shows a picture."
+    yield tm.near(says, 1, aligned, PAPER, within=0.03, threshold=picture)
+    says = "Features align with the neurons of a linear hidden layer no more than random "
+    says += "directions, by the largest squared cosine in the mean over features and seeds."
+    yield tm.at_most(says, random_alignment(HIDDEN), results["linear_alignment"].mean(), RANDOM)
     for density, model in chosen(results).items():
         for code in paper_codes(density):
-            checked += code_claims(results, density, model, code)
-    return [
-        *checked,
-        claim(
-            "densities in the paper's ranges where the lowest of all models has another code",
-            0, len(wrong),
-            note=f"1 - S = {'; '.join(wrong)}.",
-            kind=tm.Kind.PAPER,
-        ),
-        claim(
-            "why 1000 models: least share of seeds within 1 % of the best, over densities",
-            0.01, near_best(results).min(), bound=tm.Bound.AT_MOST,
-            source=f"{SOURCE}: shows the best of 1000",
-            kind=tm.Kind.FINDING,
-            threshold="ours: one seed in a hundred",
-        ),
-    ]  # fmt: skip
+            yield from code_claims(results, density, model, code)
+    says = "The model of lowest loss has the code of the paper at every density of the paper's "
+    says += "ranges, so that the number of densities with another code is 0."
+    wrong = wrong_codes(results)
+    note = f"Another code has the lowest loss at density {'; '.join(wrong)}."
+    yield tm.near(says, 0, len(wrong), PAPER, within=0, note=note)
+    says = "A thousand seeds are needed: the share of seeds with a loss within 1 % of the best is "
+    says += "small at the density where it is smallest."
+    hundredth = "Ours, because it is one seed in a hundred."
+    yield tm.at_most(says, 0.01, near_best(results).min(), BEST_OF_1000, threshold=hundredth)
 
 
 def code_claims(
     results: xr.Dataset, density: float, model: Coded, code: tuple[int, int, int]
-) -> list[tm.Claim]:
-    """What the paper says of one code, of the best model where it says so."""
-    where = f"1 - S = {density:g}, best of all seeds"
-    words, weights = model.words, model.weights
-    shared = words[~model.alone].any(axis=0)
+) -> Iterator[tm.Claim]:
+    """Claims what the paper says of one code, of the best model where it says so."""
+    where, words = f"best of all seeds at density {density:g}", model.words
     behind = float(by_code(results).sel(at=density)[list(CODES).index(code)])
     note = f"The lowest loss of the paper's code is {behind:.1%} above the lowest of all."
-    checked = [
-        claim(f"{where}: monosemantic neurons", code[0], model.alone.sum(), note=note),
-        claim(f"{where}: features that share the others", code[1], shared.sum(), note=note),
-    ]
+    says = f"The {where} has as many monosemantic neurons as the code of the paper."
+    yield tm.near(says, code[0], model.alone.sum(), PAPER, within=0, note=note)
+    says = f"The polysemantic neurons of the {where} hold as many features as in the paper."
+    shared = words[~model.alone].any(axis=0).sum()
+    yield tm.near(says, code[1], shared, PAPER, within=0, note=note)
     if code == (3, 3, 2):
-        _, one, other = weights[-2:, 3:6].T
-        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        says = f"The code words of three features in two neurons of the {where} are both, the one "
+        says += "and the other neuron."
         plain = np.sort(words[-2:, 3:6].T @ [1, 2]) == [1, 2, 3]
-        checked += [
-            claim(f"{where}: code words that are both, one, the other neuron", 3, plain.sum()),
-            claim(
-                f"{where}: cosine of the antipodal pair",
-                -1,
-                cosine,
-                tolerance=0.02,
-                threshold="ours: eleven degrees",
-            ),
-        ]
+        yield tm.near(says, 3, plain.sum(), PAPER, within=0)
+        says = f"The second and the third of three features in two neurons of the {where} are an "
+        says += "antipodal pair, so that their cosine is -1."
+        _, one, other = model.weights[-2:, 3:6].T
+        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        degrees = "Ours, because it is eleven degrees."
+        yield tm.near(says, -1, cosine, PAPER, within=0.02, threshold=degrees)
     if code in ((1, 6, 4), (0, 8, 5)):
-        note = (
-            f"Another code of as many features and neurons, vetoes down to {weights.min():.1f}. "
-            f"The lowest loss with such a neuron is {flag_costs(results, density):.1%} above it."
-        )
-        statement = f"{where}: share of these features that one neuron flags, important or not"
-        wider = "the code of the paper at 0.12, one feature wider"
-        labels: Any = {} if code == (1, 6, 4) else {"source": wider, "kind": tm.Kind.FINDING}
-        checked.append(claim(statement, 1, flagged(model), note=note, **labels))
+        says = f"One neuron of the {where} flags all features of the code, important or not."
+        note = "The lowest loss has another code of as many features and neurons, with vetoes "
+        note += f"down to {model.weights.min():.1f}. The lowest loss with such a neuron is "
+        note += f"{flag_costs(results, density):.1%} above it."
+        source = PAPER if code == (1, 6, 4) else WIDER
+        yield tm.near(says, 1, flagged(model), source, within=0, note=note)
     if code == (0, 10, 5):
+        says = f"Every feature of the {where} has a pair of neurons of its own: the number of "
+        says += "different pairs."
         pairs = {tuple(word) for word in words.T if word.sum() == 2}
-        checked.append(claim(f"{where}: different pairs of neurons", 10, len(pairs)))
-    return checked
+        yield tm.near(says, 10, len(pairs), PAPER, within=0)
 
 
 def plot(results: xr.Dataset) -> Figure:
     best = chosen(results)
-    figure = Figure(figsize=(9.8, 9), layout="constrained")
-    parts: Any = figure.subfigures(3, 1, height_ratios=(1, 1.9, 0.95))
-    top, middle, bottom = parts
-    _alignments(top, results, best)
-    _models(middle, results, best)
-    _losses(bottom, results)
+    figure = plotting.figure(1, 1, size=(9, 8.6))[0]
+    figure.clear()
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1.25, 1))
+    spread, reading = top.subplots(1, 2, width_ratios=(1.2, 1))
+    draw_alignment(spread, results)
+    draw_key(reading, *list(best.items())[1])
+    share, count = near_best(results), results.sizes["seed"]
+    for axes, (density, model) in zip(
+        middle.subplots(1, len(best), sharey=True), best.items(), strict=True
+    ):
+        draw_stack(axes, model)
+        alone, held = model.alone.sum(), model.words[~model.alone].any(axis=0).sum()
+        rest = f"\n{held} features in {HIDDEN - alone}" if alone < HIDDEN else "\n"
+        axes.set_title(f"density {density:g}\n{alone} monosemantic{rest}", fontsize=9)
+        near = round(float(share.sel(density=density)) * count)
+        axes.set_xlabel(f"{near} of {count} seeds\nwithin 1 % of best", fontsize=8)
+    middle.axes[0].set(ylabel="weights of a neuron,\nstacked", ylim=(-4.8, 3.4))
+    draw_codes(bottom.subplots(), by_code(results))
     return figure
 
 
-def _alignments(figure: Any, results: xr.Dataset, best: dict[float, Coded]) -> None:
-    """How features align with neurons, with and without a ReLU; how to read a stack plot."""
-    *matrices, spread, reading = figure.subplots(1, 4, width_ratios=(1, 1, 1.7, 1.3))
-    for axes, name, color in zip(matrices, ("linear", "hidden"), ("0.6", DEDICATED), strict=True):
-        title = {"linear": "linear hidden", "hidden": "ReLU hidden"}[name]
-        _matrix(axes, results[f"{name}_weights"].transpose("neuron", "feature").values)
-        axes.set_title(f"$W$, {title}")
-        axes.set_xlabel("neurons")
+def draw_alignment(axes: Axes, results: xr.Dataset) -> None:
+    """Draw how nearly features align with neurons, with and without a ReLU."""
+    for name, title, color in (("linear", "linear", "0.6"), ("hidden", "ReLU", DEDICATED)):
         values = results[f"{name}_alignment"].values
-        spread.hist(
-            values, np.linspace(0.3, 1, 36), weights=np.full(len(values), 1 / len(values)),
-            color=color, label=f"{title},\n{len(values)} seeds",
-        )  # fmt: skip
-    spread.axvline(random_alignment(HIDDEN), color="black", linestyle=":", label="random")
-    spread.set(
-        xlabel="mean over features of max$_k W_{ki}^2\\,/\\,||W_i||^2$", ylabel="share of seeds"
+        label, each = (
+            f"{title} hidden layer,\n{len(values)} seeds",
+            np.full(len(values), 1 / len(values)),
+        )
+        axes.hist(values, np.linspace(0.3, 1, 36), weights=each, color=color, label=label)
+    axes.axvline(random_alignment(HIDDEN), color="black", linestyle=":", label="random directions")
+    axes.set(
+        xlabel="mean squared cosine of features with their nearest neuron", ylabel="share of seeds"
     )
-    spread.set_title(f"alignment, $1 - S$ = {results['density'].values[0]:g}")
-    spread.legend(loc="center", bbox_to_anchor=(0.68, 0.6))
-    density, model = list(best.items())[1]
-    _stack(reading, model)
-    reading.set_title(f"how to read stacks ($1 - S$ = {density:g})")
+    axes.set_title(
+        f"a ReLU aligns features with neurons (density {results['density'].values[0]:g})"
+    )
+    axes.legend(loc="center", bbox_to_anchor=(0.7, 0.6))
+
+
+def draw_key(axes: Axes, density: float, model: Coded) -> None:
+    """Draw one stack plot and say how to read it."""
+    draw_stack(axes, model)
+    axes.set_title(f"how to read stacks (density {density:g})")
     for height, color, text in (
         (2.0, "0.2", "column: a neuron"),
-        (1.5, "0.2", "rectangle: a weight,\nas high as |w|;\nnumber: its feature"),
-        (0.85, "#b07800", "in superposition"),
-        (0.4, DEDICATED, "has its own neuron"),
-        (-0.4, "0.2", "below: negative"),
-        (-0.9, "#7a8fd0", "ground: monosemantic"),
-        (-1.3, "#c9a04e", "ground: polysemantic"),
+        (1.5, "0.2", "rectangle: a weight, as\nhigh as |w|; its feature"),
+        (1.05, "#8a5d00", "feature in superposition"),
+        (0.75, DEDICATED, "feature with its own neuron"),
+        (0.2, "0.2", "below 0: negative weights;\nlong ones are cut, with\ntheir value written"),
+        (-0.4, "#5a6fb0", "ground: monosemantic"),
+        (-0.8, "#8a6d2e", "ground: polysemantic"),
     ):
-        reading.text(
-            1.03, height, text, color=color, va="center", fontsize=8,
-            transform=reading.get_yaxis_transform(),
-        )  # fmt: skip
+        place = {"va": "center", "transform": axes.get_yaxis_transform()}
+        axes.text(1.03, height, text, color=color, fontsize=8, **place)
 
 
-def _models(figure: Any, results: xr.Dataset, best: dict[float, Coded]) -> None:
-    grid = figure.subplots(2, len(best), sharex=True, sharey="row", height_ratios=(1, 1.1))
-    share, count = near_best(results), results.sizes["seed"]
-    image = None
-    for (above, below), (density, model) in zip(grid.T, best.items(), strict=True):
-        image = _matrix(above, model.weights)
-        above.set_aspect("auto")
-        alone, shared = model.alone.sum(), model.words[~model.alone].any(axis=0).sum()
-        rest = f",\n{shared} features in {HIDDEN - alone}" if alone < HIDDEN else "\n"
-        above.set_title(f"$1 - S$ = {density:g}\n{alone} monosemantic{rest}")
-        _stack(below, model)
-        near = round(float(share.sel(density=density)) * count)
-        below.set_xlabel(f"{near} of {count} seeds\nwithin 1 % of best")
-    grid[0, 0].set_ylabel("features")
-    grid[1, 0].set(ylabel="weights of a neuron, stacked", ylim=(-4.8, 3.4))
-    figure.colorbar(image, ax=grid[0], aspect=15, extend="both", label="weight")
-
-
-def _matrix(axes: Any, weights: Any) -> Any:
-    axes.set(xticks=())
-    axes.set_yticks(range(FEATURES), labels=[str(i) for i in range(FEATURES)], fontsize=6)
-    axes.tick_params(length=0)
-    return axes.imshow(weights.T, cmap=plotting.WEIGHT_MAP, norm=plotting.WEIGHT_NORM)
-
-
-def _stack(axes: Any, model: Coded) -> None:
-    """A stack plot with numbered features; long vetoes are cut off, and say how long they are."""
+def draw_stack(axes: Axes, model: Coded) -> None:
+    """Draw a stack plot with numbered features; a veto that is cut off says how long it is."""
     shared = model.words[~model.alone].any(axis=0)
     colors = np.where(model.words.any(axis=0), np.where(shared, SHARED, DEDICATED), DROPPED)
     cut = np.maximum(model.weights, DEEPEST)
@@ -458,35 +399,30 @@ def _stack(axes: Any, model: Coded) -> None:
     axes.set_rasterization_zorder(1.5)  # seven hundred rectangles; not lines and text
     for part in (np.maximum(cut, 0), np.minimum(cut, 0)):
         middles = np.cumsum(part, axis=1) - part / 2
-        for place in zip(*np.nonzero(abs(part) > 0.3), strict=True):
+        for place in zip(*np.nonzero(abs(part) > 0.35), strict=True):
             neuron, feature = place
             depth = f"\n{model.weights[place]:.1f}" if model.weights[place] < DEEPEST else ""
-            axes.text(
-                neuron, middles[place], f"{feature}{depth}", ha="center", va="center",
-                color="black" if shared[feature] else "white", fontsize=6,
-            )  # fmt: skip
+            color = "black" if shared[feature] else "white"
+            how = {"ha": "center", "va": "center", "fontsize": 7, "color": color}
+            axes.text(neuron, middles[place], f"{feature}{depth}", **how)
 
 
-def _losses(figure: Any, results: xr.Dataset) -> None:
-    """Which code is best at which density."""
-    curves = figure.subplots()
-    table = by_code(results)
-    least = float(table["at"].min()) / 1.15
-    for losses, name, (low, high), color in zip(table, CODES.values(), RANGES, COLORS, strict=True):
-        curves.plot(table["at"], 100 * losses, ".-", color=color, label=name, linewidth=1.2)
+def draw_codes(axes: Axes, table: xr.DataArray) -> None:
+    """Draw which code is best at which density, and where the paper finds each."""
+    smallest = float(table["at"].min()) / 1.15
+    rows = zip(table, CODES.values(), RANGES, plotting.CYCLE, plotting.MARKERS, strict=False)
+    for losses, name, (low, high), color, marker in rows:
+        style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.2}
+        axes.plot(table["at"], 100 * losses, label=name, **style)
         # A range of one density is as wide as the mark.
-        low, high = max(low / 1.02, least), high * 1.02
-        curves.fill_between([low, high], -0.8, -0.4, color=color, linewidth=0)
-    curves.set(
-        xscale="log", xlim=(least, 1.1), ylim=(-1, 12), xlabel="density $1 - S$",
-        ylabel="lowest loss of a code over\nthe lowest of all, less 1 (%)",
-    )  # fmt: skip
-    ticks = (0.02, 0.05, 0.1, 0.2, 0.5, 1)
-    curves.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    curves.set_yticks(range(0, 13, 4))
-    curves.minorticks_off()
-    curves.set_title("codes exchange places; bars: where the paper finds each")
-    curves.legend(loc="upper right")
+        axes.fill_between(
+            [max(low / 1.02, smallest), high * 1.02], -0.8, -0.4, color=color, linewidth=0
+        )
+    plotting.density_axis(axes)
+    axes.set(xlim=(smallest, 1.1), ylim=(-1, 12), yticks=range(0, 13, 4))
+    axes.set_ylabel("lowest loss of a code\nabove the lowest of all (%)")
+    axes.set_title("each code has its range of densities (bars: where the paper finds it)")
+    axes.legend(loc="upper right")
 
 
 if __name__ == "__main__":
