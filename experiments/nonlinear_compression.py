@@ -13,16 +13,22 @@ Command    toymodels run experiments/nonlinear_compression.py
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
 
-SOURCE = 'Elhage et al. (2022), appendix "Nonlinear Compression"'
+PAPER = tm.paper('Elhage et al. (2022), appendix "Nonlinear Compression"')
+COUNTED = tm.identity(f"{PAPER.text}: about 12 for each segment, so 36")
+VARIANCE = tm.prediction("One of two variances of 1/12 is lost")
+FOUND = tm.finding("This figure")
+GAUSS = tm.identity("Gauss quadrature, exact on every piece")
+NARROW = tm.prediction("Limit of narrow ramps: error - 1/(12 Z^2) -> e / 2 for many segments")
 LINEAR = 1 / 12
 """One of two independent uniform numbers, or one direction, is lost."""
 INSIDE, EVERY = "jumps inside", "every segment"
@@ -30,10 +36,8 @@ INSIDE, EVERY = "jumps inside", "every segment"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     widths: tuple[float, ...] = (0.1, 0.03, 0.01, 0.003, 0.001)
-    """Of a ramp, in segments."""
+    """The widths of a ramp, in segments."""
     most_segments: int = 30
     shown: tuple[float, int] = (0.1, 3)
     """Width and segments of the paper's example."""
@@ -43,31 +47,32 @@ class Config:
 SMOKE = Config(widths=(0.1, 0.01), most_segments=4, examples=10_000)
 
 
-def stairs(values: Any, width: float, ramps: int) -> Any:
-    r"""$\lfloor u \rfloor$ of $u \ge 0$ with ramps that end at the jumps 1 to `ramps`."""
+def stairs(values, width: float, ramps: int):
+    r"""Return $\lfloor u \rfloor$ of $u \ge 0$, with ramps that end at the jumps 1 to `ramps`."""
     steps = np.floor(values)
     rising = np.clip((values - steps - 1) / width + 1, 0, 1) * (steps < ramps)
     return np.minimum(steps, ramps) + rising
 
 
 def num_ramps(segments: int, which: str) -> int:
+    """Return the number of ramps."""
     return segments - 1 if which == INSIDE else segments
 
 
-def encode(x: Any, y: Any, width: float, segments: int, which: str = INSIDE) -> Any:
-    """The code t in [0, 1]."""
+def encode(x, y, width: float, segments: int, which: str = INSIDE):
+    """Return the code t in [0, 1]."""
     whole = stairs(segments * x, width, num_ramps(segments, which)) + y
     return np.minimum(whole / segments, 1.0)
 
 
-def decode(code: Any, width: float, segments: int, which: str = INSIDE) -> tuple[Any, Any]:
-    """Both numbers; the first one as the middle of its segment."""
+def decode(code, width: float, segments: int, which: str = INSIDE):
+    """Return both numbers, the first one as the middle of its segment."""
     steps = stairs(segments * code, width, num_ramps(segments, which))
     return (steps + 0.5) / segments, segments * code - steps
 
 
-def closed_form(width: Any, segments: Any, which: str) -> Any:
-    r"""The mean squared error, a polynomial in the width $e$ and in $1/Z$.
+def closed_form(width, segments, which: str):
+    r"""Return the mean squared error, a polynomial in the width $e$ and in $1/Z$.
 
     Write $x = (k + a)/Z$, $r$ for how far $a$ has climbed its ramp, and $F$ for the steps that the
     decoder makes of $v = r + y$. Then the errors are $(a - 1/2 - F)/Z$ and $F - r$. In a segment
@@ -76,9 +81,9 @@ def closed_form(width: Any, segments: Any, which: str) -> Any:
     $$A = \tfrac1{12} + \tfrac13 (e + e^2 + e^3), \quad
       B = \tfrac12 (e - e^2) + \tfrac13 e^3.$$
 
-    On a ramp, $v$ is uniform modulo 1, whatever $r$: that makes all moments elementary. The
-    last segments differ. Inside, the last one is exact but for $1/(12 Z^2)$, and the one before it
-    has no ramp above it. With a ramp in every segment, the code is clipped in the last one.
+    On a ramp, $v$ is uniform modulo 1 for every $r$, which makes all moments elementary. The last
+    segments differ. With jumps inside, the error of the last one is $1/(12 Z^2)$ and the one before
+    it has no ramp above it. With a ramp in every segment, the code is clipped in the last one.
 
     Args:
         width: $e$, in (0, 1]; of 0 the limit of jumps, $1/(12 Z^2)$.
@@ -98,10 +103,10 @@ def closed_form(width: Any, segments: Any, which: str) -> Any:
 
 
 def quadrature(width: float, segments: int, which: str) -> float:
-    """The same, by Gauss's rule on every piece where both errors are polynomials: exact."""
+    """Return the mean squared error by Gauss's rule, which is exact on every polynomial piece."""
     nodes, chances = np.polynomial.legendre.leggauss(6)
 
-    def rule(breaks: Any) -> tuple[Any, Any]:
+    def rule(breaks):
         low, high = breaks[..., :-1, None], breaks[..., 1:, None]
         points = low + (high - low) * (nodes + 1) / 2
         weights = np.broadcast_to((high - low) * chances / 2, points.shape)
@@ -120,8 +125,8 @@ def quadrature(width: float, segments: int, which: str) -> float:
     return float(chance_x @ (squares * chance_y).sum(axis=1))
 
 
-def network(width: float, segments: int) -> tuple[Any, ...]:
-    """Weights and biases of two layers of ReLUs with the code between them, jumps inside.
+def network(width: float, segments: int):
+    """Return weights and biases of two layers of ReLUs with the code between them, jumps inside.
 
     One ReLU starts and one ends each ramp, and one passes on what is not negative anyway.
     """
@@ -136,8 +141,8 @@ def network(width: float, segments: int) -> tuple[Any, ...]:
     return enter, thresholds, np.append(climb, 1.0)[None] / segments, inside, leave, shift
 
 
-def through(layers: tuple[Any, ...], inputs: Any) -> Any:
-    """Outputs of the network, one column for each column of inputs."""
+def through(layers, inputs):
+    """Return the outputs of the network, one column for each column of inputs."""
     enter, thresholds, to_code, inside, leave, shift = layers
     code = to_code @ np.maximum(enter @ inputs + thresholds[:, None], 0)
     return leave @ np.maximum(inside @ code + thresholds[:, None], 0) + shift[:, None]
@@ -177,102 +182,85 @@ def run(config: Config) -> xr.Dataset:
     )
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     width, segments = results.attrs["shown_width"], int(results.attrs["shown_segments"])
-    shown = results["error"].sel(width=width, segments=segments)
-    two = results["error"].sel(width=width, segments=2)
-    example = f"width {width:g} and Z = {segments}"
-    narrow = results["error"].sel(variant=INSIDE).isel(width=-1)
-    ideal = LINEAR / results.segments**2
-    return [
-        tm.Claim(
-            "best linear compression of two uniform numbers into one, from samples",
-            "one of two variances of 1/12 is lost",
-            expected=LINEAR,
-            measured=float(results["linear"]),
-            tolerance=2.5 / results.attrs["examples"] ** 0.5,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: several standard errors",
-        ),
-        *(
-            tm.Claim(
-                f"{example} beat linear compression, ramps at {which}: error over that of linear",
-                SOURCE,
-                expected=1.0,
-                measured=float(shown.sel(variant=which)) / LINEAR,
-                bound=tm.Bound.AT_MOST,
-                kind=tm.Kind.PAPER,
-            )
-            for which in (INSIDE, EVERY)
-        ),
-        tm.Claim(
-            f"Z = 2 does so at width {width:g} with ramps at the jumps alone: error over linear",
-            "this figure",
-            expected=1.0,
-            measured=float(two.sel(variant=INSIDE)) / LINEAR,
-            bound=tm.Bound.AT_MOST,
-            kind=tm.Kind.FINDING,
-        ),
-        tm.Claim(
-            "and not with a ramp in every segment: error over linear",
-            "this figure",
-            expected=1.0,
-            measured=float(two.sel(variant=EVERY)) / LINEAR,
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.FINDING,
-        ),
-        tm.Claim(
-            "closed forms are the integrals: largest difference over all widths and Z",
-            "Gauss quadrature, exact on every piece",
-            expected=0.0,
-            measured=float(abs(results["error"] - results["quadrature"]).max()),
-            tolerance=1e-14,
-            kind=tm.Kind.IDENTITY,
-            threshold="ours: rounding",
-        ),
-        tm.Claim(
-            f"error of the network, from samples, at {example}",
-            "closed form",
-            expected=float(shown.sel(variant=INSIDE)),
-            measured=float(results["sampled"]),
-            tolerance=4 * float(results["standard_error"]),
-            kind=tm.Kind.IDENTITY,
-            threshold="ours: four standard errors",
-        ),
-        tm.Claim(
-            "ReLU networks are these functions: largest difference over all widths and Z, times "
-            "(width / Z)²",
-            "two ReLUs for each ramp",
-            expected=0.0,
-            measured=float(
-                (results["mismatch"] * (results["width"] / results["segments"]) ** 2).max()
-            ),
-            # Z terms as large as Z / width are summed, and slopes of 1 / width follow.
-            tolerance=1e-15,
-            kind=tm.Kind.IDENTITY,
-            threshold="ours: rounding",
-        ),
-        tm.Claim(
-            f"ReLUs, 4 Z - 2 of them, at Z = {segments}",
-            f"{SOURCE}: about 12 for each segment, so 36",
-            expected=12 * segments,
-            measured=float(results["neurons"]),
-            bound=tm.Bound.AT_MOST,
-            kind=tm.Kind.IDENTITY,
-        ),
-        tm.Claim(
-            "what the narrowest ramps cost beside jumps, over half their width: largest",
-            "limit of narrow ramps: error - 1/(12 Z^2) -> e / 2 for many segments",
-            expected=1.0,
-            measured=float((narrow - ideal).max() / (narrow.width / 2)),
-            tolerance=0.1,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: terms of finite width",
-        ),
-    ]
+    error = results["error"]
+    shown, two = (error.sel(width=width, segments=count) for count in (segments, 2))
+    example, rounding = f"ramps of width {width:g} and Z = {segments}", "Ours, because of rounding."
+
+    says = "The best linear compression of two uniform numbers into one has the error 1/12, from "
+    says += "samples."
+    within = 2.5 / results.attrs["examples"] ** 0.5
+    several = "Ours, because it is several standard errors."
+    yield tm.near(says, LINEAR, results["linear"], VARIANCE, within=within, threshold=several)
+    for where in (INSIDE, EVERY):
+        says = f"The error of {example} beats linear compression with ramps at {where}: the ratio "
+        says += "of the two errors is below 1."
+        yield tm.at_most(says, 1, shown.sel(variant=where) / LINEAR, PAPER)
+    says = (
+        f"The error of ramps of width {width:g} and Z = 2 beats linear compression with ramps at "
+    )
+    says += "the jumps alone: the ratio of the two errors is below 1."
+    yield tm.at_most(says, 1, two.sel(variant=INSIDE) / LINEAR, FOUND)
+    says = f"The error of ramps of width {width:g} and Z = 2 does not beat linear compression with "
+    says += "a ramp in every segment: the ratio of the two errors is above 1."
+    yield tm.at_least(says, 1, two.sel(variant=EVERY) / LINEAR, FOUND)
+
+    says = "The closed forms of the error are its integrals at all widths and Z."
+    off = abs(error - results["quadrature"]).max()
+    yield tm.near(says, 0, off, GAUSS, within=1e-14, threshold=rounding)
+    says = f"The error of the ReLU network of {example} is the closed form, from samples."
+    four = "Ours, because it is four standard errors."
+    yield tm.near(
+        *(says, shown.sel(variant=INSIDE), results["sampled"], tm.identity("Closed form")),
+        within=4 * float(results["standard_error"]),
+        threshold=four,
+    )
+    says = "The ReLU networks are the functions of the closed form at all widths and Z: the "
+    says += "largest difference, times (width / Z)^2, is 0."
+    # Z terms as large as Z / width are summed, and slopes of 1 / width follow.
+    off = (results["mismatch"] * (results["width"] / results["segments"]) ** 2).max()
+    ramps = tm.identity("Two ReLUs for each ramp")
+    yield tm.near(says, 0, off, ramps, within=1e-15, threshold=rounding)
+    says = f"The network of Z = {segments} has 4 Z - 2 ReLUs, fewer than in the paper."
+    yield tm.at_most(says, 12 * segments, results["neurons"], COUNTED)
+    says = "The narrowest ramps cost half their width in error beside jumps, for the number of "
+    says += "segments where they cost most: the ratio is nearly 1."
+    narrow = error.sel(variant=INSIDE).isel(width=-1)
+    cost = (narrow - LINEAR / results.segments**2).max() / (narrow.width / 2)
+    finite = "Ours, because of terms of finite width."
+    yield tm.near(says, 1, cost, NARROW, within=0.1, threshold=finite)
 
 
-def draw_errors(axes: Any, results: xr.Dataset) -> None:
+def plot(results: xr.Dataset) -> Figure:
+    ratios = {"width_ratios": (1.5, 1)}
+    figure, ((errors, code), (spare, decoder)) = plotting.figure(2, 2, size=(9, 5.6), **ratios)
+    spare.remove()
+    errors.set_subplotspec(errors.get_gridspec()[:, 0])
+    draw_errors(errors, results)
+    width, segments = results.attrs["shown_width"], int(results.attrs["shown_segments"])
+    best = results["error"].sel(width=width, segments=segments, variant=INSIDE)
+    ring = {"markersize": 10, "fillstyle": "none", "linestyle": "none", "color": "black"}
+    errors.plot(segments, best, "o", label="the example on the right", **ring)
+    errors.legend(loc="lower left")
+
+    places = np.linspace(0, 1, 301)
+    image = encode(places[None], places[:, None], width, segments)
+    how = {"origin": "lower", "extent": (0, 1, 0, 1), "cmap": "viridis", "aspect": "auto"}
+    plotting.color_bar(code.imshow(image, **how), "code $t$")
+    code.set(xlabel="first number $x$", ylabel="second number $y$")
+    code.set_title(f"both numbers in one code\n({segments} segments, ramps of width {width:g})")
+    line = np.linspace(0, 1, 1001)
+    for values, name, style in zip(decode(line, width, segments), "xy", ("-", "--"), strict=True):
+        decoder.plot(line, values, style, label=f"${name}$")
+    decoder.set(xlabel="code $t$", ylabel="decoded numbers")
+    decoder.set_title(f"decoded by {int(results['neurons']) // 2} ReLUs")
+    decoder.legend()
+    return figure
+
+
+def draw_errors(axes: Axes, results: xr.Dataset) -> None:
+    """Draw the error over the number of segments, for each width of a ramp."""
     z = results.segments.values
     for number, width in enumerate(results.width.values):
         color = plotting.IMPORTANCE_MAP(number / len(results.width))
@@ -280,45 +268,12 @@ def draw_errors(axes: Any, results: xr.Dataset) -> None:
             error = results["error"].sel(width=width, variant=which)
             label = f"ramps of width {width:g}" if which == INSIDE else None
             axes.loglog(z, error, style, color=color, markersize=2.5, linewidth=1.2, label=label)
-    axes.loglog(z, LINEAR / z**2, color="0.6", linewidth=0.8, label="jumps, 1/(12 Z²)")
-    axes.axhline(LINEAR, color="C3", linestyle="--", label="linear, 1/12")
+    axes.loglog(z, LINEAR / z**2, color="0.6", linewidth=0.8, label="jumps, $1/(12 Z^2)$")
+    axes.axhline(LINEAR, color="black", linestyle="--", label="linear, 1/12")
     axes.plot([], [], "k:", label="a ramp in every segment")
-    ticks = [tick for tick in (2, 3, 5, 10, 20, 30) if tick <= z[-1]]
-    axes.set_xticks(ticks, labels=ticks)
-    axes.minorticks_off()
-    axes.set(
-        xlabel="segments Z", ylabel="mean squared error, summed", title="error of the compression"
-    )
-    axes.legend(loc="lower left", fontsize=7)
-
-
-def plot(results: xr.Dataset) -> Figure:
-    figure, (left, middle, right) = plotting.figure(
-        1, 3, size=(12.0, 4.0), width_ratios=(1.35, 1, 1)
-    )
-    draw_errors(left, results)
-    width, segments = results.attrs["shown_width"], int(results.attrs["shown_segments"])
-    best = results["error"].sel(width=width, segments=segments, variant=INSIDE)
-    left.plot(segments, best, "o", color="C3", markersize=9, fillstyle="none")
-
-    grid = np.linspace(0, 1, 301)
-    image = encode(grid[None], grid[:, None], width, segments)
-    shown = middle.imshow(image, origin="lower", extent=(0, 1, 0, 1), cmap="viridis")
-    figure.colorbar(shown, ax=middle, shrink=0.8, label="code t")
-    middle.set(xlabel="x", ylabel="y", title=f"the code, Z = {segments}, width {width:g}")
-
-    code = np.linspace(0, 1, 1001)
-    for values, name, color in zip(
-        decode(code, width, segments), ("x", "y"), ("C0", "C1"), strict=True
-    ):
-        right.plot(code, values, color=color, label=f"{name} as decoded")
-    right.set(
-        xlabel="code t",
-        ylabel="decoded",
-        title=f"the decoder, {int(results['neurons']) // 2} ReLUs",
-    )
-    right.legend()
-    return figure
+    plotting.plain_ticks(axes, "x", (2, 3, 5, 10, 20, 30))
+    axes.set(xlabel="number of segments $Z$", ylabel="mean squared error of both numbers")
+    axes.set_title("nonlinear compression beats linear\n(closed forms, nothing is trained)")
 
 
 if __name__ == "__main__":

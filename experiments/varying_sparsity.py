@@ -12,7 +12,7 @@ Command    toymodels run experiments/varying_sparsity.py
 """
 
 import dataclasses
-from typing import Any, Final
+from collections.abc import Iterator
 
 import numpy as np
 import optax
@@ -24,18 +24,18 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 
-RERUN: Final = "another person's run of the notebook of Elhage et al. (2022), n=100, m=20"
-REPRESENTED: Final = (20, 21, 24, 30, 33, 37, 40, 43, 47, 50)
-"""Norms above 1/2, at densities from 1 to 0.058."""
-SQUARED_NORM: Final = (20.0, 20.4, 23.1, 29.7, 33.4, 37.2, 40.3, 44.5, 49.6, 54.9)
-DEDICATED: Final = (18, 16, 15, 10, 6, 3, 0, 0, 0, 0)
-"""Represented, and the others reach less than 0.1 of a unit into their direction."""
+NOTEBOOK = "Another person's run of the notebook of Elhage et al. (2022), n=100, m=20"
+RERUN = tm.paper(NOTEBOOK)
+PAPER = tm.paper("Elhage et al. (2022), Demonstrating Superposition")
+REPRESENTED = (20, 21, 24, 30, 33, 37, 40, 43, 47, 50)
+"""The number of norms above 1/2, at densities from 1 to 0.058."""
+SQUARED_NORM = (20.0, 20.4, 23.1, 29.7, 33.4, 37.2, 40.3, 44.5, 49.6, 54.9)
+DEDICATED = (18, 16, 15, 10, 6, 3, 0, 0, 0, 0)
+"""The number of these into whose direction the others reach less than 0.1 of a unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     num_features: int = 100
     hidden: int = 20
     least_importance: float = 0.01
@@ -44,20 +44,21 @@ class Config:
     steps: int = 10_000
     batch: int = 1024
     learning_rate: float = 1e-3
+    """The learning rate is constant, as in the notebook."""
     weight_decay: float = 0.01
     instances: int = 20
-    """Of the notebook, which decide its start: see `toymodels.notebook_initializer`."""
+    """The number of models of the notebook decides its start: see `tm.notebook_initializer`."""
 
 
 SMOKE = Config(num_features=10, hidden=3, densities=(1.0, 0.1), steps=20, batch=32)
 
 
 def run(config: Config) -> xr.Dataset:
-    count = config.num_features
+    count, each = config.num_features, ("feature",)
     importance = tm.geometric_importance(count, config.least_importance ** (1 / (count - 1)))
     model = tm.ReLUOutput(config.hidden, initializer=tm.notebook_initializer(config.instances))
 
-    def cell(key: Any, *, density: Any) -> dict[str, Any]:
+    def cell(key, *, density):
         trained = tm.train(
             key,
             model,
@@ -69,8 +70,7 @@ def run(config: Config) -> xr.Dataset:
         weights = trained.params["weights"]
         return {
             "loss": trained.loss,
-            "weights": weights,
-            "bias": trained.params["bias"],
+            **trained.params,
             "norm": geometry.feature_norms(weights),
             "superposition": geometry.superposition(weights),
         }
@@ -81,117 +81,90 @@ def run(config: Config) -> xr.Dataset:
         num_seeds=config.num_seeds,
         dims={
             "weights": ("hidden", "feature"),
-            "bias": ("feature",),
-            "norm": ("feature",),
-            "superposition": ("feature",),
+            **dict.fromkeys(("bias", "norm", "superposition"), each),
         },
         units={"loss": "summed over outputs"},
     )
 
 
 def represented(results: xr.Dataset) -> xr.DataArray:
+    """Return how many features have a norm above 1/2."""
     return (results["norm"] > 0.5).sum("feature")
 
 
 def dedicated(results: xr.Dataset) -> xr.DataArray:
-    """The notebook colours its bars by the square root of `superposition`."""
+    """Return how many represented features have their direction to themselves.
+
+    The notebook colours its bars by the square root of `superposition`.
+    """
     return ((results["norm"] > 0.5) & (results["superposition"] < 0.1**2)).sum("feature")
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
-    found = results.mean("seed")
-    count = represented(results).mean("seed")
-    alone = dedicated(results).mean("seed")
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    hidden = results.sizes["hidden"]
     squared = (results["norm"] ** 2).sum("feature").mean("seed")
 
-    def off(values: xr.DataArray, expected: tuple[float, ...]) -> xr.DataArray:
-        """From the other run; NaN at other densities than its own."""
-        same = values.size == len(expected)
-        return values - (xr.DataArray(list(expected), dims="density") if same else np.nan)
+    def off(values, expected):
+        """Return the difference from the other run; NaN at other densities than its own."""
+        alike = values.size == len(expected)
+        return values - (xr.DataArray(list(expected), dims="density") if alike else np.nan)
 
-    kept = results["norm"].isel(density=0) > 0.5
-    hidden = results.sizes["hidden"]
-    return [
-        tm.Claim(
-            "The model represents as many features as the notebook's at each density: mean "
-            "difference of the number of norms above 1/2.",
-            RERUN,
-            expected=0,
-            measured=float(abs(off(count, REPRESENTED)).mean()),
-            tolerance=1.5,
-            kind=tm.Kind.PAPER,
-            threshold="ours: single models whose counts scatter by one differ by 1.1 on average",
-        ),
-        tm.Claim(
-            "The squared norm of W is that of the notebook's model at each density: largest "
-            "relative difference.",
-            RERUN,
-            expected=0.0,
-            measured=float(abs(off(squared, SQUARED_NORM) / squared).max()),
-            tolerance=0.05,
-            kind=tm.Kind.PAPER,
-            threshold="ours: as 1.5 features of thirty",
-            note="Single models differ: one feature more at one density is 3 % of the norm, and "
-            "the mean difference over the densities is within 5 %.",
-        ),
-        tm.Claim(
-            "As many features have a dimension of their own as in the notebook's model at each "
-            "density: mean difference of their number.",
-            RERUN,
-            expected=0,
-            measured=float(abs(off(alone, DEDICATED)).mean()),
-            tolerance=1.5,
-            kind=tm.Kind.PAPER,
-            threshold="ours: single models whose counts scatter by one differ by 1.1 on average",
-        ),
-        tm.Claim(
-            "At density 1 the features represented are the most important ones, as many as there "
-            "are dimensions: how many of these are among the first m.",
-            "Elhage et al. (2022), Demonstrating Superposition",
-            expected=hidden,
-            measured=float(kept.isel(feature=slice(hidden)).sum("feature").mean()),
-            tolerance=1,
-            kind=tm.Kind.PAPER,
-            threshold="ours: neighbours in importance differ by 5 %",
-        ),
-        tm.Claim(
-            "The longest feature grows as features get sparser, from 1 to more than 1: longest "
-            "norm at the least density.",
-            f"{RERUN}: 1.13",
-            expected=1.13,
-            measured=float(found["norm"].isel(density=-1).max()),
-            tolerance=0.05,
-            kind=tm.Kind.PAPER,
-            threshold="ours: one norm of fifty",
-        ),
-    ]
+    scatter = "Ours, because single models whose counts scatter by one differ by 1.1 on average."
+    says = "The number of represented features of the model is that of the notebook's, as the mean "
+    says += "difference over densities."
+    mean = abs(off(represented(results).mean("seed"), REPRESENTED)).mean()
+    yield tm.near(says, 0, mean, RERUN, within=1.5, threshold=scatter)
+    says = "The squared norm of W is that of the notebook's model at every density, relatively."
+    note = "Single models differ: one feature more at one density is 3 % of the norm, and the mean "
+    note += "difference over the densities is within 5 %."
+    largest = abs(off(squared, SQUARED_NORM) / squared).max()
+    ours = "Ours, because it is 1.5 features of thirty."
+    yield tm.near(says, 0, largest, RERUN, within=0.05, threshold=ours, note=note)
+    says = "The number of features with a dimension of their own is that of the notebook's model, "
+    says += "as the mean difference over densities."
+    mean = abs(off(dedicated(results).mean("seed"), DEDICATED)).mean()
+    yield tm.near(says, 0, mean, RERUN, within=1.5, threshold=scatter)
+
+    says = (
+        "The features represented at density 1 are the most important ones: as many of the first "
+    )
+    says += "m are represented as there are dimensions."
+    kept = (results["norm"].isel(density=0) > 0.5).isel(feature=slice(hidden))
+    neighbours = "Ours, because neighbours in importance differ by 5 %."
+    count = kept.sum("feature").mean()
+    yield tm.near(says, hidden, count, PAPER, within=1, threshold=neighbours)
+    says = "The longest feature at the smallest density is longer than 1, as in the notebook."
+    longest, run = (
+        results["norm"].mean("seed").isel(density=-1).max(),
+        tm.paper(f"{NOTEBOOK}: 1.13"),
+    )
+    one = "Ours, because it is one norm of fifty."
+    yield tm.near(says, 1.13, longest, run, within=0.05, threshold=one)
 
 
 def plot(results: xr.Dataset) -> Figure:
-    drawn = results.isel(density=[0, 2, 4, 6, -1]) if results.sizes["density"] > 5 else results
-    figure, grid = plotting.figure(
-        2, drawn.sizes["density"], size=(9, 5), height_ratios=(2.2, 1), squeeze=False
-    )
+    shown = results.isel(density=[0, 2, 4, 6, -1]) if results.sizes["density"] > 5 else results
+    heights = {"height_ratios": (2.2, 1), "squeeze": False}
+    figure, grid = plotting.figure(2, shown.sizes["density"], size=(9, 5.6), **heights)
     for number, (bars, matrix) in enumerate(grid.T):
-        model = drawn.isel(density=number, seed=0)
-        plotting.norm_bars(bars, model["norm"].values, np.sqrt(model["superposition"].values))
+        model = shown.isel(density=number, seed=0)
+        plotting.norm_bars(bars, model["norm"], np.sqrt(model["superposition"]))
         bars.axhline(results.sizes["hidden"] - 0.5, color="0.5", linewidth=0.6)
-        bars.set_title(f"$1-S$ = {float(model.density):.3g}")
-        bars.set_xlabel(
-            f"{int(represented(model))} represented\n{int(dedicated(model))} dedicated", fontsize=7
-        )
-        plotting.gram(matrix, model["weights"], model["bias"])
-    grid[0, 0].set_ylabel("feature norm $||W_i||$")
+        bars.set_title(f"density {float(model.density):.3g}")
+        counts = f"{int(represented(model))} represented\n{int(dedicated(model))} dedicated"
+        bars.set_xlabel(counts, fontsize=8)
+        weights = model["weights"].transpose("hidden", "feature").values
+        plotting.weights_and_bias(matrix, weights.T @ weights, model["bias"])
+    hidden = results.sizes["hidden"]
+    grid[0, 0].set_ylabel(f"norm of each feature\n(line: as many as the {hidden} dimensions)")
     grid[1, 0].set_ylabel("$W^T W$ and $b$")
-    for row, colors, label in (
-        (
-            grid[0],
-            ScalarMappable(plotting.SUPERPOSITION_NORM, plotting.SUPERPOSITION_MAP),
-            r"$(\sum_{j \neq i} (\hat W_i \cdot W_j)^2)^{1/2}$",
-        ),
-        (grid[1], ScalarMappable(plotting.WEIGHT_NORM, plotting.WEIGHT_MAP), "weight or bias"),
-    ):
-        figure.colorbar(colors, ax=list(row), shrink=0.8, aspect=15, label=label)
+    shared = ScalarMappable(plotting.SUPERPOSITION_NORM, plotting.SUPERPOSITION_MAP)
+    weight = ScalarMappable(plotting.WEIGHT_NORM, plotting.WEIGHT_MAP)
+    how = {"shrink": 0.8, "aspect": 15}
+    bar = plotting.color_bar(shared, "root of superposition", axes=list(grid[0]), **how)
+    bar.set_ticks([0, 1], labels=["0", "≥ 1"])
+    plotting.color_bar(weight, "weight or bias", axes=list(grid[1]), ticks=(-1, 1), **how)
+    figure.suptitle("Sparser features: more are represented, fewer alone (one model per density)")
     return figure
 
 
