@@ -287,9 +287,8 @@ def plot(results: xr.Dataset) -> Figure:
 def draw_model(matrix: Axes, bar: Axes, models: xr.Dataset) -> None:
     """Draw the best model of one density, and write the range over all seeds below it."""
     best = tm.best_of(models, "loss").isel(density=0)
-    weights = best["weights"].transpose("hidden", "feature").values
-    plotting.weights_and_bias(matrix, weights.T @ weights, best["bias"].values)
-    plotting.norm_bars(bar, best["norm"].values, best["superposition"].values)
+    plotting.gram(matrix, best["weights"], best["bias"])
+    plotting.norm_bars(bar, best["norm"], best["superposition"])
     lines = []
     for name, count in (("represented", represented), ("dedicated", dedicated)):
         low, high = int(count(models).min()), int(count(models).max())

@@ -55,16 +55,6 @@ DENSE = (
     "paper's figure are not known. That more steps close the gap was not tried."
 )
 
-POLYTOPES = {
-    "dedicated": 1.0,
-    "tetrahedron": 3 / 4,
-    "triangle": 2 / 3,
-    "digon": 1 / 2,
-    "pentagon": 2 / 5,
-    "square antiprism": 3 / 8,
-    "not learned": 0.0,
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -289,27 +279,11 @@ def plot(results: xr.Dataset) -> Figure:
 
 def draw_shares(axes: Axes, results: xr.Dataset) -> None:
     """Draw every feature's share as a dot, beside dimensions per feature and named polytopes."""
-    inverse = (1 / results.density).values
-    shares = results["dimensionality"].transpose("density", "seed", "feature")
-    for (name, fraction), color in zip(POLYTOPES.items(), plotting.POLYTOPE_COLORS, strict=True):
-        axes.axhline(fraction, color=color, linewidth=5, alpha=0.25, zorder=0)
-        height = fraction - 0.016 * (name == "square antiprism")  # too close for two names
-        place = {"xy": (1.005, height), "xycoords": ("axes fraction", "data"), "va": "center"}
-        axes.annotate(name, color=color, fontsize=8, **place)
-    # Dots are spread inside each column, over 60 % of its width, by feature and not by chance.
-    spread = np.linspace(-0.3, 0.3, results.sizes["feature"]) * np.log(inverse[1] / inverse[0])
-    across = np.broadcast_to(inverse[:, None, None] * np.exp(spread), shares.shape)
-    dots = {"markersize": 2, "markeredgewidth": 0, "rasterized": True}
-    label = "one feature's share $D_i$"
-    axes.plot(across.ravel(), shares.values.ravel(), "k.", label=label, **dots)
-    curve = results["dimensions_per_feature"].transpose("density", "seed")
-    label = r"dimensions per feature $m / \Vert W \Vert_F^2$"
-    axes.plot(inverse, curve, color="0.45", linewidth=1.2, label=label)
+    average = results["dimensions_per_feature"]
+    plotting.dimension_strip(axes, results["dimensionality"], average=average)
     rings = {"markersize": 3.5, "markerfacecolor": "none", "markeredgewidth": 0.7}
     paper = zip(*PAPER_CURVE.items(), strict=True)
     axes.plot(*paper, "o", color="0.45", label="read from the paper's figure", **rings)
-    plotting.density_axis(axes, inverse=True, places=(1, 2, 3, 4, 5, 6, 8, 10))
-    axes.set(ylabel="hidden dimensions", ylim=(-0.02, 1.08))
     axes.text(1.02, 0.27, "dense: a random subspace", fontsize=8)
     size = f"{results.sizes['feature']} features in {results.attrs['hidden']} dimensions"
     models = f"{results.sizes['seed']} model per density"

@@ -246,7 +246,7 @@ def plot(results: xr.Dataset) -> Figure:
 
     places = np.linspace(0, 1, 301)
     image = encode(places[None], places[:, None], width, segments)
-    how = {"origin": "lower", "extent": (0, 1, 0, 1), "cmap": "viridis", "aspect": "auto"}
+    how = {"origin": "lower", "extent": (0, 1, 0, 1), "cmap": plotting.VALUE_MAP, "aspect": "auto"}
     plotting.color_bar(code.imshow(image, **how), "code $t$")
     code.set(xlabel="first number $x$", ylabel="second number $y$")
     code.set_title(f"both numbers in one code\n({segments} segments, ramps of width {width:g})")
@@ -263,7 +263,7 @@ def draw_errors(axes: Axes, results: xr.Dataset) -> None:
     """Draw the error over the number of segments, for each width of a ramp."""
     z = results.segments.values
     for number, width in enumerate(results.width.values):
-        color = plotting.IMPORTANCE_MAP(number / len(results.width))
+        color = plotting.VALUE_MAP(1 - 0.8 * number / len(results.width))
         for which, style in ((INSIDE, "o-"), (EVERY, ":")):
             error = results["error"].sel(width=width, variant=which)
             label = f"ramps of width {width:g}" if which == INSIDE else None

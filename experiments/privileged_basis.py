@@ -337,7 +337,13 @@ def plot(results: xr.Dataset) -> Figure:
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1.25, 1))
     spread, reading = top.subplots(1, 2, width_ratios=(1.2, 1))
     draw_alignment(spread, results)
-    draw_key(reading, *list(best.items())[1])
+    meaning = {"feature with its own neuron": DEDICATED, "feature in superposition": SHARED}
+    meaning |= {"ground: monosemantic neuron": MONOSEMANTIC}
+    meaning |= {"ground: polysemantic neuron": POLYSEMANTIC}
+    plotting.stacks_key(reading, meaning)
+    reading.set_title(
+        f"how to read the stacks below\n(cut at {DEEPEST:g}, with the weight written)"
+    )
     share, count = near_best(results), results.sizes["seed"]
     for axes, (density, model) in zip(
         middle.subplots(1, len(best), sharey=True), best.items(), strict=True
@@ -372,39 +378,19 @@ def draw_alignment(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(loc="center", bbox_to_anchor=(0.7, 0.6))
 
 
-def draw_key(axes: Axes, density: float, model: Coded) -> None:
-    """Draw one stack plot and say how to read it."""
-    draw_stack(axes, model)
-    axes.set_title(f"how to read stacks (density {density:g})")
-    for height, color, text in (
-        (2.0, "0.2", "column: a neuron"),
-        (1.5, "0.2", "rectangle: a weight, as\nhigh as |w|; its feature"),
-        (1.05, "#8a5d00", "feature in superposition"),
-        (0.75, DEDICATED, "feature with its own neuron"),
-        (0.2, "0.2", "below 0: negative weights;\nlong ones are cut, with\ntheir value written"),
-        (-0.4, "#5a6fb0", "ground: monosemantic"),
-        (-0.8, "#8a6d2e", "ground: polysemantic"),
-    ):
-        place = {"va": "center", "transform": axes.get_yaxis_transform()}
-        axes.text(1.03, height, text, color=color, fontsize=8, **place)
-
-
 def draw_stack(axes: Axes, model: Coded) -> None:
     """Draw a stack plot with numbered features; a veto that is cut off says how long it is."""
     shared = model.words[~model.alone].any(axis=0)
     colors = np.where(model.words.any(axis=0), np.where(shared, SHARED, DEDICATED), DROPPED)
     cut = np.maximum(model.weights, DEEPEST)
     tint = np.where(model.alone, MONOSEMANTIC, POLYSEMANTIC)
-    plotting.neuron_stacks(axes, cut, colors, tint=tint)
+    plotting.neuron_stacks(axes, cut, colors, tint=tint, numbers_above=0.35)
     axes.set_rasterization_zorder(1.5)  # seven hundred rectangles; not lines and text
-    for part in (np.maximum(cut, 0), np.minimum(cut, 0)):
-        middles = np.cumsum(part, axis=1) - part / 2
-        for place in zip(*np.nonzero(abs(part) > 0.35), strict=True):
-            neuron, feature = place
-            depth = f"\n{model.weights[place]:.1f}" if model.weights[place] < DEEPEST else ""
-            color = "black" if shared[feature] else "white"
-            how = {"ha": "center", "va": "center", "fontsize": 7, "color": color}
-            axes.text(neuron, middles[place], f"{feature}{depth}", **how)
+    down = np.minimum(cut, 0)
+    middles = np.cumsum(down, axis=1) - down / 2
+    for place in zip(*np.nonzero(model.weights < DEEPEST), strict=True):
+        how = {"ha": "center", "va": "center", "fontsize": 7}
+        axes.text(place[0], middles[place] - 0.45, f"{model.weights[place]:.1f}", **how)
 
 
 def draw_codes(axes: Axes, table: xr.DataArray) -> None:

@@ -219,7 +219,7 @@ def plot(results: xr.Dataset) -> Figure:
 
 def draw_map(axes: Axes, results: xr.Dataset, name: str, measure: Measure) -> None:
     """Draw one measure over density and ratio, with its values at each of `PLACES`."""
-    image = plotting.log_image(axes, results[name], x="density", y="ratio", cmap="viridis")
+    image = plotting.log_image(axes, results[name], x="density", y="ratio")
     sides = {"dedicated": ("right", "bottom"), "triangle": ("center", "top")}
     sides |= {"pentagon": ("left", "top")}
     box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}

@@ -153,8 +153,7 @@ def plot(results: xr.Dataset) -> Figure:
         bars.set_title(f"density {float(model.density):.3g}")
         counts = f"{int(represented(model))} represented\n{int(dedicated(model))} dedicated"
         bars.set_xlabel(counts, fontsize=8)
-        weights = model["weights"].transpose("hidden", "feature").values
-        plotting.weights_and_bias(matrix, weights.T @ weights, model["bias"])
+        plotting.gram(matrix, model["weights"], model["bias"])
     hidden = results.sizes["hidden"]
     grid[0, 0].set_ylabel(f"norm of each feature\n(line: as many as the {hidden} dimensions)")
     grid[1, 0].set_ylabel("$W^T W$ and $b$")
