@@ -173,7 +173,7 @@ def _print_experiments(
     records = _read_records(beside if os.path.isdir(beside) else Path("figures"))
     for path in paths:
         try:
-            title = library.title(path)
+            title = library.docstring(path).partition("\n")[0]
         except InputError as error:
             title = str(error)
         score = without_figure

@@ -30,7 +30,7 @@ __all__ = [
 
 
 def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, " pairs"]:
-    r"""Whether each pair of words differs as the other pairs do.
+    r"""Test whether each pair of words differs as the other pairs do.
 
     The cosine of $d_i = \gamma(w_i') - \gamma(w_i)$ with the mean of the other differences, the
     direction of the concept fitted without pair $i$.
@@ -156,7 +156,7 @@ def hierarchy_cosines(
     children: Float[Array, "children hidden"],
     metric: Float[Array, "hidden hidden"],
 ) -> Float[Array, " children"]:
-    r"""Whether a child differs from its parent in directions of its own.
+    r"""Test whether a child differs from its parent in directions of its own.
 
     The cosine of $\ell_p$ with $\ell_c - \ell_p$, where $\ell$ is the vector of a category:
     "mammal" against "dog beyond mammal". What makes an animal a mammal does not tell mammals

@@ -1,4 +1,4 @@
-r"""Whether a dictionary holds the features: scores against known directions.
+r"""Scores of a dictionary against known directions: does it hold the features?
 
 A dictionary $D$ is hidden x latents, the true weights $W$ hidden x features; columns are
 directions. Cosines are absolute: principal and independent components have no sign. Latents $z$ are

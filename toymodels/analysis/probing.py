@@ -77,7 +77,7 @@ Measure: TypeAlias = Callable[
 def difference_of_means(
     hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]
 ) -> Probe:
-    r"""From one class to the other: $w = \mu_+ - \mu_-$, with 0 half-way between the means.
+    r"""The difference of the means of the classes, $w = \mu_+ - \mu_-$, with 0 half-way.
 
     Returns:
         NaN where labels of one class are traced.
@@ -141,9 +141,9 @@ def ridge(
     *,
     penalty: Float[Array, ""] | float,
 ) -> Probe:
-    r"""Least squares to labels of 1 and -1, summed over examples, plus $\lambda \lVert w \rVert^2$.
+    r"""Fit labels of 1 and -1 by least squares with a penalty $\lambda \lVert w \rVert^2$.
 
-    The intercept is free of the penalty.
+    The squares are summed over examples. The intercept is free of the penalty.
 
     Args:
         hidden: $h$.

@@ -19,7 +19,7 @@ Energy: TypeAlias = Callable[[Any], tuple[Array, Any]]
 
 
 class Chain(NamedTuple):
-    """Where a chain stands.
+    """The state of a chain.
 
     Attributes:
         place: the parameters, one vector.

@@ -248,7 +248,7 @@ def _type(atom: core.Var | core.Literal) -> Any:
 
 
 def is_known(value: Any) -> bool:
-    """Whether the numbers of `value` are available while tracing."""
+    """Return whether the numbers of `value` are available while tracing."""
     return not isinstance(value, Tracer)
 
 

@@ -23,7 +23,7 @@ def trained(params: PyTree) -> PyTree:
 
 
 def any_in(jaxpr: core.Jaxpr) -> bool:
-    """Whether a program marks anything."""
+    """Return whether a program marks anything."""
     return any(
         _is_mark(eqn) or any(any_in(sub) for sub in core.jaxprs_in_params(eqn.params))
         for eqn in jaxpr.eqns

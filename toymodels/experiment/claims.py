@@ -17,7 +17,7 @@ class Bound(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """What a claim tests; each kind is counted apart."""
+    """The kind of a claim says what it tests; each kind is counted apart."""
 
     PAPER = "paper"
     """A number or a picture that a paper reports is found again."""
@@ -31,7 +31,7 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a statement comes from, and what kind of claim it makes."""
+    """The origin of a statement, which also decides what kind of claim it is."""
 
     kind: Kind
     text: str

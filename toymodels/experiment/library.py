@@ -1,4 +1,4 @@
-"""Where experiments are: their files, by path or by name, read without running them."""
+"""The files of experiments, found by path or by name and read without running them."""
 
 import ast
 import difflib
@@ -29,25 +29,21 @@ def bound_names(path: Path) -> set[str]:
     return names
 
 
-def title(path: Path) -> str:
-    """Return the first line of a file's docstring, read without running it.
+def docstring(path: Path) -> str:
+    """Return the docstring of a file, read without running it; its first line is the title.
 
     Raises:
         ValueError: there is no such file, or it is not Python.
     """
-    return (ast.get_docstring(_parsed(path)) or "").partition("\n")[0]
+    return ast.get_docstring(_parsed(path)) or ""
 
 
-def section(path: Path, heading: str) -> str:
-    """Return the section of a file's docstring that begins with a heading, such as "Claim".
+def section(text: str, heading: str) -> str:
+    """Return the section of a docstring that begins with a heading, such as "Claim".
 
     A section is the rest of the line after the heading, and the indented lines that follow. It is
     empty if there is none.
-
-    Raises:
-        ValueError: there is no such file, or it is not Python.
     """
-    text = ast.get_docstring(_parsed(path)) or ""
     found = re.search(rf"^{heading}:? +(.+(?:\n +.+)*)", text, re.MULTILINE)
     return " ".join(found[1].split()) if found else ""
 

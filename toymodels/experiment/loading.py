@@ -29,7 +29,7 @@ from toymodels.experiment.claims import Kind as Kind
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What an experiment file defines; see the module's docstring."""
+    """The parts that an experiment file defines, as the docstring of this module lists them."""
 
     path: Path
     title: str

@@ -1,4 +1,4 @@
-"""What commands say on standard error, and the exit status with which they end."""
+"""Lines that commands print on standard error, and the exit statuses with which they end."""
 
 import contextlib
 import io

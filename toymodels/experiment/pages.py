@@ -34,7 +34,7 @@ _PLURALS = {
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What the file `NAME.json` beside a figure says of it.
+    """The contents of the file `NAME.json` beside a figure.
 
     Attributes:
         experiment: the name of the experiment that the figure belongs to.
@@ -86,16 +86,16 @@ def write(folder: Path, experiments: Mapping[str, Path] | None = None) -> None:
         folder: the folder of the figures.
         experiments: the files of some experiments by name; the others are looked up by name.
     """
-    before: dict[str, str] = {}
-    while before != (pages := _pages(read(folder), experiments or {})):
-        for name, text in pages.items():
+    before: dict[str, Record] | None = None
+    while before != (records := read(folder)):
+        before = records
+        for name, text in _pages(records, experiments or {}).items():
             page = folder / name
             if page.exists() and files.read(page) == text:
                 continue
             if name != "README.md" or is_ours(page):
                 files.check_writable(page)
                 files.write(page, text)
-        before = pages
 
 
 def is_ours(page: Path) -> bool:
@@ -179,10 +179,11 @@ def gallery(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> s
     for name, record in records.items():
         lines += ["", f"## {name}", "", f"![{name}]({name}.png)"]
         if path := experiments.get(record.experiment):
-            lines += ["", f"**{library.title(path)}**"]
+            text = library.docstring(path)
+            lines += ["", f"**{text.splitlines()[0] if text else name}**"]
             for heading in ("Claim", "Reproduces", "Selection"):
-                if text := library.section(path, heading):
-                    lines += ["", f"*{heading}.* {text}"]
+                if section := library.section(text, heading):
+                    lines += ["", f"*{heading}.* {section}"]
         lines += ["", f"*Made by* {_command(name, record)}."]
         failed = [claim for claim in record.claims if not claim.holds]
         end = "These fail:" if failed else "None fails."

@@ -1,4 +1,4 @@
-"""From results to axes, in the visual language of the paper. The only importer of matplotlib.
+"""Drawings of results in the visual language of the paper. The only importer of matplotlib.
 
 Functions draw on matplotlib axes and take labelled results, whose dimensions say what is what; they
 write the names, units and ticks of the axes themselves. Figures are made without `pyplot`: there is

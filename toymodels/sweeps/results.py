@@ -1,4 +1,4 @@
-"""From labelled results back to models: the best seed, and the parameters of one model."""
+"""Models read back from labelled results: the best seed, and the parameters of one model."""
 
 import json
 import math

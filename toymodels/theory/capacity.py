@@ -116,7 +116,7 @@ def quadratic_loss(
 
 
 def feature_loss(capacity: Number, kurtosis: Number) -> Number:
-    r"""Least loss of a feature of unit coefficient, given its capacity.
+    r"""The lowest loss of a feature of unit coefficient, given its capacity.
 
     $$F(C) = \min_g \Big[ (k-1)(g-1)^2 + 2 g^2 \big(\tfrac1C - 1\big) \Big]
            = \frac{2 (k-1) (1-C)}{2 + (k-3) C}, \qquad

@@ -175,7 +175,7 @@ def potential(num_features: int, vertices: int, positive: int) -> float:
 
 
 def is_minimum(num_features: int, vertices: int, positive: int) -> bool:
-    r"""Whether $k^{s+}$ is a local minimum of $H$; the module says why.
+    r"""Return whether $k^{s+}$ is a local minimum of $H$; the module says why.
 
     A minimum with silent outputs is not strict: where their biases rise to 0, a ridge ends.
 

@@ -13,7 +13,7 @@ from toymodels import checks
 
 
 def separable_dichotomies(num_points: int, num_parameters: int) -> int:
-    r"""In how many ways hyperplanes can divide points in two, $C(N, d)$.
+    r"""The number of ways in which hyperplanes divide points in two, $C(N, d)$.
 
     $$C(N, d) = 2 \sum_{k=0}^{d-1} \binom{N-1}{k},$$
 

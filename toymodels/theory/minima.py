@@ -103,7 +103,7 @@ class FreeOptimum(NamedTuple):
 
 
 class Descended(NamedTuple):
-    """Where descents ended.
+    """The points at which descents ended.
 
     Attributes:
         weights: feature directions, one per column.

@@ -1,0 +1,151 @@
+"""Docstrings begin with what they name or do, and the statement of a claim stands alone.
+
+`python tests/test_language.py` prints every fault.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A docstring begins with a verb ("Return ...") or with a phrase that names the thing ("The expected
+# loss of ..."). These words begin a fragment that only its place explains, as "Of one activation."
+NO_BEGINNING = """
+about above across after against among and as at because before below beside besides between but by
+due during else except following for from given if in inside instead into is least less like more
+most near nor not of off on once onto or out outside over per since so such than that then there
+these they this those through till to towards under until unless unlike up upon using whatever when
+whenever where whereas whether while whom whose why with within without
+""".split()
+
+# A statement that begins so continues another one, which a reader of a table does not see.
+BACK_REFERENCES = re.compile(
+    r"(and|but|or|nor|so|then|also|too|again|the same|the other|the others|the rest|whose|which|who"
+    r"|where|there|none|neither|either|this|these|those|that|it|its|they|their|them|such|likewise"
+    r"|of these|of those|all of them|some of them|for these|in these|here|at that|on that)\b",
+    re.IGNORECASE,
+)
+
+
+def docstrings(path):
+    """Each public docstring of a file, with the line where it stands."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    stack = [(tree, True)]
+    while stack:
+        node, public = stack.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                public = public and not node.name.startswith("_")
+            text = ast.get_docstring(node)
+            if public and text:
+                yield getattr(node, "lineno", 1), text
+            if not isinstance(node, ast.FunctionDef):  # what is inside a function is its own
+                stack += [(child, public) for child in ast.iter_child_nodes(node)]
+
+
+def faults_of_docstring(text):
+    """What is wrong with the beginning of a docstring."""
+    summary = text.partition("\n\n")[0].replace("\n", " ").strip()
+    first = re.match(r"[\w-]*", summary)[0]
+    if first.lower() in NO_BEGINNING:
+        yield f"begins with {first!r}"
+    if first[:1].islower():
+        yield "does not begin with a capital letter"
+    if not re.search(r"[.:?!]['\")]?$", summary):
+        yield "does not end with a full stop"
+
+
+def faults_of_statement(text):
+    """What is wrong with the statement of a claim."""
+    if found := BACK_REFERENCES.match(text):
+        yield f"begins with {found[0]!r}"
+    if not re.match(r"[A-Z\d$]", text):
+        yield "does not begin with a capital letter"
+    if not text.endswith("."):
+        yield "does not end with a full stop"
+
+
+def faults():
+    """Every fault as the file, the place in it, what is wrong, and the words."""
+    for path in sorted((ROOT / "toymodels").rglob("*.py")):
+        for line, text in docstrings(path):
+            for fault in faults_of_docstring(text):
+                yield path, line, fault, text.partition("\n")[0]
+    for path in sorted((ROOT / "figures").glob("*.json")):
+        for number, claim in enumerate(json.loads(path.read_text())["claims"], 1):
+            for fault in faults_of_statement(claim["statement"]):
+                yield path, f"claim {number}", fault, claim["statement"]
+
+
+MODULES = sorted((ROOT / "toymodels").rglob("*.py"))
+
+# Figures of experiments whose claims are not yet written in whole sentences.
+UNFINISHED = set(
+    """
+activation_penalty adversarial_robustness benchmark_training capacity computation
+computation_paper concept_directions correlated_features demonstrating_superposition
+dimensions_per_feature dimensions_per_feature_paper double_descent k_gons learning_dynamics
+linear_representations nonlinear_compression phase_diagram phase_diagram_activations
+phase_diagram_three_features polytopes privileged_basis probing superposition_metrics thomson
+""".split()
+)
+FIGURES = [
+    pytest.param(
+        path,
+        id=path.stem,
+        marks=[pytest.mark.xfail(reason="old statements")] if path.stem in UNFINISHED else [],
+    )
+    for path in sorted((ROOT / "figures").glob("*.json"))
+]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_docstrings_name_the_thing_or_say_what_is_done(path):
+    found = [
+        (line, fault) for line, text in docstrings(path) for fault in faults_of_docstring(text)
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("path", FIGURES)
+def test_the_statement_of_a_claim_is_a_sentence_that_stands_alone(path):
+    statements = [claim["statement"] for claim in json.loads(path.read_text())["claims"]]
+    assert not [(text, fault) for text in statements for fault in faults_of_statement(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "and separability index, ten bins, mean",
+        "And the separability index is high.",
+        "the same of the antipodal pair",
+        "The same holds for the antipodal pair.",
+        "whose latents tell less",
+        "None does.",
+        "Of these, all are pairs.",
+        "density 0.1: neurons serve several features.",
+        "Neurons serve several features",
+    ],
+)
+def test_a_statement_that_needs_another_one_is_found(text):
+    assert list(faults_of_statement(text))
+
+
+def test_a_statement_that_stands_alone_is_accepted():
+    text = "The best of ten seeds is in the phase of the closed form in 97 % of all cells."
+    assert not list(faults_of_statement(text))
+    assert not list(faults_of_statement("Andreev's bound holds for every model."))
+
+
+@pytest.mark.parametrize("text", ["Of one activation.", "Where descents ended.", "returns x.", "X"])
+def test_a_docstring_that_is_a_fragment_is_found(text):
+    assert list(faults_of_docstring(text))
+
+
+if __name__ == "__main__":
+    for path, place, fault, text in faults():
+        print(f"{path.relative_to(ROOT)}:{place}: {fault}: {text}")
