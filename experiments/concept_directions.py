@@ -33,7 +33,7 @@ from scipy import linalg
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import concepts, geometry, irreducibility, linearity
+from toymodels.analysis import concepts, geometry, irreducibility, linearity, probing
 
 PARK = "Park, Choe, Veitch (2024), The Linear Representation Hypothesis"
 CATEGORIES = "Park et al. (2024), The Geometry of Categorical and Hierarchical Concepts"
@@ -173,6 +173,8 @@ def words_of(config: Config) -> xr.Dataset:
         answers = jax.vmap(read)(found[king] - found[man] + found[woman])
         sexes = found.reshape(2, -1, found.shape[1])
         gram = jnp.where(OWNER[:, None] != OWNER[None, :], geometry.gram(weights), 0.0)
+        of_sexes = concepts.held_out_cosines(sexes[1] - sexes[0])
+        of_random_pairs = concepts.held_out_cosines(found[one] - found[other])
         return {
             "loss": trained.loss,
             "interference": jnp.max(jnp.abs(gram)),
@@ -181,9 +183,9 @@ def words_of(config: Config) -> xr.Dataset:
             "excluded": linearity.analogy_accuracy(world, exclude_inputs=True),
             "decoded": jnp.mean(jnp.all(answers == VALUES[queen], axis=1)),
             "read": jnp.mean(jnp.all(jax.vmap(read)(found) == VALUES, axis=1)),
-            "auroc": concepts.auroc(
-                concepts.held_out_cosines(sexes[1] - sexes[0]),
-                concepts.held_out_cosines(found[one] - found[other]),
+            "auroc": probing.auroc(
+                jnp.concatenate([of_sexes, of_random_pairs]),
+                jnp.arange(of_sexes.size + of_random_pairs.size) < of_sexes.size,
             ),
             **{name: pair[0] for name, pair in both.items()},
             **{f"start_{name}": pair[1] for name, pair in both.items()},

@@ -144,7 +144,7 @@ def pairs(config):
         directions = autoencoders.dictionary(params)
         matching = dictionaries.match(directions, weights)
         rate = dictionaries.absorption_rate(
-            latents[1:2], directions, features[1:2], weights, matching, least=SUPPLIED
+            latents[1:2], directions, features[1:2], weights, matching, min_share=SUPPLIED
         )
         towards = jnp.arctan2(directions[1], directions[0])[matching[1]]
         return {"loss": chances @ losses, "absorption": rate[0], "child": jnp.rad2deg(towards)}
@@ -202,7 +202,7 @@ def trees(config, architectures, *, toy):
         with_child = jnp.any((features[:, None, :] > 0) & children[None], axis=2)
         asked = features.at[:, :ROOTS].multiply(with_child)
         absorbed = dictionaries.absorption_rate(
-            latents, directions, asked, weights, matching, least=SUPPLIED
+            latents, directions, asked, weights, matching, min_share=SUPPLIED
         )
         return {
             "absorption": jnp.mean(absorbed[:ROOTS]),

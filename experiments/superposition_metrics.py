@@ -53,7 +53,7 @@ PLACES = {
 """Density and ratio of importances inside the region where each is best."""
 NEAR, FAR = np.cos(2 * np.pi / 5), -np.cos(4 * np.pi / 5)
 """|cos| of neighbours in a pentagon, and of the others."""
-LEAST = bounds.least_coherence(NUM_FEATURES, HIDDEN)
+LEAST = bounds.min_coherence(NUM_FEATURES, HIDDEN)
 
 
 class Measure(NamedTuple):

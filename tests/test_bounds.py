@@ -96,7 +96,7 @@ def best_subset(weights, is_allowed):
 @given(seeds, shapes)
 def test_no_weights_are_less_coherent(seed, shape):
     weights = random_weights(seed, shape)
-    assert coherence(weights) >= bounds.least_coherence(*shape[::-1]) - 1e-12
+    assert coherence(weights) >= bounds.min_coherence(*shape[::-1]) - 1e-12
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_no_weights_are_less_coherent(seed, shape):
 )
 def test_the_least_coherent_arrangements(weights):
     hidden, num_features = weights.shape
-    expected = bounds.least_coherence(num_features, hidden)
+    expected = bounds.min_coherence(num_features, hidden)
     np.testing.assert_allclose(coherence(weights), expected, atol=1e-14)
     # In reverse: as many as these, and no more, have this coherence.
     if 0 < expected < 1 / hidden**0.5 - 1e-9:
-        assert bounds.most_features(hidden, expected) == num_features
+        assert bounds.max_features(hidden, expected) == num_features
 
 
 def test_published_values_of_the_welch_bound():
@@ -128,7 +128,7 @@ def test_published_values_of_the_welch_bound():
         (1000, 100, 0.09492),
         (16384, 768, 0.03523),
     ):
-        actual = bounds.least_coherence(num_features, hidden)
+        actual = bounds.min_coherence(num_features, hidden)
         np.testing.assert_allclose(actual, expected, atol=5e-6)
 
 
@@ -138,19 +138,19 @@ def test_a_cap_on_coherence_is_a_cap_on_features(seed, shape, cap):
     hidden, num_features = shape
     weights = random_weights(seed, (hidden, 4 * num_features))
     chosen = best_subset(weights, lambda others: np.abs(others).max() <= cap)
-    assert len(chosen) <= bounds.most_features(hidden, cap)
+    assert len(chosen) <= bounds.max_features(hidden, cap)
 
 
 @given(st.integers(1, 50), st.floats(0, 1))
 @properties
-def test_most_features_inverts_least_coherence(hidden, cap):
-    most = bounds.most_features(hidden, cap)
+def test_max_features_inverts_min_coherence(hidden, cap):
+    most = bounds.max_features(hidden, cap)
     assert most >= hidden
     if most == math.inf:
         assert cap >= 1 / hidden**0.5 - 1e-6
     else:
-        assert bounds.least_coherence(int(most), hidden) <= cap + 1e-6
-        assert bounds.least_coherence(int(most) + 1, hidden) > cap
+        assert bounds.min_coherence(int(most), hidden) <= cap + 1e-6
+        assert bounds.min_coherence(int(most) + 1, hidden) > cap
 
 
 @properties
@@ -159,17 +159,17 @@ def test_few_features_are_at_right_angles_or_more(seed, shape, cosine):
     hidden, num_features = shape
     weights = random_weights(seed, (hidden, 10 * num_features))
     chosen = best_subset(weights, lambda others: others.max() <= cosine)
-    assert len(chosen) <= bounds.most_features_apart(hidden, cosine)
+    assert len(chosen) <= bounds.max_features_apart(hidden, cosine)
 
 
 @pytest.mark.parametrize("hidden", [1, 2, 3, 7])
 def test_orthoplex_and_simplex_are_apart(hidden):
     assert cosines(orthoplex(hidden)).max() <= 0
-    assert bounds.most_features_apart(hidden, 0.0) == 2 * hidden
+    assert bounds.max_features_apart(hidden, 0.0) == 2 * hidden
     np.testing.assert_allclose(cosines(simplex(hidden)), -1 / hidden, rtol=1e-12)
-    assert bounds.most_features_apart(hidden, -1 / hidden) == hidden + 1
-    assert bounds.most_features_apart(hidden, -1e-6) == hidden + 1
-    assert bounds.most_features_apart(hidden, -1.0) == 2
+    assert bounds.max_features_apart(hidden, -1 / hidden) == hidden + 1
+    assert bounds.max_features_apart(hidden, -1e-6) == hidden + 1
+    assert bounds.max_features_apart(hidden, -1.0) == 2
 
 
 @properties
@@ -177,7 +177,7 @@ def test_orthoplex_and_simplex_are_apart(hidden):
 def test_no_weights_have_less_frame_potential(seed, shape):
     weights = random_weights(seed, shape)
     norms = np.linalg.norm(weights, axis=0)
-    least = bounds.least_frame_potential(norms, shape[0])
+    least = bounds.min_frame_potential(norms, shape[0])
     assert frame_potential(weights) >= least * (1 - 1e-12)
     assert least >= max(np.sum(norms**2) ** 2 / shape[0], np.sum(norms**4)) * (1 - 1e-12)
 
@@ -195,7 +195,7 @@ def test_no_weights_have_less_frame_potential(seed, shape):
     ],
 )
 def test_tight_frames_and_long_features_have_the_least_frame_potential(weights):
-    least = bounds.least_frame_potential(np.linalg.norm(weights, axis=0), weights.shape[0])
+    least = bounds.min_frame_potential(np.linalg.norm(weights, axis=0), weights.shape[0])
     np.testing.assert_allclose(frame_potential(weights), least, rtol=1e-12)
 
 
@@ -239,7 +239,7 @@ def test_no_model_loses_less(seed, hidden, represented, density):
     weights = rng.normal(size=(hidden, 4)) * columns
     bias, densities = rng.normal(size=4), density * rng.uniform(0.2, 1, size=4)
     importance = rng.uniform(size=4)
-    least = bounds.least_loss(represented, densities, importance)
+    least = bounds.min_loss(represented, densities, importance)
     for loss in (expected_loss, expected_loss_linear):
         assert loss(weights, bias, densities, importance) >= least - 1e-12
 
@@ -253,7 +253,7 @@ def test_orthogonal_features_cost_the_variance_of_the_others(represented):
         np.diag(1.0 * kept), np.where(kept, 0, densities / 2), densities, importance
     )
     np.testing.assert_allclose(
-        loss, bounds.least_loss(represented, densities, importance), atol=1e-15
+        loss, bounds.min_loss(represented, densities, importance), atol=1e-15
     )
     np.testing.assert_allclose(loss, costs[~kept].sum(), atol=1e-15)
 
@@ -266,28 +266,28 @@ def test_a_cap_on_coherence_has_a_price(seed, cap):
     weights = rng.normal(size=(2, 4))
     chosen = best_subset(weights, lambda others: np.abs(others).max() <= cap)
     weights[:, ~np.isin(np.arange(4), chosen)] = 0
-    price = (4 - min(4, bounds.most_features(2, cap))) * (0.3 / 3 - 0.3**2 / 4)
+    price = (4 - min(4, bounds.max_features(2, cap))) * (0.3 / 3 - 0.3**2 / 4)
     for bias in (np.zeros(4), np.full(4, 0.15), rng.normal(size=4)):
         assert expected_loss(weights, bias, 0.3, 1.0) >= price
     np.testing.assert_allclose(
-        bounds.least_loss(bounds.most_features(2, cap), np.full(4, 0.3), np.ones(4)), price
+        bounds.min_loss(bounds.max_features(2, cap), np.full(4, 0.3), np.ones(4)), price
     )
 
 
 def test_what_is_no_arrangement_is_refused():
     with pytest.raises(ValueError, match=r"coherence is 1\.5"):
-        bounds.most_features(2, 1.5)
-    with pytest.raises(ValueError, match=r"cosine is 0\.5.*most_features"):
-        bounds.most_features_apart(2, 0.5)
+        bounds.max_features(2, 1.5)
+    with pytest.raises(ValueError, match=r"cosine is 0\.5.*max_features"):
+        bounds.max_features_apart(2, 0.5)
     with pytest.raises(ValueError, match="num_features is 2: give a whole number, 3 or more"):
         bounds.feature_dimensionality(2, 3)
     with pytest.raises(ValueError, match="num_represented is -1"):
-        bounds.least_loss(-1, np.ones(3), np.ones(3))
+        bounds.min_loss(-1, np.ones(3), np.ones(3))
     with pytest.raises(ValueError, match="hidden is 0"):
-        bounds.least_coherence(3, 0)
+        bounds.min_coherence(3, 0)
     with pytest.raises(ValueError, match="a norm is -1"):
-        bounds.least_frame_potential(np.array([-1.0]), 2)
+        bounds.min_frame_potential(np.array([-1.0]), 2)
 
 
 def test_room_for_all_costs_nothing():
-    assert bounds.least_loss(np.inf, np.full(4, 0.3), np.ones(4)) == 0
+    assert bounds.min_loss(np.inf, np.full(4, 0.3), np.ones(4)) == 0

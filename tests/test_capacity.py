@@ -208,7 +208,7 @@ def test_equal_features_share_equally(n, hidden, loss):
     np.testing.assert_allclose(capacity.optimal_loss(np.ones(n), hidden, 12.0), loss, atol=5e-7)
 
 
-def least_loss(coefficients, signs, kurtosis, starts):
+def min_loss(coefficients, signs, kurtosis, starts):
     """The lowest minimum over W of the variance of the error of x' W' diag(signs) W x."""
     n, hidden, random = len(coefficients), len(signs), np.random.default_rng(0)
     itself = np.eye(n, dtype=bool)

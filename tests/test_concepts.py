@@ -10,20 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toymodels import errors
-from toymodels.analysis import concepts
+from toymodels.analysis import concepts, probing
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=15)
 seeds = st.integers(0, 2**32 - 1)
 
 held_out_cosines = jax.jit(concepts.held_out_cosines)
-auroc = jax.jit(concepts.auroc)
 causal_metric = jax.jit(concepts.causal_metric)
 cosines = jax.jit(concepts.cosines)
 simplex_deviation = jax.jit(concepts.simplex_deviation)
 hierarchy_cosines = jax.jit(concepts.hierarchy_cosines)
 
 signs = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))  # all words of three concepts
+
+
+@jax.jit
+def auroc(positives, negatives):
+    scores = jnp.concatenate([positives, negatives])
+    return probing.auroc(scores, jnp.arange(scores.size) < positives.size)
 
 
 def normal(seed, *shape):

@@ -34,7 +34,7 @@ def compared(dictionary, weights):
 
 
 firing = jax.jit(dictionaries.firing)
-absorption_rate = jax.jit(dictionaries.absorption_rate, static_argnames="least")
+absorption_rate = jax.jit(dictionaries.absorption_rate, static_argnames="min_share")
 
 
 def normal(seed, *shape):
@@ -88,7 +88,7 @@ def test_order_sign_and_length_of_latents_do_not_matter(seed, shape):
     def scores(dictionary, latents):
         first = compared(dictionary, weights)
         matching = first.pop("match")
-        absorbed = absorption_rate(latents, dictionary, features, weights, matching, least=0.5)
+        absorbed = absorption_rate(latents, dictionary, features, weights, matching, min_share=0.5)
         return [*first.values(), *firing(latents, features > 0, matching), absorbed]
 
     before = scores(dictionary, latents)
@@ -114,7 +114,9 @@ def test_the_true_dictionary_has_the_best_scores(seed):
     for centred in (False, True):
         explained = dictionaries.explained_variance(hidden, latents @ dictionary.T, centred=centred)
         np.testing.assert_allclose(explained, 1, atol=1e-6)
-    absorbed = absorption_rate(latents, dictionary, features, weights, directly["match"], least=0.1)
+    absorbed = absorption_rate(
+        latents, dictionary, features, weights, directly["match"], min_share=0.1
+    )
     np.testing.assert_array_equal(absorbed, 0)
     np.testing.assert_allclose(dictionaries.l0(latents), dictionaries.l0(features))
 
@@ -182,8 +184,10 @@ def test_absorption_is_seen_where_the_child_holds_the_parent(angle):
     latents = jnp.array([[1.0, 0], [1, 0], [0, 0], [0, length], [0, length / 2], [0, 0]])
     matching = jnp.array([0, 1])
 
-    def rate(latents, least):
-        return absorption_rate(latents, dictionary, features, weights, matching, least=least)
+    def rate(latents, min_share):
+        return absorption_rate(
+            latents, dictionary, features, weights, matching, min_share=min_share
+        )
 
     np.testing.assert_allclose(rate(latents, 0.999), [2 / 5, 0], rtol=1e-6)
     half = latents.at[3].multiply(0.5)  # a shrunken code supplies half of the parent
@@ -193,7 +197,7 @@ def test_absorption_is_seen_where_the_child_holds_the_parent(angle):
     np.testing.assert_allclose(rate(partial, 0.5), [1 / 5, 0], rtol=1e-6)
     # The true child of an oblique pair is no evidence of the parent, however it overlaps.
     true = absorption_rate(
-        features * jnp.array([[0.0, 1.0]]), weights, features, weights, matching, least=0.05
+        features * jnp.array([[0.0, 1.0]]), weights, features, weights, matching, min_share=0.05
     )
     np.testing.assert_array_equal(true, 0)
     with pytest.raises(errors.InputError, match="share of x_i"):
@@ -268,7 +272,7 @@ def unchecked():
         dictionaries.mean_max_cosine,
         dictionaries.uniqueness,
         lambda d, w: dictionaries.hedging_degree(d, w, jnp.arange(2)),
-        lambda d, w: dictionaries.absorption_rate(d.T, d, w.T, w, jnp.arange(2), least=0.5),
+        lambda d, w: dictionaries.absorption_rate(d.T, d, w.T, w, jnp.arange(2), min_share=0.5),
         lambda d, w: dictionaries.explained_variance(d.T, w.T, centred=True),
         lambda d, w: dictionaries.shrinkage(d.T, w.T),
         lambda d, w: sparse_coding.lasso_codes(d, w[:, 0], 0.1, iterations=1),

@@ -270,3 +270,9 @@ def test_eigenvector_residual_does_not_depend_on_scale(scale):
 def test_a_column_that_is_not_a_number_has_no_norm():
     norms = on(geometry.feature_norms, np.array([[np.nan, 1.0]]))
     np.testing.assert_array_equal(norms, [np.nan, 1.0])
+
+
+def test_unit_columns_have_length_one_and_keep_their_direction():
+    weights = np.array([[3.0, 0.0, 1e-30], [4.0, 0.0, 0.0]])
+    unit = geometry.unit_columns(jnp.asarray(weights, jnp.float32))
+    np.testing.assert_allclose(unit, [[0.6, 0, 1], [0.8, 0, 0]], rtol=1e-6)

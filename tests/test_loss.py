@@ -478,7 +478,7 @@ def test_a_bias_per_output_is_needed():
 
 @pytest.mark.parametrize(
     ("loss", "most"),
-    [(expected_loss, exact.MOST_FEATURES), (expected_loss_signed, exact.MOST_SIGNED_FEATURES)],
+    [(expected_loss, exact.MAX_FEATURES), (expected_loss_signed, exact.MAX_SIGNED_FEATURES)],
 )
 def test_too_many_features_are_refused(loss, most):
     with pytest.raises(

@@ -179,12 +179,12 @@ def test_bounds(weights):
     assert 0 <= saturation <= rank / len(weights) + 1e-5
     norms = np.linalg.norm(weights.astype(np.float64), axis=0)
     if rank > 0:
-        least = bounds.least_frame_potential(norms, len(weights))
+        least = bounds.min_frame_potential(norms, len(weights))
         assert ratio <= (norms**2).sum() ** 2 / least * (1 + 1e-5)
     assert -1e-5 <= excess <= coherence + 1e-5 <= 1 + 2e-5
     present = int(np.sum(norms > 0))
     if present:
-        assert coherence >= bounds.least_coherence(present, len(weights)) - 1e-5
+        assert coherence >= bounds.min_coherence(present, len(weights)) - 1e-5
     linear, squared = (on(measure, weights) for measure in PER_NEURON)
     assert np.all(squared <= linear + 1e-6)
     assert 0 <= squared.min() <= linear.max() <= 1 - 1 / weights.shape[1] + 1e-6

@@ -329,7 +329,7 @@ def test_minima_obey_the_bounds(shape, density):
         assert shares.sum() <= hidden + 1e-5
         if represented > 1:
             cap = min(np.abs(cosines).max(), 1.0)  # not 1 + rounding
-            assert represented <= bounds.most_features(hidden, cap)
+            assert represented <= bounds.max_features(hidden, cap)
             if cosines.max() <= 0:
                 assert represented <= 2 * hidden
         cost = variance(density) * np.sort(importance)[: num_features - represented]
@@ -347,7 +347,7 @@ def test_frame_potential_is_least_only_for_tight_frames(seed, hidden, more):
     weights = np.random.default_rng(seed).normal(size=(hidden, num_features))
     weights /= np.linalg.norm(weights, axis=0)
     operator = weights @ weights.T
-    above = np.sum((weights.T @ weights) ** 2) - bounds.least_frame_potential(
+    above = np.sum((weights.T @ weights) ** 2) - bounds.min_frame_potential(
         np.ones(num_features), hidden
     )
     distance = np.sum((operator - num_features / hidden * np.eye(hidden)) ** 2)

@@ -214,6 +214,6 @@ def test_the_unit_of_a_feature_is_no_part_of_absorption(seed):
 
     def rate(unit):
         arrays = (latents, dictionary, features / unit, weights * unit)
-        return dictionaries.absorption_rate(*map(single, arrays), jnp.arange(5), least=0.5)
+        return dictionaries.absorption_rate(*map(single, arrays), jnp.arange(5), min_share=0.5)
 
     np.testing.assert_allclose(rate(unit), rate(np.ones(5)), atol=0.1)  # at most a tie or two

@@ -86,15 +86,27 @@ def interval(
     when_known(check, value)
 
 
-def count(name: str, value: Any, *, least: int = 1) -> None:
-    """Raise `InputError` unless `value` is a whole Python number of at least `least`."""
+def density(value: Any, *, each: str = "feature", positive: bool = True) -> None:
+    """Raise `InputError` unless every element of `value` is the density of a feature.
+
+    Args:
+        value: one number or an array.
+        each: what has the density: a feature, a set or a concept.
+        positive: whether zero is refused, too.
+    """
+    remedy = f"it is the probability 1 - S that a {each} is not zero"
+    interval("density", value, low=0, high=1, open_low=positive, remedy=remedy)
+
+
+def count(name: str, value: Any, *, minimum: int = 1) -> None:
+    """Raise `InputError` unless `value` is a whole Python number of at least `minimum`."""
     if isinstance(value, Tracer):
         raise InputError(
             f"{name} decides shapes, so it cannot be an axis of numbers: sweep it with static="
         )
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         shown = value.item() if isinstance(value, np.generic) else value
-        raise InputError(f"{name} is {shown!r}: give a whole number, {least} or more")
+        raise InputError(f"{name} is {shown!r}: give a whole number, {minimum} or more")
 
 
 def same_size(what: str, **sizes: int) -> None:

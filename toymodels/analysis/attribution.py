@@ -196,7 +196,7 @@ def sampled_shapley_values(
     References:
         Castro et al. (2009), "Polynomial Calculation of the Shapley Value Based on Sampling".
     """
-    checks.count("num_orders", num_orders, least=2)
+    checks.count("num_orders", num_orders, minimum=2)
     example, baseline = _pair(example, baseline)
     number = example.size
 

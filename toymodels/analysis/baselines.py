@@ -58,7 +58,7 @@ def principal_components(
         ValueError: fewer examples than dimensions, or more components than dimensions.
     """
     activations = inputs.floats("activations", activations, rank=2)
-    _check(activations, components, most=activations.shape[1])
+    _check(activations, components, maximum=activations.shape[1])
     centred = activations - jnp.mean(activations, axis=0)[None, :]
     _, lengths, directions = jnp.linalg.svd(centred, full_matrices=False)
     variance = lengths**2 / activations.shape[0]
@@ -88,7 +88,7 @@ def independent_components(
     from sklearn.decomposition import FastICA
 
     activations = inputs.floats("activations", activations, rank=2)
-    _check(activations, components, most=activations.shape[1])
+    _check(activations, components, maximum=activations.shape[1])
     inputs.refuse_missing("activations", activations)
     # Spreads of coordinates are units, in which nothing is small.
     rows = np.asarray(activations, np.float64)
@@ -132,7 +132,7 @@ def nonnegative_factors(
 
     activations = inputs.floats("activations", activations, rank=2)
     inputs.refuse_missing("activations", activations)
-    _check(activations, components, most=None)
+    _check(activations, components, maximum=None)
     checks.interval(
         "an activation", activations, low=0, remedy="for either sign see independent_components"
     )
@@ -153,7 +153,7 @@ def nonnegative_factors(
 
 
 def _check(
-    activations: Float[Array, "examples hidden"], components: int, *, most: int | None
+    activations: Float[Array, "examples hidden"], components: int, *, maximum: int | None
 ) -> None:
     checks.count("components", components)
     examples, hidden = activations.shape
@@ -161,7 +161,7 @@ def _check(
         raise InputError(
             f"{examples} examples of {hidden} dimensions: give more examples than dimensions"
         )
-    if most is not None and components > most:
+    if maximum is not None and components > maximum:
         raise InputError(
-            f"components is {components}: there are at most {most} in as many dimensions"
+            f"components is {components}: there are at most {maximum} in as many dimensions"
         )

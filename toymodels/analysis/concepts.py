@@ -20,7 +20,6 @@ from toymodels import checks
 from toymodels.analysis import geometry, inputs, units
 
 __all__ = [
-    "auroc",
     "causal_metric",
     "cosines",
     "held_out_cosines",
@@ -43,7 +42,7 @@ def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, 
         ValueError: fewer than two pairs.
     """
     differences = inputs.floats("differences", differences, rank=2)
-    checks.count("number of pairs", differences.shape[0], least=2)
+    checks.count("number of pairs", differences.shape[0], minimum=2)
     differences, _ = units.scaled(differences)
     others = jnp.sum(differences, axis=0)[None, :] - differences
     return jnp.sum(_directions(differences) * _directions(others), axis=1)
@@ -53,29 +52,6 @@ def _directions(rows: Float[Array, "rows hidden"]) -> Float[Array, "rows hidden"
     """Rows of length 1, but 0 where the length is 0."""
     lengths = geometry.feature_norms(rows.T)
     return rows / jnp.where(lengths == 0, 1.0, lengths)[:, None]  # NaN stays NaN
-
-
-def auroc(
-    positives: Float[Array, " positives"], negatives: Float[Array, " negatives"]
-) -> Float[Array, ""]:
-    r"""How well a score tells two groups apart: $P(s_+ > s_-) + P(s_+ = s_-) / 2$.
-
-    The area under the curve of true positives against false ones, over all thresholds. With
-    `held_out_cosines` of a concept against those of random pairs it says whether the concept has
-    a direction.
-
-    Returns:
-        In $[0, 1]$: 1/2 for scores of one distribution, 1 if every positive is above every
-        negative. Unchanged by increasing maps of the scores. NaN if a score is, and for a group of
-        none; infinite scores are compared like others.
-    """
-    positives = inputs.floats("positives", positives, rank=1)
-    negatives = inputs.floats("negatives", negatives, rank=1)
-    above = positives[:, None] > negatives[None, :]
-    tied = positives[:, None] == negatives[None, :]
-    share = jnp.mean(above + tied / 2).astype(positives.dtype)
-    unknown = jnp.isnan(positives).any() | jnp.isnan(negatives).any()
-    return jnp.where(unknown, jnp.nan, share)
 
 
 def causal_metric(unembeddings: Float[Array, "words hidden"]) -> Float[Array, "hidden hidden"]:
@@ -145,7 +121,7 @@ def simplex_deviation(
     categories = inputs.floats("categories", categories, rank=2)
     metric = inputs.floats("metric", metric, rank=2)
     size = categories.shape[0]
-    checks.count("number of categories", size, least=2)
+    checks.count("number of categories", size, minimum=2)
     angles = cosines(categories - jnp.mean(categories, axis=0)[None, :], metric)
     pairs = 1 - jnp.eye(size, dtype=angles.dtype)
     return jnp.sqrt(jnp.sum(pairs * (angles + 1 / (size - 1)) ** 2) / (size * (size - 1)))

@@ -272,13 +272,13 @@ def absorption_rate(
     weights: Float[Array, "hidden features"],
     matching: Int[Array, " features"],
     *,
-    least: float,
+    min_share: float,
 ) -> Float[Array, " features"]:
     r"""How often a feature is active, its own latent silent, and other latents stand in for it.
 
     The latents that fire add up to $D z = W c + \ldots$ with $c = W^+ D z$, so that
     $c_i = \sum_l (W^+ D)_{il} z_l$ is what they supply of feature $i$. An example of feature $i$
-    is absorbed if its matched latent is silent and still $c_i \ge \text{least} \cdot x_i$: the
+    is absorbed if its matched latent is silent and still $c_i \ge \text{min\_share} \cdot x_i$: the
     latent of a child, say, contains the parent. Where both are missing the feature is just missed.
 
     The coefficients are of columns of length 1 and divided by the lengths, so that the units of the
@@ -294,7 +294,7 @@ def absorption_rate(
         weights: $W$. The coefficients are exact for independent columns; in superposition they are
             those that make up the directions with the least sum of squares.
         matching: the latent of each feature, from `match`.
-        least: share of $x_i$ that others have to supply, in $(0, 1]$.
+        min_share: the share of $x_i$ that others have to supply, in $(0, 1]$.
 
     Returns:
         Share of the examples with $x_i \ne 0$, in $[0, 1]$; 0 if there are none. NaN if a number is
@@ -308,13 +308,15 @@ def absorption_rate(
     features = inputs.floats("features", features, rank=2)
     dictionary, weights = _pair(dictionary, weights)
     matching = inputs.indices("matching", matching)
-    checks.interval("least", least, low=0, high=1, open_low=True, remedy="it is a share of x_i")
+    checks.interval(
+        "min_share", min_share, low=0, high=1, open_low=True, remedy="it is a share of x_i"
+    )
     own = (jnp.take(latents, matching, axis=1) != 0) & (matching >= 0)[None, :]
-    lengths = _lengths(weights)
-    parts = jnp.linalg.pinv(weights / lengths[None, :]) @ dictionary
-    supplied = latents @ (parts / lengths[:, None]).T
+    lengths = geometry.feature_norms(weights)
+    parts = jnp.linalg.pinv(geometry.unit_columns(weights)) @ dictionary
+    supplied = latents @ (parts / units.positive(lengths)[:, None]).T
     active = features != 0
-    absorbed = active & ~own & (supplied >= least * features)
+    absorbed = active & ~own & (supplied >= min_share * features)
     share = jnp.sum(absorbed, axis=0) / jnp.maximum(jnp.sum(active, axis=0), 1)
     return inputs.unless_missing(share, latents, dictionary, features, weights)
 
@@ -351,12 +353,12 @@ def hedging_degree(
     """
     dictionary, weights = _pair(dictionary, weights)
     matching = inputs.indices("matching", matching)
-    directions = weights / _lengths(weights)[None, :]
-    parts = (jnp.linalg.pinv(directions) @ (dictionary / _lengths(dictionary)[None, :])) ** 2
+    directions = geometry.unit_columns(weights)
+    parts = (jnp.linalg.pinv(directions) @ geometry.unit_columns(dictionary)) ** 2
     parts = jnp.take(parts, matching, axis=1) * (matching >= 0)[None, :]
     total = jnp.sum(parts, axis=0)
     others = jnp.sum(parts * (1 - jnp.eye(weights.shape[1])), axis=0)
-    degree = jnp.sqrt(others / jnp.where(total > 0, total, 1.0))
+    degree = jnp.sqrt(others / units.positive(total))
     return inputs.unless_missing(degree, dictionary, weights)
 
 
@@ -374,11 +376,5 @@ def _cosines(
 ) -> Float[Array, "first second"]:
     """Absolute cosines of all pairs of columns, 0 where a length is 0."""
     checks.same_size("dimensions", weights=first.shape[0], dictionary=second.shape[0])
-    cosines = (first / _lengths(first)[None, :]).T @ (second / _lengths(second)[None, :])
+    cosines = geometry.unit_columns(first).T @ geometry.unit_columns(second)
     return jnp.minimum(jnp.abs(cosines), 1.0)
-
-
-def _lengths(columns: Float[Array, "hidden columns"]) -> Float[Array, " columns"]:
-    """1 for a column of length 0."""
-    lengths = geometry.feature_norms(columns)
-    return jnp.where(lengths == 0, 1.0, lengths)  # NaN stays NaN

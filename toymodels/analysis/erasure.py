@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from toymodels import checks
-from toymodels.analysis import geometry, inputs
+from toymodels.analysis import geometry, inputs, units
 
 __all__ = ["Eraser", "least_squares_eraser"]
 
@@ -68,7 +68,7 @@ def least_squares_eraser(
         cross_covariance=cross_covariance.shape[0],
     )
     diagonal = jnp.diagonal(covariance)
-    spread = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    spread = jnp.sqrt(units.positive(diagonal))
     variances, axes = jnp.linalg.eigh(covariance / spread[:, None] / spread[None, :])
     rounding = jnp.finfo(covariance.dtype).eps * variances.size * jnp.max(variances)
     varies = variances > rounding

@@ -29,6 +29,7 @@ __all__ = [
     "gram",
     "num_represented",
     "superposition",
+    "unit_columns",
 ]
 
 
@@ -59,6 +60,18 @@ def feature_norms(weights: Float[Array, "hidden features"]) -> Float[Array, " fe
     zero = squared_norms == 0  # NaN stays NaN
     # Two `where`s: reverse mode differentiates the branch that is not taken as well.
     return scale * jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared_norms)))
+
+
+def unit_columns(weights: Float[Array, "hidden features"]) -> Float[Array, "hidden features"]:
+    r"""Return the directions $\hat W_i = W_i / \lVert W_i \rVert$ of all features.
+
+    Returns:
+        Columns of length 1, and a zero column for a zero column. A column is NaN if one of its
+        entries is.
+    """
+    weights = inputs.floats("weights", weights, rank=2)
+    norms = feature_norms(weights)
+    return weights / jnp.where(norms == 0, 1.0, norms)[None, :]
 
 
 def superposition(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
@@ -109,7 +122,7 @@ def feature_dimensionality(
     overlaps, unit = units.scaled(overlaps, axis=1)
     shared = jnp.sum(overlaps**2, axis=1)
     squared_norms = jnp.sum(scaled**2, axis=0) * (scale / unit) ** 2
-    return squared_norms / jnp.where(shared > 0, shared, 1.0)
+    return squared_norms / units.positive(shared)
 
 
 def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
@@ -127,14 +140,14 @@ def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Arra
     """
     weights = inputs.floats("weights", weights, rank=2)
     norms = feature_norms(weights)
-    directions = weights / jnp.where(norms > 0, norms, 1.0)[None, :]
+    directions = unit_columns(weights)
     # Whatever the scale, F neither overflows nor underflows.
     longest = jnp.max(norms, initial=0.0)
-    scaled = weights / jnp.where(longest > 0, longest, 1.0)
+    scaled = weights / units.positive(longest)
     moved = scaled @ (scaled.T @ directions)
     residual = moved - directions * jnp.sum(directions * moved, axis=0)[None, :]
     lengths = feature_norms(moved)
-    return feature_norms(residual) / jnp.where(lengths > 0, lengths, 1.0)
+    return feature_norms(residual) / units.positive(lengths)
 
 
 def dimensions_per_feature(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
@@ -177,4 +190,4 @@ def _overlaps(weights: Float[Array, "hidden features"]) -> Float[Array, "feature
     r"""$\hat W_i \cdot W_j$ in row $i$ and column $j$; a row of 0 for a zero column $W_i$."""
     scaled, scale = units.scaled(weights, axis=0)
     norms = feature_norms(scaled)
-    return gram(scaled) / jnp.where(norms > 0, norms, 1.0)[:, None] * scale[None, :]
+    return gram(scaled) / units.positive(norms)[:, None] * scale[None, :]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from toymodels import checks
-from toymodels.analysis import inputs
+from toymodels.analysis import inputs, units
 from toymodels.errors import InputError
 
 __all__ = ["mixture_index", "separability_index"]
@@ -113,7 +113,7 @@ def mixture_index(
 def _bins(coordinate: Float[Array, " examples"], num_bins: int) -> Int[Array, " examples"]:
     low = jnp.min(coordinate)
     width = (jnp.max(coordinate) - low) / num_bins
-    index = jnp.floor((coordinate - low) / jnp.where(width > 0, width, 1.0))
+    index = jnp.floor((coordinate - low) / units.positive(width))
     return jnp.clip(index, 0, num_bins - 1).astype(int)  # the largest one is in the last bin
 
 

@@ -113,7 +113,7 @@ def learning_coefficient(
         ("localization", localization),
     ):
         checks.interval(name, value, low=0, open_low=True, remedy=remedy)
-    checks.count("chains", chains, least=2)
+    checks.count("chains", chains, minimum=2)
     for name, value in (("warmup", warmup), ("steps", steps), ("leapfrog", leapfrog)):
         checks.count(name, value)
     center, unravel = ravel_pytree(params)

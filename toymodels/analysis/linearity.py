@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from toymodels import checks
-from toymodels.analysis import geometry, inputs, units
+from toymodels.analysis import dictionaries, geometry, inputs, units
 
 __all__ = [
     "additivity",
@@ -54,7 +54,8 @@ def additivity(
     def one_by_one(example: Float[Array, " features"]) -> Float[Array, " hidden"]:
         return origin + jnp.sum(jax.vmap(encode)(jnp.diag(example)) - origin[None, :], axis=0)
 
-    return _explained(jax.vmap(encode)(features), jax.vmap(one_by_one)(features))
+    hidden, predicted = jax.vmap(encode)(features), jax.vmap(one_by_one)(features)
+    return dictionaries.explained_variance(hidden, predicted, centred=True)
 
 
 def scaling(
@@ -87,7 +88,8 @@ def scaling(
     hidden = jax.vmap(lambda scale: encode(scale * direction))(scales)
     centred = scales - jnp.mean(scales)
     slope = centred @ hidden / jnp.sum(centred**2)
-    return _explained(hidden, jnp.mean(hidden, axis=0)[None, :] + jnp.outer(centred, slope))
+    predicted = jnp.mean(hidden, axis=0)[None, :] + jnp.outer(centred, slope)
+    return dictionaries.explained_variance(hidden, predicted, centred=True)
 
 
 def parallelogram_error(
@@ -151,10 +153,8 @@ def analogy_accuracy(
 
     words = jnp.reshape(representations, (num_a * num_b, hidden))
     words, _ = units.scaled(words)
-    norms = geometry.feature_norms(words.T)[:, None]
-    directions = words / jnp.where(norms > 0, norms, 1.0)
     # The length of a query does not change which candidate is nearest.
-    cosines = (words[king] - words[man] + words[woman]) @ directions.T
+    cosines = (words[king] - words[man] + words[woman]) @ geometry.unit_columns(words.T)
     queries = np.arange(queen.size)
     rivals = cosines.at[queries, queen].set(-jnp.inf)
     if exclude_inputs:
@@ -173,7 +173,7 @@ def steering_vectors(weights: Float[Array, "hidden features"]) -> Float[Array, "
     weights = inputs.floats("weights", weights, rank=2)
     scaled, unit = units.scaled(weights, axis=0)
     squared_norms = jnp.sum(scaled**2, axis=0)
-    return scaled / jnp.where(squared_norms > 0, squared_norms, 1.0)[None, :] / unit[None, :]
+    return scaled / units.positive(squared_norms)[None, :] / unit[None, :]
 
 
 def steering_effects(
@@ -207,21 +207,10 @@ def steering_effects(
     return activation(moved) - activation(preactivation)[None, :]
 
 
-def _explained(
-    actual: Float[Array, "examples hidden"], predicted: Float[Array, "examples hidden"]
-) -> Float[Array, ""]:
-    """1 minus the residual sum of squares over that about the mean; 1 without a residual."""
-    unit = units.power_of_two(jnp.max(jnp.abs(actual), initial=0.0))
-    residual = jnp.sum(((actual - predicted) / unit) ** 2)
-    total = jnp.sum(((actual - jnp.mean(actual, axis=0)[None, :]) / unit) ** 2)
-    # 0/0 reads 0, also for the gradient.
-    return 1 - residual / jnp.where(residual == 0, 1.0, total)
-
-
 def _at_least_two_values(
     representations: Any,
 ) -> Float[Array, "values_a values_b hidden"]:
     representations = inputs.floats("representations", representations, rank=3)
     for size in representations.shape[:2]:
-        checks.count("number of values of an attribute", size, least=2)
+        checks.count("number of values of an attribute", size, minimum=2)
     return representations

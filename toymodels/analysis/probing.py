@@ -304,14 +304,14 @@ def placements(
 
 
 def auroc(scores: Float[Array, " examples"], labels: Bool[Array, " examples"]) -> Float[Array, ""]:
-    r"""How well scores tell two classes apart: $P(s_+ > s_-) + P(s_+ = s_-) / 2$.
+    r"""Return how well scores tell two classes apart: $P(s_+ > s_-) + P(s_+ = s_-) / 2$.
 
-    `concepts.auroc` with labels in place of two groups, whose sizes a traced label does not tell,
-    and with sorting in place of all pairs.
+    It is the area under the curve of true positives against false positives, over all thresholds.
 
     Returns:
-        In $[0, 1]$: 1/2 for scores that do not depend on the label. NaN if a score is, or for
-        labels of one class.
+        A number in $[0, 1]$: 1/2 for scores that do not depend on the label, and 1 if every
+        positive scores higher than every negative. Increasing maps of the scores do not change
+        it. It is NaN if a score is NaN, or if all labels are of one class.
     """
     scores, labels = _scored(scores, labels)
     placed = placements(scores, labels)

@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from toymodels import checks
-from toymodels.analysis import geometry, inputs
+from toymodels.analysis import geometry, inputs, units
 from toymodels.errors import InputError
 
 __all__ = ["lasso_codes", "pursuit_codes"]
@@ -58,7 +58,7 @@ def lasso_codes(
     # Half the loss has the gradient D^T D z - D^T h + penalty / 2.
     linear = dictionary.T @ activation - penalty / 2
     curvature = jnp.linalg.norm(dictionary, ord=2) ** 2
-    step = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1.0), 0.0)
+    step = jnp.where(curvature > 0, 1 / units.positive(curvature), 0.0)
 
     def iterate(_: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         codes, ahead, time = state
@@ -105,7 +105,7 @@ def pursuit_codes(
             f"{min(hidden, latents)}"
         )
     lengths = geometry.feature_norms(dictionary)
-    directions = dictionary / jnp.where(lengths > 0, lengths, 1.0)[None, :]
+    directions = geometry.unit_columns(dictionary)
     # What rounding leaves of a residual does not choose a column.
     negligible = 16 * jnp.finfo(activation.dtype).eps * jnp.linalg.norm(activation)
 
@@ -121,5 +121,5 @@ def pursuit_codes(
 
     (chosen, _), _ = lax.scan(choose, (jnp.zeros(latents, bool), activation), None, length=active)
     codes = jnp.where(chosen, fitted(chosen), 0.0)
-    codes = codes / jnp.where(lengths > 0, lengths, 1.0)
+    codes = codes / units.positive(lengths)
     return inputs.unless_missing(codes, dictionary, activation)

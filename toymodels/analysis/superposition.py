@@ -123,7 +123,7 @@ def squared_neuron_polysemanticity(
     weights = inputs.floats("weights", weights, rank=2)
     largest = jnp.max(jnp.abs(weights), axis=1, keepdims=True, initial=0.0)
     # Divided before it is squared: small weights would underflow.
-    return _share_of_the_others((weights / jnp.where(largest > 0, largest, 1.0)) ** 2)
+    return _share_of_the_others((weights / units.positive(largest)) ** 2)
 
 
 def effective_number(amounts: Float[Array, " parts"]) -> Float[Array, ""]:
@@ -142,8 +142,8 @@ def effective_number(amounts: Float[Array, " parts"]) -> Float[Array, ""]:
     amounts = inputs.floats("amounts", amounts, rank=1)
     amounts, _ = units.scaled(amounts)
     total = jnp.sum(amounts)
-    shares = amounts / jnp.where(total > 0, total, 1.0)
-    logarithms = jnp.log(jnp.where(shares > 0, shares, 1.0))
+    shares = amounts / units.positive(total)
+    logarithms = jnp.log(units.positive(shares))
     return jnp.where(total == 0, 0.0, jnp.exp(-jnp.sum(shares * logarithms)))
 
 
@@ -189,7 +189,7 @@ def participation_ratio(weights: Float[Array, "hidden features"]) -> Float[Array
     $$\frac{(\sum_i \lambda_i)^2}{\sum_i \lambda_i^2}
       = \frac{\lVert W \rVert_F^4}{\lVert G \rVert_F^2}$$
 
-    The denominator is the frame potential: `theory.bounds.least_frame_potential` bounds the ratio
+    The denominator is the frame potential: `theory.bounds.min_frame_potential` bounds the ratio
     from above, given the norms. Of centred activations, in columns, it is that of their covariance.
 
     Returns:
@@ -197,9 +197,9 @@ def participation_ratio(weights: Float[Array, "hidden features"]) -> Float[Array
     """
     weights = inputs.floats("weights", weights, rank=2)
     largest = jnp.max(jnp.abs(weights), initial=0.0)
-    scaled = weights / jnp.where(largest > 0, largest, 1.0)  # fourth powers would underflow
+    scaled = weights / units.positive(largest)  # fourth powers would underflow
     potential = jnp.sum(geometry.gram(scaled) ** 2)
-    return jnp.sum(scaled**2) ** 2 / jnp.where(potential > 0, potential, 1.0)
+    return jnp.sum(scaled**2) ** 2 / units.positive(potential)
 
 
 def capacity_saturation(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
@@ -226,9 +226,8 @@ def coherence(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
         two are left.
     """
     weights = inputs.floats("weights", weights, rank=2)
-    norms = geometry.feature_norms(weights)
-    directions = weights / jnp.where(norms > 0, norms, 1.0)[None, :]
-    return jnp.max(jnp.abs(_without_diagonal(geometry.gram(directions))), initial=0.0)
+    cosines = geometry.gram(geometry.unit_columns(weights))
+    return jnp.max(jnp.abs(_without_diagonal(cosines)), initial=0.0)
 
 
 def excess_coherence(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
@@ -236,7 +235,7 @@ def excess_coherence(weights: Float[Array, "hidden features"]) -> Float[Array, "
 
     $$\frac{\mu - \mu_{\min}}{1 - \mu_{\min}},$$
 
-    with $\mu$ the `coherence` and $\mu_{\min}$ the `theory.bounds.least_coherence` of as many
+    with $\mu$ the `coherence` and $\mu_{\min}$ the `theory.bounds.min_coherence` of as many
     features as have a direction: the Welch bound, or that of Rankin where it is greater.
 
     Returns:
@@ -245,11 +244,11 @@ def excess_coherence(weights: Float[Array, "hidden features"]) -> Float[Array, "
     """
     weights = inputs.floats("weights", weights, rank=2)
     hidden, num_features = weights.shape
-    least = [bounds.least_coherence(count, hidden) for count in range(1, num_features + 1)]
+    least = [bounds.min_coherence(count, hidden) for count in range(1, num_features + 1)]
     count = jnp.sum(geometry.feature_norms(weights) > 0)
     bound = jnp.asarray([0.0, *least], weights.dtype)[count]
     room = 1 - bound
-    excess = (coherence(weights) - bound) / jnp.where(room > 0, room, 1.0)
+    excess = (coherence(weights) - bound) / units.positive(room)
     return inputs.unless_missing(jnp.where(room > 0, excess, 0.0), weights)
 
 
@@ -297,11 +296,11 @@ def real_and_interference(
     direction, of_map = units.scaled(true_map)
     scaled, of_virtual = units.scaled(virtual)
     size = jnp.sum(direction**2)
-    along = jnp.sum(direction * scaled) / jnp.where(size > 0, size, 1.0)
+    along = jnp.sum(direction * scaled) / units.positive(size)
     gain = along * of_virtual / of_map
     real = along * direction * of_virtual
     total = jnp.sum(scaled**2)
-    explained = jnp.sum((along * direction) ** 2) / jnp.where(total > 0, total, 1.0)
+    explained = jnp.sum((along * direction) ** 2) / units.positive(total)
     return VirtualWeights(gain, real, virtual - real, explained)
 
 
@@ -347,4 +346,4 @@ def _without_diagonal(
 def _share_of_the_others(amounts: Float[Array, "neurons features"]) -> Float[Array, " neurons"]:
     total = jnp.sum(amounts, axis=1)
     others = total - jnp.max(amounts, axis=1, initial=0.0)
-    return others / jnp.where(total > 0, total, 1.0)
+    return others / units.positive(total)

@@ -10,6 +10,16 @@ from jax import lax
 from jaxtyping import Array, Float
 
 
+def positive(divisors: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Return the divisors with 1 in place of those that are not positive.
+
+    A quotient by them is finite where the plain one would be 0/0. The replacement stands inside
+    the quotient and not around it: reverse mode differentiates both branches of a `where`, so the
+    gradient of a plain quotient would be NaN even where another branch is taken.
+    """
+    return jnp.where(divisors > 0, divisors, 1.0)
+
+
 def power_of_two(sizes: Float[Array, "*any"]) -> Float[Array, "*any"]:
     """The power of two at or below each positive size; 1 for 0 and for what is not finite.
 
@@ -60,7 +70,7 @@ def whitening(centred: Float[Array, "examples hidden"]) -> Float[Array, "hidden 
     rounding = hidden * jnp.finfo(centred.dtype).eps
     own, largest = scaled(centred, axis=0)
     spread = largest * jnp.sqrt(jnp.mean(own**2, axis=0))
-    unit = jnp.where(spread > 0, spread, 1.0)  # NaN gives 1, and the rows are NaN
+    unit = positive(spread)  # NaN gives 1, and the rows are NaN
     rows = centred / unit[None, :]
     variances, axes = jnp.linalg.eigh(rows.T @ rows / examples)
     # Nothing is left out here: no variance says whether it is rounding.

@@ -72,8 +72,7 @@ class SomeActive:
         """
         checks.count("num_features", self.num_features)
         checks.count("batch", batch)
-        remedy = "it is the probability 1 - S that a feature is not zero"
-        checks.interval("density", self.density, low=0, high=1, open_low=True, remedy=remedy)
+        checks.density(self.density)
         key_first, key_value = jax.random.split(key)
         tail = 1 - self.probability * jax.random.uniform(key_first, (1, batch))
         first = jnp.floor(jnp.log(tail) / self._log_inactive())

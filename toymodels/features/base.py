@@ -56,14 +56,7 @@ def density(
         minimum: the smallest probability that the random numbers represent well.
     """
     checks.count(f"num_{each}s", count)
-    checks.interval(
-        "density",
-        density,
-        low=0,
-        high=1,
-        open_low=True,
-        remedy=f"it is the probability 1 - S that a {each} is not zero",
-    )
+    checks.density(density, each=each)
     shape = np.shape(density)
     if shape not in ((), (count,)):
         raise InputError(f"density has shape {shape}: give one number or {count}, one per {each}")

@@ -111,7 +111,7 @@ def balanced_tree(num_roots: int, *, branching: int, depth: int) -> tuple[int, .
     """
     checks.count("num_roots", num_roots)
     checks.count("branching", branching)
-    checks.count("depth", depth, least=0)
+    checks.count("depth", depth, minimum=0)
     parents = [-1] * num_roots
     level = range(num_roots)
     for _ in range(depth):

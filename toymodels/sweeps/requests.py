@@ -49,7 +49,7 @@ def check_request(
     """
     chosen = _seeds(num_seeds, seeds)
     if width is not None:
-        checks.count("width", width, least=2)
+        checks.count("width", width, minimum=2)
         if width > _MAX_WIDTH:
             raise InputError(
                 f"width is {width}: give at most 2**20, or leave it out for a width that suits "

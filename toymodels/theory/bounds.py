@@ -18,17 +18,18 @@ from jaxtyping import Float
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.theory.features import feature_variance
 
 _ROUNDING = 1e-9  # so that a bound that is attained is not rounded down to one less
 
 
-def least_coherence(num_features: int, hidden: int) -> float:
+def min_coherence(num_features: int, hidden: int) -> float:
     r"""What $\max_{i \ne j} |\cos|$ cannot fall below: the bounds of Welch and Rankin.
 
     $$\max_{i \ne j} \cos^2 \ge \frac{n - m}{m (n - 1)} \text{ for } n > m, \qquad
       \max_{i \ne j} \cos^2 \ge \frac1m \text{ for } n > \frac{m (m+1)}2.$$
 
-    The first compares the mean of $\cos^2$ with `least_frame_potential`. For the second, the
+    The first compares the mean of $\cos^2$ with `min_frame_potential`. For the second, the
     matrices $\hat W_i \hat W_i^\top - 1/m$ lie in a space of $m(m+1)/2 - 1$ dimensions, too few
     for $n$ of them to be at obtuse angles.
 
@@ -49,7 +50,7 @@ def least_coherence(num_features: int, hidden: int) -> float:
     return math.sqrt((num_features - hidden) / (hidden * (num_features - 1)))
 
 
-def least_frame_potential(norms: Float[np.ndarray, " features"], hidden: int) -> float:
+def min_frame_potential(norms: Float[np.ndarray, " features"], hidden: int) -> float:
     r"""What the sum of all squared dot products cannot fall below, given the norms.
 
     $$\sum_{ij} G_{ij}^2 = \operatorname{tr} (W W^\top)^2 \ge
@@ -83,12 +84,12 @@ def least_frame_potential(norms: Float[np.ndarray, " features"], hidden: int) ->
     return float(np.sum(squares[:alone] ** 2) + together**2 / max(hidden - alone, 1))
 
 
-def most_features(hidden: int, coherence: float) -> float:
+def max_features(hidden: int, coherence: float) -> float:
     r"""How many features can be represented with all $|\cos| \le c$.
 
     $$\frac{m (1 - c^2)}{1 - m c^2} \text{ and } \frac{m(m+1)}2 \text{ for } c < \frac1{\sqrt m},$$
 
-    the inverse of `least_coherence`. The other features have zero columns.
+    the inverse of `min_coherence`. The other features have zero columns.
 
     Args:
         hidden: $m$.
@@ -106,7 +107,7 @@ def most_features(hidden: int, coherence: float) -> float:
     return float(min(math.floor(welch), hidden * (hidden + 1) // 2))
 
 
-def most_features_apart(hidden: int, cosine: float) -> int:
+def max_features_apart(hidden: int, cosine: float) -> int:
     r"""How many features can be represented with all $\cos \le c \le 0$: right angles or more.
 
     With biases of at most 0, the ReLU hides such interference wherever one feature is active.
@@ -122,14 +123,14 @@ def most_features_apart(hidden: int, cosine: float) -> int:
     """
     checks.count("hidden", hidden)
     checks.interval(
-        "cosine", cosine, low=-1, high=0, remedy="for either sign of it see most_features"
+        "cosine", cosine, low=-1, high=0, remedy="for either sign of it see max_features"
     )
     if cosine == 0:
         return 2 * hidden
     return math.floor(min(hidden + 1, (1 - 1 / cosine) * (1 + _ROUNDING)))
 
 
-def least_loss(
+def min_loss(
     num_represented: float,
     density: Float[np.ndarray, " features"],
     importance: Float[np.ndarray, " features"],
@@ -142,7 +143,7 @@ def least_loss(
       \ge \text{the sum of the } n - k \text{ least}.$$
 
     With $k = m$ the price of orthogonal features, attained by $b_i = p_i/2$ and a dimension for
-    each other; with $k$ of `most_features` that of a cap on coherence.
+    each other; with $k$ of `max_features` that of a cap on coherence.
 
     Args:
         num_represented: $k$; infinity is as good as $n$.
@@ -152,11 +153,11 @@ def least_loss(
     Returns:
         At least 0. It holds for the ReLU and the linear model, whatever the biases.
     """
-    checks.interval("density", density, low=0, high=1, remedy="it is the probability 1 - S")
+    checks.density(density, positive=False)
     checks.interval("importance", importance, low=0, remedy="it weighs a squared error")
     if not num_represented >= 0:
         raise InputError(f"num_represented is {num_represented}: give a number of features")
-    costs = np.sort(importance * (density / 3 - density**2 / 4))
+    costs = np.sort(importance * feature_variance(density))
     ignored = max(0.0, costs.size - num_represented)  # infinity is as good as all
     return float(costs[: math.ceil(ignored)].sum())
 
@@ -175,5 +176,5 @@ def feature_dimensionality(num_features: int, dimensions: int) -> float:
         In $(0, 1]$.
     """
     checks.count("dimensions", dimensions)
-    checks.count("num_features", num_features, least=dimensions)
+    checks.count("num_features", num_features, minimum=dimensions)
     return dimensions / num_features

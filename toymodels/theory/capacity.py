@@ -37,6 +37,7 @@ from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.theory.features import Numbers
 
 SIGN_KURTOSIS: Final = 1.0
 """Of $-1$ or $1$, each as likely; no distribution has less."""
@@ -47,11 +48,10 @@ UNIFORM_KURTOSIS: Final = 9 / 5
 GAUSSIAN_KURTOSIS: Final = 3.0
 """Of the normal distribution; more than this makes features share."""
 
-Number: TypeAlias = Float[Array | np.ndarray, "..."] | float
 Coefficients: TypeAlias = Float[Array | np.ndarray, " features"]
 
 
-def sparse_kurtosis(density: Number, active: Number) -> Number:
+def sparse_kurtosis(density: Numbers, active: Numbers) -> Numbers:
     r"""Kurtosis of a feature that is zero with probability $1 - p$: $k = k_\text{active} / p$.
 
     Both $E x^2$ and $E x^4$ have a factor $p$, so their ratio $E x^4 / (E x^2)^2$ has $1/p$. A
@@ -65,14 +65,7 @@ def sparse_kurtosis(density: Number, active: Number) -> Number:
     Returns:
         At least `active`.
     """
-    checks.interval(
-        "density",
-        density,
-        low=0,
-        high=1,
-        open_low=True,
-        remedy="it is the probability 1 - S that a feature is not zero",
-    )
+    checks.density(density)
     _check_kurtosis(active, varies=False)
     return active / density
 
@@ -80,7 +73,7 @@ def sparse_kurtosis(density: Number, active: Number) -> Number:
 def quadratic_loss(
     weights: Float[Array | np.ndarray, "hidden features"],
     coefficients: Float[Array | np.ndarray, " coefficients"],
-    kurtosis: Number,
+    kurtosis: Numbers,
 ) -> Float[Array | np.ndarray, ""] | float:
     r"""Exact $E (x^\top W^\top W x + b - \sum_i v_i x_i^2)^2$ at the best bias $b$.
 
@@ -115,7 +108,7 @@ def quadratic_loss(
     return (kurtosis - 1) * (missing**2).sum() + 2 * (interference**2).sum()
 
 
-def feature_loss(capacity: Number, kurtosis: Number) -> Number:
+def feature_loss(capacity: Numbers, kurtosis: Numbers) -> Numbers:
     r"""The lowest loss of a feature of unit coefficient, given its capacity.
 
     $$F(C) = \min_g \Big[ (k-1)(g-1)^2 + 2 g^2 \big(\tfrac1C - 1\big) \Big]
@@ -136,7 +129,7 @@ def feature_loss(capacity: Number, kurtosis: Number) -> Number:
     return 2 * (kurtosis - 1) * (1 - capacity) / (2 + (kurtosis - 3) * capacity)
 
 
-def marginal_benefit(capacity: Number, kurtosis: Number) -> Number:
+def marginal_benefit(capacity: Numbers, kurtosis: Numbers) -> Numbers:
     r"""What a little more capacity is worth to a feature of unit coefficient.
 
     $$-F'(C) = \frac{2 (k-1)^2}{(2 + (k-3) C)^2}$$
@@ -155,7 +148,7 @@ def marginal_benefit(capacity: Number, kurtosis: Number) -> Number:
     return 2 * (kurtosis - 1) ** 2 / (2 + (kurtosis - 3) * capacity) ** 2
 
 
-def sharing_ratio(kurtosis: Number) -> Number:
+def sharing_ratio(kurtosis: Numbers) -> Numbers:
     r"""The phase boundary: above this ratio of coefficients there is superposition.
 
     With $v_1 \ge v_2 \ge \dots$ and $m$ hidden dimensions, the optimum superposes features
@@ -206,7 +199,7 @@ def optimal_capacities(
         "a coefficient", coefficients, low=0, remedy="tied weights can only add squares of features"
     )
     numbers = np.asarray(coefficients, np.float64)
-    checks.count("hidden", hidden, least=0)
+    checks.count("hidden", hidden, minimum=0)
     if hidden > numbers.size:
         raise InputError(
             f"hidden is {hidden}, more than the {numbers.size} coefficients: give at most as many, "

@@ -15,7 +15,7 @@ References:
 
 import functools
 import itertools
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,22 +25,20 @@ from jaxtyping import Array, Float, Int
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.theory.features import Numbers
 from toymodels.theory.loss import (
-    MOST_FEATURES,
+    MAX_FEATURES,
     Bias,
     Loss,
-    PerFeature,
     Weights,
     check_model,
     expected_loss,
 )
 from toymodels.theory.precision import in_float64
 
-PerSet: TypeAlias = Float[Array | np.ndarray, "..."] | float
-
 
 def expected_loss_correlated(
-    weights: Weights, bias: Bias, density: PerSet, importance: PerFeature = 1.0, *, num_sets: int
+    weights: Weights, bias: Bias, density: Numbers, importance: Numbers = 1.0, *, num_sets: int
 ) -> Loss:
     r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of $y = \mathrm{ReLU}(W^\top W x + b)$.
 
@@ -59,7 +57,7 @@ def expected_loss_correlated(
         At least 0, up to rounding of about 1e-16 for each output.
 
     Raises:
-        ValueError: more than `MOST_FEATURES` features, features that do not make `num_sets` equal
+        ValueError: more than `MAX_FEATURES` features, features that do not make `num_sets` equal
             sets, shapes that do not fit, a density outside $[0, 1]$, a negative importance, or
             numbers that are not finite.
     """
@@ -69,7 +67,7 @@ def expected_loss_correlated(
 
 
 def expected_loss_anticorrelated(
-    weights: Weights, bias: Bias, density: PerSet, importance: PerFeature = 1.0, *, num_sets: int
+    weights: Weights, bias: Bias, density: Numbers, importance: Numbers = 1.0, *, num_sets: int
 ) -> Loss:
     r"""The same for `AnticorrelatedSets`: one member of a set is present, or none.
 
@@ -96,8 +94,8 @@ def expected_loss_anticorrelated(
 def _sets_loss(
     weights: Weights,
     bias: Bias,
-    density: PerSet,
-    importance: PerFeature,
+    density: Numbers,
+    importance: Numbers,
     num_sets: int,
     ways: Int[np.ndarray, "ways size"],
 ) -> Loss:
@@ -137,9 +135,9 @@ def _size(weights: Any, bias: Any, density: Any, importance: Any, num_sets: int)
     checks.count("num_sets", num_sets)
     check_model(weights, bias, 1.0, importance)
     num_features = np.size(bias)
-    if num_features > MOST_FEATURES:
+    if num_features > MAX_FEATURES:
         raise InputError(
-            f"{num_features} features are more than the {MOST_FEATURES} that the exact loss can "
+            f"{num_features} features are more than the {MAX_FEATURES} that the exact loss can "
             "take: estimate it from samples with toymodels.evaluate"
         )
     if num_features % num_sets:
@@ -159,11 +157,5 @@ def _size(weights: Any, bias: Any, density: Any, importance: Any, num_sets: int)
                 f"density is {np.asarray(density).tolist()}, not the same for all features of a "
                 "set: give one number per set"
             )
-    checks.interval(
-        "density",
-        density,
-        low=0,
-        high=1,
-        remedy="it is the probability 1 - S that a set is present",
-    )
+    checks.density(density, each="set", positive=False)
     return size

@@ -18,10 +18,10 @@ from jaxtyping import Array, Float, Key
 from scipy.stats import qmc
 
 from toymodels import checks
+from toymodels.theory.features import Numbers
 from toymodels.theory.loss import (
     Bias,
     Loss,
-    PerFeature,
     Weights,
     check_model,
     per_feature,
@@ -70,8 +70,8 @@ def expected_loss_sampled(
     key: Key[Array, ""],
     weights: Weights,
     bias: Bias,
-    density: PerFeature,
-    importance: PerFeature = 1.0,
+    density: Numbers,
+    importance: Numbers = 1.0,
     *,
     examples: int,
 ) -> SampledLoss:
@@ -130,7 +130,7 @@ def expected_loss_sampled(
 
 
 def expected_loss_gaussian(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature = 1.0
+    weights: Weights, bias: Bias, density: Numbers, importance: Numbers = 1.0
 ) -> GaussianLoss:
     r"""`expected_loss` as if interference were Gaussian: no samples, differentiable, any size.
 

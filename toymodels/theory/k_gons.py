@@ -56,7 +56,7 @@ from scipy import optimize, special
 from toymodels import checks
 from toymodels.errors import InputError
 
-MOST_SETTLED_VERTICES: Final = 12
+MAX_SETTLED_VERTICES: Final = 12
 """For polygons with more, nobody has looked whether they are minima."""
 
 
@@ -186,11 +186,11 @@ def is_minimum(num_features: int, vertices: int, positive: int) -> bool:
 
     Raises:
         ValueError: also where it is not settled: a square with positive and two or more silent
-            dead columns, and polygons of more than `MOST_SETTLED_VERTICES`.
+            dead columns, and polygons of more than `MAX_SETTLED_VERTICES`.
     """
     _check(num_features, vertices, positive)
     silent = num_features - vertices - positive
-    if (vertices == 4 and positive and silent >= 2) or vertices > MOST_SETTLED_VERTICES:
+    if (vertices == 4 and positive and silent >= 2) or vertices > MAX_SETTLED_VERTICES:
         raise InputError(
             f"whether {vertices} vertices with {positive} positive of "
             f"{num_features - vertices} dead columns are a minimum is not settled: minimise from "
@@ -304,8 +304,8 @@ def _check_noise(noise_variance: float) -> None:
 
 def _check(num_features: int, vertices: int, positive: int) -> None:
     checks.count("num_features", num_features)
-    checks.count("vertices", vertices, least=0)
-    checks.count("positive", positive, least=0)
+    checks.count("vertices", vertices, minimum=0)
+    checks.count("positive", positive, minimum=0)
     if vertices + positive > num_features:
         raise InputError(
             f"{vertices} vertices and {positive} positive dead columns are more than "

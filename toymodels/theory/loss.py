@@ -37,12 +37,13 @@ from jaxtyping import Array, Float
 from toymodels import checks
 from toymodels.errors import InputError
 from toymodels.theory.boxes import Boxes, all_boxes, mean_square
+from toymodels.theory.features import Numbers, feature_variance
 from toymodels.theory.precision import in_float64
 
-MOST_FEATURES: Final = 12
+MAX_FEATURES: Final = 12
 """What `expected_loss` takes: its cost grows as $n^2 3^n$."""
 
-MOST_SIGNED_FEATURES: Final = 10
+MAX_SIGNED_FEATURES: Final = 10
 """What `expected_loss_signed` takes: its cost grows as $n^2 4^n$."""
 
 FEW_FEATURES: Final = 5
@@ -50,15 +51,14 @@ FEW_FEATURES: Final = 5
 
 Weights: TypeAlias = Float[Array | np.ndarray, "hidden features"]
 Bias: TypeAlias = Float[Array | np.ndarray, " features"]
-PerFeature: TypeAlias = Float[Array | np.ndarray, "..."] | float
 Loss: TypeAlias = Float[Array | np.ndarray, ""]
 
 
 def expected_loss(
     weights: Weights,
     bias: Bias,
-    density: PerFeature,
-    importance: PerFeature = 1.0,
+    density: Numbers,
+    importance: Numbers = 1.0,
     *,
     decoder: Weights | None = None,
 ) -> Loss:
@@ -83,7 +83,7 @@ def expected_loss(
         At least 0, up to rounding of about 1e-16 for each output.
 
     Raises:
-        ValueError: more than `MOST_FEATURES` features, shapes that do not fit, a density outside
+        ValueError: more than `MAX_FEATURES` features, shapes that do not fit, a density outside
             $[0, 1]$, a negative importance, or numbers that are not finite.
     """
     return _exact_loss(weights, bias, density, importance, decoder, signed=False)
@@ -92,8 +92,8 @@ def expected_loss(
 def expected_loss_signed(
     weights: Weights,
     bias: Bias,
-    density: PerFeature,
-    importance: PerFeature = 1.0,
+    density: Numbers,
+    importance: Numbers = 1.0,
     *,
     decoder: Weights | None = None,
 ) -> Loss:
@@ -114,13 +114,13 @@ def expected_loss_signed(
         At least 0, up to rounding of about 1e-16 for each output.
 
     Raises:
-        ValueError: as `expected_loss`, with `MOST_SIGNED_FEATURES`.
+        ValueError: as `expected_loss`, with `MAX_SIGNED_FEATURES`.
     """
     return _exact_loss(weights, bias, density, importance, decoder, signed=True)
 
 
 def expected_loss_linear(
-    weights: Weights, bias: Bias, density: PerFeature, importance: PerFeature = 1.0
+    weights: Weights, bias: Bias, density: Numbers, importance: Numbers = 1.0
 ) -> Loss:
     r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of the linear model $y = W^\top W x + b$.
 
@@ -146,7 +146,7 @@ def expected_loss_linear(
     return in_float64(_linear_loss, weights, bias, *per_feature(bias, density, importance))
 
 
-def expected_loss_one_active(weights: Weights, bias: Bias, importance: PerFeature = 1.0) -> Loss:
+def expected_loss_one_active(weights: Weights, bias: Bias, importance: Numbers = 1.0) -> Loss:
     r"""The potential $H$ of Chen et al.: exactly one feature is active, each as likely.
 
     With $x = \lambda e_j$, $j$ uniform on the $n$ features and $\lambda$ on $(0, 1]$,
@@ -175,8 +175,8 @@ def expected_loss_one_active(weights: Weights, bias: Bias, importance: PerFeatur
 def _exact_loss(
     weights: Weights,
     bias: Bias,
-    density: PerFeature,
-    importance: PerFeature,
+    density: Numbers,
+    importance: Numbers,
     decoder: Weights | None,
     *,
     signed: bool,
@@ -190,7 +190,7 @@ def _exact_loss(
         )
     checks.interval("a weight of the decoder", decoder, remedy="the loss is that of finite numbers")
     num_features = np.shape(weights)[-1]
-    most = MOST_SIGNED_FEATURES if signed else MOST_FEATURES
+    most = MAX_SIGNED_FEATURES if signed else MAX_FEATURES
     if num_features > most:
         remedy = (
             "estimate it from samples with toymodels.evaluate"
@@ -251,7 +251,7 @@ def _linear_loss(
 ) -> Float[Array, ""]:
     density = jnp.broadcast_to(density, bias.shape)
     missing = jnp.eye(bias.size, dtype=weights.dtype) - weights.T @ weights
-    variance = missing**2 @ (density / 3 - density**2 / 4)
+    variance = missing**2 @ feature_variance(density)
     return jnp.broadcast_to(importance, bias.shape) @ (
         variance + (missing @ (density / 2) - bias) ** 2
     )
@@ -283,7 +283,7 @@ def _finite(weights: Array, bias: Array, loss: Array) -> Array:
     return jnp.where(finite, loss, jnp.nan)
 
 
-def per_feature(bias: Bias, *values: PerFeature) -> tuple[Any, ...]:
+def per_feature(bias: Bias, *values: Numbers) -> tuple[Any, ...]:
     """One shape, so that a number and an array share a compiled program; not of traced values."""
     return tuple(
         value if isinstance(value, Tracer) else np.broadcast_to(value, np.shape(bias))
@@ -312,13 +312,7 @@ def check_model(weights: Any, bias: Any, density: Any, importance: Any) -> None:
             )
     for name, value in (("a weight", weights), ("a bias", bias)):
         checks.interval(name, value, remedy="the loss is that of finite numbers")
-    checks.interval(
-        "density",
-        density,
-        low=0,
-        high=1,
-        remedy="it is the probability 1 - S that a feature is not zero",
-    )
+    checks.density(density, positive=False)
     checks.interval(
         "importance", importance, low=0, remedy="it weighs the squared error of an output"
     )

@@ -30,16 +30,16 @@ from toymodels.engine import compiling
 from toymodels.errors import InputError
 from toymodels.theory import loss as exact
 from toymodels.theory.descent import check_float64, minimise
+from toymodels.theory.features import Numbers, feature_variance
 from toymodels.theory.frames import direct_sums
 
-PerFeature: TypeAlias = Float[Array | np.ndarray, "..."] | float
 ModelLoss: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
 GROUP: Final = 16
 """Descents that go side by side, each until the slowest is done."""
 SAME_LOSS: Final = 1e-8
 """Minima whose losses differ by less, relative to that of no features at all, are one."""
-LEAST_DENSITY: Final = 1e-4
+MIN_DENSITY: Final = 1e-4
 """Sparser features make the loss too stiff: a positive bias costs most of the time."""
 _QUICKLY: Final = {"xla_backend_optimization_level": 0}  # half the time to compile
 FLAT: Final = 1e-5
@@ -122,8 +122,8 @@ class Descended(NamedTuple):
 def optimum(
     num_features: int,
     hidden: int,
-    density: PerFeature,
-    importance: PerFeature = 1.0,
+    density: Numbers,
+    importance: Numbers = 1.0,
     *,
     num_starts: int = 64,
     seed: int = 0,
@@ -162,9 +162,9 @@ def optimum(
     checks.count("num_starts", num_starts)
     shape = (num_features,)
     sparse = np.asarray(density, float)
-    if ((sparse > 0) & (sparse < LEAST_DENSITY)).any():
+    if ((sparse > 0) & (sparse < MIN_DENSITY)).any():
         raise InputError(
-            f"density is {sparse[sparse > 0].min():g}, below {LEAST_DENSITY:g}, where descents "
+            f"density is {sparse[sparse > 0].min():g}, below {MIN_DENSITY:g}, where descents "
             "stall: take optimum_one_active, the limit of sparse features"
         )
     for name, value in (("density", density), ("importance", importance)):
@@ -193,7 +193,7 @@ def optimum(
 def optimum_one_active(
     num_features: int,
     hidden: int,
-    importance: PerFeature = 1.0,
+    importance: Numbers = 1.0,
     *,
     num_starts: int = 64,
     seed: int = 0,
@@ -326,7 +326,7 @@ def starts(
     scale = np.repeat([0.02, 0.3], len(frames))[:, None, None]
     disturbance = scale * parts[2].reshape(2 * len(frames), hidden, num_features)
     dropped = jnp.asarray(np.tile((frames**2).sum(axis=1) == 0, (2, 1)))
-    order = jnp.argsort(-importance * (density / 3 - density**2 / 4))
+    order = jnp.argsort(-importance * feature_variance(density))
     rank = jnp.argsort(order)
     structured = (jnp.asarray(np.tile(frames, (2, 1, 1)), dtype) + disturbance)[:, :, rank]
     means = jnp.where(dropped[:, rank], density / 2, 0.0)

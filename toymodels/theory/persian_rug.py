@@ -36,11 +36,12 @@ from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.theory.features import feature_variance
 from toymodels.theory.precision import in_float64
 
-Number: TypeAlias = Float[Array | np.ndarray, ""] | float
+Scalar: TypeAlias = Float[Array | np.ndarray, ""] | float
 
-_LEAST_NOISE: Final = 1e-15
+_MIN_NOISE: Final = 1e-15
 """So that $r = 1$ is no special case."""
 
 _LOWEST_SHIFT: Final = -12.0
@@ -75,7 +76,7 @@ class RugWeights(NamedTuple):
     bias: Float[np.ndarray, " features"]
 
 
-def rug_loss(gain: Number, bias: Number, density: Number, ratio: Number) -> Number:
+def rug_loss(gain: Scalar, bias: Scalar, density: Scalar, ratio: Scalar) -> Scalar:
     r"""Expected squared error of one output of the Gaussian model; see the module.
 
     With $g = \mathrm{ReLU}(x + \beta + \sigma z)$ and $\beta = b/a$,
@@ -105,7 +106,7 @@ def rug_loss(gain: Number, bias: Number, density: Number, ratio: Number) -> Numb
     return in_float64(_loss, gain, bias, density, ratio)
 
 
-def best_rug(density: Number, ratio: Number) -> Rug:
+def best_rug(density: Scalar, ratio: Scalar) -> Rug:
     r"""Minimum of `rug_loss` over gain and bias.
 
     For any $\beta = b/a$ the best gain is $a = E[x g] / E[g^2]$, which leaves
@@ -130,7 +131,7 @@ def best_rug(density: Number, ratio: Number) -> Rug:
     return in_float64(_best, density, ratio)
 
 
-def ratio_of_half_loss(density: Number) -> Number:
+def ratio_of_half_loss(density: Scalar) -> Scalar:
     r"""The $r$ at which `best_rug` loses half of the variance: $L = v / 2$.
 
     As $p \to 0$ it approaches $\tfrac{2 + \sqrt3}3\, p \ln \tfrac1p$: see `sparse_limit`.
@@ -145,7 +146,7 @@ def ratio_of_half_loss(density: Number) -> Number:
     return in_float64(_ratio_of_half_loss, density)
 
 
-def sparse_limit(load: Number) -> Number:
+def sparse_limit(load: Scalar) -> Scalar:
     r"""The limit of $L / v$ as $p \to 0$ with $\kappa = r / (p \ln \tfrac1p)$ fixed.
 
     The noise must stay below a threshold $t$ but for a share of outputs much less than $p$:
@@ -168,7 +169,7 @@ def sparse_limit(load: Number) -> Number:
     return in_float64(_sparse_limit, load)
 
 
-def loss_of_linear(density: Number, ratio: Number) -> Number:
+def loss_of_linear(density: Scalar, ratio: Scalar) -> Scalar:
     r"""The best linear model: principal components, centred by the bias.
 
     $$L = (1 - r) \left(\tfrac p3 - \tfrac{p^2}4\right)$$
@@ -181,10 +182,10 @@ def loss_of_linear(density: Number, ratio: Number) -> Number:
         Mean over features.
     """
     _check(density, ratio)
-    return (1 - ratio) * _variance(density)
+    return (1 - ratio) * feature_variance(density)
 
 
-def loss_of_pairs(density: Number, ratio: Number) -> Number:
+def loss_of_pairs(density: Scalar, ratio: Scalar) -> Scalar:
     r"""The rival that breaks the symmetry: antipodal pairs, the rest dropped or dedicated.
 
     A pair costs $p^2/6$ for each of its features, a dropped feature $v$, a dedicated one 0:
@@ -206,7 +207,7 @@ def loss_of_pairs(density: Number, ratio: Number) -> Number:
         Mean over features.
     """
     _check(density, ratio)
-    variance = _variance(density)
+    variance = feature_variance(density)
     both = density**2 / 3  # of an antipodal pair, against that of one dropped feature
     dropping = variance - ratio * (2 * variance - both)
     traced = any(isinstance(number, Tracer) for number in (density, ratio))
@@ -247,7 +248,7 @@ def hadamard_weights(
         ValueError: numbers that cannot be.
     """
     checks.count("hidden", hidden)
-    checks.count("num_features", num_features, least=2)
+    checks.count("num_features", num_features, minimum=2)
     if num_features & (num_features - 1):
         raise InputError(
             f"num_features is {num_features}: Sylvester's matrices need a power of two"
@@ -265,13 +266,9 @@ def hadamard_weights(
     )
 
 
-def _variance(density: Any) -> Any:
-    return density / 3 - density**2 / 4
-
-
 def _noise(density: Array, ratio: Array) -> Array:
-    variance = _variance(density) * (1 / ratio - 1)
-    return jnp.sqrt(jnp.maximum(variance, _LEAST_NOISE**2))
+    variance = feature_variance(density) * (1 / ratio - 1)
+    return jnp.sqrt(jnp.maximum(variance, _MIN_NOISE**2))
 
 
 def _moments(mean: Array, noise: Array) -> tuple[Array, Array, Array, Array]:
@@ -340,7 +337,7 @@ def _best(density: Array, ratio: Array) -> Rug:
 
 @jax.jit
 def _ratio_of_half_loss(density: Array) -> Array:
-    half = _variance(density) / 2
+    half = feature_variance(density) / 2
 
     def bisect(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
@@ -359,21 +356,14 @@ def _sparse_limit(load: Array) -> Array:
 
 
 def _check(density: Any, ratio: Any) -> None:
-    checks.interval(
-        "density",
-        density,
-        low=0,
-        high=1,
-        open_low=True,
-        remedy="it is the probability 1 - S that a feature is not zero",
-    )
+    checks.density(density)
     checks.interval(
         "ratio", ratio, low=0, high=1, open_low=True, remedy="it is hidden dimensions per feature"
     )
 
 
 def _check_digits(density: Any, ratio: Any) -> None:
-    least = 1e-4 * np.asarray(_variance(density), np.float64)
+    least = 1e-4 * np.asarray(feature_variance(density), np.float64)
     if (np.asarray(ratio) < least).any():
         raise InputError(
             f"ratio is {np.min(ratio):g}, below {np.max(least):g} at this density: rounding would "

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.theory.features import feature_variance
 
 
 class Phase(enum.IntEnum):
@@ -92,7 +93,7 @@ def losses(
         Losses of at least 0, ordered as `Phase`: three for one hidden dimension, else four.
     """
     _check(density, relative_importance, hidden)
-    variance = density / 3 - density**2 / 4
+    variance = feature_variance(density)
     candidates = [
         relative_importance * variance,
         variance,
@@ -148,14 +149,7 @@ def boundary(relative_importance: Float[Array, ""] | float, *, hidden: int = 1) 
 
 def _check(density: Array | float, relative_importance: Array | float, hidden: int) -> None:
     _check_single("density", density)
-    checks.interval(
-        "density",
-        density,
-        low=0.0,
-        high=1.0,
-        open_low=True,
-        remedy="it is the probability 1 - S that a feature is not zero",
-    )
+    checks.density(density)
     _check_rest(relative_importance, hidden)
 
 

@@ -44,6 +44,7 @@ from scipy import optimize
 from toymodels import checks
 from toymodels.engine import compiling
 from toymodels.errors import InputError
+from toymodels.theory.features import feature_variance
 from toymodels.theory.frames import regular_polygon, simplex
 from toymodels.theory.loss import expected_loss
 
@@ -112,14 +113,7 @@ def arrangement(polytope: Polytope, density: float) -> Arrangement:
     Raises:
         ValueError: a density outside $(0, 1]$, or too many vertices.
     """
-    checks.interval(
-        "density",
-        density,
-        low=0,
-        high=1,
-        open_low=True,
-        remedy="it is the probability 1 - S that a feature is not zero",
-    )
+    checks.density(density)
     vertices, stretch = polytope
     dimensions, count = vertices.shape
     if len(stretch) != dimensions or set(stretch) != set(range(len(set(stretch)))):
@@ -127,7 +121,7 @@ def arrangement(polytope: Polytope, density: float) -> Arrangement:
             f"stretch is {stretch}: give the group of each of {dimensions} axes, from 0 without gap"
         )
     compiling.use_cache()
-    unit = count * (density / 3 - density**2 / 4)
+    unit = count * feature_variance(density)
 
     def value(parameters: Any) -> tuple[float, Any]:
         with jax.enable_x64(True):

@@ -136,7 +136,7 @@ def train(
         The parameters, the final loss (summed over outputs and averaged over examples), the loss
         curve and the snapshots.
     """
-    checks.count("evaluation", evaluation, least=0)  # before the training, not after
+    checks.count("evaluation", evaluation, minimum=0)  # before the training, not after
     check_optimizer(optimizer)
     key_start, key_data = jax.random.split(checked_key(key))
     params = models.start(key_start, model, _example(task))
@@ -262,5 +262,5 @@ def log_spaced(steps: int, number: int) -> tuple[int, ...]:
         number: the number of steps at most, 0 among them; at least 2.
     """
     checks.count("steps", steps)
-    checks.count("number", number, least=2)
+    checks.count("number", number, minimum=2)
     return (0, *(int(s) for s in np.unique(np.geomspace(steps, 1, number - 1).round())))
