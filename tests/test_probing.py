@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from toymodels import errors
-from toymodels.analysis import concepts, erasure, probing
+from toymodels.analysis import erasure, probing
 from toymodels.theory import memorisation
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
