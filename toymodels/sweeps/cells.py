@@ -166,7 +166,7 @@ def _trace_once(cell: Cell, fixed: Mapping[str, Any], names: Iterable[str]) -> T
 
 def _values_to_check(
     found: Iterable[checks.Postponed], key: Any
-) -> tuple[list[Tracer], list[checks.Postponed]]:
+) -> tuple[list[Any], list[checks.Postponed]]:
     """Take the traced values out of postponed checks, because none may outlive its trace.
 
     Checks of values that are traced inside a loop of the cell are dropped: the values are known
@@ -175,7 +175,7 @@ def _values_to_check(
     Returns:
         The values, and the checks with None in the place of each value.
     """
-    values: list[Tracer] = []
+    values: list[Any] = []
     postponed: list[checks.Postponed] = []
     for check, arguments in found:
         traced = [value for value in arguments if isinstance(value, Tracer)]
