@@ -203,16 +203,19 @@ def _draw(
         return []
     from toymodels import plotting
 
-    paths = [path.with_name(f"{path.name}.{suffix}") for suffix in formats]
     with plotting.style(), contextlib.ExitStack() as stack:
         figure = experiment.plot(results)
         if not isinstance(figure, plotting.Figure):
             raise InputError(
                 f"plot of {experiment.path} returns {type(figure).__name__}: return the figure"
             )
+        if isinstance(figure, plotting.MovingFigure):
+            formats = ("gif", *formats)
+        paths = [path.with_name(f"{path.name}.{suffix}") for suffix in formats]
         for drawn, suffix in zip(paths, formats, strict=True):
             temporary = stack.enter_context(files.whole(drawn))
-            figure.savefig(temporary, format=suffix, dpi=150, metadata=_DATES.get(suffix))
+            dots = 100 if suffix == "gif" else 150
+            figure.savefig(temporary, format=suffix, dpi=dots, metadata=_DATES.get(suffix))
     return paths
 
 

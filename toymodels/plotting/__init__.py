@@ -48,6 +48,7 @@ from toymodels.plotting.maps import (
     phase_diagram,
 )
 from toymodels.plotting.matrices import by_component, gram, signed_matrix
+from toymodels.plotting.moving import MovingFigure, animate
 from toymodels.plotting.neurons import (
     by_feature,
     circuit,
@@ -93,7 +94,9 @@ __all__ = [
     "WEIGHT_NORM",
     "WIDEST",
     "Figure",
+    "MovingFigure",
     "NotebookFigure",
+    "animate",
     "by_component",
     "by_feature",
     "check_figure",

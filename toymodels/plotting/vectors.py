@@ -99,6 +99,8 @@ def _cross(axes: Axes, limit: float, circles: Sequence[float]) -> None:
         axes.spines[side].set_position("center")
         axes.spines[side].set_color("0.8")
         axes.spines[side].set_zorder(0)
+    axes.xaxis.set_label_coords(0.5, -0.03)  # names stay outside, although the axes cross inside
+    axes.yaxis.set_label_coords(-0.03, 0.5)
     around = np.linspace(0, 2 * np.pi, 200)
     for radius in circles:
         axes.plot(
