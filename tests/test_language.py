@@ -86,11 +86,9 @@ MODULES = sorted((ROOT / "toymodels").rglob("*.py"))
 # Figures of experiments whose claims are not yet written in whole sentences.
 UNFINISHED = set(
     """
-activation_penalty adversarial_robustness benchmark_training capacity computation
-computation_paper concept_directions correlated_features demonstrating_superposition
-dimensions_per_feature dimensions_per_feature_paper double_descent k_gons learning_dynamics
-linear_representations nonlinear_compression phase_diagram phase_diagram_activations
-phase_diagram_three_features polytopes privileged_basis probing superposition_metrics thomson
+adversarial_robustness benchmark_training capacity computation computation_paper
+concept_directions correlated_features dimensions_per_feature_paper double_descent k_gons
+learning_dynamics linear_representations polytopes probing thomson
 """.split()
 )
 FIGURES = [

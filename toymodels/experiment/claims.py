@@ -204,9 +204,9 @@ def _claim(
     return Claim(
         statement=statement,
         source=source.text,
-        expected=expected,
-        measured=measured,
-        tolerance=tolerance,
+        expected=float(expected),  # they may be arrays of one number
+        measured=float(measured),
+        tolerance=float(tolerance),
         bound=bound,
         note=note,
         kind=source.kind,
