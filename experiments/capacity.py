@@ -377,7 +377,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(2, 3, size=(9.2, 5.9))
+    figure, grid = plotting.figure(2, 3, size=(9, 5.9))
     share = np.linspace(0, 1, 101)
     for kurtosis in (2.0, 3.0, 6.0, 12.0):
         grid[0, 0].semilogy(share, theory.marginal_benefit(share, kurtosis), label=f"{kurtosis:g}")

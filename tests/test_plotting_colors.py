@@ -118,5 +118,8 @@ def test_a_figure_that_cannot_be_read_is_refused():
     with pytest.raises(InputError, match=r"writes '.*' in 6\.5 points: take at least 7"):
         plotting.check_figure(figure)
     figure.set_size_inches(9.5, 3)
-    with pytest.raises(InputError, match=r"9\.5 inches wide: take at most 9"):
+    with pytest.raises(InputError, match=r"a figure of 9\.5 inches is too wide.*take at most 9"):
         plotting.check_figure(figure)
+    for make in (plotting.figure, plotting.figure_of_parts):
+        with pytest.raises(InputError, match=r"a figure of 10 inches is too wide"):
+            make(1, 2, size=(10, 3))

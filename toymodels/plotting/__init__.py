@@ -37,6 +37,7 @@ from toymodels.plotting.figures import (
     NotebookFigure,
     check_figure,
     figure,
+    figure_of_parts,
     style,
 )
 from toymodels.plotting.maps import (
@@ -108,6 +109,7 @@ __all__ = [
     "direct_labels",
     "every_seed",
     "figure",
+    "figure_of_parts",
     "gram",
     "grouped_bars",
     "heat_map",

@@ -12,7 +12,15 @@ from matplotlib.text import Text
 from toymodels.errors import InputError
 from toymodels.plotting.colors import CYCLE
 
-__all__ = ["SMALLEST_TEXT", "WIDEST", "NotebookFigure", "check_figure", "figure", "style"]
+__all__ = [
+    "SMALLEST_TEXT",
+    "WIDEST",
+    "NotebookFigure",
+    "check_figure",
+    "figure",
+    "figure_of_parts",
+    "style",
+]
 
 WIDEST = 9.0
 """The greatest width of a figure in inches: README shows every figure at the same width."""
@@ -62,9 +70,40 @@ def figure(
         columns: number of columns of axes.
         size: width and height of the whole figure in inches.
         **subplots: arguments of `Figure.subplots`, such as `width_ratios`.
+
+    Raises:
+        ValueError: the figure would be wider than `WIDEST` inches.
     """
-    made = NotebookFigure(figsize=size, layout="constrained")
+    made = NotebookFigure(figsize=checked_size(size), layout="constrained")
     return made, made.subplots(rows, columns, **subplots)
+
+
+def figure_of_parts(
+    rows: int, columns: int = 1, *, size: tuple[float, float], **ratios: Any
+) -> tuple[NotebookFigure, Any]:
+    """Return a figure, which a notebook shows, and its parts, each with axes and a title.
+
+    Args:
+        rows: number of rows of parts.
+        columns: number of columns of parts.
+        size: width and height of the whole figure in inches.
+        **ratios: arguments of `Figure.subfigures`, such as `height_ratios`.
+
+    Raises:
+        ValueError: the figure would be wider than `WIDEST` inches.
+    """
+    made = NotebookFigure(figsize=checked_size(size), layout="constrained")
+    return made, made.subfigures(rows, columns, **ratios)
+
+
+def checked_size(size: tuple[float, float]) -> tuple[float, float]:
+    """Return the size of a figure; a ValueError if it is wider than `WIDEST` inches."""
+    if size[0] > WIDEST:
+        raise InputError(
+            f"a figure of {size[0]:g} inches is too wide to be read: take at most {WIDEST:g}, with "
+            "more rows"
+        )
+    return size
 
 
 def check_figure(figure: Figure) -> None:
@@ -74,11 +113,7 @@ def check_figure(figure: Figure) -> None:
         ValueError: the figure is wider than `WIDEST` inches, or shows text smaller than
             `SMALLEST_TEXT` points.
     """
-    width = figure.get_size_inches()[0]
-    if width > WIDEST:
-        raise InputError(
-            f"the figure is {width:g} inches wide: take at most {WIDEST:g}, with more rows"
-        )
+    checked_size(tuple(figure.get_size_inches().tolist()))
     figure.draw_without_rendering()  # axes make the texts of their ticks only now
     for text in _shown_texts(figure):
         if text.get_fontsize() < SMALLEST_TEXT:

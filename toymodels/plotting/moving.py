@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from toymodels.errors import InputError
-from toymodels.plotting.figures import NotebookFigure
+from toymodels.plotting.figures import NotebookFigure, checked_size
 
 __all__ = ["MovingFigure", "animate"]
 
@@ -106,7 +106,7 @@ def animate(
     """
     if not len(steps):
         raise InputError("steps is empty: give at least one step to draw")
-    made = MovingFigure(figsize=size, layout="constrained")
+    made = MovingFigure(figsize=checked_size(size), layout="constrained")
     axes: Any = made.subplots(rows, columns, **subplots)
 
     def show(number: int) -> None:
