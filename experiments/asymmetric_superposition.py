@@ -46,6 +46,8 @@ LEFT = 0.1
 """Largest share of it that all neurons together leave."""
 INPUT, OUTPUT = np.array([[2.0, -0.5]]), np.array([[0.5], [2.0]])
 """The paper's neuron for A and B."""
+INHIBITOR = np.array([[1.0, 0.0]]), np.array([[0.0], [-4.0]])
+"""The neuron that takes away what A gives to B."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -224,100 +226,98 @@ def claims(results: xr.Dataset):
     count = found.inhibited.sum(axis=(1, 2, 3))
     loss = results["loss"].values
 
-    statement = (
+    says = (
         "A neuron with weights (2, -1/2) in and (1/2, 2) out gives (1, 4) for A = 1 and (1/4, 1) "
         "for B = -1: largest difference."
     )
     from_a, from_b = (toy_output(INPUT, OUTPUT, x) for x in ((1.0, 0.0), (0.0, -1.0)))
     difference = max(abs(from_a - [1, 4]).max(), abs(from_b - [1 / 4, 1]).max())
-    yield tm.near(statement, 0, difference, ARITHMETIC, within=0)
+    yield tm.near(says, 0, difference, ARITHMETIC, within=0)
 
-    statement = (
+    says = (
         "Output B is 0 for A = 1 where a second neuron of weights (1, 0) in and (0, -4) out joins "
         "the neuron of weights (2, -1/2) in and (1/2, 2) out."
     )
-    both = np.vstack([INPUT, [[1.0, 0.0]]]), np.hstack([OUTPUT, [[0.0], [-4.0]]])
-    yield tm.near(statement, 0, toy_output(*both, (1.0, 0.0))[1], ARITHMETIC, within=0)
+    both = np.vstack([INPUT, INHIBITOR[0]]), np.hstack([OUTPUT, INHIBITOR[1]])
+    yield tm.near(says, 0, toy_output(*both, (1.0, 0.0))[1], ARITHMETIC, within=0)
 
-    statement = (
+    says = (
         "The share of models with the motif is above that of models with relabelled neurons: "
         "lower end of its 95 % interval over that share."
     )
     ratio = interval(count > 0)[0] / max(float(results["relabelled"].mean()), 1e-9)
-    yield tm.at_least(statement, 3, ratio, IN_PAPER, threshold="Ours: clearly more than chance.")
+    yield tm.at_least(
+        says, 3, ratio, IN_PAPER, threshold="Ours, because it is clearly more than chance."
+    )
 
-    statement = (
+    says = (
         "Models whose weights in and weights out are shuffled hardly have the motif: share of them."
     )
-    below = "Ours: well below the share found."
-    yield tm.at_most(statement, 0.01, results["shuffled"].mean(), NULL, threshold=below)
+    below = "Ours, because it is well below the share found."
+    yield tm.at_most(says, 0.01, results["shuffled"].mean(), NULL, threshold=below)
 
-    statement = "Some models have two motifs, as in the paper's figure: share of all models."
+    says = "Some models have two motifs, as in the paper's figure: share of all models."
     one, shows = 1 / max(len(count), 1), "The paper shows one such model."
-    yield tm.at_least(statement, one, (count >= 2).mean(), PAPER, threshold=shows)
+    yield tm.at_least(says, one, (count >= 2).mean(), PAPER, threshold=shows)
 
-    statement = (
-        "Most neurons of models with a motif serve one feature: median share of the neurons."
-    )
+    says = "Most neurons of models with a motif serve one feature: median share of the neurons."
     mono = median(neurons_of_one(weights_in).mean(axis=1)[count > 0])
-    yield tm.at_least(statement, 0.5, mono, PAPER, threshold="Ours: the paper says most.")
+    yield tm.at_least(says, 0.5, mono, PAPER, threshold="Ours, because the paper says most.")
 
     counted = "; only neurons whose two weights differ threefold are counted."
-    statement = "The shared neuron gives 4 to output B for A = 1: median over motifs."
-    quarter = "Ours: a quarter of the paper's example" + counted
+    says = "The shared neuron gives 4 to output B for A = 1: median over motifs."
+    quarter = "Ours, because it is a quarter of the paper's example" + counted
     drive = median(found.drive[places])
-    yield tm.near(statement, 4, drive, PAPER, within=1, threshold=quarter)
+    yield tm.near(says, 4, drive, PAPER, within=1, threshold=quarter)
 
-    statement = "The shared neuron gives 1/4 to output A for B of size 1: median over motifs."
-    half = "Ours: less than half of the paper's example" + counted
+    says = "The shared neuron gives 1/4 to output A for B of size 1: median over motifs."
+    half = "Ours, because it is less than half of the paper's example" + counted
     back = median(weights_out[model, a, neuron] * abs(weights_in[model, neuron, b]))
-    yield tm.near(statement, 1 / 4, back, PAPER, within=0.1, threshold=half)
+    yield tm.near(says, 1 / 4, back, PAPER, within=0.1, threshold=half)
 
-    statement = (
+    says = (
         "All neurons together give nothing to output B for A = 1 that its ReLU does not clip: "
         "median over motifs, as a share of what the shared neuron gives."
     )
     fifth = (
-        "Ours: only neurons inhibited to a tenth are counted, so that this is a fifth of what "
-        "could be seen."
+        "Ours, because only neurons inhibited to a tenth are counted, so that this is a fifth of "
+        "what could be seen."
     )
     left = median((found.total / found.drive)[places])
-    yield tm.near(statement, 0, left, PAPER, within=0.02, threshold=fifth)
+    yield tm.near(says, 0, left, PAPER, within=0.02, threshold=fifth)
 
-    statement = "Nearly all asymmetric neurons are inhibited: share of those of all models."
+    says = "Nearly all asymmetric neurons are inhibited: share of those of all models."
     share = found.inhibited.sum() / max(found.asymmetric.sum(), 1)
-    no_number = "Ours: the paper gives no number."
-    yield tm.at_least(statement, 0.9, share, PAPER, threshold=no_number)
+    no_number = "Ours, because the paper gives no number."
+    yield tm.at_least(says, 0.9, share, PAPER, threshold=no_number)
 
-    statement = (
-        "Ten neurons of models with two motifs compute all 12 sides: smallest number of sides."
-    )
+    says = "Ten neurons of models with two motifs compute all 12 sides: smallest number of sides."
     sides = min(computed_sides(results)[count >= 2], default=np.nan)
-    yield tm.near(statement, 12, sides, SAVES, within=0)
+    yield tm.near(says, 12, sides, SAVES, within=0)
 
     whole, cut = results["cut_loss"].transpose("cut", "motif").values
-    statement = (
+    says = (
         "The loss of every model with a motif rises where the inhibition of B is cut: smallest "
         "ratio of the losses."
     )
-    yield tm.at_least(statement, 1, min(cut / whole, default=np.nan), FOUND)
+    yield tm.at_least(says, 1, min(cut / whole, default=np.nan), FOUND)
 
-    statement = (
+    says = (
         "The loss of models with a motif rises by I_B p/2 c^2 / 3 where the inhibition of B is "
         "cut, with c what A then gives to B: median of the ratio."
     )
     driven = (found.total - found.taken)[places]
     half_density = results.attrs["density"] / 2
     predicted = results.attrs["importance"] ** b * half_density * driven**2 / 3
-    terms = "Ours: terms of more than one active feature, at this density."
+    terms = "Ours, because terms of more than one active feature are left out."
     rise = median((cut - whole) / predicted)
-    yield tm.near(statement, 1, rise, ONE_ACTIVE, within=0.25, threshold=terms)
+    yield tm.near(says, 1, rise, ONE_ACTIVE, within=0.25, threshold=terms)
 
-    statement = (
+    says = (
         "The loss of models with a motif is lower than that of models without: ratio of the "
         "medians."
     )
-    yield tm.at_most(statement, 1, median(loss[count > 0]) / median(loss[count == 0]), FOUND)
+    yield tm.at_most(says, 1, median(loss[count > 0]) / median(loss[count == 0]), FOUND)
 
 
 def neurons_of_one(weights_in):
@@ -334,7 +334,10 @@ def plot(results: xr.Dataset):
     count = found.inhibited.sum(axis=(1, 2, 3))
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.4), width_ratios=(1.3, 1, 1))
     draw_model(grid[:, 0], results, found, count)
-    draw_motif(grid[0, 1])
+    into, out = np.vstack([INPUT, INHIBITOR[0]]), np.hstack([OUTPUT, INHIBITOR[1]])
+    names = {"inputs": "AB", "outputs": ("|A|", "|B|"), "neurons": ("shared", "inhibitor")}
+    plotting.circuit(grid[0, 1], into, out, numbers=".2g", **names)
+    grid[0, 1].set_title("A and B share a neuron; another\nstops what A gives to B (paper)")
 
     axes = grid[1, 1]
     ratio = abs(weights_in[model, neuron, a] / weights_in[model, neuron, b])
@@ -406,35 +409,6 @@ def draw_model(column, results: xr.Dataset, found: Motifs, count):
         column[0].bar(0, 0, color=color, label=f"feature {feature}")
     column[0].set_ylim(top=1.4 * column[0].get_ylim()[1])
     column[0].legend(ncols=2, fontsize=7, loc="upper right")
-
-
-def draw_motif(axes):
-    """Draw the paper's weights as a graph."""
-    left, middle, right = {"A": 1, "B": 0}, {"shared": 0.75, "inhibitor": 0.1}, {"|A|": 1, "|B|": 0}
-    columns = enumerate((left, middle, right))
-    places = {name: (x, y) for x, names in columns for name, y in names.items()}
-    edges = (
-        ("A", "shared", "$2$", 3),
-        ("B", "shared", "$-1/2$", 1),
-        ("shared", "|A|", "$1/2$", 1),
-        ("shared", "|B|", "$2$", 3),
-        ("A", "inhibitor", "$+$", 2),
-        ("inhibitor", "|B|", "$-$", 3),
-    )
-    for start, end, weight, width in edges:
-        (x0, y0), (x1, y1) = places[start], places[end]
-        color = plotting.WEIGHT_MAP(0.0 if weight.startswith("$-") else 1.0)
-        arrow = {"arrowstyle": "->", "color": color, "linewidth": width}
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops={**arrow, "shrinkA": 16, "shrinkB": 16})
-        axes.text(
-            x0 + 0.4 * (x1 - x0), y0 + 0.4 * (y1 - y0) + 0.06, weight, color=color, ha="center"
-        )
-    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.5"}
-    for name, (x, y) in places.items():
-        axes.text(x, y, name, ha="center", va="center", bbox=box)
-    axes.set(xlim=(-0.3, 2.3), ylim=(-0.25, 1.25))
-    axes.set_title("A and B share a neuron; another\nstops what A gives to B (paper)")
-    axes.set_axis_off()
 
 
 if __name__ == "__main__":

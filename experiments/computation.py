@@ -36,7 +36,7 @@ ELHAGE = tm.paper("Elhage et al. (2022), Computation in Superposition")
 OFTEN = tm.finding("found here; Elhage et al. (2022) show one model")
 CONVERGED = tm.finding("this experiment: training has converged")
 SYMMETRY = tm.prediction("symmetry of the start")
-CONVERGENCE = "Ours: convergence of training."
+CONVERGENCE = "Ours, because training does not converge entirely."
 RATIO = 0.8
 """Importance of a feature relative to the one before it."""
 SERVED = 0.2
@@ -166,32 +166,32 @@ def small_claims(results: xr.Dataset):
     into, out, bias = lowest(results)
     loss, models = results["small_loss"], "models of 3 features and 6 neurons"
 
-    statement = f"The lowest loss of {models} is 0."
-    single = "Ours: single precision."
-    yield tm.near(statement, 0, loss.min(), ELHAGE, within=1e-9, threshold=single)
+    says = f"The lowest loss of {models} is 0."
+    single = "Ours, because single precision is used."
+    yield tm.near(says, 0, loss.min(), ELHAGE, within=1e-9, threshold=single)
 
-    statement = f"Half of the {models} have a loss below 1e-6: share of the seeds."
-    often = "Ours: the paper does not say how often it is found."
-    yield tm.at_least(statement, 0.5, (loss < 1e-6).mean(), OFTEN, threshold=often)
+    says = f"Half of the {models} have a loss below 1e-6: share of the seeds."
+    often = "Ours, because the paper does not say how often it is found."
+    yield tm.at_least(says, 0.5, (loss < 1e-6).mean(), OFTEN, threshold=often)
 
-    statement = (
+    says = (
         f"Every neuron of the best of the {models} has one feature as input: largest second "
         "weight over the first."
     )
     ordered = np.sort(abs(into), axis=1)
     second = (ordered[:, -2] / ordered[:, -1]).max()
-    yield tm.near(statement, 0, second, ELHAGE, within=0.01, threshold=CONVERGENCE)
+    yield tm.near(says, 0, second, ELHAGE, within=0.01, threshold=CONVERGENCE)
 
-    statement = (
+    says = (
         f"The sum of W_2 ReLU(+-W_1) over neurons of the best of the {models} is 1 for both signs "
         "of each feature: largest difference."
     )
     sides = np.stack([(np.maximum(sign * into, 0) * out).sum(axis=0) for sign in (1, -1)])
     difference = abs(sides - 1).max()
-    yield tm.near(statement, 0, difference, ELHAGE, within=1e-3, threshold=CONVERGENCE)
+    yield tm.near(says, 0, difference, ELHAGE, within=1e-3, threshold=CONVERGENCE)
 
-    statement = f"The bias of the best of the {models} is 0: largest size."
-    yield tm.near(statement, 0, abs(bias).max(), ELHAGE, within=1e-3, threshold=CONVERGENCE)
+    says = f"The bias of the best of the {models} is 0: largest size."
+    yield tm.near(says, 0, abs(bias).max(), ELHAGE, within=1e-3, threshold=CONVERGENCE)
 
 
 def claims(results: xr.Dataset):
@@ -204,122 +204,128 @@ def claims(results: xr.Dataset):
     def at(values, *densities):
         return values.sel(density=list(densities), method="nearest")
 
-    statement = (
+    says = (
         "Neurons serve one feature each at densities 1 and 0.3: share of all neurons of all seeds."
     )
     # The paper says all, of one model. Local minima differ between processors: seeds with up to
     # four shared neurons of forty were seen on one, none on another.
     one = 1 - shared.where(density >= 0.3).mean()
     minima = (
-        "Ours: the paper says all, of one model; another processor ends in minima where a neuron "
-        "in a hundred is shared."
+        "Ours, because the paper says all, of one model; another processor ends in minima where a "
+        "neuron in a hundred is shared."
     )
     more = int(several.where(density >= 0.3).sum())
     note = f"{more} neurons of all seeds serve more: local minima, or they hardly reach any output."
-    yield tm.near(statement, 1, one, ELHAGE, within=0.05, threshold=minima, note=note)
+    yield tm.near(says, 1, one, ELHAGE, within=0.05, threshold=minima, note=note)
 
-    statement = (
+    says = (
         "Models at densities 1 and 0.3 compute at most half as many features as they have neurons: "
         "mean share over all seeds."
     )
     dense = found["primary"].where(density >= 0.3, drop=True).stack(model=("density", "seed"))
     computed = np.mean([len(np.unique(each)) for each in dense.transpose("model", ...).values])
-    another = "Ours: one more feature in every other seed."
-    yield tm.at_most(statement, 1 / 2, computed / total, ELHAGE, slack=0.0125, threshold=another)
+    another = "Ours, because it allows one more feature in every other seed."
+    yield tm.at_most(says, 1 / 2, computed / total, ELHAGE, slack=0.0125, threshold=another)
 
-    statement = "A few neurons serve several features at density 0.1: median share of the neurons."
-    few = "Ours: the paper says a few, read by eye."
-    yield tm.at_most(statement, 0.25, at(shared, 0.1).median(), ELHAGE, threshold=few)
+    says = "A few neurons serve several features at density 0.1: median share of the neurons."
+    few = "Ours, because the paper says a few, read by eye."
+    yield tm.at_most(says, 0.25, at(shared, 0.1).median(), ELHAGE, threshold=few)
 
-    statement = (
+    says = (
         "Neurons that serve several features at density 0.1 do so slightly: median of their second "
         "weight over the first."
     )
-    slightly = "Ours: the paper says slightly, read by eye."
-    yield tm.at_most(statement, 0.5, at(second, 0.1).median(), ELHAGE, threshold=slightly)
+    slightly = "Ours, because the paper says slightly, read by eye."
+    yield tm.at_most(says, 0.5, at(second, 0.1).median(), ELHAGE, threshold=slightly)
 
-    statement = (
+    says = (
         "A small number of neurons serve several features at density 0.03: median share of the "
         "neurons."
     )
-    small = "Ours: the paper says a small number, read by eye."
-    yield tm.at_most(statement, 0.4, at(shared, 0.03).median(), ELHAGE, threshold=small)
+    small = "Ours, because the paper says a small number, read by eye."
+    yield tm.at_most(says, 0.4, at(shared, 0.03).median(), ELHAGE, threshold=small)
 
-    statement = "Some neuron serves three features or more at density 0.03: share of the seeds."
+    says = "Some neuron serves three features or more at density 0.03: share of the seeds."
     # The largest number itself is 3 to 6, by seed and by processor.
     share = (at(found["count"], 0.03).max("neuron") >= 3).mean()
     highly = (
-        "Ours: the paper says highly polysemantic and gives no number; one seed in five may miss "
-        "it."
+        "Ours, because the paper says highly polysemantic and gives no number; one seed in five "
+        "may miss it."
     )
-    yield tm.at_least(statement, 0.8, share, ELHAGE, threshold=highly)
+    yield tm.at_least(says, 0.8, share, ELHAGE, threshold=highly)
 
-    statement = (
+    says = (
         "Neurons that serve several features at densities 0.03 and 0.01 serve less important ones "
         "than the other neurons do: difference of the mean places of their first features, the "
         "smaller median of the seeds."
     )
     first = found["primary"]
     later = first.where(several).mean("neuron") - first.where(~several).mean("neuron")
-    place, places = "Ours: one place in the order of importance.", at(later, 0.03, 0.01)
-    yield tm.at_least(statement, 1, places.median("seed").min(), ELHAGE, threshold=place)
+    place, places = (
+        "Ours, because it is one place in the order of importance.",
+        at(later, 0.03, 0.01),
+    )
+    yield tm.at_least(says, 1, places.median("seed").min(), ELHAGE, threshold=place)
 
-    statement = (
+    says = (
         "Many neurons that serve several features at density 0.01 have one large weight and small "
         "ones: share of those whose second weight is at most half of the first."
     )
     share, many = (
         (at(second, 0.01) <= 0.5).sum() / at(several, 0.01).sum(),
-        "Ours: the paper says many.",
+        "Ours, because the paper says many.",
     )
-    yield tm.at_least(statement, 1 / 3, share, ELHAGE, threshold=many)
+    yield tm.at_least(says, 1 / 3, share, ELHAGE, threshold=many)
 
-    statement = (
+    says = (
         "A neuron serves the more features, the sparser they are, at densities up to 0.3: smallest "
         "ratio of the means of neighbouring densities."
     )
     counts = found["count"].where(density <= 0.3, drop=True).mean(("neuron", "seed")).values
-    yield tm.at_least(statement, 1, (counts[1:] / counts[:-1]).min(), ELHAGE)
+    yield tm.at_least(says, 1, (counts[1:] / counts[:-1]).min(), ELHAGE)
 
-    statement = "Nearly all neurons serve several features at density 0.001: mean share."
-    eye = "Ours: the paper's model has all, read by eye."
-    yield tm.at_least(statement, 0.9, at(shared, 0.001).mean(), ELHAGE, threshold=eye)
+    says = "Nearly all neurons serve several features at density 0.001: mean share."
+    eye = "Ours, because the paper's model has all, read by eye."
+    yield tm.at_least(says, 0.9, at(shared, 0.001).mean(), ELHAGE, threshold=eye)
 
-    statement = "A neuron serves many features at density 0.001: mean number."
-    none = "Ours: the paper gives no number."
-    yield tm.at_least(statement, 4, at(found["count"], 0.001).mean(), ELHAGE, threshold=none)
+    says = "A neuron serves many features at density 0.001: mean number."
+    none = "Ours, because the paper gives no number."
+    yield tm.at_least(says, 4, at(found["count"], 0.001).mean(), ELHAGE, threshold=none)
 
-    statement = "The loss of every model is small: largest ratio to the loss of predicting 0."
+    says = "The loss of every model is small: largest ratio to the loss of predicting 0."
     relative = results["loss"] / results["nothing"]
-    beside = "Ours: small beside predicting nothing."
-    yield tm.at_most(statement, 0.02, relative.max(), CONVERGED, threshold=beside)
+    beside = "Ours, because it is small beside predicting nothing."
+    yield tm.at_most(says, 0.02, relative.max(), CONVERGED, threshold=beside)
 
-    statement = (
+    says = (
         "Hardly any output of the models at density 0.001 is 0 for a feature of either sign: share "
         "of features and signs, weighted by importance."
     )
     importance = RATIO ** xr.DataArray(range(results.sizes["feature"]), dims="feature")
     silent = at(results["silent"], 0.001).weighted(importance).mean()
-    hundred = "Ours: a feature and sign in a hundred."
-    yield tm.at_most(statement, 0.01, silent, CONVERGED, threshold=hundred)
+    hundred = "Ours, because it allows a feature and sign in a hundred."
+    yield tm.at_most(says, 0.01, silent, CONVERGED, threshold=hundred)
 
-    statement = (
+    says = (
         "Half of the outputs of the control, whose W_2 starts with both signs, are 0 for a feature "
         "of one sign: share of features and signs, weighted by importance."
     )
     silent, errors = (
         results["signed_silent"].weighted(importance).mean(),
-        "Ours: three standard errors.",
+        "Ours, because it is three standard errors.",
     )
-    yield tm.near(statement, 1 / 2, silent, SYMMETRY, within=0.16, threshold=errors)
+    yield tm.near(says, 1 / 2, silent, SYMMETRY, within=0.16, threshold=errors)
 
-    statement = (
+    says = (
         "The loss of the control is far above that of the other models at density 0.001: lowest of "
         "the control over the highest of the others."
     )
     signed = results["signed_loss"] / results["nothing"].min()
-    ratio, order = signed.min() / at(relative, 0.001).max(), "Ours: an order of magnitude."
-    yield tm.at_least(statement, 10, ratio, CONVERGED, threshold=order)
+    ratio, order = (
+        signed.min() / at(relative, 0.001).max(),
+        "Ours, because it is an order of magnitude.",
+    )
+    yield tm.at_least(says, 10, ratio, CONVERGED, threshold=order)
 
 
 def plot(results: xr.Dataset):
@@ -364,24 +370,13 @@ def draw_small(stacks, graph, results: xr.Dataset):
     into, out = map(np.asarray, neurons.rescaled(jnp.asarray(into), jnp.asarray(out.T)))
     order = by_feature(into)
     into, out = into[order], out.T[order]
-    count, features = into.shape
+    features = into.shape[1]
     plotting.neuron_stacks(stacks, into, plotting.IMPORTANCE_MAP(np.linspace(1, 0, features)))
     stacks.set(xlabel="neurons", ylabel="$W_1$, rescaled", title="3 features, 6 neurons:")
-    heights, places = np.linspace(1, 0, count), np.linspace(0.9, 0.1, features)
-    for neuron, height in enumerate(heights):
-        for feature, place in enumerate(places):
-            for weight, ends in (
-                (into[neuron, feature], ([0, 1], [place, height])),
-                (out[neuron, feature], ([1, 2], [height, place])),
-            ):
-                color = plotting.WEIGHT_MAP(plotting.WEIGHT_NORM(weight))
-                graph.plot(*ends, color=color, linewidth=2 * abs(weight), zorder=0)
-        graph.plot(1, height, "o", color="0.3", markersize=4)
-    for feature, place in enumerate(places, 1):
-        graph.text(-0.08, place, f"$x_{feature}$", ha="right", va="center")
-        graph.text(2.08, place, f"$|x_{feature}|$", ha="left", va="center")
-    graph.set(xlim=(-0.5, 2.7), title="a neuron for each sign")
-    graph.set_axis_off()
+    names = range(1, features + 1)
+    inputs, outputs = ([form.format(i) for i in names] for form in ("$x_{}$", "$|x_{}|$"))
+    plotting.circuit(graph, into, out.T, inputs=inputs, outputs=outputs)
+    graph.set_title("a neuron for each sign")
 
 
 def draw_stacks(axes, results: xr.Dataset, found: xr.Dataset):

@@ -54,7 +54,10 @@ _CIRCLES = "Engels et al. (2025), Not All Language Model Features Are One-Dimens
 MIXTURE = tm.paper(f"{_CIRCLES}: a circle has 0.2187")
 SEPARABILITY = tm.paper(f"{_CIRCLES}: a circle has 1.50 bits")
 NOISE = tm.finding("found here, after Engels et al. (2025): other circles add up")
-ROUNDING, CONVERGENCE = "Ours: rounding.", "Ours: convergence of training."
+ROUNDING, CONVERGENCE = (
+    "Ours, because numbers are rounded.",
+    "Ours, because training does not converge entirely.",
+)
 
 SIZES = (2, 3, 4)
 FEATURES = sum(SIZES)
@@ -251,109 +254,107 @@ def analogy_claims(results: xr.Dataset):
     three = straight.sel(hidden=3, method="nearest")
     enough = straight.where(straight["hidden"] > 3, drop=True)
 
-    statement = "Every analogy of linear encoders is a parallelogram: largest closing error."
+    says = "Every analogy of linear encoders is a parallelogram: largest closing error."
     error = straight["parallelogram"].max()
-    yield tm.near(statement, 0, error, SUMS, within=1e-5, threshold=ROUNDING)
+    yield tm.near(says, 0, error, SUMS, within=1e-5, threshold=ROUNDING)
 
-    statement = (
+    says = (
         "All analogies of linear encoders of 4 and more dimensions find their word, with no input "
         "excluded: smallest share of all seeds."
     )
-    yield tm.near(statement, 1, enough["included"].min(), NOT_PARALLEL, within=0)
+    yield tm.near(says, 1, enough["included"].min(), NOT_PARALLEL, within=0)
 
-    statement = (
+    says = (
         "All analogies of linear encoders of 3 dimensions find their word, with no input excluded: "
         "median share."
     )
-    yield tm.near(statement, 1, three["included"].median(), NOT_PARALLEL, within=0)
+    yield tm.near(says, 1, three["included"].median(), NOT_PARALLEL, within=0)
 
-    statement = (
+    says = (
         "The decoder of linear models of 3 dimensions can read few of the analogies' answers: "
         "median share."
     )
-    half = "Ours: little more than half."
-    yield tm.at_most(statement, 0.6, three["decoded"].median(), SPANNED, threshold=half)
+    half = "Ours, because it is little more than half."
+    yield tm.at_most(says, 0.6, three["decoded"].median(), SPANNED, threshold=half)
 
-    statement = (
+    says = (
         "Different concepts interfere in linear encoders of 3 dimensions, which does not hurt "
         "their analogies: median of the largest |W_i.W_j|."
     )
-    parallel = "Ours: half of what parallel concepts would have."
+    parallel = "Ours, because it is half of what parallel concepts would have."
     interference = three["interference"].median()
-    yield tm.at_least(statement, 0.5, interference, INTERFERENCE, threshold=parallel)
+    yield tm.at_least(says, 0.5, interference, INTERFERENCE, threshold=parallel)
 
-    statement = (
+    says = (
         "The direction of a concept is found from other pairs of words in linear encoders of 4 and "
         "more dimensions: smallest AUROC of all seeds."
     )
-    yield tm.near(statement, 1, enough["auroc"].min(), HELD_OUT, within=0)
+    yield tm.near(says, 1, enough["auroc"].min(), HELD_OUT, within=0)
 
-    statement = "Models of ReLU neurons in all dimensions read their words: median share."
-    missed = "Ours: two words in a hundred may be missed."
-    yield tm.near(statement, 1, curved["read"].median(), ONE_NEURON, within=0.02, threshold=missed)
+    says = "Models of ReLU neurons in all dimensions read their words: median share."
+    missed = "Ours, because two words in a hundred may be missed."
+    yield tm.near(says, 1, curved["read"].median(), ONE_NEURON, within=0.02, threshold=missed)
 
-    statement = (
+    says = (
         "Some analogies of models of ReLU neurons in all dimensions miss their word: median share "
         "that find it."
     )
-    twenty = "Ours: at least one analogy in twenty."
-    yield tm.at_most(statement, 0.95, curved["included"].median(), DEPENDS, threshold=twenty)
+    twenty = "Ours, because it leaves at least one analogy in twenty."
+    yield tm.at_most(says, 0.95, curved["included"].median(), DEPENDS, threshold=twenty)
 
-    statement = (
+    says = (
         "Analogies of models of ReLU neurons in all dimensions are no parallelograms: median "
         "closing error."
     )
-    no_number = "Ours: the source gives no number."
-    yield tm.at_least(
-        statement, 0.3, curved["parallelogram"].median(), DEPENDS, threshold=no_number
-    )
+    no_number = "Ours, because the source gives no number."
+    yield tm.at_least(says, 0.3, curved["parallelogram"].median(), DEPENDS, threshold=no_number)
 
 
 def causal_claims(results: xr.Dataset):
     straight, spans = results.sel(bend=0.0), results["hidden"] >= SPAN
     five = straight.sel(hidden=5, method="nearest")
 
-    statement = (
+    says = (
         "The causal metric of random linear encoders measures as many dimensions as vary: largest "
         "|trace(M Cov) - min(m, 6)|."
     )
     difference = abs(straight["start_span"] - np.minimum(straight["hidden"], SPAN)).max()
-    yield tm.near(statement, 0, difference, INVERSE, within=1e-3, threshold=ROUNDING)
+    yield tm.near(says, 0, difference, INVERSE, within=1e-3, threshold=ROUNDING)
 
-    statement = (
+    says = (
         "Different concepts are orthogonal in the causal metric of random linear encoders whose "
         "words span all concepts: largest |cos|."
     )
     largest = straight["start_causal"].where(spans).max()
-    yield tm.near(statement, 0, largest, PARK, within=1e-3, threshold=ROUNDING)
+    yield tm.near(says, 0, largest, PARK, within=1e-3, threshold=ROUNDING)
 
-    statement = (
+    says = (
         "Different concepts are not orthogonal in the Euclidean metric of random linear encoders "
         "that have words spanning all concepts: median of the largest |cos|."
     )
     cosine = straight["start_euclidean"].where(spans).median()
-    yield tm.at_least(statement, 0.5, cosine, EUCLIDEAN, threshold="Ours: clearly not 0.")
+    yield tm.at_least(says, 0.5, cosine, EUCLIDEAN, threshold="Ours, because it is clearly not 0.")
 
-    statement = (
+    says = (
         "The values of the last concept are a regular simplex in the causal metric of random "
         "linear encoders that have words spanning all concepts: largest deviation."
     )
     largest = straight["start_causal_simplex"].where(spans).max()
-    yield tm.near(statement, 0, largest, CATEGORIES, within=1e-3, threshold=ROUNDING)
+    yield tm.near(says, 0, largest, CATEGORIES, within=1e-3, threshold=ROUNDING)
 
-    statement = (
+    says = (
         "Different concepts are orthogonal in the Euclidean metric of trained linear encoders of 5 "
         "dimensions: median of the largest |cos|."
     )
     cosine = five["euclidean"].median()
-    yield tm.near(statement, 0, cosine, NO_INTERFERENCE, within=0.02, threshold=CONVERGENCE)
+    yield tm.near(says, 0, cosine, NO_INTERFERENCE, within=0.02, threshold=CONVERGENCE)
 
-    statement = (
+    says = (
         "Four exclusive values are a square of two antipodal pairs in the causal metric of trained "
         "linear encoders of 5 dimensions: median deviation from a simplex."
     )
     deviation = five["causal_simplex"].median()
-    yield tm.near(statement, SQUARE, deviation, A_SQUARE, within=0.01, threshold=CONVERGENCE)
+    yield tm.near(says, SQUARE, deviation, A_SQUARE, within=0.01, threshold=CONVERGENCE)
 
 
 def circle_claims(results: xr.Dataset):
@@ -361,14 +362,14 @@ def circle_claims(results: xr.Dataset):
     sparse = results["circle_density"].min()
     mixture, separability = (each.sel(circle_density=sparse) for each in reversed(found.values()))
 
-    statement = (
+    says = (
         "The mixture index of circles in superposition is that of a circle at the lowest density: "
         "mean."
     )
-    twenty = "Ours: one in twenty of the paper's number."
-    yield tm.near(statement, CIRCLE["mixture"], mixture, MIXTURE, within=0.01, threshold=twenty)
+    twenty = "Ours, because it is a twentieth of the paper's number."
+    yield tm.near(says, CIRCLE["mixture"], mixture, MIXTURE, within=0.01, threshold=twenty)
 
-    statement = (
+    says = (
         "The separability index of circles in superposition is that of a circle at the lowest "
         "density: mean, with ten bins."
     )
@@ -377,18 +378,18 @@ def circle_claims(results: xr.Dataset):
         "coordinates: planted noise in a tenth of the examples of a circle leaves 0.7 to 1.4 bits. "
         "The mixture index is robust against that."
     )
-    bits, fifteen = CIRCLE["separability"], "Ours: one in fifteen of the paper's number."
+    bits, fifteen = CIRCLE["separability"], "Ours, because it is a fifteenth of the paper's number."
     how = {"within": 0.1, "threshold": fifteen, "note": note}
-    yield tm.near(statement, bits, separability, SEPARABILITY, **how)
+    yield tm.near(says, bits, separability, SEPARABILITY, **how)
 
-    statement = (
+    says = (
         "The mixture index of circles of middle density is nearer to that of a Gaussian than to "
         "that of a circle: smallest mean over densities below 1/2."
     )
     middle = found["mixture"].where(found["mixture"]["circle_density"] < 0.5).min()
     half_way = (CIRCLE["mixture"] + GAUSSIAN["mixture"]) / 2
-    between = "Ours: half way between a circle and a Gaussian."
-    yield tm.at_most(statement, half_way, middle, NOISE, threshold=between)
+    between = "Ours, because it is half way between a circle and a Gaussian."
+    yield tm.at_most(says, half_way, middle, NOISE, threshold=between)
 
 
 def plot(results: xr.Dataset):

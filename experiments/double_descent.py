@@ -42,7 +42,7 @@ RANK = tm.identity("theorem: at most the rank, see `feature_dimensionality`")
 OPTIMUM = tm.prediction("the optimum of sparse features in two dimensions, see `k_gons`")
 HERE = tm.finding("found here, in trials at other n")
 REPLICATIONS = tm.paper("replications at n = 1000: 100 to 500")
-NO_NUMBER = "Ours: the paper gives no number."
+NO_NUMBER = "Ours, because the paper gives no number."
 PARTS = ("", "map_", "decay_")
 DECAY_COLORS = ("#dd8888", "#aa3333", "#551111")
 DATA_COLOR, FEATURE_COLOR = "#3366cc", "#cc3333"
@@ -211,106 +211,98 @@ def claims(results: xr.Dataset):
     few, last = best.sel(size=sizes[sizes <= 6]), best.isel(size=-1)
 
     for kind, vectors in (("point", "data points"), ("feature", "features")):
-        statement = (
-            f"The dimensionalities of the {vectors} of every model sum to at most m: sum / m."
-        )
+        says = f"The dimensionalities of the {vectors} of every model sum to at most m: sum / m."
         largest = max(results[f"{name}{kind}_share"].max() for name in PARTS)
-        yield tm.at_most(statement, 1, largest, RANK, slack=1e-4, threshold="Ours: rounding.")
+        yield tm.at_most(
+            says, 1, largest, RANK, slack=1e-4, threshold="Ours, because numbers are rounded."
+        )
 
-    statement = "The largest train loss of the models of at most 6 examples is 0."
-    hundredth = "Ours: a hundredth of predicting nothing."
+    says = "The largest train loss of the models of at most 6 examples is 0."
+    hundredth = "Ours, because it is a hundredth of predicting nothing."
     largest = few["train_loss"].max()
-    yield tm.near(statement, 0, largest, HENIGHAN, within=0.01, threshold=hundredth)
+    yield tm.near(says, 0, largest, HENIGHAN, within=0.01, threshold=hundredth)
 
-    statement = (
-        "The data points of models of T ≤ 6 examples form regular T-gons: max |D T / 2 - 1|."
-    )
+    says = "The data points of models of T ≤ 6 examples form regular T-gons: max |D T / 2 - 1|."
     largest = abs(few["point_dimensionality"] * few["size"] / hidden - 1).max()
-    yield tm.near(statement, 0, largest, HENIGHAN, within=0.1, threshold=NO_NUMBER)
+    yield tm.near(says, 0, largest, HENIGHAN, within=0.1, threshold=NO_NUMBER)
 
-    statement = (
-        "The median data point of models of 5 ≤ T ≤ 200 examples has D = m/T: max |D T / m - 1|."
-    )
+    says = "The median data point of models of 5 ≤ T ≤ 200 examples has D = m/T: max |D T / m - 1|."
     median = best["point_dimensionality"].median("example") * sizes / hidden
     largest = abs(median[(sizes >= 5) & (sizes <= 200)] - 1).max()
-    line = "Ours: the paper shows a line of slope -1 in a logarithmic plot."
-    yield tm.near(statement, 0, largest, HENIGHAN, within=0.25, threshold=line)
+    line = "Ours, because the paper shows a line of slope -1 in a logarithmic plot."
+    yield tm.near(says, 0, largest, HENIGHAN, within=0.25, threshold=line)
 
-    statement = (
+    says = (
         "At our learning rate of 5e-3 the highest test loss is above 1, that of predicting "
         "nothing. (At the paper's 1e-3, in 3000 steps, trials had 1.02; the rate was chosen for "
         "the peak.)"
     )
-    height = "Ours: the paper shows a peak, whose height depends on rate and steps."
-    yield tm.at_least(statement, 1.1, best["test_loss"].max(), HENIGHAN, threshold=height)
+    height = "Ours, because the paper shows a peak, whose height depends on rate and steps."
+    yield tm.at_least(says, 1.1, best["test_loss"].max(), HENIGHAN, threshold=height)
 
-    statement = "The highest test loss is at a number of examples T in the range of replications."
+    says = "The highest test loss is at a number of examples T in the range of replications."
     peak, between = best["test_loss"].idxmax("size"), "The range of the replications."
-    yield tm.near(statement, 300, peak, REPLICATIONS, within=200, threshold=between)
+    yield tm.near(says, 300, peak, REPLICATIONS, within=200, threshold=between)
 
-    statement = (
-        "The model of the most examples has a lower test loss than predicting the mean: ratio."
-    )
+    says = "The model of the most examples has a lower test loss than predicting the mean: ratio."
     ratio = last["test_loss"] / float(results["mean_loss"])
-    yield tm.at_most(statement, 1, ratio, HENIGHAN)
+    yield tm.at_most(says, 1, ratio, HENIGHAN)
 
-    statement = "The model of the most examples represents five features (D > 1/10), a pentagon."
+    says = "The model of the most examples represents five features (D > 1/10), a pentagon."
     corners = last["feature_dimensionality"] > 0.1
-    yield tm.near(statement, 5, corners.sum(), OPTIMUM, within=0)
+    yield tm.near(says, 5, corners.sum(), OPTIMUM, within=0)
 
-    statement = (
+    says = (
         "The features of D > 1/10 of the model of the most examples are 72 degrees apart: the "
         "angle between neighbours that is farthest from it."
     )
     gap = farthest_gap(last, corners)
-    yield tm.near(statement, 72, gap, HENIGHAN, within=5, threshold=NO_NUMBER)
+    yield tm.near(says, 72, gap, HENIGHAN, within=5, threshold=NO_NUMBER)
 
-    statement = (
+    says = (
         "The features of D > 1/10 of the model of the most examples hold most of the hidden "
         "space: sum of their D / m."
     )
     held = last["feature_dimensionality"].where(corners).sum() / hidden
-    yield tm.at_least(statement, 0.5, held, HENIGHAN, threshold="Ours: most is more than half.")
+    yield tm.at_least(says, 0.5, held, HENIGHAN, threshold="Ours, because most is more than half.")
 
     loss = best["map_test_loss"].transpose("map_size", "map_hidden")
-    differ = "Ours: the paper shows a map; 0.03 is more than its seeds differ."
-    statement = "The test loss of every m of the map has a peak over T: smallest rise to the peak."
+    differ = "Ours, because the paper shows a map; 0.03 is more than its seeds differ."
+    says = "The test loss of every m of the map has a peak over T: smallest rise to the peak."
     smallest = min(map(rise, loss.values.T))
-    yield tm.at_least(statement, 0.03, smallest, HENIGHAN, threshold=differ)
+    yield tm.at_least(says, 0.03, smallest, HENIGHAN, threshold=differ)
 
-    statement = "The test loss of some T of the map has a peak over m: largest rise to the peak."
+    says = "The test loss of some T of the map has a peak over m: largest rise to the peak."
     largest = max(map(rise, loss.values))
-    yield tm.at_least(statement, 0.03, largest, HENIGHAN, threshold=differ)
+    yield tm.at_least(says, 0.03, largest, HENIGHAN, threshold=differ)
 
-    statement = (
+    says = (
         "The number T of examples at the highest test loss grows in proportion to m: slope of "
         "log T over log m."
     )
     peaks, slower = loss.idxmax("map_size"), "It grows more slowly."
     slope = np.polyfit(np.log(peaks["map_hidden"]), np.log(peaks), 1)[0]
-    step = "Ours: half a step of the grid of T moves the slope by that."
-    yield tm.near(statement, 1, slope, HERE, within=0.15, threshold=step, note=slower)
+    step = "Ours, because half a step of the grid of T moves the slope by that."
+    yield tm.near(says, 1, slope, HERE, within=0.15, threshold=step, note=slower)
 
-    statement = (
+    says = (
         "The number T of examples at the highest test loss of models of m = 2 grows in proportion "
         "to n: T / n of the larger n over T / n of the smaller n."
     )
     same = peaks.sel(map_hidden=hidden) / results.attrs["map_features"]
     growth = peak / results.attrs["num_features"] / same
-    steps = "Ours: half a step of both grids of T."
-    yield tm.near(statement, 1, growth, HERE, within=0.3, threshold=steps, note=slower)
+    steps = "Ours, because it is half a step of both grids of T."
+    yield tm.near(says, 1, growth, HERE, within=0.3, threshold=steps, note=slower)
 
     decayed = best["decay_test_loss"].max("decay_size").sortby("decay_decay")
-    curve = "Ours: the comment shows a curve."
-    statement = (
+    curve = "Ours, because the comment shows a curve."
+    says = (
         "The highest test loss of models of the greatest weight decay is hardly above 1: no peak."
     )
-    yield tm.at_most(statement, 1.05, decayed[-1], JERMYN, threshold=curve)
+    yield tm.at_most(says, 1.05, decayed[-1], JERMYN, threshold=curve)
 
-    statement = (
-        "The highest test loss of models of the smallest weight decay is well above 1: a peak."
-    )
-    yield tm.at_least(statement, 1.1, decayed[0], JERMYN, threshold=curve)
+    says = "The highest test loss of models of the smallest weight decay is well above 1: a peak."
+    yield tm.at_least(says, 1.1, decayed[0], JERMYN, threshold=curve)
 
 
 def plot(results: xr.Dataset):
@@ -321,11 +313,14 @@ def plot(results: xr.Dataset):
     above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     clouds = above.subplots(2, len(shown), squeeze=False)
     for (top, bottom), size in zip(clouds.T, shown, strict=True):
-        draw_vectors(top, best["points"].sel(size=size), DATA_COLOR)
-        draw_vectors(bottom, best["weights"].sel(size=size), FEATURE_COLOR)
+        points, weights = (best[each].sel(size=size) for each in ("points", "weights"))
+        plotting.spokes(top, points.transpose("dimension", ...).values, color=DATA_COLOR)
+        plotting.spokes(bottom, weights.transpose("dimension", ...).values, color=FEATURE_COLOR)
         top.set_title(f"T = {size}")
-    clouds[0, 0].set_ylabel("data points $h_t$", color=DATA_COLOR)
-    clouds[1, 0].set_ylabel("features $W_i$", color=FEATURE_COLOR)
+    rows = (("data points $h_t$", DATA_COLOR), ("features $W_i$", FEATURE_COLOR))
+    for axes, (name, color) in zip(clouds[:, 0], rows, strict=True):
+        side = {"rotation": 90, "ha": "right", "va": "center", "transform": axes.transAxes}
+        axes.text(-0.08, 0.5, name, color=color, **side)
     above.suptitle(
         "Few examples T: the data points form a polygon. Many: the features do.\n"
         f"n = {best.attrs['num_features']} features, m = {best.attrs['hidden']}; vectors and "
@@ -336,36 +331,25 @@ def plot(results: xr.Dataset):
     draw_dimensions(dimensions, best, best.attrs["hidden"])
     for name, color in (("test_loss", FEATURE_COLOR), ("train_loss", DATA_COLOR)):
         draw_losses(losses, results[name], best[name], color=color, label=name.replace("_", " "))
-    losses.axhline(1, color="0.4", linewidth=0.8, linestyle=":", label="predict 0")
     losses.set(ylabel="loss", title="Test loss peaks between")
-    losses.legend(loc="upper left", fontsize=7, handlelength=1)
-    draw_map(below, grid, best)
+    losses.legend(handles=lines_of(losses), loc="upper left", fontsize=7, handlelength=1)
+    draw_map(grid, best)
     for value, color in zip(best["decay_decay"].values, DECAY_COLORS, strict=False):
         every, line = (each["decay_test_loss"].sel(decay_decay=value) for each in (results, best))
         draw_losses(decay, every, line, color=color, label=f"{value:g}")
-    decay.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
     decay.set(
         ylabel=f"test loss, n = {best.attrs['map_features']}",
         title="Weight decay\nremoves the peak",
     )
     decay.set_xticks(best["decay_size"].values, best["decay_size"].values, rotation=60)
     decay.minorticks_off()
-    decay.legend(title="decay", title_fontsize=8, loc="upper right")
+    decay.legend(handles=lines_of(decay), title="decay", title_fontsize=8, loc="upper right")
     return figure
 
 
-def draw_vectors(axes, vectors: xr.DataArray, color):
-    """Draw columns as points, on lines from the origin."""
-    ends = vectors.transpose("dimension", ...).values[:2]
-    ends = ends[:, np.isfinite(ends[0])]
-    lengths = np.hypot(*ends)
-    seen = ends[:, lengths > 0.2 * lengths.max()]  # the lines of others are under their points
-    axes.plot(*np.stack([0 * seen, seen], axis=1), color=color, linewidth=0.4, rasterized=True)
-    axes.plot(*ends, ".", color=color, markersize=3, rasterized=True)
-    limit = 1.15 * max(abs(ends).max(), 0.1)
-    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=(), yticks=(), aspect="equal")
-    axes.text(0.03, 0.02, f"±{limit:.1f}", transform=axes.transAxes, fontsize=7, color="0.4")
-    axes.spines[["top", "right"]].set_visible(True)
+def lines_of(axes):
+    """Return the lines through the chosen seeds; the title of the figure says what dots are."""
+    return [line for line in axes.get_lines() if line.get_gid()]
 
 
 def draw_dimensions(axes, best: xr.Dataset, hidden):
@@ -386,23 +370,23 @@ def draw_dimensions(axes, best: xr.Dataset, hidden):
 
 
 def draw_losses(axes, every: xr.DataArray, best: xr.DataArray, **line):
-    (size,) = best.dims
-    axes.plot(every[size], every.transpose(size, ...), ".", markersize=3, color=line["color"])
-    axes.plot(best[size], best, **line)
+    """Draw every seed, and a line through the seed of the lowest train loss."""
+    size, seed = best.dims[0], next(dim for dim in every.dims if str(dim).endswith("seed"))
+    plotting.every_seed(axes, every.rename({seed: "seed"}), x=size, chosen=best, **line)
     axes.set(xscale="log", xlabel="examples T")
+    axes.axhline(1, color="0.4", linewidth=0.8, linestyle=":")  # the loss of predicting 0
 
 
-def draw_map(figure, axes, best: xr.Dataset):
-    loss = best["map_test_loss"].transpose("map_hidden", "map_size")
-    columns, rows = np.arange(loss.sizes["map_size"]), np.arange(loss.sizes["map_hidden"])
-    style = {"cmap": "RdBu_r", "norm": CenteredNorm(1, 0.3), "rasterized": True}
-    image = axes.pcolormesh(columns, rows, loss.values, shading="nearest", **style)
-    axes.plot(loss.argmax("map_size"), rows, "x", color="black")
-    axes.set_xticks(columns, loss["map_size"].values, rotation=60)
-    axes.set_yticks(rows, loss["map_hidden"].values.astype(int))
+def draw_map(axes, best: xr.Dataset):
+    loss = best["map_test_loss"]
+    norm = CenteredNorm(1, 0.3)
+    image = plotting.heat_map(axes, loss, x="map_size", y="map_hidden", cmap="RdBu_r", norm=norm)
+    peaks = loss.transpose("map_hidden", "map_size").argmax("map_size")
+    axes.plot(peaks, range(peaks.size), "x", color="black")
+    axes.tick_params(axis="x", rotation=60)
     axes.set(xlabel="examples T", ylabel="hidden dimensions m", title="The peak (x) moves with m")
     label = f"test loss, n = {best.attrs['map_features']}"
-    figure.colorbar(image, ax=axes, extend="both", label=label)
+    plotting.color_bar(image, label, extend="both")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from matplotlib.colors import Normalize
 
 import toymodels as tm
 from toymodels import autoencoders, experiment, plotting
@@ -39,8 +40,8 @@ HEDGING = tm.paper("Chanin et al. (2025), Feature Hedging")
 WRONG = tm.paper("Chanin, Garriga-Alonso (2025), Sparse but Wrong")
 DERIVED = tm.prediction("derived here")
 FIRST_ORDER = tm.prediction("derived here: both are equal to first order")
-SAMPLING = "Ours: sampling and convergence."
-NO_NUMBER = "Ours: the paper gives no number."
+SAMPLING = "Ours, because examples are sampled and training does not converge entirely."
+NO_NUMBER = "Ours, because the paper gives no number."
 FEATURES, DENSITY, CHILDREN = 5, 0.4, 3
 TRUE_L0 = FEATURES * DENSITY
 
@@ -227,92 +228,92 @@ def claims(results: xr.Dataset):
     def largest(values):
         return float(abs(values).max()) if values.size else np.nan
 
-    statement = (
+    says = (
         "The angle of one tied latent is that of tan 2t = 2 r / a at every density of the parent "
         "and every share of the child: largest difference in degrees."
     )
     difference = largest(mean["tied"] - mean["tied_exact"])
-    yield tm.near(statement, 0, difference, HEDGING, within=1, threshold=SAMPLING)
+    yield tm.near(says, 0, difference, HEDGING, within=1, threshold=SAMPLING)
 
-    statement = (
+    says = (
         "The angle of one untied latent with biases is that of the first principal component of "
         "the centred examples at every density and share: largest difference in degrees."
     )
     difference = largest(mean["untied"] - mean["centred"])
-    yield tm.near(statement, 0, difference, DERIVED, within=1, threshold=SAMPLING)
+    yield tm.near(says, 0, difference, DERIVED, within=1, threshold=SAMPLING)
 
-    statement = (
+    says = (
         "The angle of one untied latent is that of one tied latent at densities of the parent up "
         "to 0.05: largest difference in degrees."
     )
     rare = mean.sel(density=slice(0, 0.05))
     difference = largest(rare["untied"] - rare["tied_exact"])
-    second = "Ours: terms of second order in the density."
-    yield tm.near(statement, 0, difference, FIRST_ORDER, within=1.5, threshold=second)
+    second = "Ours, because terms of second order in the density are left out."
+    yield tm.near(says, 0, difference, FIRST_ORDER, within=1.5, threshold=second)
 
-    statement = (
+    says = (
         "One untied latent is the child itself where the parent is always present, because the "
         "bias takes the parent: smallest angle in degrees."
     )
     angle = mean["untied"].isel(density=-1).min()
-    yield tm.near(statement, 90, angle, DERIVED, within=1, threshold=SAMPLING)
+    yield tm.near(says, 90, angle, DERIVED, within=1, threshold=SAMPLING)
 
-    statement = (
+    says = (
         "One latent for five features hedges where the correlation is 0.3 or more in size: "
         "smallest hedging degree."
     )
     strong = mean.sel(correlation=abs(mean["correlation"]) >= 0.3)
     degree = strong["hedging"].isel(width=0).min()
-    yield tm.at_least(statement, 0.1, degree, HEDGING, threshold=NO_NUMBER)
+    yield tm.at_least(says, 0.1, degree, HEDGING, threshold=NO_NUMBER)
 
     widest = int(results["width"].max())
-    statement = f"{widest} latents for five features do not hedge: largest hedging degree."
+    says = f"{widest} latents for five features do not hedge: largest hedging degree."
     degree = mean["hedging"].sel(width=widest).max()
-    yield tm.at_most(statement, 0.05, degree, HEDGING, threshold=NO_NUMBER)
+    yield tm.at_most(says, 0.05, degree, HEDGING, threshold=NO_NUMBER)
 
-    statement = (
+    says = (
         "The first latent of the Matryoshka autoencoder neither hedges nor is absorbed at the "
         "paper's factor where each child has probability 0.15: the balancing factor."
     )
-    grid = "Ours: two steps of the grid of factors."
-    yield tm.near(statement, 0.25, balance(results, 0.15), HEDGING, within=0.05, threshold=grid)
+    grid = "Ours, because it is two steps of the grid of factors."
+    yield tm.near(says, 0.25, balance(results, 0.15), HEDGING, within=0.05, threshold=grid)
 
-    statement = (
+    says = (
         "The first latent of the Matryoshka autoencoder reads children negatively at the smallest "
         "factor, which is absorption: largest part of a child."
     )
     part = mean["reads_child"].isel(factor=0).max()
-    yield tm.at_most(statement, -0.1, part, HEDGING, threshold=NO_NUMBER)
+    yield tm.at_most(says, -0.1, part, HEDGING, threshold=NO_NUMBER)
 
-    statement = (
+    says = (
         "The first latent of the Matryoshka autoencoder reads children positively at the largest "
         "factor, which is hedging: smallest part of a child."
     )
     part = mean["reads_child"].isel(factor=-1).min()
-    yield tm.at_least(statement, 0.03, part, HEDGING, threshold=NO_NUMBER)
+    yield tm.at_least(says, 0.03, part, HEDGING, threshold=NO_NUMBER)
 
     less = mean["mixed"].sel(count=1.8, method="nearest")
     for sign, correlation, bound in ((1, 0.4, tm.at_least), (-1, -0.4, tm.at_most)):
-        statement = (
+        says = (
             f"The latents of features 2 to 5 of BatchTopK contain a part of feature 1 of the sign "
             f"of its correlation at k = 1.8 and a correlation of {correlation}: mean cosine."
         )
         part = less.sel(correlation=correlation, method="nearest")
-        yield bound(statement, sign * 0.2, part, WRONG, threshold=NO_NUMBER)
+        yield bound(says, sign * 0.2, part, WRONG, threshold=NO_NUMBER)
 
-    statement = (
+    says = (
         "No latent of BatchTopK contains a part of another feature at k = 2, the true L0: largest "
         "part of all correlations."
     )
     strayed = mean["strayed"].sel(count=TRUE_L0, method="nearest").max()
-    yield tm.at_most(statement, 0.05, strayed, WRONG, threshold=NO_NUMBER)
+    yield tm.at_most(says, 0.05, strayed, WRONG, threshold=NO_NUMBER)
 
-    statement = (
+    says = (
         "The error of BatchTopK is lower than that of the true dictionary at the same k for k "
         "below 2 and correlations of 0.3 or more in size: largest ratio."
     )
     low = strong.sel(count=strong["count"] < TRUE_L0 - 0.05)
-    yield tm.at_most(statement, 1, (low["error"] / low["true_error"]).max(), WRONG)
+    yield tm.at_most(says, 1, (low["error"] / low["true_error"]).max(), WRONG)
 
 
 def plot(results: xr.Dataset):
@@ -321,20 +322,20 @@ def plot(results: xr.Dataset):
     mean = results.mean("seed")
 
     untied = mean["untied"].transpose("share", "density")
-    draw_map(one, untied, "angle from the parent, degrees", vmin=0, vmax=90, cmap="viridis")
-    draw_contour(one, mean["centred"].transpose(*untied.dims), (15, 30, 45, 60, 75), "white")
+    draw_map(one, untied, "angle from the parent, degrees", 0, 90)
+    draw_contour(one, mean["centred"].transpose(*untied.dims), (15, 30, 45, 60, 75), "C1")
     one.set(xlabel="density of the parent", ylabel="P(child | parent)")
-    one.set_title("One latent lies between parent\nand child (white: theory, each 15°)")
+    one.set_title("One latent lies between parent\nand child (lines: theory, each 15°)")
 
     draw_angles(lines, results)
 
     hedging = mean["hedging"].transpose("correlation", "width")
-    draw_map(width, hedging, "hedging degree", vmin=0, cmap="magma")
+    draw_map(width, hedging, "hedging degree", 0, 0.7)
     width.set(xlabel="latents for 5 features", ylabel="correlation with feature 1")
     width.set_title("Hedging ends with\none latent for each feature")
 
     reads = mean["reads_child"].transpose("child", "factor")
-    draw_map(matryoshka, reads, "part of a child in latent 1", vmin=-0.35, vmax=0.35, cmap="RdBu_r")
+    draw_map(matryoshka, reads, "part of a child in latent 1", -0.35, 0.35, "RdBu_r")
     draw_contour(matryoshka, reads, (0,), "black")
     factors, children = (np.arange(mean.sizes[name]) for name in ("factor", "child"))
     star = np.interp(0.25, mean["factor"], factors), np.interp(0.15, mean["child"], children)
@@ -343,7 +344,7 @@ def plot(results: xr.Dataset):
     matryoshka.set_title("Matryoshka: absorbed (blue) or\nhedging (red); star: paper's balance")
 
     mixing = mean["mixed"].transpose("correlation", "count")
-    draw_map(mixed, mixing, "mean cosine", vmin=-0.45, vmax=0.45, cmap="RdBu_r")
+    draw_map(mixed, mixing, "mean cosine", -0.45, 0.45, "RdBu_r")
     mixed.set(xlabel="k of BatchTopK (true L0: 2)", ylabel="correlation with feature 1")
     mixed.set_title("Too small a k mixes feature 1\ninto the latents of the others")
 
@@ -380,16 +381,13 @@ def draw_angles(axes, results: xr.Dataset):
     axes.set_title(f"Theory (lines) and all {seeds} trained\nseeds (markers) agree")
 
 
-def draw_map(axes, values: xr.DataArray, label, **colors):
+def draw_map(axes, values: xr.DataArray, label, low, high, cmap=plotting.VALUE_MAP):
     """Draw a heat map with one cell for each pair of labels."""
-    image = axes.imshow(values, origin="lower", aspect="auto", **colors)
-    for dim, axis in zip(values.dims[::-1], (axes.xaxis, axes.yaxis), strict=True):
-        numbers = values[dim].values
-        labels = [f"1/{1 / v:g}" if dim == "factor" and v < 1 else f"{v:g}" for v in numbers]
-        axis.set_ticks(range(len(labels)), labels, fontsize=7)
-    if values.shape[1] > 8:
-        axes.xaxis.set_tick_params(rotation=60)
-    axes.figure.colorbar(image, ax=axes, label=label)
+    y, x = values.dims
+    image = plotting.heat_map(axes, values, x=x, y=y, cmap=cmap, norm=Normalize(low, high))
+    plotting.color_bar(image, label)
+    if values.shape[1] > 5:
+        axes.tick_params(axis="x", rotation=60)
 
 
 def draw_contour(axes, values: xr.DataArray, levels, color):

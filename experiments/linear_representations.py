@@ -49,10 +49,10 @@ CLOSED_FORM = tm.identity("steering_effects")
 DIMENSIONALITY = tm.identity("D_i = G_ii^2 / sum_j G_ij^2")
 CUT_OFF = tm.finding("what is negative is cut off")
 BELOW_ZERO = tm.finding("the outputs of absent features are below 0")
-ROUNDING = "Ours: rounding."
-SAMPLING = "Ours: sampling, 1024 pairs and six seeds."
-COVARIANCES = "Ours: covariances of 16,384 examples."
-ABOVE_HALF = "Ours: clearly more than one half."
+ROUNDING = "Ours, because numbers are rounded."
+SAMPLING = "Ours, because 1024 pairs and six seeds are sampled."
+COVARIANCES = "Ours, because covariances are of 16,384 examples."
+ABOVE_HALF = "Ours, because it is clearly more than one half."
 PROBES = ("before", "linear", "quadratic")
 EQUAL = 1e-3
 """Scores that differ by less are equal, in standard deviations of all scores."""
@@ -278,126 +278,127 @@ def claims(results: xr.Dataset):
 def additivity_claims(results: xr.Dataset):
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0)
 
-    statement = "Linear encoders are additive at every density: largest |R^2 - 1|."
+    says = "Linear encoders are additive at every density: largest |R^2 - 1|."
     off = abs(straight["additivity"] - 1).max()
-    yield tm.near(statement, 0, off, LINEAR_MAPS, within=1e-5, threshold=ROUNDING)
+    yield tm.near(says, 0, off, LINEAR_MAPS, within=1e-5, threshold=ROUNDING)
 
-    statement = (
+    says = (
         "The additivity of one neuron of an antipodal pair is that of the closed form at densities "
         "below 1: largest difference of R^2."
     )
     off = abs(results["pair"].mean("seed") - pair(results["density"], results["bend"]))
     off = off.where(off.density < 1).max()
-    yield tm.near(statement, 0, off, PAIR, within=0.02, threshold=SAMPLING)
+    yield tm.near(says, 0, off, PAIR, within=0.02, threshold=SAMPLING)
 
-    statement = (
+    says = (
         "The additivity of one ReLU neuron of an antipodal pair is worst where both features are "
         "always present: R^2 at density 1."
     )
     worst = curved["pair"].sel(density=results["density"].max()).mean()
-    yield tm.near(statement, -2, worst, WORSE_THAN_MEAN, within=0.1, threshold=SAMPLING)
+    yield tm.near(says, -2, worst, WORSE_THAN_MEAN, within=0.1, threshold=SAMPLING)
 
-    statement = (
+    says = (
         "The scaling of one feature of either sign is that of the closed form, which is 0.8 for "
         "ReLU: largest difference of R^2."
     )
     off = abs(results["scaling"] - signed_scaling(results["bend"])).max()
-    grid = "Ours: rounding and a grid of 200 scales."
-    yield tm.near(statement, 0, off, LINE, within=1e-3, threshold=grid)
+    grid = "Ours, because numbers are rounded and 200 scales are used."
+    yield tm.near(says, 0, off, LINE, within=1e-3, threshold=grid)
 
     additive = results["additivity"].median("seed").where(results["bend"] > 0, drop=True)
     sparse, dense = (additive.sel(density=getattr(results["density"], m)()) for m in ("min", "max"))
-    statement = (
+    says = (
         "Trained, bent encoders are more additive at the lowest density than at the highest: "
         "smallest difference of the medians over bends."
     )
-    yield tm.at_least(statement, 0, (sparse - dense).min(), MEETING)
+    yield tm.at_least(says, 0, (sparse - dense).min(), MEETING)
 
-    statement = (
+    says = (
         "Trained ReLU encoders are less additive than the least bent encoders at every density: "
         "largest difference of the medians."
     )
-    yield tm.at_most(
-        statement, 0, (additive.isel(bend=-1) - additive.isel(bend=0)).max(), PROPORTIONAL
-    )
+    yield tm.at_most(says, 0, (additive.isel(bend=-1) - additive.isel(bend=0)).max(), PROPORTIONAL)
 
 
 def erasure_claims(results: xr.Dataset):
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0)
     sparse = results["density"].min()
 
-    statement = (
+    says = (
         "Linear and quadratic probes find nothing of an erased concept in linear encoders: AUROC "
         "farthest from 1/2, over all features."
     )
     off = abs(straight["auroc"].sel(probe=["linear", "quadratic"]) - 1 / 2).max()
-    rounding = "Ours: rounding, see `EQUAL`."
-    yield tm.near(statement, 0, off, LEACE, within=1e-3, threshold=rounding)
+    rounding = "Ours, because numbers are rounded: see `EQUAL`."
+    yield tm.near(says, 0, off, LEACE, within=1e-3, threshold=rounding)
 
-    statement = (
+    says = (
         "A quadratic probe still finds an erased concept in ReLU encoders at the lowest density: "
         "mean AUROC."
     )
     after = represented(results, "auroc").mean(("seed", "feature"))
     found = after.sel(probe="quadratic", bend=1, density=sparse)
-    yield tm.at_least(statement, 0.6, found, NOT_LINEAR, threshold=ABOVE_HALF)
+    yield tm.at_least(says, 0.6, found, NOT_LINEAR, threshold=ABOVE_HALF)
 
-    statement = (
+    says = (
         "A linear probe still ranks by an erased concept in ReLU encoders at the lowest density: "
         "mean of max(AUROC, 1 - AUROC)."
     )
     ranks = represented(curved, "auroc").sel(probe="linear", density=sparse)
     found = np.maximum(ranks, 1 - ranks).mean()
-    yield tm.at_least(statement, 0.6, found, RANKS, threshold=ABOVE_HALF)
+    yield tm.at_least(says, 0.6, found, RANKS, threshold=ABOVE_HALF)
 
-    statement = (
+    says = (
         "Erasing a feature from linear encoders takes 1 - P_ii readable features from the others: "
         "largest difference, over all features."
     )
     lost = straight["lost"]
     off = abs(lost - 1 + straight["leverage"]).max()
-    yield tm.near(statement, 0, off, PROJECTOR, within=0.06, threshold=COVARIANCES)
+    yield tm.near(says, 0, off, PROJECTOR, within=0.06, threshold=COVARIANCES)
 
-    statement = (
+    says = (
         "Erasing a feature from linear encoders takes at most 1 - D_i readable features from the "
         "others: largest excess, over all features."
     )
     excess = (lost - 1 + straight["dimensionality"]).max()
-    yield tm.at_most(statement, 0, excess, LEVERAGE, slack=0.06, threshold=COVARIANCES)
+    yield tm.at_most(says, 0, excess, LEVERAGE, slack=0.06, threshold=COVARIANCES)
 
 
 def steering_claims(results: xr.Dataset):
     straight = results.sel(bend=0.0)
     share = represented(straight, "dimensionality")
 
-    statement = (
+    says = (
         "Interventions on the hidden layer of trained models do what the closed form says: largest "
         "difference."
     )
     error = represented(results, "steering_error").max()
-    yield tm.near(statement, 0, error, CLOSED_FORM, within=1e-5, threshold=ROUNDING)
+    yield tm.near(says, 0, error, CLOSED_FORM, within=1e-5, threshold=ROUNDING)
 
-    statement = (
+    says = (
         "Side effects of steering in a linear output are sqrt(1/D_i - 1) for weights of linear "
         "encoders: largest difference."
     )
     linear = represented(straight, "linear_side_effects")
     off = abs(linear - np.sqrt(1 / share - 1)).max()
-    yield tm.near(statement, 0, off, DIMENSIONALITY, within=1e-3, threshold=ROUNDING)
+    yield tm.near(says, 0, off, DIMENSIONALITY, within=1e-3, threshold=ROUNDING)
 
-    statement = (
+    says = (
         "Side effects of steering are smaller in a ReLU output than in a linear output for "
         "features of D_i < 0.9: largest quotient."
     )
     quotient = (represented(straight, "side_effects") / linear).where(share < 0.9)
-    yield tm.at_most(statement, 1, quotient.max(), CUT_OFF)
+    yield tm.at_most(says, 1, quotient.max(), CUT_OFF)
 
-    statement = (
+    says = (
         "Side effects of steering are less than a third in a ReLU output of those in a linear "
         "output at the lowest density: median quotient."
     )
-    middle, below = quotient.sel(density=results["density"].min()).median(), "Ours: well below one."
-    yield tm.at_most(statement, 1 / 3, middle, BELOW_ZERO, threshold=below)
+    middle, below = (
+        quotient.sel(density=results["density"].min()).median(),
+        "Ours, because it is well below one.",
+    )
+    yield tm.at_most(says, 1 / 3, middle, BELOW_ZERO, threshold=below)
 
 
 def plot(results: xr.Dataset):

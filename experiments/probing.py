@@ -43,7 +43,7 @@ OUTPUT = tm.prediction("the output W_i . h + b_i of a tied model, through ReLU")
 COVER = tm.prediction("Cover (1965)")
 LEAST_SQUARES = tm.prediction("least squares of normal variables")
 CHI = tm.prediction("a chi variable of as many degrees as dimensions")
-FOUR_ERRORS = "Ours: four standard errors, for the largest of many."
+FOUR_ERRORS = "Ours, because the largest of many errors can be four standard errors."
 MODELS = ("trained", "random")
 PROBES = ("difference of means", "mass-mean", "logistic")
 READOUTS = ("posterior", *PROBES, "output", "random direction")
@@ -259,38 +259,40 @@ def superposition_claims(results: xr.Dataset):
     represented = trained["norm"] > 0.5
     gap = results["auroc"].sel(readout="posterior") - results["auroc"].sel(readout="logistic")
 
-    statement = (
+    says = (
         "No readout of any model, noise and feature has a higher AUROC than the posterior: largest "
         "excess in standard errors."
     )
     largest = excess(results).max()
-    yield tm.at_most(statement, 4.0, largest, BEST_TEST, threshold=FOUR_ERRORS)
+    yield tm.at_most(says, 4.0, largest, BEST_TEST, threshold=FOUR_ERRORS)
 
     noise = float(results.noise[-1])
-    statement = (
+    says = (
         "The logistic probe reaches the ceiling for represented features alone in their dimension "
         f"(D_i > 0.98) in noise {noise:g}: largest AUROC that it lacks."
     )
     alone = represented & (trained["dimensionality"] > 0.98)
     lacks = gap.sel(model="trained").isel(noise=-1).where(alone).max()
-    yield tm.near(statement, 0.0, lacks, MONOTONE, within=0.002, threshold="Ours: sampling.")
+    yield tm.near(
+        says, 0.0, lacks, MONOTONE, within=0.002, threshold="Ours, because examples are sampled."
+    )
 
-    statement = (
+    says = (
         "The logistic probe is far below the ceiling for some feature of a trained model: largest "
         "AUROC that it lacks."
     )
     largest = gap.sel(model="trained").max()
-    yield tm.at_least(statement, 0.2, largest, HIDES, threshold="Ours: a gap that matters.")
+    yield tm.at_least(says, 0.2, largest, HIDES, threshold="Ours, because such a gap matters.")
 
-    statement = (
+    says = (
         "Noise first takes what no linear probe reads: mean AUROC that the logistic probe lacks in "
         "random weights, in the most noise over in the least."
     )
     lacks = gap.sel(model="random").mean(("density", "seed", "feature"))
     ratio = lacks.isel(noise=-1) / lacks.isel(noise=0)
-    yield tm.at_most(statement, 0.5, ratio, CEILING, threshold="Ours: half.")
+    yield tm.at_most(says, 0.5, ratio, CEILING, threshold="Ours, because it is half.")
 
-    statement = (
+    says = (
         "The AUROC of the logistic probe of trained models rises with D_i at a fixed density: "
         "smallest rank correlation."
     )
@@ -302,50 +304,53 @@ def superposition_claims(results: xr.Dataset):
         f"{float(spread.mean()):.2g} with a standard deviation of {float(spread.std()):.1g}: ranks "
         f"depend on little. Median over densities: {float(correlation.median()):.2g}."
     )
-    smallest, clearly = correlation.min(), "Ours: clearly correlated."
-    yield tm.at_least(statement, 0.5, smallest, DIMENSIONALITY, threshold=clearly, note=note)
+    smallest, clearly = correlation.min(), "Ours, because such ranks are clearly correlated."
+    yield tm.at_least(says, 0.5, smallest, DIMENSIONALITY, threshold=clearly, note=note)
 
     mean = sharp["auroc"].mean(("seed", "feature")).sel(readout="logistic")
     kept = trained["auroc"].where(represented).mean(("seed", "feature"))
-    statement = (
+    says = (
         "The logistic probe reads features better off random weights than off trained weights of "
         "equal length: smallest difference over densities of the mean AUROC."
     )
     difference = (mean.sel(model="random") - mean.sel(model="trained")).min()
-    yield tm.at_least(statement, 0.0, difference, CRITICISM)
+    yield tm.at_least(says, 0.0, difference, CRITICISM)
 
-    statement = (
+    says = (
         "The logistic probe reads represented features of trained models better than the features "
         "of random weights at the lowest density: difference of the mean AUROC."
     )
     better = kept.sel(readout="logistic") - mean.sel(model="random")
-    yield tm.at_least(statement, 0.0, better.sel(density=results.density.min()), TRAINING)
+    yield tm.at_least(says, 0.0, better.sel(density=results.density.min()), TRAINING)
 
     along = sharp["along_weights"].sel(probe="mass-mean")
-    statement = (
+    says = (
         "The mass-mean direction of represented features of trained models is that of W_i: mean "
         "cosine."
     )
     cosine = along.sel(model="trained").where(represented).mean()
-    yield tm.at_least(statement, 0.99, cosine, DECODER, threshold="Ours: eight degrees.")
-
-    statement = (
-        "The mass-mean direction of features of random weights is not that of W_i: mean cosine."
+    yield tm.at_least(
+        says, 0.99, cosine, DECODER, threshold="Ours, because it is the cosine of eight degrees."
     )
-    cosine, eighteen = along.sel(model="random").mean(), "Ours: eighteen degrees."
-    yield tm.at_most(statement, 0.95, cosine, TURNED, threshold=eighteen)
 
-    statement = (
+    says = "The mass-mean direction of features of random weights is not that of W_i: mean cosine."
+    cosine, eighteen = (
+        along.sel(model="random").mean(),
+        "Ours, because it is the cosine of eighteen degrees.",
+    )
+    yield tm.at_most(says, 0.95, cosine, TURNED, threshold=eighteen)
+
+    says = (
         "The output of trained models reads represented features as well as the logistic probe: "
         "smallest difference over densities of the mean AUROC."
     )
     difference = (kept.sel(readout="output") - kept.sel(readout="logistic")).min()
-    seen = "Ours: what a reader could not see in a figure."
-    yield tm.at_least(statement, -0.01, difference, OUTPUT, threshold=seen)
+    seen = "Ours, because a reader could not see it in a figure."
+    yield tm.at_least(says, -0.01, difference, OUTPUT, threshold=seen)
 
 
 def control_claims(results: xr.Dataset):
-    statement = (
+    says = (
         "Labels from coin tosses are separated by a probe as often as Cover's theorem says: "
         "largest deviation in standard errors."
     )
@@ -355,25 +360,27 @@ def control_claims(results: xr.Dataset):
     count = results["memorised"].size / results.sizes["size"]
     error = ((share * (1 - share)).clip(1 / count) / count) ** 0.5
     largest = np.abs((separated(results) - share) / error).max()
-    yield tm.near(statement, 0.0, largest, COVER, within=4.0, threshold=FOUR_ERRORS)
+    yield tm.near(says, 0.0, largest, COVER, within=4.0, threshold=FOUR_ERRORS)
 
     size = int(results["size"][-1])
-    statement = (
+    says = (
         f"A probe fitted to {size} labels from coin tosses is right about as many of them as least "
         "squares of normal variables: accuracy."
     )
     expected, accuracy = least_squares_accuracy(results, size), results["memorised"].isel(size=-1)
-    sampling = "Ours: sampling and correlated labels."
+    sampling = "Ours, because labels are sampled and correlated."
     how = {"within": 0.01, "threshold": sampling}
-    yield tm.near(statement, expected, accuracy.mean(), LEAST_SQUARES, **how)
+    yield tm.near(says, expected, accuracy.mean(), LEAST_SQUARES, **how)
 
-    statement = (
+    says = (
         "The AUROC of probes on permuted labels that they are fitted to is that of normal "
         "variables: largest deviation of a mean over densities."
     )
     permuted = results["permuted"].mean(("seed", "noise", "model", "feature"))
     largest = np.abs(permuted - permuted_auroc(results)).max()
-    yield tm.near(statement, 0.0, largest, CHI, within=0.01, threshold="Ours: sampling.")
+    yield tm.near(
+        says, 0.0, largest, CHI, within=0.01, threshold="Ours, because examples are sampled."
+    )
 
 
 def plot(results: xr.Dataset):
