@@ -36,6 +36,13 @@ def test_every_link_of_a_page_leads_to_a_file():
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_every_python_block_for_contributors_runs():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 5
+    exec(compile("\n".join(blocks), "CONTRIBUTING.md", "exec"), {})
+
+
 def test_the_table_of_claims_is_current():
     table = README.split("<!-- claims -->\n")[1].split("<!-- /claims -->")[0]
     expected = pages.summary(pages.read(ROOT / "figures"), Path("figures"))
