@@ -6,6 +6,7 @@ no global state, no window and no backend to choose, and a notebook shows them n
 NaN, such as a cell that diverged, is drawn as missing.
 """
 
+from matplotlib.colors import CenteredNorm, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from toymodels.plotting.colors import (
@@ -94,8 +95,11 @@ __all__ = [
     "WEIGHT_MAP",
     "WEIGHT_NORM",
     "WIDEST",
+    "CenteredNorm",
     "Figure",
+    "LogNorm",
     "MovingFigure",
+    "Normalize",
     "NotebookFigure",
     "animate",
     "by_component",
