@@ -88,7 +88,7 @@ UNFINISHED = set(
     """
 adversarial_robustness benchmark_training capacity computation computation_paper
 concept_directions correlated_features dimensions_per_feature_paper double_descent k_gons
-learning_dynamics linear_representations polytopes probing thomson
+linear_representations polytopes probing thomson
 """.split()
 )
 FIGURES = [
