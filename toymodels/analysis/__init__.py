@@ -1,4 +1,8 @@
-"""Measurements: pure functions of weights or activations of ONE model, one subject a file.
+"""Measurements of ONE model, one subject a file; `vmap` or `toymodels.apply` maps them over many.
+
+Most are pure JAX functions of weights or activations. `baselines` and `polytopes` compute on the
+host, with NumPy and scikit-learn, and `learning_coefficient` samples parameters around a minimum of
+any loss.
 
 The table of contents is `__init__.pyi`.
 """

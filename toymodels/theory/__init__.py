@@ -1,7 +1,8 @@
-"""What training should find, in closed form: pure functions of numbers, no model, no samples.
+"""Theory of toy models: closed forms, exact expected losses, and optima found by descent.
 
-A quantity has the name of its measurement in `toymodels.analysis`. The table of contents is
-`__init__.pyi`.
+The functions take arrays and numbers, and no model. Most are exact; `expected_loss_sampled` and
+`expected_loss_gaussian` estimate, and `optimum` searches from many starts. A quantity has the name
+of its measurement in `toymodels.analysis`. The table of contents is `__init__.pyi`.
 """
 
 import lazy_loader

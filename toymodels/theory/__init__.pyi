@@ -1,15 +1,9 @@
 from . import (
     bounds,
-    boxes,
     capacity,
-    correlated,
     dictionaries,
-    estimates,
-    frames,
     k_gons,
-    loss,
     memorisation,
-    minima,
     persian_rug,
     phases,
     polytopes,
@@ -17,6 +11,7 @@ from . import (
 from .correlated import expected_loss_anticorrelated, expected_loss_correlated
 from .descent import minimise
 from .estimates import expected_loss_gaussian, expected_loss_sampled
+from .features import feature_variance
 from .loss import (
     expected_loss,
     expected_loss_linear,
@@ -27,11 +22,8 @@ from .minima import free_optimum, optimum, optimum_one_active
 
 __all__ = [
     "bounds",
-    "boxes",
     "capacity",
-    "correlated",
     "dictionaries",
-    "estimates",
     "expected_loss",
     "expected_loss_anticorrelated",
     "expected_loss_correlated",
@@ -40,12 +32,10 @@ __all__ = [
     "expected_loss_one_active",
     "expected_loss_sampled",
     "expected_loss_signed",
-    "frames",
+    "feature_variance",
     "free_optimum",
     "k_gons",
-    "loss",
     "memorisation",
-    "minima",
     "minimise",
     "optimum",
     "optimum_one_active",

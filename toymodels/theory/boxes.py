@@ -1,17 +1,30 @@
-r"""Mean square of a rectified sum of uniform variables, some of them silent: a box spline.
+r"""The mean square of a rectified sum of uniform variables, some of them silent: a box spline.
 
-With $x_j$ zero with probability $1 - p_j$, else uniform, let $z = b + \sum_j G_j x_j$. Given the
-set $A$ of active features, $z$ lies between the values $l$ and $h$ at two corners of
-a box, and $\Phi_A = E[\mathrm{ReLU}(z)^2 \mid A]$ is a box spline. If $l \ge 0$ it is mean square
-plus variance, and if $h < 0$ it is 0. Otherwise $\Phi_A$, homogeneous of degree 2 in $b$
-and $G$, obeys (Euler's theorem, and integration by parts along each edge)
+Let $z = b + \sum_j G_j x_j$, where $x_j$ is zero with probability $1 - p_j$, else uniform. Given
+the set $A$ of active features, $z$ is linear on a box with one edge for each of them, and lies
+between its values $l$ and $h$ at two corners. The conditional mean
+$\Phi_A = E[\mathrm{ReLU}(z)^2 \mid A]$ is a box spline. If $l \ge 0$, it is the squared mean plus
+the variance of $z$, and if $h < 0$ it is 0. Otherwise $\Phi_A$ obeys (Euler's theorem for a
+function of degree 2 in $b$ and $G$, and integration by parts along each edge)
 
 $$(|A| + 2)\, \Phi_A = \sum_{j \in A} \frac{h\, \Phi_A^{j \to \text{high}}
   - l\, \Phi_A^{j \to \text{low}}}{h - l},$$
 
-where feature $j$ is fixed at its higher or lower end. This is a mean of terms that are not
-negative, and nothing is divided by a coupling, so none may be too small, and zero is no special
-case. The textbook sum over corners, signed and over $\prod_j G_{ij}$, loses all digits there.
+where feature $j$ is fixed at its higher or lower end. This is a weighted mean of terms that are not
+negative, and no term is divided by a coupling, so that small couplings and zero are no special
+cases. The textbook formula divides a signed sum over corners by $\prod_j G_{ij}$: it loses all
+digits at small couplings.
+
+**Storage.** A box has *open* edges (features that are active and integrated over) and *closed* ones
+(features that stand at an end). Level $k$ holds all boxes with $k$ open edges as an array of shape
+sets x corners, with one row for each set of $k$ features and one column for each choice of ends of
+the others.
+
+Example: two features with two ends, low (0) and high (1). Level 0 has one set, the empty one, and
+four corners. Feature 0 at end $e_0$ and feature 1 at end $e_1$ make the corner $e_0 + 2 e_1$. Level
+1 has the sets {0} and {1} with two corners each, one for each end of the other feature. The box
+with feature 0 open and feature 1 at its high end is computed from the boxes 2 (0 low, 1 high) and 3
+(0 high, 1 high) of level 0. Level 2 has one set, {0, 1}, and one corner.
 
 References:
     de Boor and Höllig (1982), "Recurrence relations for multivariate B-splines".
@@ -28,11 +41,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class Level(NamedTuple):
-    """The boxes with the same number of open edges; all other features stand at an end.
+    """Where the boxes with a number of open edges find the boxes that they are computed from.
 
     Attributes:
-        low: index in the level below with one open edge closed at its low end.
-        high: the same, at its high end.
+        low: the index, in the flattened level below, of the box in which one of the open edges is
+            closed at its low end.
+        high: the index of the box in which that edge is closed at its high end.
     """
 
     low: Int[np.ndarray, "edges sets corners"]
@@ -40,12 +54,12 @@ class Level(NamedTuple):
 
 
 class Boxes(NamedTuple):
-    """All boxes; sets of open edges in the order of their number.
+    """All boxes of a number of features.
 
     Attributes:
-        levels: by number of open edges, from 1.
-        active: which features the open edges are.
-        places: the stride of each of the other features in the corners of their level.
+        levels: one `Level` for each number of open edges, from 1.
+        active: which features are open edges, for each set of all levels, the empty set first.
+        places: the stride in the corners of a set's level of each feature that is closed, else 0.
     """
 
     levels: tuple[Level, ...]
@@ -55,7 +69,11 @@ class Boxes(NamedTuple):
 
 @functools.cache
 def all_boxes(num_features: int, ends: int) -> Boxes:
-    """Every box; a closed edge stands at one of `ends` places: low, high and perhaps silent."""
+    """Return all boxes whose closed edges stand at one of `ends` places.
+
+    Place 0 is the low end, 1 the high end, and 2, if there is one, the middle, where an inactive
+    feature of either sign is silent. See the module for an example.
+    """
     levels: list[Level] = []
     below: dict[tuple[int, ...], int] = {(): 0}
     subsets: list[tuple[int, ...]] = [()]
@@ -64,11 +82,15 @@ def all_boxes(num_features: int, ends: int) -> Boxes:
         rows = [
             [below[chosen[:edge] + chosen[edge + 1 :]] for chosen in sets] for edge in range(edges)
         ]
-        # A feature has as many closed ones before it as its number less its place in the set.
+        # Before feature j of the set, at place `edge`, there are j - edge closed features. Corners
+        # count in base `ends`, so each of these multiplies the stride of feature j by `ends`.
         strides = [[ends ** (chosen[edge] - edge) for chosen in sets] for edge in range(edges)]
         row, stride = np.array(rows)[..., None], np.array(strides)[..., None]
         corners = np.arange(ends ** (num_features - edges))
-        low = row * corners.size * ends + corners // stride * stride * ends + corners % stride
+        # To close feature j at its low end, insert the digit 0 into the number of the corner: the
+        # digits before it keep their value, those after it move up by one place.
+        before, after = corners % stride, corners // stride
+        low = row * corners.size * ends + after * stride * ends + before
         levels.append(Level(low.astype(np.int32), (low + stride).astype(np.int32)))
         below = {chosen: index for index, chosen in enumerate(sets)}
         subsets += sets
@@ -86,8 +108,16 @@ def mean_square(
     *,
     signed: bool,
 ) -> Float[Array, ""]:
-    r"""$E\,\mathrm{ReLU}(z)^2$ of one output."""
-    # Not `minimum` or `abs`: at zero the two ends must keep one another's derivative.
+    r"""Return $E\,\mathrm{ReLU}(z)^2$ of one output.
+
+    Args:
+        couplings: $G_j$.
+        bias: $b$.
+        density: $p_j$.
+        boxes: from `all_boxes`, with 3 ends for signed features, else 2.
+        signed: whether active features are uniform on $[-1, 1]$, else on $(0, 1]$.
+    """
+    # With `minimum` or `abs`, a coupling of zero would have another derivative at each end.
     positive = couplings > 0
     if signed:
         size = jnp.where(positive, couplings, -couplings)
@@ -103,7 +133,7 @@ def mean_square(
     variances = jnp.where(boxes.active, edge_variances[None, :], 0.0).sum(axis=1)
     columns = (boxes.places * silent[None, :]).sum(axis=1)
 
-    least = float(jnp.finfo(low.dtype).tiny) ** 0.5
+    narrowest = float(jnp.finfo(low.dtype).tiny) ** 0.5
     high = low = low[None, :]
     squares = jnp.where(low >= 0, low**2, 0.0)
     means = [squares[0, columns[:1]]]
@@ -115,11 +145,11 @@ def mean_square(
         low, high = low.ravel()[level.low[0]], high.ravel()[level.high[0]]
         squares = squares.ravel()
         at_low, at_high = squares[level.low].sum(axis=0), squares[level.high].sum(axis=0)
-        # Two `where`s: reverse mode differentiates the branch that is not taken as well.
-        # Below `least` its square underflows, and there is nothing to add.
-        kinked = (low < 0) & (high >= 0) & (high - low > least)
+        # The square of a width below `narrowest` underflows, and the box adds nothing.
+        kinked = (low < 0) & (high >= 0) & (high - low > narrowest)
+        # The divisor is 1 where the quotient is not used: its derivative must not be NaN there.
         width = jnp.where(kinked, high - low, 1.0)
-        # A constant that cancels: derivatives would divide by the square of the width.
+        # The unit cancels. Without it, derivatives would divide by the square of the width.
         unit = lax.stop_gradient(width)
         part = (high / unit * at_high - low / unit * at_low) / ((edges + 2) * (width / unit))
         whole = ((low + high) / 2) ** 2 + variances[here, None]

@@ -1,9 +1,9 @@
-r"""How features share a model's capacity: the quadratic model of Scherlis et al., solved.
+r"""The quadratic model of Scherlis et al., solved: how features share a model's capacity.
 
-The model $y = x^\top W^\top W x + b$ with $m$ hidden dimensions is to predict
-$\sum_i v_i x_i^2$ from independent features of mean 0, variance 1 and kurtosis
-$k = E x_i^4$. (Another variance $\sigma^2$ is $v \to \sigma^2 v$, $W \to \sigma W$.) Its loss
-knows nothing else of their distribution: see `quadratic_loss`.
+The model $y = x^\top W^\top W x + b$ with $m$ hidden dimensions has the target
+$\sum_i v_i x_i^2$, where the features are independent with mean 0, variance 1 and kurtosis
+$k = E x_i^4$. (For another variance $\sigma^2$, replace $v$ by $\sigma^2 v$ and $W$ by
+$\sigma W$.) The loss depends on no other property of their distribution: see `quadratic_loss`.
 
 **Optimum.** With $M = W^\top W$, the capacity of feature $i$ is
 $C_i = M_{ii}^2 / \sum_j M_{ij}^2$, measured by `analysis.geometry.feature_dimensionality`. So
@@ -16,11 +16,11 @@ $$\min_W L \ge \min \Big\{ \sum_i v_i^2 F(C_i) : 0 \le C_i \le 1, \sum_i C_i \le
 **It is attained.** At the right-hand optimum all features that share ($0 < C_i < 1$) have the
 same $M_{ii} / C_i = s$, and their capacities add up to a whole number $d$. By the theorem of Schur
 and Horn there is a projection $P$ of rank $d$ with diagonal $C_i$. Then $M = sP$ has exactly these
-capacities, for $P^2 = P$, and a feature of $C_i = 1$ gets a dimension for itself:
-`optimal_weights`. The loss does not choose among the projections of that diagonal: smaller blocks
-within the shared one are neither better nor worse.
+capacities, because $P^2 = P$, and a feature of $C_i = 1$ has a dimension for itself:
+`optimal_weights`. All projections with that diagonal have the same loss: to divide the shared block
+into smaller ones neither lowers nor raises it.
 
-Both steps hold for every symmetric $M$ of rank $m$: negative eigenvalues would not help.
+Both steps hold for every symmetric $M$ of rank $m$, so negative eigenvalues would not help.
 
 References:
     Scherlis et al. (2022), "Polysemanticity and Capacity in Neural Networks".
@@ -40,30 +40,30 @@ from toymodels.errors import InputError
 from toymodels.theory.features import Numbers
 
 SIGN_KURTOSIS: Final = 1.0
-"""Of $-1$ or $1$, each as likely; no distribution has less."""
+"""The kurtosis of a random sign, the smallest of all distributions."""
 
 UNIFORM_KURTOSIS: Final = 9 / 5
-"""Of the uniform distribution on $[-1, 1]$: `SignedSparseUniform` when it is active."""
+"""The kurtosis of the uniform distribution on $[-1, 1]$: `SignedSparseUniform` when active."""
 
 GAUSSIAN_KURTOSIS: Final = 3.0
-"""Of the normal distribution; more than this makes features share."""
+"""The kurtosis of the normal distribution. Features share dimensions only above it."""
 
 Coefficients: TypeAlias = Float[Array | np.ndarray, " features"]
 
 
 def sparse_kurtosis(density: Numbers, active: Numbers) -> Numbers:
-    r"""Kurtosis of a feature that is zero with probability $1 - p$: $k = k_\text{active} / p$.
+    r"""Return the kurtosis of a feature that is zero with probability $1 - p$.
 
-    Both $E x^2$ and $E x^4$ have a factor $p$, so their ratio $E x^4 / (E x^2)^2$ has $1/p$. A
-    sparse sign has $1/p$, `SignedSparseUniform` $9/(5p)$, a sparse Gaussian $3/p$.
+    It is $k = k_\text{active} / p$, because $E x^2$ and $E x^4$ are both proportional to $p$. A
+    sparse sign has $1/p$, `SignedSparseUniform` $9/(5p)$, and a sparse Gaussian $3/p$.
 
     Args:
         density: $p$, in $(0, 1]$.
-        active: kurtosis of the feature when it is not zero, about a mean of zero; for instance
-            `UNIFORM_KURTOSIS`.
+        active: $k_\text{active}$, the kurtosis of the feature when it is not zero, about a mean of
+            zero; for instance `UNIFORM_KURTOSIS`.
 
     Returns:
-        At least `active`.
+        A number of at least `active`.
     """
     checks.density(density)
     _check_kurtosis(active, varies=False)
@@ -75,7 +75,7 @@ def quadratic_loss(
     coefficients: Float[Array | np.ndarray, " coefficients"],
     kurtosis: Numbers,
 ) -> Float[Array | np.ndarray, ""] | float:
-    r"""Exact $E (x^\top W^\top W x + b - \sum_i v_i x_i^2)^2$ at the best bias $b$.
+    r"""Return the exact $E (x^\top W^\top W x + b - \sum_i v_i x_i^2)^2$ at the best bias $b$.
 
     With $M = W^\top W$, the best bias is $b = \sum_i (v_i - M_{ii})$, which leaves the variance
 
@@ -90,7 +90,7 @@ def quadratic_loss(
         kurtosis: $k \ge 1$.
 
     Returns:
-        At least 0: the loss of the only output.
+        The loss of the only output, at least 0.
     """
     _check_kurtosis(kurtosis, varies=False)
     if np.shape(coefficients) != weights.shape[1:]:
@@ -109,65 +109,67 @@ def quadratic_loss(
 
 
 def feature_loss(capacity: Numbers, kurtosis: Numbers) -> Numbers:
-    r"""The lowest loss of a feature of unit coefficient, given its capacity.
+    r"""Return the lowest loss of a feature of unit coefficient, given its capacity.
 
     $$F(C) = \min_g \Big[ (k-1)(g-1)^2 + 2 g^2 \big(\tfrac1C - 1\big) \Big]
            = \frac{2 (k-1) (1-C)}{2 + (k-3) C}, \qquad
       g = \frac{(k-1) C}{2 + (k-3) C}.$$
 
-    Convex for $k > 3$: returns diminish, so features share. Linear for $k = 3$, concave for
-    $k < 3$: all or nothing.
+    $F$ is convex for $k > 3$: returns diminish, so features share. It is linear for $k = 3$ and
+    concave for $k < 3$: a feature gets all or nothing.
 
     Args:
         capacity: $C$, in $[0, 1]$.
         kurtosis: $k > 1$.
 
     Returns:
-        From $k - 1$ at $C = 0$ down to 0 at $C = 1$.
+        A number from $k - 1$ at $C = 0$ down to 0 at $C = 1$.
     """
     _check(capacity, kurtosis)
     return 2 * (kurtosis - 1) * (1 - capacity) / (2 + (kurtosis - 3) * capacity)
 
 
 def marginal_benefit(capacity: Numbers, kurtosis: Numbers) -> Numbers:
-    r"""What a little more capacity is worth to a feature of unit coefficient.
+    r"""Return the decrease of the loss per capacity of a feature of unit coefficient.
 
     $$-F'(C) = \frac{2 (k-1)^2}{(2 + (k-3) C)^2}$$
 
-    At an optimum, $v_i^2 (-F'(C_i))$ is the same for all features that share, at most this
-    for those of $C_i = 0$, and at least this for those of $C_i = 1$.
+    At an optimum, $v_i^2 (-F'(C_i))$ is equal for all features that share a dimension. It is no
+    larger for features with $C_i = 0$, and no smaller for those with $C_i = 1$.
 
     Args:
         capacity: $C$, in $[0, 1]$.
         kurtosis: $k > 1$.
 
     Returns:
-        From $(k-1)^2 / 2$ at $C = 0$ to 2 at $C = 1$: falling for $k > 3$, rising for $k < 3$.
+        A number from $(k-1)^2 / 2$ at $C = 0$ to 2 at $C = 1$. It falls with $C$ for $k > 3$ and
+        rises for $k < 3$.
     """
     _check(capacity, kurtosis)
     return 2 * (kurtosis - 1) ** 2 / (2 + (kurtosis - 3) * capacity) ** 2
 
 
 def sharing_ratio(kurtosis: Numbers) -> Numbers:
-    r"""The phase boundary: above this ratio of coefficients there is superposition.
+    r"""Return the phase boundary, the ratio of coefficients above which there is superposition.
 
     With $v_1 \ge v_2 \ge \dots$ and $m$ hidden dimensions, the optimum superposes features
     if and only if
 
     $$\frac{v_{m+1}}{v_m} > \frac{2}{k-1}.$$
 
-    Below, the first $m$ features have a dimension each, and the others none. For $n = 2$,
-    $m = 1$ it is where $C_1 = \big((k-1) v_1 - 2 v_2\big) / \big((k-3) (v_1 + v_2)\big)$
-    falls below 1: a second-order transition.
+    Below the boundary, the first $m$ features have a dimension each, and the others none. For
+    $n = 2$, $m = 1$ it is the ratio at which
+    $C_1 = \big((k-1) v_1 - 2 v_2\big) / \big((k-3) (v_1 + v_2)\big)$ falls below 1, which is a
+    second-order transition.
 
-    For $k < 3$ it is above 1, and says who is locked out: any $m$ features with a dimension each
-    are a local minimum if no other coefficient exceeds one of theirs by this factor.
+    For $k < 3$ the boundary is above 1. Any $m$ features with a dimension each are then a local
+    minimum, unless another coefficient exceeds one of theirs by this factor.
 
     Args:
         kurtosis: $k > 1$.
 
     Returns:
-        Positive; at least 1, so that no ratio exceeds it, if $k \le 3$.
+        A positive number. For $k \le 3$ it is at least 1, so no ratio exceeds it.
     """
     _check_kurtosis(kurtosis, varies=True)
     return 2 / (kurtosis - 1)
@@ -176,14 +178,14 @@ def sharing_ratio(kurtosis: Numbers) -> Numbers:
 def optimal_capacities(
     coefficients: Coefficients, hidden: int, kurtosis: float
 ) -> Float[np.ndarray, " features"]:
-    r"""The capacity of each feature at the global optimum: water filling.
+    r"""Return the capacity of each feature at the global optimum, by water filling.
 
     For $k > 3$, with the level $s$ at which the capacities add up to $m$,
 
     $$C_i = \operatorname{clip}\left(\frac{(k-1) v_i / s - 2}{k-3}, 0, 1\right):$$
 
-    a feature of $v_i \ge s$ has a dimension for itself, one of $v_i \le 2s/(k-1)$ has nothing,
-    those between share. For $k \le 3$ the $m$ greatest have a dimension each.
+    a feature with $v_i \ge s$ has a dimension for itself, one with $v_i \le 2s/(k-1)$ has no
+    capacity, and the features between share. For $k \le 3$ the $m$ largest have a dimension each.
 
     Args:
         coefficients: $v_i \ge 0$, in any order.
@@ -191,9 +193,9 @@ def optimal_capacities(
         kurtosis: $k > 1$.
 
     Returns:
-        In $[0, 1]$; they add up to $m$, or to the number of positive coefficients if that is
-        less. Unique but for ties at $k \le 3$: there the first of equals are chosen, although
-        at $k = 3$ they could also share.
+        Numbers in $[0, 1]$ that add up to $m$, or to the number of positive coefficients if that
+        is smaller. They are unique except for ties at $k \le 3$: then the first of equal features
+        are chosen, although at $k = 3$ they could also share.
     """
     checks.interval(
         "a coefficient", coefficients, low=0, remedy="tied weights can only add squares of features"
@@ -203,7 +205,7 @@ def optimal_capacities(
     if hidden > numbers.size:
         raise InputError(
             f"hidden is {hidden}, more than the {numbers.size} coefficients: give at most as many, "
-            "for one dimension per feature leaves no loss"
+            "because one dimension per feature leaves no loss"
         )
     _check_kurtosis(kurtosis, varies=True)
     if kurtosis <= GAUSSIAN_KURTOSIS or np.count_nonzero(numbers) <= hidden or hidden == 0:
@@ -215,9 +217,9 @@ def optimal_capacities(
 
 
 def optimal_loss(coefficients: Coefficients, hidden: int, kurtosis: float) -> float:
-    r"""The least `quadratic_loss` of all weights, $\sum_i v_i^2 F(C_i)$.
+    r"""Return the minimum of `quadratic_loss` over all weights, $\sum_i v_i^2 F(C_i)$.
 
-    For $k \le 3$ it is $(k-1) \sum_{i > m} v_i^2$ with $v$ in falling order; for equal $v$ and
+    For $k \le 3$ it is $(k-1) \sum_{i > m} v_i^2$ with $v$ in falling order. For equal $v$ and
     $k > 3$ it is $n v^2 F(m/n)$.
 
     Args:
@@ -226,7 +228,7 @@ def optimal_loss(coefficients: Coefficients, hidden: int, kurtosis: float) -> fl
         kurtosis: $k > 1$.
 
     Returns:
-        From 0, if there is a dimension for each positive coefficient, to $(k-1) \sum_i v_i^2$.
+        A number from 0, if each positive coefficient has a dimension, to $(k-1) \sum_i v_i^2$.
     """
     capacities = optimal_capacities(coefficients, hidden, kurtosis)
     squares = np.asarray(coefficients, np.float64) ** 2
@@ -236,13 +238,13 @@ def optimal_loss(coefficients: Coefficients, hidden: int, kurtosis: float) -> fl
 def optimal_weights(
     coefficients: Coefficients, hidden: int, kurtosis: float
 ) -> Float[np.ndarray, "hidden features"]:
-    r"""Weights of the least `quadratic_loss`, with `optimal_capacities`.
+    r"""Return weights that minimise `quadratic_loss`; their capacities are `optimal_capacities`.
 
-    $W = U D^{1/2}$, where $U$ has orthonormal rows and columns of squared length $C_i$, and
-    $D_{ii} = (k-1) v_i / (2 + (k-3) C_i)$ is $v_i$ for a feature of its own dimension and
-    the same, $s$, for all that share. $U$ takes at most $n - 1$ plane rotations.
+    $W = U D^{1/2}$, where $U$ has orthonormal rows and columns of squared length $C_i$. The entry
+    $D_{ii} = (k-1) v_i / (2 + (k-3) C_i)$ is $v_i$ for a feature with a dimension for itself, and
+    $s$ for all features that share. At most $n - 1$ plane rotations make $U$.
 
-    One of many optima: any rotation of $W$ from the left, and any other $U$ of these lengths.
+    There are many optima: any rotation of $W$ from the left, and any other $U$ of these lengths.
 
     Args:
         coefficients: $v_i \ge 0$, in any order.
@@ -250,7 +252,7 @@ def optimal_weights(
         kurtosis: $k > 1$.
 
     Returns:
-        Rows of zeros where there are fewer positive coefficients than hidden dimensions.
+        The weights; some rows are zero if there are fewer positive coefficients than dimensions.
     """
     capacities = optimal_capacities(coefficients, hidden, kurtosis)
     numbers = np.asarray(coefficients, np.float64)
@@ -261,7 +263,7 @@ def optimal_weights(
 def _water_filling(
     coefficients: Float[np.ndarray, " features"], hidden: int, kurtosis: float
 ) -> Float[np.ndarray, " features"]:
-    """Capacities for a kurtosis above 3 and fewer dimensions than positive coefficients."""
+    """Return capacities for a kurtosis above 3 and fewer dimensions than positive coefficients."""
     positive = coefficients[coefficients > 0]
     # Between two of these levels every capacity is linear in 1/s, so the total is as well.
     levels = -np.sort(-np.concatenate([positive, positive * (kurtosis - 1) / 2]))
@@ -277,12 +279,12 @@ def _water_filling(
 def _orthonormal_rows(
     squared_lengths: Float[np.ndarray, " features"], hidden: int
 ) -> Float[np.ndarray, "hidden features"]:
-    r"""A matrix of columns of these lengths; its rows are orthonormal, or zero.
+    r"""Return a matrix of columns of these lengths whose rows are orthonormal, or zero.
 
-    Start from unit and zero columns. Turning two columns in their plane keeps the rows
-    orthonormal and moves squared length from one to the other. One of the two at work has not
-    been turned before, so they are orthogonal, and any division of their lengths can be reached.
-    The longest come first, so that those of length 1 or 0 are never turned: they stay exact.
+    Start from unit and zero columns. A rotation of two columns in their plane keeps the rows
+    orthonormal and moves squared length from one column to the other. One of the two has not been
+    rotated before, so they are orthogonal, and every division of their lengths can be reached. The
+    longest columns come first, so that columns of length 1 or 0 are never rotated and stay exact.
     """
     order = np.argsort(-squared_lengths, kind="stable")
     wanted = squared_lengths[order]
@@ -317,7 +319,7 @@ def _check(capacity: Any, kurtosis: Any) -> None:
 
 
 def _check_kurtosis(kurtosis: Any, *, varies: bool) -> None:
-    """At least 1, and more where the squares of the features must not be constant."""
+    """Refuse a kurtosis below 1, or equal to 1 if the squares of the features have to vary."""
     checks.interval(
         "kurtosis",
         kurtosis,

@@ -1,11 +1,11 @@
-r"""The exact expected loss where features come in sets: present together, or one at a time.
+r"""The exact expected loss of features in sets, present all together or one at a time.
 
-Chance decides which features are present; their values are independent. So the loss is a mean of
-losses of independent features, over the cases $a$ of who is present:
+Given which features are present, their values are independent. So the loss is a mean of the losses
+of independent features, over the cases $a$ of which features are present:
 
 $$L = \sum_a \Pr(a)\, L(p^{(a)}), \qquad p^{(a)} \in \{0, 1\}^n.$$
 
-Conventions, precision and bad input are those of `toymodels.theory.loss`, but that a density is
+Conventions, precision and bad input are those of `toymodels.theory.loss`, except that a density is
 the probability that a SET is present, as in `CorrelatedSets` and `AnticorrelatedSets`.
 
 References:
@@ -40,10 +40,10 @@ from toymodels.theory.precision import in_float64
 def expected_loss_correlated(
     weights: Weights, bias: Bias, density: Numbers, importance: Numbers = 1.0, *, num_sets: int
 ) -> Loss:
-    r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of $y = \mathrm{ReLU}(W^\top W x + b)$.
+    r"""Return the exact loss of $y = \mathrm{ReLU}(W^\top W x + b)$ for `CorrelatedSets`.
 
-    Features are those of `CorrelatedSets`: a set is present or absent as a whole, $2^s$ cases for
-    $s$ sets. All together take little more time than one, see `expected_loss`.
+    The loss is $E \sum_i I_i (x_i - y_i)^2$. A set is present or absent as a whole, so $s$ sets
+    have $2^s$ cases. All cases together take little more time than one `expected_loss`.
 
     Args:
         weights: one model, the features of a set side by side; `vmap` over several.
@@ -69,9 +69,10 @@ def expected_loss_correlated(
 def expected_loss_anticorrelated(
     weights: Weights, bias: Bias, density: Numbers, importance: Numbers = 1.0, *, num_sets: int
 ) -> Loss:
-    r"""The same for `AnticorrelatedSets`: one member of a set is present, or none.
+    r"""Return the exact loss of $y = \mathrm{ReLU}(W^\top W x + b)$ for `AnticorrelatedSets`.
 
-    $(k + 1)^s$ cases for $s$ sets of $k$, all members equally likely.
+    The loss is $E \sum_i I_i (x_i - y_i)^2$. One member of a set is present, each as likely, or
+    none, so $s$ sets of $k$ members have $(k + 1)^s$ cases.
 
     Args:
         weights: one model, the features of a set side by side; `vmap` over several.
@@ -85,7 +86,7 @@ def expected_loss_anticorrelated(
         At least 0, up to rounding of about 1e-16 for each output.
 
     Raises:
-        ValueError: as `expected_loss_correlated`.
+        ValueError: the errors of `expected_loss_correlated`.
     """
     size = _size(weights, bias, density, importance, num_sets)
     return _sets_loss(weights, bias, density, importance, num_sets, np.eye(size, dtype=int))

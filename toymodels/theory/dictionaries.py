@@ -1,4 +1,4 @@
-r"""What a dictionary of two features holds at the optimum: absorption and hedging, solved.
+r"""Absorption and hedging in closed form: the optimal dictionaries of two features.
 
 A parent $v_1$ and a child $v_2$ are unit vectors at the angle $\theta$. An example is $v_1$ with
 probability $a$ (parent alone), $v_1 + v_2$ with $r$ (both), $v_2$ with $s$ (child alone), else 0. A
@@ -6,15 +6,16 @@ dictionary of unit vectors with ideal codes $z \ge 0$ has the loss
 
 $$L = E \min_{z \ge 0} \lVert x - D z \rVert^2 + \lambda \sum_l z_l.$$
 
-**Absorption.** Without a solo child, $D = \{v_1, b\}$ with the bisector $b$ needs one latent for
-each example, which no dictionary can beat: $\sum_l z_l \ge \lVert D z \rVert$. It *absorbs* the
-parent into the child, at every angle, and saves $2 r (1 - \cos(\theta/2))$ of the
-$L_1$ norm of the true pair as $\lambda \to 0$. With two latents and any solo child the true pair is
-the only optimum in that limit: exact codes are linear, of norm at least 1 for $v_1$ and for $v_2$.
-But $\{v_1, v_2, b\}$, with a third latent, is again as short as can be; and at finite $\lambda$
-a few solo children are sacrificed: `absorption_boundary`.
+**Absorption.** If the child never occurs alone, $D = \{v_1, b\}$ with the bisector $b$ needs one
+latent for each example. No dictionary has a smaller $L_1$ norm, because
+$\sum_l z_l \ge \lVert D z \rVert$. It *absorbs* the parent into the child at every angle, and saves
+$2 r (1 - \cos(\theta/2))$ of the $L_1$ norm of the true pair as $\lambda \to 0$. If the child
+sometimes occurs alone, the true pair is the only optimum of two latents in that limit, because
+exact codes are linear and have a norm of at least 1 for $v_1$ and for $v_2$. A dictionary with a
+third latent, $\{v_1, v_2, b\}$, again has the smallest norm. And at finite $\lambda$ the optimum
+reconstructs a child alone badly if it is rare: `absorption_boundary`.
 
-**Hedging.** With ONE latent for two features, the error is least between them: `hedging_angle`.
+**Hedging.** A single latent for two features has the lowest error between them: `hedging_angle`.
 
 References:
     Chanin et al. (2024), "A is for Absorption: Studying Feature Splitting and Absorption in Sparse
@@ -37,31 +38,31 @@ class Pair(NamedTuple):
     """The best dictionary of two latents."""
 
     angles: tuple[float, float]
-    r"""Of the latents from $v_1$ towards $v_2$, in radians, increasing."""
+    r"""The angles of the latents from $v_1$ towards $v_2$, in radians, increasing."""
     loss: float
 
 
 def true_loss(
     angle: float, parent_alone: float, both: float, child_alone: float, penalty: float
 ) -> float:
-    r"""Loss $L$ of the true dictionary $\{v_1, v_2\}$ with ideal codes.
+    r"""Return the loss $L$ of the true dictionary $\{v_1, v_2\}$ with ideal codes.
 
     $$L = (a + s)\Big(\lambda - \frac{\lambda^2}4\Big) +
           r \Big(2\lambda - \frac{\lambda^2}{2 (1 + \cos\theta)}\Big).$$
 
-    A penalty shrinks every code, by $\lambda / 2$ where one latent fires. $L / \lambda$ tends to
-    the $L_1$ norm $a + s + 2r$ as $\lambda \to 0$.
+    The penalty shrinks every code, by $\lambda / 2$ if one latent fires. $L / \lambda$ tends to the
+    $L_1$ norm $a + s + 2r$ as $\lambda \to 0$.
 
     Args:
         angle: $\theta$, in $(0, \pi)$.
         parent_alone: $a$.
         both: $r$.
         child_alone: $s$.
-        penalty: $\lambda$, above 0 and at most $\min(2c, 4c^2)$ with $c = \cos(\theta/2)$: more
-            would silence latents.
+        penalty: $\lambda$, above 0 and at most $\min(2c, 4c^2)$ with $c = \cos(\theta/2)$. A larger
+            one would silence latents.
 
     Returns:
-        At least 0. Squared error summed over dimensions.
+        A number of at least 0; the squared error in it is summed over dimensions.
     """
     _check(angle, parent_alone, both, child_alone, penalty)
     alone = penalty - penalty**2 / 4
@@ -72,14 +73,16 @@ def true_loss(
 def absorbed_loss(
     angle: float, parent_alone: float, both: float, child_alone: float, penalty: float
 ) -> float:
-    r"""Loss $L$ of the dictionary $\{v_1, b\}$ that absorbs the parent, with ideal codes.
+    r"""Return the loss $L$ of the dictionary $\{v_1, b\}$ that absorbs the parent.
+
+    The codes are ideal.
 
     With $c = \cos(\theta / 2)$ the cosine of $b$ and $v_2$,
 
     $$L = a \Big(\lambda - \frac{\lambda^2}4\Big) + r \Big(2 c \lambda - \frac{\lambda^2}4\Big) +
           s \Big(1 - \Big(c - \frac\lambda 2\Big)^2\Big).$$
 
-    A child alone is badly reconstructed, from $b$ alone: $v_1$ would make it worse.
+    The latent $b$ alone reconstructs a child alone, badly, because $v_1$ would make it worse.
 
     Args:
         angle: $\theta$, in $(0, \pi)$.
@@ -89,8 +92,8 @@ def absorbed_loss(
         penalty: $\lambda$, above 0 and at most $\min(2c, 4c^2)$.
 
     Returns:
-        At least 0. $L / \lambda$ tends to $a + 2 r c$ as $\lambda \to 0$ if $s = 0$, else to
-        infinity.
+        A number of at least 0. $L / \lambda$ tends to $a + 2 r c$ as $\lambda \to 0$ if $s = 0$,
+        else to infinity.
     """
     _check(angle, parent_alone, both, child_alone, penalty)
     cosine = math.cos(angle / 2)
@@ -102,7 +105,7 @@ def absorbed_loss(
 
 
 def absorption_boundary(angle: float, penalty: float) -> float:
-    r"""The ratio $s / r$ of child alone to both below which absorption has the lower loss.
+    r"""Return the ratio $s / r$ of child alone to both below which absorption has the lower loss.
 
     Where `absorbed_loss` and `true_loss` are equal,
 
@@ -110,15 +113,15 @@ def absorption_boundary(angle: float, penalty: float) -> float:
       = \frac{2\lambda - (1 + c) \lambda^2 / 4 c^2}{1 + c - \lambda},
       \qquad c = \cos\frac\theta 2,$$
 
-    whatever the frequency of the parent. It is 0 for $\lambda \to 0$ and grows like $2 \lambda / (1
-    + c)$. Between the two, other pairs may be better than both: see `best_pair`.
+    for any probability of the parent. It is 0 for $\lambda \to 0$ and grows like
+    $2 \lambda / (1 + c)$. Other pairs of latents can have a lower loss than both: see `best_pair`.
 
     Args:
         angle: $\theta$, in $(0, \pi)$.
         penalty: $\lambda$, above 0 and at most $\min(2c, 4c^2)$.
 
     Returns:
-        Above 0. It can be above 1 near the greatest penalty.
+        A positive number. It can be above 1 near the largest penalty.
     """
     _check(angle, 0.0, 0.0, 0.0, penalty)
     cosine = math.cos(angle / 2)
@@ -131,10 +134,10 @@ def ideal_codes(
     examples: Float[np.ndarray, "examples hidden"],
     penalty: float,
 ) -> Float[np.ndarray, "examples latents"]:
-    r"""The $z \ge 0$ of least $\lVert x - D z \rVert^2 + \lambda \sum_l z_l$, exactly.
+    r"""Return the exact $z \ge 0$ that minimise $\lVert x - D z \rVert^2 + \lambda \sum_l z_l$.
 
-    For independent columns there is $y$ with $D^\top y = D^\top x - \lambda / 2$, so that the
-    penalty becomes part of a least squares problem in $z \ge 0$.
+    For independent columns there is a $y$ with $D^\top y = D^\top x - \lambda / 2$. With $y$ in
+    place of $x$, the problem is one of least squares in $z \ge 0$.
 
     Raises:
         ValueError: the columns are dependent.
@@ -155,7 +158,7 @@ def coding_loss(
     examples: Float[np.ndarray, "examples hidden"],
     penalty: float,
 ) -> Float[np.ndarray, " examples"]:
-    r"""$\lVert x - D z \rVert^2 + \lambda \sum_l z_l$ of each example with its ideal codes $z$."""
+    r"""Return $\lVert x - D z \rVert^2 + \lambda \sum_l z_l$ of each example, with ideal $z$."""
     codes = ideal_codes(dictionary, examples, penalty)
     squares = np.sum((examples - codes @ dictionary.T) ** 2, axis=1)
     return squares + penalty * codes.sum(axis=1)
@@ -164,10 +167,10 @@ def coding_loss(
 def best_pair(
     angle: float, parent_alone: float, both: float, child_alone: float, penalty: float
 ) -> Pair:
-    r"""The two unit vectors of least loss $L$, by a local search over both their angles.
+    r"""Return the two unit vectors of the lowest loss $L$, by a local search over their angles.
 
-    The true pair has the angles $(0, \theta)$, absorption $(0, \theta / 2)$, and the opposite one,
-    of the child into the parent, $(\theta / 2, \theta)$.
+    The true pair has the angles $(0, \theta)$. Absorption of the parent into the child has
+    $(0, \theta / 2)$, and that of the child into the parent $(\theta / 2, \theta)$.
 
     Args:
         angle: $\theta$, in $(0, \pi)$.
@@ -187,7 +190,7 @@ def best_pair(
         pair = np.stack([np.cos(angles), np.sin(angles)])
         return float(chances @ coding_loss(pair, examples, penalty))
 
-    # From the true pair; other starts, at either bisector, have not found less anywhere.
+    # Starts at either bisector never found a lower loss than this one at the true pair.
     simplex = np.array([(0.0, angle), (0.1 * angle, angle), (0.0, 0.9 * angle)])
     best = optimize.minimize(
         loss,
@@ -200,35 +203,35 @@ def best_pair(
 
 
 def hedging_angle(parent_alone: float, both: float) -> float:
-    r"""The angle of a single latent between orthogonal features: $\tan 2t = 2 r / a$.
+    r"""Return the angle of a single latent between orthogonal features: $\tan 2t = 2 r / a$.
 
-    The minimum of `hedging_loss`. The latent is the first principal component (not centred) of the
-    examples: what is present in part of the examples of the parent is mixed into its latent.
+    It minimises `hedging_loss`. The latent is the first principal component (not centred) of the
+    examples, so a child that accompanies the parent in some examples is mixed into its latent.
 
     Args:
         parent_alone: $a$, the probability of $v_1$.
-        both: $r$, that of $v_1 + v_2$.
+        both: $r$, the probability of $v_1 + v_2$.
 
     Returns:
-        From the parent towards the child, in $[0, \pi/4]$: $\pi/4$ if the parent is never alone.
-        0 if the child never occurs.
+        The angle from the parent towards the child, in $[0, \pi/4]$: $\pi/4$ if the parent is never
+        alone, and 0 if the child never occurs.
     """
     _check_chances(parent_alone, both)
     return math.atan2(2 * both, parent_alone) / 2
 
 
 def hedging_loss(angle: float, parent_alone: float, both: float) -> float:
-    r"""Error of a single tied latent of unit length at an angle between orthogonal features.
+    r"""Return the error of a single tied latent of unit length between orthogonal features.
 
     $$E \lVert x - u u^\top x \rVert^2 = a \sin^2 t + r (1 - \sin 2t).$$
 
     Args:
         angle: $t$, from the parent towards the child.
         parent_alone: $a$, the probability of $v_1$.
-        both: $r$, that of $v_1 + v_2$.
+        both: $r$, the probability of $v_1 + v_2$.
 
     Returns:
-        At least 0, summed over dimensions: $r$ at the parent, $a + r$ at the child.
+        A number of at least 0, summed over dimensions: $r$ at the parent, $a + r$ at the child.
     """
     _check_chances(parent_alone, both)
     return parent_alone * math.sin(angle) ** 2 + both * (1 - math.sin(2 * angle))
@@ -242,15 +245,15 @@ def _check(
     )
     _check_chances(parent_alone, both, child_alone)
     cosine = math.cos(angle / 2)
-    most = min(2 * cosine, 4 * cosine**2)
+    highest = min(2 * cosine, 4 * cosine**2)
     remedy = "a larger penalty than min(2 c, 4 c^2), c = cos(angle / 2), silences latents"
-    checks.interval("penalty", penalty, low=0, high=most, open_low=True, remedy=remedy)
+    checks.interval("penalty", penalty, low=0, high=highest, open_low=True, remedy=remedy)
 
 
 def _check_chances(*chances: float) -> None:
     for chance in chances:
         checks.interval("probability", chance, low=0, high=1, remedy="all together are at most 1")
     total = math.fsum(chances)
-    # Numbers that were divided by their sum add up to 1 but for rounding, in float32 to 1e-7.
+    # Numbers that were divided by their sum add up to 1 only within rounding, 1e-7 in float32.
     if total > 1 + 1e-6:
         raise InputError(f"probabilities add up to {total!r}: all together are at most 1")

@@ -29,22 +29,23 @@ from toymodels.theory.loss import (
 from toymodels.theory.precision import in_float64
 
 RANDOMIZATIONS: Final = 16
-"""Independent point sets of `expected_loss_sampled`: their spread is the standard error."""
+"""The number of independent point sets in `expected_loss_sampled`."""
 
 _BLOCK: Final = 2**20  # numbers in memory at once, to fit a cache
-_LEGENDRE: Final = tuple(  # places and weights on (0, 1); all kinks are at ends of intervals
+_LEGENDRE: Final = tuple(  # nodes and weights on (0, 1); all kinks are at ends of intervals
     (values + shift) / 2
     for values, shift in zip(np.polynomial.legendre.leggauss(20), (1, 0), strict=True)
 )
 
 
 class SampledLoss(NamedTuple):
-    """Mean and standard error.
+    """An estimate of the expected loss and its standard error.
 
     Attributes:
-        loss: unbiased.
-        standard_error: of `loss`. The error over it is Student's, with `RANDOMIZATIONS - 1`
-            degrees of freedom: above 4 in 1 of 900 cases.
+        loss: an unbiased estimate.
+        standard_error: the standard error of `loss`. The error divided by it has Student's
+            distribution with `RANDOMIZATIONS - 1` degrees of freedom: it is above 4 in 1 of 900
+            cases.
     """
 
     loss: float
@@ -52,13 +53,13 @@ class SampledLoss(NamedTuple):
 
 
 class GaussianLoss(NamedTuple):
-    """The central limit, what comes next, and what is certain.
+    """The loss in the central limit, its next term, and a bound on the error.
 
     Attributes:
-        loss: as if every $c$ were Gaussian.
-        correction: of third and fourth cumulants; its size estimates the error of `loss`, and
-            where it is small, `loss + correction` is more accurate.
-        error_bound: the expected loss is nowhere farther from `loss` than this.
+        loss: the expected loss if every $c$ were Gaussian.
+        correction: the contribution of third and fourth cumulants. Its size estimates the error of
+            `loss`; if it is small, `loss + correction` is more accurate.
+        error_bound: an upper bound on the difference between `loss` and the expected loss.
     """
 
     loss: Loss
@@ -75,17 +76,21 @@ def expected_loss_sampled(
     *,
     examples: int,
 ) -> SampledLoss:
-    r"""`expected_loss` by randomized quasi-Monte Carlo, for large models.
+    r"""Estimate `expected_loss` of large models by randomized quasi-Monte Carlo.
 
-    $f_i$ is averaged over scrambled Sobol points, `RANDOMIZATIONS` times with new scrambling.
+    The estimate averages $f_i$ over scrambled Sobol points, `RANDOMIZATIONS` times with new
+    scrambling. The points have 30 bits, enough for densities above 1e-6.
 
-    Measured in trained models, the variance is smaller than that of as many plain samples of the
-    loss, at 1.3 to 2.5 times the cost, by a factor of: 20 features in 5 dimensions, 2e7 at
-    $p = 0.3$ (antipodal pairs: one feature to integrate), 20 at 0.05, 4 at 0.01; 100 in 20, 120 at
-    0.2, 20 at 0.05, 6 at 0.01; 400 in 30, 70 at 0.1, 5 at 0.01. With 65536 examples the last took
-    0.4 s of one core.
+    The variance was measured in trained models, against as many plain samples of the loss, which
+    cost 1.3 to 2.5 times less. It is smaller by these factors:
 
-    The points have 30 bits, enough for densities above 1e-6.
+    | features | dimensions | factor at density |
+    |---|---|---|
+    | 20 | 5 | 2e7 at 0.3 (antipodal pairs), 20 at 0.05, 4 at 0.01 |
+    | 100 | 20 | 120 at 0.2, 20 at 0.05, 6 at 0.01 |
+    | 400 | 30 | 70 at 0.1, 5 at 0.01 |
+
+    With 65536 examples the last estimate took 0.4 s of one core.
 
     Args:
         key: decides the scrambling.
@@ -93,14 +98,15 @@ def expected_loss_sampled(
         bias: one per output.
         density: $p$, in $[0, 1]$; one number, or one per feature.
         importance: $I \ge 0$; one number, or one per feature.
-        examples: in all; rounded up to a power of two, at least 2, for each randomization.
+        examples: the number of all examples; each randomization takes its share, rounded up to a
+            power of two of at least 2.
 
     Returns:
-        Plain numbers; not for `jit`, `grad` or `vmap`.
+        Plain numbers, so the function does not work inside `jit`, `grad` or `vmap`.
 
     Raises:
-        ValueError: as `expected_loss`, but for the number of features, of which there may be
-            21201; `examples` that is not a positive whole number.
+        ValueError: the errors of `expected_loss`, but with at most 21201 features; `examples` that
+            is not a positive whole number.
 
     References:
         Owen (1997), "Scrambled net variance for integrals of smooth functions".
@@ -132,12 +138,13 @@ def expected_loss_sampled(
 def expected_loss_gaussian(
     weights: Weights, bias: Bias, density: Numbers, importance: Numbers = 1.0
 ) -> GaussianLoss:
-    r"""`expected_loss` as if interference were Gaussian: no samples, differentiable, any size.
+    r"""Estimate `expected_loss` of a model of any size as if interference were Gaussian.
 
-    $c$ has exact mean $\mu$ and variance $s^2$. With $a = (\mu + g x)/s$,
+    The estimate needs no samples and is differentiable. The mean $\mu$ and the variance $s^2$ of
+    $c$ are exact. With $a = (\mu + g x)/s$,
     $E\,\mathrm{ReLU} = s\,(a\Phi(a) + \varphi(a))$ and
-    $E\,\mathrm{ReLU}^2 = s^2 ((a^2 + 1)\Phi(a) + a \varphi(a))$; the integral over $x$ is one of
-    Gauss and Legendre. The cost is that of $W^\top W$.
+    $E\,\mathrm{ReLU}^2 = s^2 ((a^2 + 1)\Phi(a) + a \varphi(a))$. Gauss-Legendre quadrature
+    integrates over $x$. The cost is that of $W^\top W$.
 
     With cumulants $\kappa_3, \kappa_4$ of $c$, the correction is the Edgeworth series
     $\sum_i I_i \big[\tfrac{\kappa_3}{6} \partial_\mu^3 + \tfrac{\kappa_4}{24} \partial_\mu^4
@@ -186,7 +193,7 @@ def _total_loss(
     density: Float[Array, " features"],
     importance: Float[Array, " features"],
 ) -> Float[Array, ""]:
-    """Sum over examples of the loss, given all features but the output's own."""
+    """Return the sum of the loss over examples, each given all features but the output's own."""
     density = density[None, :]
     x = jnp.where(uniform < density, 1 - uniform / jnp.where(density > 0, density, 1.0), 0.0)
     own = jnp.sum(weights**2, axis=0)[None, :]
@@ -219,14 +226,15 @@ def _gaussian_loss(
 
     centre = bias + couplings @ mean
     square = couplings**2 @ variance
-    # Two `where`s here and below: reverse mode differentiates the branch not taken as well.
+    # Divisors and roots of zero become 1 inside each quotient, here and below, because reverse mode
+    # differentiates the branch of a `where` that is not taken, too.
     spread = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
     scale = jnp.where(spread > 0, spread, 1.0)
     skewness = (couplings / scale[:, None]) ** 3 @ third
     kurtosis = (couplings / scale[:, None]) ** 4 @ (fourth - 3 * variance**2)
 
     silent = _gaussian_errors(jnp.zeros_like(own), centre, spread, skewness, kurtosis)
-    # The kink is as wide as the spread: an interval of 8 times its width on either side.
+    # The Gaussian smooths the kink over its spread: give 8 spreads on either side their intervals.
     slope = jnp.where(own > 0, own, 1.0)
     ends = [jnp.where(own > 0, (k * spread - centre) / slope, 0.0) for k in (-8, 0, 8)]
     edges = jnp.stack([jnp.zeros_like(own), *ends, jnp.ones_like(own)]).clip(0.0, 1.0)
@@ -250,7 +258,7 @@ def _error_bound(
     spread: Float[Array, " features"],
     density: Float[Array, " features"],
 ) -> Float[Array, " features"]:
-    r"""$r_i + p_i \min(r_i / G_{ii}, q_i)$, with `lyapunov` for $\rho_i / s_i^3$."""
+    r"""Return $r_i + p_i \min(r_i / G_{ii}, q_i)$; `lyapunov` is $\rho_i / s_i^3$."""
     curved = jnp.minimum((2 * np.pi) ** 0.5 / 8 * lyapunov, 1.0) * spread**2
     steep = jnp.minimum(lyapunov, 1.0) * spread / 2
     curved_own = jnp.where(own > 0, curved / jnp.where(own > 0, own, 1.0), steep)
@@ -264,8 +272,8 @@ def _gaussian_errors(
     skewness: Float[Array, " features"],
     kurtosis: Float[Array, " features"],
 ) -> Float[Array, "2 features"]:
-    r"""$E(x - \mathrm{ReLU}(z))^2$ for a Gaussian $z$, and its Edgeworth correction."""
-    kinked = jnp.abs(mean) < 38 * spread  # else the density at the kink is 0 in float64
+    r"""Return $E(x - \mathrm{ReLU}(z))^2$ for a Gaussian $z$, and its Edgeworth correction."""
+    kinked = jnp.abs(mean) < 38 * spread  # beyond it, the density at the kink is 0 in float64
     a = jnp.where(kinked, mean / jnp.where(kinked, spread, 1.0), 0.0)
     above = jnp.where(kinked, jax.scipy.special.ndtr(a), jnp.where(mean > 0, 1.0, 0.0))
     at = jnp.where(kinked, jnp.exp(-(a**2) / 2) / (2 * np.pi) ** 0.5, 0.0)

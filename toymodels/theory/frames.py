@@ -1,4 +1,4 @@
-"""Arrangements of features of length 1 that share their dimensions evenly: unit tight frames."""
+"""Unit tight frames: features of length 1 that share their dimensions evenly."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,23 +8,25 @@ from jaxtyping import Float
 
 
 def simplex(dimensions: int) -> Float[np.ndarray, "dimensions vertices"]:
-    """The $d + 1$ vertices of a regular simplex in $d$ dimensions, of length 1, as columns."""
+    """Return the $d + 1$ vertices of a regular simplex in $d$ dimensions, as unit columns."""
     centred = np.eye(dimensions + 1) - 1 / (dimensions + 1)
-    # All nonzero singular values are one: rotated into the hyperplane of the vertices.
+    # All nonzero singular values are one, so the rows of V^T are the vertices, rotated into the
+    # hyperplane that they span.
     vertices = np.linalg.svd(centred)[2][:dimensions]
     return vertices / np.linalg.norm(vertices, axis=0)
 
 
 def regular_polygon(num_vertices: int) -> Float[np.ndarray, "dimensions vertices"]:
-    """The vertices of a regular polygon in the plane, of length 1, as columns."""
+    """Return the vertices of a regular polygon in the plane, as columns of length 1."""
     angles = 2 * np.pi * np.arange(num_vertices) / num_vertices
     return np.stack([np.cos(angles), np.sin(angles)])
 
 
 def direct_sums(num_features: int, hidden: int) -> Iterator[Float[np.ndarray, "hidden features"]]:
-    """Every direct sum of dedicated features, simplices and polygons that fits, and none at all.
+    """Yield every direct sum of dedicated features, simplices and polygons that fits.
 
-    Blocks come in a fixed order, so that no sum comes twice; what is left over is zero.
+    The first one is the sum of no blocks. Blocks come in a fixed order, so that no sum comes twice.
+    Features and dimensions that are left over are zero.
     """
     blocks = [np.ones((1, 1))]
     blocks += [simplex(dimensions) for dimensions in range(1, hidden + 1)]

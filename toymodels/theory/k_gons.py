@@ -1,45 +1,46 @@
-r"""Regular polygons as critical points of the potential of one active feature, and their geometry.
+r"""Regular polygons as critical points of the potential of one active feature.
 
-Two hidden dimensions, $c$ features, exactly one of them active: $x = \lambda e_j$ with $j$ uniform
+Of $c$ features in two hidden dimensions exactly one is active: $x = \lambda e_j$ with $j$ uniform
 and $\lambda \sim U(0, 1]$. The potential is the expected squared error, SUMMED over outputs,
 
 $$H(W, b) = E \lVert x - \mathrm{ReLU}(W^\top W x + b) \rVert^2,$$
 
 which is `toymodels.theory.expected_loss_one_active` with importance 1. The configuration $k^{s+}$
-has $k$ columns at the vertices of a regular polygon, all of the same length and bias. The other
-$c - k$ are *dead*, $W_i = 0$: $s$ of them with the positive bias $1/(2c)$, which is best for an
-output that knows nothing, and the rest with any negative bias, so that they are silent.
+has $k$ columns at the vertices of a regular polygon, all of equal length and bias. The other
+$c - k$ columns are *dead*, $W_i = 0$: $s$ of them have the positive bias $1/(2c)$, which is optimal
+for a constant output, and the rest have any negative bias, so that they are silent.
 
-**Critical.** The symmetries of the polygon fix a gradient up to the length and the bias of a
-vertex, and those are optimal; for $k \ge 2$ its rotations leave a dead column no gradient. For
-$k = 1$ a dead column of positive bias is pushed away from the vertex.
+**Critical points.** By the symmetries of the polygon, a gradient can only change the length and the
+bias of all vertices together, and these are optimal. For $k \ge 2$ the rotations of the polygon
+leave no gradient for a dead column. For $k = 1$ the gradient pushes a dead column of positive bias
+away from the vertex.
 
-**Minimum.** Write $b = 1/(2c)$, $P$ for the sum of dead columns with positive bias, and $S$ for the
-sum of all displacements of columns. To second order the dead outputs cost $b\,P \cdot S$ and
+**Minima.** Write $b = 1/(2c)$, $P$ for the sum of dead columns with positive bias, and $S$ for the
+sum of all displacements of columns. To second order the dead outputs cost $b\,P \cdot S$. So
 
-* $k \le 3$: a polygon that bends at no cost moves $S$; a minimum only for $s = 0$, where all
-  live features are exact, as for $k = 4$.
-* $k = 4$: the vertices that a dead column $w$ leans towards hold it by $\lVert w \rVert^2 / 3$.
-  That is enough, but two or more silent ones can act together against a positive one; then it
+* for $k \le 3$, $S$ moves because the polygon can bend at no cost. Only $s = 0$ is a minimum; all
+  live features are then exact, as for $k = 4$.
+* for $k = 4$, the vertices that a dead column $w$ leans towards hold it by $\lVert w \rVert^2 / 3$.
+  That is enough unless two or more silent columns act together against a positive one; then it
   depends on all three numbers.
-* $5 \le k \le 9$: a silent column costs nothing at all, so beside a positive one it slides away
-  from it: $s = 0$ and $s = c - k$ are minima, the rest saddles.
-* $k \ge 10$: the polygon itself is a saddle, seen up to $k = 12$.
+* for $5 \le k \le 9$, a silent column costs nothing, so it slides away from a positive one:
+  $s = 0$ and $s = c - k$ are minima, and the other points are saddles.
+* for $k \ge 10$, the polygon itself is a saddle, as far as $k = 12$, which was tried.
 
 Vertices whose own bias is so negative that they are silent (a third kind of dead column in Chen et
 al.) are not covered.
 
-**Learning coefficient.** Where $H - H_0$ is positive and of degree 2 on $d$ directions, smooth or
-not, and constant on the rest, the volume where it is below $\epsilon$ goes as
+**Learning coefficient.** Let $H - H_0$ be positive and of degree 2 in $d$ directions, smooth or
+not, and constant in the others. Then the volume where it is below $\epsilon$ goes as
 $\epsilon^{d/2}$, so $\lambda = d/2$. Hence count the directions that are not flat.
 
-* A vertex: its length and bias, always. Its angle is free for $k \le 3$ as the gaps have slack,
-  and held for $k \ge 4$ up to one common rotation.
-* A silent column: its bias is flat. Its two weights are flat for $k \le 2$ and $k \ge 5$ and
-  held for $k = 3, 4$, where each direction is towards some vertex of bias 0. (An antipodal pair
-  holds it along its axis, but as soon as the pair bends to one side, no more: the flat part has
-  positive measure, and that is what the volume counts.)
-* A dead column of positive bias: all three are held.
+* Of a vertex, length and bias are never flat. Its angle is flat for $k \le 3$, because the gaps
+  have slack. For $k \ge 4$ only one common rotation is flat.
+* Of a silent column, the bias is flat. Its two weights are flat for $k \le 2$ and $k \ge 5$. They
+  are not flat for $k = 3, 4$, where every direction leans towards some vertex of bias 0. (An
+  antipodal pair holds the column along its axis, but not if the pair bends to one side. That part
+  has positive measure, so the volume counts the direction as flat.)
+* Of a dead column of positive bias, weights and bias are not flat.
 
 References:
     Chen, Lau, Mendel, Wei and Murfet (2023), "Dynamical versus Bayesian Phase Transitions in a Toy
@@ -57,15 +58,15 @@ from toymodels import checks
 from toymodels.errors import InputError
 
 MAX_SETTLED_VERTICES: Final = 12
-"""For polygons with more, nobody has looked whether they are minima."""
+"""The largest number of vertices for which minima are known; larger polygons were not tried."""
 
 
 class Polygon(NamedTuple):
     """The best regular polygon.
 
     Attributes:
-        length: of its columns; 1 up to four vertices.
-        bias: of its outputs; 0 up to four vertices, negative beyond.
+        length: the length of its columns; 1 up to four vertices.
+        bias: the bias of its outputs; 0 up to four vertices, negative beyond.
         loss: $E_k$, summed over outputs and over which of the $k$ features is active.
     """
 
@@ -82,7 +83,7 @@ class Configuration(NamedTuple):
 
 
 def polygon(vertices: int) -> Polygon:
-    r"""Length and bias that minimise the loss of a regular polygon.
+    r"""Return the length and the bias that minimise the loss of a regular polygon.
 
     With squared length $N$, bias $-\beta N$ and $c_m = \cos(2\pi m/k)$ the loss of one vertex is
     quadratic in $N$,
@@ -90,32 +91,32 @@ def polygon(vertices: int) -> Polygon:
     $$\tfrac13 - 2 N A + N^2 D, \quad A = \tfrac16 (1 - \beta)^2 (2 + \beta), \quad
       D = \tfrac13 (1 - \beta)^3 + \sum_{0 < m < k,\, c_m > 0} \frac{(c_m - \beta)_+^3}{3 c_m},$$
 
-    so $N = A/D$ and $E_k = k (1/3 - \max_\beta A^2/D)$: one number to find, in
-    $[0, \cos(2\pi/k))$.
+    so $N = A/D$ and $E_k = k (1/3 - \max_\beta A^2/D)$. Only $\beta$ in $[0, \cos(2\pi/k))$ is left
+    to be found.
 
     Args:
         vertices: $k$, at least 1.
 
     Returns:
-        Lengths and biases to about 1e-10. $E_k = 0$ exactly for $k \le 4$.
+        Lengths and biases with errors of about 1e-10. $E_k = 0$ exactly for $k \le 4$.
     """
     checks.count("vertices", vertices)
     if vertices <= 4:
         return Polygon(length=1.0, bias=0.0, loss=0.0)
     angles = 2 * np.pi * np.arange(1, vertices) / vertices
-    cosines = np.cos(angles)[np.cos(angles) > 1e-12]  # those at right angles do not see each other
+    cosines = np.cos(angles)[np.cos(angles) > 1e-12]  # right angles give no interference
 
     def terms(beta: float) -> tuple[float, float]:
         others = np.sum(np.maximum(cosines - beta, 0) ** 3 / (3 * cosines))
         return (1 - beta) ** 2 * (2 + beta) / 6, float((1 - beta) ** 3 / 3 + others)
 
     def slope(beta: float) -> float:
-        """Half the derivative of log(A^2/D)."""
+        """Return half the derivative of log(A^2/D)."""
         first, second = terms(beta)
         others = np.sum(np.maximum(cosines - beta, 0) ** 2 / cosines)
         return float((beta**2 - 1) / 2 / first + ((1 - beta) ** 2 + others) / 2 / second)
 
-    # The highest of all humps first, then its top to full precision.
+    # Find the highest of all humps on a grid, then its top to full precision.
     places = np.linspace(0, cosines.max(), 2001)
     gains = [first**2 / second for first, second in map(terms, places)]
     top = int(np.argmax(gains))
@@ -132,13 +133,14 @@ def polygon(vertices: int) -> Polygon:
 def configuration(
     num_features: int, vertices: int, positive: int, *, dead_bias: float
 ) -> Configuration:
-    r"""The critical point $k^{s+}$: vertices first, then the dead of positive bias.
+    r"""Return the critical point $k^{s+}$: first the vertices, then dead columns of positive bias.
 
     Args:
         num_features: $c$.
         vertices: $k$, 0 to $c$.
         positive: $s$, 0 to $c - k$; 0 if $k = 1$.
-        dead_bias: of the other dead columns, negative. The potential does not depend on it.
+        dead_bias: the bias of the other dead columns, negative. The potential does not depend on
+            it.
     """
     _check(num_features, vertices, positive)
     if not dead_bias < 0:
@@ -154,11 +156,11 @@ def configuration(
 
 
 def potential(num_features: int, vertices: int, positive: int) -> float:
-    r"""$H$ of $k^{s+}$, in closed form but for $E_k$ of `polygon`.
+    r"""Return $H$ of $k^{s+}$, in closed form except for $E_k$ of `polygon`.
 
     $$H = \frac1c \left[E_k + s \left(\frac13 - \frac1{4c}\right) + \frac{c - k - s}3\right]$$
 
-    Summed over outputs, mean over which feature is active.
+    It is summed over outputs and averaged over which feature is active.
 
     Args:
         num_features: $c$.
@@ -166,7 +168,7 @@ def potential(num_features: int, vertices: int, positive: int) -> float:
         positive: $s$, 0 to $c - k$; 0 if $k = 1$.
 
     Returns:
-        In $[0, 1/3]$.
+        A number in $[0, 1/3]$.
     """
     _check(num_features, vertices, positive)
     live = polygon(vertices).loss if vertices else 0.0
@@ -175,9 +177,9 @@ def potential(num_features: int, vertices: int, positive: int) -> float:
 
 
 def is_minimum(num_features: int, vertices: int, positive: int) -> bool:
-    r"""Return whether $k^{s+}$ is a local minimum of $H$; the module says why.
+    r"""Return whether $k^{s+}$ is a local minimum of $H$, for the reasons in the module.
 
-    A minimum with silent outputs is not strict: where their biases rise to 0, a ridge ends.
+    A minimum with silent outputs is not strict, because their biases are flat below 0.
 
     Args:
         num_features: $c$.
@@ -185,8 +187,8 @@ def is_minimum(num_features: int, vertices: int, positive: int) -> bool:
         positive: $s$, 0 to $c - k$; 0 if $k = 1$.
 
     Raises:
-        ValueError: also where it is not settled: a square with positive and two or more silent
-            dead columns, and polygons of more than `MAX_SETTLED_VERTICES`.
+        ValueError: impossible numbers, and the cases that are not settled: a square with positive
+            and two or more silent dead columns, and more than `MAX_SETTLED_VERTICES` vertices.
     """
     _check(num_features, vertices, positive)
     silent = num_features - vertices - positive
@@ -204,14 +206,14 @@ def is_minimum(num_features: int, vertices: int, positive: int) -> bool:
 
 
 def learning_coefficient(num_features: int, vertices: int, positive: int) -> float:
-    r"""Local learning coefficient $\lambda$ of the minimum $k^{s+}$, by counting directions.
+    r"""Return the local learning coefficient $\lambda$ of the minimum $k^{s+}$.
 
     | $k$ | 0 | 1 | 2 | 3 | 4 | 5 to 9 |
     |---|---|---|---|---|---|---|
     | $\lambda$ | 0 | 1 | 2 | $c$ | $(2c + 3 + s)/2$ | $(3k - 1 + 3s)/2$ |
 
-    The module says why. Silent biases are taken to be far below 0, three vertices to be the regular
-    triangle (at right angles it is next to a square).
+    It counts directions, as the module explains. The biases of silent outputs are far below 0, and
+    three vertices form the regular triangle (at right angles they would be next to a square).
 
     Args:
         num_features: $c$.
@@ -219,10 +221,10 @@ def learning_coefficient(num_features: int, vertices: int, positive: int) -> flo
         positive: $s$, 0 to $c - k$.
 
     Returns:
-        At most half the number of parameters, $3c/2$. Its multiplicity is 1.
+        A number of at most $3c/2$, half the number of parameters. Its multiplicity is 1.
 
     Raises:
-        ValueError: not a minimum, or `is_minimum` cannot say.
+        ValueError: a point that is no minimum, or for which `is_minimum` is not settled.
     """
     if not is_minimum(num_features, vertices, positive):
         raise InputError(
@@ -246,11 +248,12 @@ def free_energy(
     *,
     noise_variance: float,
 ) -> Float[np.ndarray, "*cells"]:
-    r"""What the posterior pays for a phase, $F = n H / (2 \sigma^2) + \lambda \log n$.
+    r"""Return the free energy of a phase, $F = n H / (2 \sigma^2) + \lambda \log n$.
 
-    The likelihood is $p(x \mid w) \propto \exp(-\lVert x - f_w(x) \rVert^2 / (2 \sigma^2))$, so
-    $\sigma^2 = 1$ is half the squared error and $\sigma^2 = 1/2$ is all of it. Up to a term of
-    order 1: number of copies, volume of flat directions, prior.
+    The likelihood is $p(x \mid w) \propto \exp(-\lVert x - f_w(x) \rVert^2 / (2 \sigma^2))$: its
+    negative logarithm is half the squared error for $\sigma^2 = 1$, and the squared error for
+    $\sigma^2 = 1/2$. Terms of order 1 are left out: the number of copies of the phase, the volume
+    of its flat directions, and the prior.
 
     Args:
         potential: $H$.
@@ -267,9 +270,9 @@ def free_energy(
 def crossover(
     potentials: tuple[float, float], coefficients: tuple[float, float], *, noise_variance: float
 ) -> float:
-    r"""Number of examples from which the posterior prefers the second of two phases.
+    r"""Return the number of examples from which the posterior prefers the second of two phases.
 
-    The larger root of $n = a \log n$ with $a = 2 \sigma^2 \Delta\lambda / \Delta H$, that is
+    It is the larger root of $n = a \log n$ with $a = 2 \sigma^2 \Delta\lambda / \Delta H$, that is
     $n = -a W_{-1}(-1/a)$ with the lower branch of Lambert's function.
 
     Args:
@@ -278,7 +281,7 @@ def crossover(
         noise_variance: $\sigma^2 > 0$, as in `free_energy`.
 
     Returns:
-        Above $e$, or 1 where the second is preferred for every $n$: $a \le e$.
+        A number above $e$, or 1 if the second phase is preferred for every $n$, for $a \le e$.
 
     Raises:
         ValueError: the potentials do not decrease, or the coefficients do.

@@ -1,22 +1,22 @@
-r"""The exact expected loss of a toy model: no samples, no grid, no cancellation.
+r"""The exact expected loss of a toy model, without samples, grids or cancellation.
 
 Feature $j$ is zero with probability $1-p_j$, else uniform. With $G = W^\top W$, or $V^\top W$ with
 a decoder $V$ of its own, the preactivation of output $i$ is $z_i = b_i + \sum_j G_{ij} x_j$. Since
-$E\,x_i \mathrm{ReLU}(z_i) = \tfrac12\, \partial_{G_{ii}} E\,\mathrm{ReLU}(z_i)^2$, all follows
+$E\,x_i \mathrm{ReLU}(z_i) = \tfrac12\, \partial_{G_{ii}} E\,\mathrm{ReLU}(z_i)^2$, the loss follows
 from one function, the mean square of an output:
 
 $$L = \sum_i I_i \left[\tfrac{p_i}3 + (1 - \partial_{G_{ii}})\, E\,\mathrm{ReLU}(z_i)^2\right].$$
 
-That function is exact, too: see `toymodels.theory.boxes`.
+`toymodels.theory.boxes` computes that mean square exactly.
 
-**Bad input** is refused where numbers are plain. Traced ones are not looked at, but a sweep tries
-the ends of each of its axes as plain numbers first. Weights that are not finite have a loss of NaN.
+**Bad input** is refused if the numbers are plain. The values of traced numbers are not known, but a
+sweep checks its axes before it runs. Weights that are not finite have a loss of NaN.
 
 **Precision.** Plain numbers are computed in float64, whatever the settings of JAX, and the
-answer is a NumPy array. Under `jit`, `grad` and `vmap` the inputs decide: work inside
-`with jax.enable_x64(True)` for all digits. Derivatives of first and second order are exact.
-Where a preactivation meets the kink with positive probability, so that there is none of second
-order, it is that of a slightly larger preactivation.
+result is a NumPy array. Under `jit`, `grad` and `vmap` the inputs decide: work inside
+`with jax.enable_x64(True)` for all digits. The first and second derivatives are exact. Where a
+preactivation is exactly zero with positive probability, the second derivative does not exist; the
+result is then the one for a slightly larger preactivation.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", section 2, for the model.
@@ -41,13 +41,13 @@ from toymodels.theory.features import Numbers, feature_variance
 from toymodels.theory.precision import in_float64
 
 MAX_FEATURES: Final = 12
-"""What `expected_loss` takes: its cost grows as $n^2 3^n$."""
+"""The largest number of features of `expected_loss`, whose cost grows as $n^2 3^n$."""
 
 MAX_SIGNED_FEATURES: Final = 10
-"""What `expected_loss_signed` takes: its cost grows as $n^2 4^n$."""
+"""The largest number of features of `expected_loss_signed`, whose cost grows as $n^2 4^n$."""
 
 FEW_FEATURES: Final = 5
-"""Up to so many, the loss takes longer to compile than to be descended, see `minima`."""
+"""Up to this number of features, compiling the loss takes longer than descending it."""
 
 Weights: TypeAlias = Float[Array | np.ndarray, "hidden features"]
 Bias: TypeAlias = Float[Array | np.ndarray, " features"]
@@ -62,14 +62,15 @@ def expected_loss(
     *,
     decoder: Weights | None = None,
 ) -> Loss:
-    r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of $y = \mathrm{ReLU}(W^\top W x + b)$.
+    r"""Return the exact $E \sum_i I_i (x_i - y_i)^2$ of $y = \mathrm{ReLU}(W^\top W x + b)$.
 
-    Independent features, uniform on $(0, 1]$ where they are not zero: `SparseUniform` and
-    `ReLUOutput`. Computed by `toymodels.theory.boxes`, whose states are a set of active features
-    and the ends at which the others stand, $3^n$ for each output.
+    The features are independent and uniform on $(0, 1]$ where they are not zero: the distribution
+    is `SparseUniform`, the model `ReLUOutput`. `toymodels.theory.boxes` computes the mean over
+    $3^n$ boxes for each output.
 
-    Measured on two cores, after some seconds of compilation: 0.3 ms for $n = 5$, 2 ms for 8, 30 ms
-    for 10, 0.6 s for 12; its gradient 0.6 ms, 9 ms, 0.1 s, and 1.3 s with 1 GB of memory.
+    Time measured on two cores, after some seconds of compilation: 0.3 ms for $n = 5$, 2 ms for 8,
+    30 ms for 10 and 0.6 s for 12. The gradient takes 0.6 ms, 9 ms, 0.1 s, and 1.3 s with 1 GB of
+    memory.
 
     Args:
         weights: one model; `vmap` over several.
@@ -97,10 +98,11 @@ def expected_loss_signed(
     *,
     decoder: Weights | None = None,
 ) -> Loss:
-    r"""`expected_loss` for features uniform on $[-1, 1]$: `SignedSparseUniform`.
+    r"""Return `expected_loss` for features uniform on $[-1, 1]$: `SignedSparseUniform`.
 
-    An inactive feature stands in the middle of its edge, at neither end: $4^n$ states for each
-    output. Measured on two cores: 0.4 ms for $n = 5$, 0.14 s for 9, 0.7 s for 10.
+    An inactive feature stands in the middle of its edge, and not at an end, so there are $4^n$
+    boxes for each output. Time measured on two cores: 0.4 ms for $n = 5$, 0.14 s for 9 and 0.7 s
+    for 10.
 
     Args:
         weights: one model; `vmap` over several.
@@ -114,7 +116,7 @@ def expected_loss_signed(
         At least 0, up to rounding of about 1e-16 for each output.
 
     Raises:
-        ValueError: as `expected_loss`, with `MAX_SIGNED_FEATURES`.
+        ValueError: the errors of `expected_loss`, with `MAX_SIGNED_FEATURES`.
     """
     return _exact_loss(weights, bias, density, importance, decoder, signed=True)
 
@@ -122,10 +124,10 @@ def expected_loss_signed(
 def expected_loss_linear(
     weights: Weights, bias: Bias, density: Numbers, importance: Numbers = 1.0
 ) -> Loss:
-    r"""Exact $E \sum_i I_i (x_i - y_i)^2$ of the linear model $y = W^\top W x + b$.
+    r"""Return the exact $E \sum_i I_i (x_i - y_i)^2$ of the linear model $y = W^\top W x + b$.
 
-    With $A = 1 - W^\top W$, $\mu_j = p_j/2$ and $\sigma_j^2 = p_j/3 - p_j^2/4$ of
-    `SparseUniform`,
+    With $A = 1 - W^\top W$, and the mean $\mu_j = p_j/2$ and variance
+    $\sigma_j^2 = p_j/3 - p_j^2/4$ of `SparseUniform`,
 
     $$L = \sum_i I_i \Big[ \sum_j A_{ij}^2 \sigma_j^2 +
       \Big(\sum_j A_{ij} \mu_j - b_i\Big)^2 \Big].$$
@@ -147,14 +149,14 @@ def expected_loss_linear(
 
 
 def expected_loss_one_active(weights: Weights, bias: Bias, importance: Numbers = 1.0) -> Loss:
-    r"""The potential $H$ of Chen et al.: exactly one feature is active, each as likely.
+    r"""Return the potential $H$ of Chen et al.: exactly one feature is active, each as likely.
 
     With $x = \lambda e_j$, $j$ uniform on the $n$ features and $\lambda$ on $(0, 1]$,
 
     $$H = \frac1n \sum_{ij} I_i \int_0^1
       \big(\lambda\delta_{ij} - \mathrm{ReLU}(G_{ij} \lambda + b_i)\big)^2 d\lambda.$$
 
-    The sparse limit of `expected_loss` is this and the cost of the silent input:
+    The sparse limit of `expected_loss` is $H$ and the cost of the input without any feature:
     $L = (1-p)^n \sum_i I_i \mathrm{ReLU}(b_i)^2 + n p H + O(p^2)$.
 
     Args:
@@ -231,8 +233,9 @@ def _relu_loss(
 
     own = jnp.eye(bias.size, dtype=weights.dtype)
     outputs = decoder.T @ weights, own, bias, density
-    # Of many features one output at a time: their states together would not fit a cache. Of few,
-    # all at once, for a loop makes the program of the gradient twice as long to compile.
+    # With many features, take one output at a time, because the boxes of all outputs together
+    # would not fit a cache. With few, take all at once, because the gradient of a loop takes twice
+    # as long to compile.
     few = bias.size <= FEW_FEATURES
     losses = jax.vmap(output_loss)(outputs) if few else lax.map(output_loss, outputs)
     return _finite(weights, bias, _finite(decoder, bias, importance @ losses))
@@ -278,13 +281,13 @@ def _one_active_loss(
 
 
 def _finite(weights: Array, bias: Array, loss: Array) -> Array:
-    """The loss, or NaN for weights of a run that diverged: comparisons with NaN would hide it."""
+    """Return the loss, or NaN for weights that are not finite: comparisons would hide these."""
     finite = jnp.isfinite(weights).all() & jnp.isfinite(bias).all()
     return jnp.where(finite, loss, jnp.nan)
 
 
 def per_feature(bias: Bias, *values: Numbers) -> tuple[Any, ...]:
-    """One shape, so that a number and an array share a compiled program; not of traced values."""
+    """Return plain values as one per feature, so that all of them share a compiled program."""
     return tuple(
         value if isinstance(value, Tracer) else np.broadcast_to(value, np.shape(bias))
         for value in values
@@ -292,7 +295,7 @@ def per_feature(bias: Bias, *values: Numbers) -> tuple[Any, ...]:
 
 
 def check_model(weights: Any, bias: Any, density: Any, importance: Any) -> None:
-    """Raise `InputError` for shapes that do not fit, impossible densities or importances."""
+    """Raise `InputError` for shapes that do not fit and for impossible densities or importances."""
     if len(np.shape(weights)) != 2 or 0 in np.shape(weights)[1:]:
         raise InputError(
             f"weights have shape {np.shape(weights)}: give hidden x features of one model, with at "

@@ -1,4 +1,4 @@
-r"""How many labels without meaning a linear probe can fit: Cover's count of dichotomies.
+r"""Cover's count of dichotomies: how many random labels a linear probe can fit.
 
 References:
     Cover (1965), "Geometrical and Statistical Properties of Systems of Linear Inequalities with
@@ -13,18 +13,18 @@ from toymodels import checks
 
 
 def separable_dichotomies(num_points: int, num_parameters: int) -> int:
-    r"""The number of ways in which hyperplanes divide points in two, $C(N, d)$.
+    r"""Return $C(N, d)$, the number of ways in which hyperplanes divide points in two.
 
     $$C(N, d) = 2 \sum_{k=0}^{d-1} \binom{N-1}{k},$$
 
-    the same for all $N$ points in general position, wherever they are.
+    and it does not depend on the points, as long as they are in general position.
 
     Args:
         num_points: $N$.
-        num_parameters: $d$, of a probe: the dimensions, and one more with an intercept.
+        num_parameters: $d$, the parameters of a probe: the dimensions, and one for an intercept.
 
     Returns:
-        All $2^N$ labellings if $N \le d$.
+        A whole number: all $2^N$ labellings if $N \le d$.
     """
     checks.count("num_points", num_points)
     checks.count("num_parameters", num_parameters)
@@ -32,22 +32,23 @@ def separable_dichotomies(num_points: int, num_parameters: int) -> int:
 
 
 def separability(num_points: int, num_parameters: int) -> float:
-    r"""Probability that a linear probe fits labels from coin tosses without an error.
+    r"""Return the probability that a linear probe fits labels from coin tosses without an error.
 
     $$P = 2^{-N} C(N, d) = P\bigl(\text{Binomial}(N - 1, 1/2) \le d - 1\bigr).$$
 
-    Whatever a probe gains on labels with a meaning, this much it would have gained without. It
-    falls from 1 to 0 around $N = 2 d$, the capacity, within about $\sqrt{N}$.
+    A probe that fits labels with a meaning must be compared with this probability, because it fits
+    labels without a meaning as often. The probability falls from 1 to 0 around the capacity
+    $N = 2 d$, within about $\sqrt{N}$.
 
     Args:
         num_points: $N$, in general position: no $d$ of them dependent (without an intercept), or
             in one hyperplane (with).
-        num_parameters: $d$, of a probe: the dimensions, and one more with an intercept.
+        num_parameters: $d$, the parameters of a probe: the dimensions, and one for an intercept.
 
     Returns:
-        In $(0, 1]$: 1 for $N \le d$, 1/2 at $N = 2 d$. Points that are not in general position
-        can be separated in fewer ways. Labels of given class sizes, such as permuted ones, have
-        another probability, which depends on the points.
+        A number in $(0, 1]$: 1 for $N \le d$, 1/2 at $N = 2 d$. Points that are not in general
+        position can be separated in fewer ways. Labels of given class sizes, such as permuted
+        ones, have another probability, which depends on the points.
     """
     checks.count("num_points", num_points)
     checks.count("num_parameters", num_parameters)

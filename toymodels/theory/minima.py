@@ -1,16 +1,15 @@
-r"""What training could at best find: minima of the exact expected loss, from many starts.
+r"""Minima of the exact expected loss, found from many starts: the best that training can reach.
 
-Quasi-Newton descent (BFGS) in float64 from random and from structured starts, all at once. A
-minimum is known by its loss: rotations of the hidden space and permutations of equal features
-leave it as it is, and so does moving along a flat valley. Nothing here proves that the lowest
-minimum found is the global one; structured starts and the frequency of each basin say how far to
-trust it.
+Descents (`theory.descent`) in float64 begin at random and at structured starts, all at once. Minima
+of equal loss count as one, because rotations of the hidden space, permutations of equal features
+and moves along a flat valley do not change the loss. Nothing here proves that the lowest minimum
+found is the global one; structured starts and the frequency of each minimum say how far to trust
+it.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", for the model.
     Chen et al. (2023), "Dynamical versus Bayesian Phase Transitions in a Toy Model of
     Superposition", for the minima in the limit of one active feature.
-    Nocedal and Wright (2006), "Numerical Optimization", chapter 6.
 """
 
 import functools
@@ -36,27 +35,28 @@ from toymodels.theory.frames import direct_sums
 ModelLoss: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
 GROUP: Final = 16
-"""Descents that go side by side, each until the slowest is done."""
+"""The number of descents that run side by side, until the slowest of them is done."""
 SAME_LOSS: Final = 1e-8
-"""Minima whose losses differ by less, relative to that of no features at all, are one."""
+"""Minima count as one if their losses differ by less than this share of the loss of no features."""
 MIN_DENSITY: Final = 1e-4
-"""Sparser features make the loss too stiff: a positive bias costs most of the time."""
-_QUICKLY: Final = {"xla_backend_optimization_level": 0}  # half the time to compile
+"""The lowest density of `optimum`. At lower ones the loss rises too steeply with a positive bias,
+and most of the time goes into small steps."""
+_QUICKLY: Final = {"xla_backend_optimization_level": 0}  # halves the time to compile
 FLAT: Final = 1e-5
-"""A curvature below this share of the largest is a zero mode."""
+"""Curvatures below this share of the largest one count as zero modes."""
 
 
 class Minimum(NamedTuple):
     r"""A local minimum of the expected loss, one of its copies under rotation and permutation.
 
     Attributes:
-        weights: feature directions, one per column.
+        weights: the feature directions, one per column.
         bias: one per output.
-        loss: exact.
-        curvatures: eigenvalues of the Hessian in all weights and biases, rising.
-        zero_modes: how many curvatures are zero; $d (d - 1) / 2$ of them turn a $W$ of rank $d =
-            m$, others are flat valleys.
-        frequency: share of the random starts that fall into it; 0 if only structured starts did.
+        loss: the exact loss.
+        curvatures: the eigenvalues of the Hessian in all weights and biases, rising.
+        zero_modes: the number of curvatures that are zero. Of these, $d (d - 1) / 2$ are rotations
+            of a $W$ of rank $d = m$; the others are flat valleys.
+        frequency: the share of the random starts that end in it; 0 if only structured starts do.
     """
 
     weights: Float[np.ndarray, "hidden features"]
@@ -71,10 +71,10 @@ class Optimum(NamedTuple):
     """The lowest minimum found, and all others.
 
     Attributes:
-        weights: feature directions, one per column.
-        bias: one per output.
-        loss: exact.
-        minima: every distinct minimum, the lowest first.
+        weights: the feature directions of the lowest minimum, one per column.
+        bias: its biases, one per output.
+        loss: its exact loss.
+        minima: all distinct minima, the lowest first.
     """
 
     weights: Float[np.ndarray, "hidden features"]
@@ -87,12 +87,12 @@ class FreeOptimum(NamedTuple):
     """The lowest minimum of `free_optimum`.
 
     Attributes:
-        weights: feature directions, one per column.
+        weights: the feature directions, one per column.
         bias: one per output.
-        loss: exact.
-        slope: as in `Descended`.
-        frequency: share of the random starts that end as low, up to `SAME_LOSS`. Where it is 0 or
-            that of one start, a lower minimum may well have been missed: raise `num_random`.
+        loss: the exact loss.
+        slope: the slope of `Descended`.
+        frequency: the share of the random starts that end as low, up to `SAME_LOSS`. If no or only
+            one random start does, a lower minimum may have been missed: raise `num_random`.
     """
 
     weights: Float[Array | np.ndarray, "*cells hidden features"]
@@ -106,11 +106,11 @@ class Descended(NamedTuple):
     """The points at which descents ended.
 
     Attributes:
-        weights: feature directions, one per column.
+        weights: the feature directions, one per column.
         bias: one per output.
-        loss: exact.
-        slope: largest component of the gradient, over the loss of no features at all; above 1e-6
-            the descent did not converge.
+        loss: the exact loss.
+        slope: the largest component of the gradient, divided by the loss of no features. A descent
+            with a slope above 1e-6 did not converge.
     """
 
     weights: Float[Array | np.ndarray, "*starts hidden features"]
@@ -129,33 +129,34 @@ def optimum(
     seed: int = 0,
     loss: ModelLoss = exact.expected_loss,
 ) -> Optimum:
-    r"""Minima over $W$ and $b$ of the exact loss of $y = \mathrm{ReLU}(W^\top W x + b)$.
+    r"""Find the minima over $W$ and $b$ of the exact loss of $y = \mathrm{ReLU}(W^\top W x + b)$.
 
-    It takes some seconds for (2, 1) and (5, 2), most of them to compile, once for each shape and
-    again in a new process only where there is no cache; half a minute for (8, 3) from 8 random
-    starts. Kinds of minima are told
-    apart by their weights: in a pentagon `analysis.geometry.feature_dimensionality` is 2/5.
+    It takes some seconds for (2, 1) and (5, 2), and half a minute for (8, 3) from 8 random starts.
+    Most of the seconds go into compiling, once for each shape; a new process compiles again only if
+    there is no cache. The weights tell what kind of minimum it is: in a pentagon
+    `analysis.geometry.feature_dimensionality` is 2/5.
 
     Args:
         num_features: $n$.
         hidden: $m$.
-        density: $p$, in $[0, 1]$; one number, or one per feature. None below 1e-4 but 0: the loss
-            is then too stiff to descend, and `optimum_one_active` is what it tends to.
+        density: $p$, 0 or in $[10^{-4}, 1]$; one number, or one per feature. At lower densities
+            descents stall; take the limit `optimum_one_active`.
         importance: $I \ge 0$; one number, or one per feature.
-        num_starts: random starts, besides the structured ones of `starts`.
-        seed: of the random starts.
-        loss: a function of weights, bias, density and importance, such as
-            `expected_loss_signed`; differentiable. It is always called with one density and one
-            importance per feature. For sets of features see `expected_loss_correlated`, by
+        num_starts: the number of random starts, besides the structured ones of `starts`.
+        seed: the seed of the random starts.
+        loss: a differentiable function of weights, bias, density and importance, such as
+            `expected_loss_signed`. It is always called with one density and one importance per
+            feature. For sets of features, give
             `functools.partial(expected_loss_correlated, num_sets=2)`.
 
     Returns:
-        The lowest minimum found, and every other that was: frequencies of one start mean that
-        more are unseen, as with unequal importances, which make different features different.
-        Losses to about 1e-14.
+        All distinct minima found, the lowest first, with losses to about 1e-14. Minima that a
+        single start reached suggest that others were missed. Expect that if importances differ,
+        because permuted copies are then different minima. Raise `num_starts`.
 
     Raises:
-        ValueError: what `loss` refuses, such as a density outside $[0, 1]$ or too many features.
+        ValueError: numbers that `loss` refuses, such as a density outside $[0, 1]$ or too many
+            features.
     """
     checks.count("num_features", num_features)
     checks.count("hidden", hidden)
@@ -198,18 +199,20 @@ def optimum_one_active(
     num_starts: int = 64,
     seed: int = 0,
 ) -> Optimum:
-    r"""`optimum` in the limit $p \to 0$, where one feature is active: of the potential $H$.
+    r"""Find the minima of the potential $H$, the limit $p \to 0$ of `optimum`.
+
+    Exactly one feature is active: see `theory.expected_loss_one_active`.
 
     Args:
         num_features: $c$ in the paper.
         hidden: $r$ in the paper.
         importance: $I \ge 0$; one number, or one per feature.
-        num_starts: random starts, besides the structured ones of `starts`.
-        seed: of the random starts.
+        num_starts: the number of random starts, besides the structured ones of `starts`.
+        seed: the seed of the random starts.
 
     Returns:
-        The lowest minimum found, and every other that was. A bias far below zero silences its
-        output: a dead one is flat in every direction.
+        All distinct minima found, the lowest first. A bias far below zero silences its output; the
+        potential is flat in all parameters of a silent output.
     """
     return optimum(
         num_features, hidden, 0.0, importance, num_starts=num_starts, seed=seed, loss=_one_active
@@ -225,26 +228,27 @@ def free_optimum(
     num_random: int = 8,
     loss: ModelLoss = exact.expected_loss,
 ) -> FreeOptimum:
-    r"""The lowest minimum alone, as a pure function to trace: for `vmap` and as a cell of `sweep`.
+    r"""Find the lowest minimum alone, by a pure function: for `vmap` and for cells of `sweep`.
 
-    Work inside `with jax.enable_x64(True)`, for in float32 a descent cannot converge. No search
-    proves that there is nothing lower: `frequency` says how easily the minimum was found. In 36
-    problems of 3 and 4 features in 1 and of 4 in 2 dimensions, equal and unequal, one random start
-    of 1 to 20 found the lowest minimum of 192, and so did at least one structured start.
+    Work inside `with jax.enable_x64(True)`, because a descent cannot converge in float32. No search
+    proves that there is no lower minimum: `frequency` says how easily this one was found. Tried on
+    36 problems of 3 and 4 features in 1 dimension and of 4 in 2, with equal and unequal features:
+    one of the first 1 to 20 random starts found the lowest minimum of 192 starts, and so did at
+    least one structured start.
 
     Args:
-        key: of the random starts.
+        key: decides the random starts.
         hidden: $m$.
         density: $p$, one per feature.
         importance: $I$, one per feature.
-        num_random: random starts, besides the structured ones.
-        loss: as in `optimum`.
+        num_random: the number of random starts, besides the structured ones.
+        loss: the loss, see `optimum`.
 
     Returns:
-        The lowest of all starts, and how many of the random ones were as good.
+        The lowest end of all descents, and the share of random starts that end as low.
 
     Raises:
-        ValueError: outside of float64.
+        ValueError: numbers that are not in float64.
     """
     checks.count("hidden", hidden)
     checks.count("num_random", num_random)
@@ -268,17 +272,20 @@ def descend(
     *,
     loss: ModelLoss = exact.expected_loss,
 ) -> Descended:
-    r"""The minimum below one start, by BFGS: pure, to trace, inside `with jax.enable_x64(True)`.
+    r"""Return the minimum that BFGS reaches from one start, by a pure function.
+
+    Work inside `with jax.enable_x64(True)`.
 
     Args:
-        weights: where to start; a symmetry of the start is kept.
-        bias: where to start.
+        weights: the first weights. The descent keeps every symmetry that the start and the loss
+            share.
+        bias: the first biases.
         density: $p$, one per feature.
         importance: $I$, one per feature.
-        loss: as in `optimum`.
+        loss: the loss, see `optimum`.
 
     Raises:
-        ValueError: outside of float64.
+        ValueError: numbers that are not in float64.
     """
     start = jnp.asarray(weights), jnp.asarray(bias)
     check_float64(start[0])
@@ -298,14 +305,14 @@ def starts(
     importance: Float[Array, " features"],
     num_random: int,
 ) -> tuple[Float[Array, "starts hidden features"], Float[Array, "starts features"]]:
-    r"""Weights and biases to descend from, the random ones first.
+    r"""Return weights and biases to descend from, the random ones first.
 
-    Random: $W_{ij} \sim N(0, 1/m)$ and $b_i \sim N(\bar b, 0.1^2)$, where $\bar b$ of a start is
-    uniform on $(-1/2, 1/4)$, so that some begin with silent outputs. Structured: direct sums of
-    dedicated features, simplices and regular polygons of unit length, which fill the dimensions
-    with the features of the largest $I_i \operatorname{Var} x_i$; the other features are dropped,
-    with their mean as bias. Each comes twice, disturbed by 0.02 and by 0.3: an optimum of sparse
-    features may have weak ones beside a pair.
+    A random start has $W_{ij} \sim N(0, 1/m)$ and $b_i \sim N(\bar b, 0.1^2)$, where $\bar b$ is
+    uniform on $(-1/2, 1/4)$, so that some starts have silent outputs. A structured start is a
+    direct sum of dedicated features, simplices and regular polygons of unit length. It fills the
+    dimensions with the features of the largest $I_i \operatorname{Var} x_i$; the other columns are
+    zero, with the mean of the feature as bias. Each structured start comes twice, disturbed by 0.02
+    and by 0.3, because an optimum of sparse features may have weak features beside a pair.
     """
     if not (density.ndim == 1 and density.shape == importance.shape):
         raise InputError(
@@ -315,7 +322,7 @@ def starts(
     num_features, dtype = density.size, density.dtype
     frames = np.stack(list(direct_sums(num_features, hidden)))
     key_normal, key_level = jax.random.split(key)
-    # All normal numbers at once, for each draw takes its time to compile.
+    # Draw all normal numbers at once, because each draw has to be compiled.
     rows = num_random * (hidden + 1) + 2 * len(frames) * hidden
     normal = jax.random.normal(key_normal, (rows, num_features), dtype)
     parts = jnp.split(normal, [num_random, num_random * (hidden + 1)])
@@ -338,7 +345,7 @@ _starts = jax.jit(starts, static_argnums=(1, 4), compiler_options=_QUICKLY)
 
 @functools.lru_cache(maxsize=32)
 def _programs(loss: ModelLoss, num_features: int) -> tuple[Any, Any]:
-    """All descents at once, and value and Hessian at a point, compiled once for a shape."""
+    """Return a program that descends from many starts, and one of value and Hessian at a point."""
 
     def at(point: Any, shape: Any, *numbers: Any) -> tuple[Any, Any]:
         def flat(parameters: Any) -> Any:
@@ -346,7 +353,7 @@ def _programs(loss: ModelLoss, num_features: int) -> tuple[Any, Any]:
 
         slopes = jax.value_and_grad(flat)
 
-        # A row at a time: `jax.hessian` vectorises over rows, and takes twice as long to compile.
+        # One row at a time: `jax.hessian` vectorises over rows, and takes twice as long to compile.
         def row(direction: Any) -> Any:
             (value, _), (_, turn) = jax.jvp(slopes, (point,), (direction,))
             return value, turn
@@ -366,14 +373,14 @@ def _programs(loss: ModelLoss, num_features: int) -> tuple[Any, Any]:
 
 
 def _descend_all(loss: ModelLoss, begin: tuple[Any, Any], numbers: list[Any]) -> Descended:
-    """From every start, in groups of a fixed size: one program for any number, on all cores."""
+    """Descend from every start on all cores, in groups of a fixed size that share one program."""
     count, num_features = np.shape(begin[1])
     side_by_side = _programs(loss, num_features)[0]
     filled = np.minimum(np.arange(-(-count // GROUP) * GROUP), count - 1)
     weights, bias = (np.asarray(part)[filled] for part in begin)
 
     def group(first: int) -> Any:
-        with jax.enable_x64(True):  # a setting of the thread
+        with jax.enable_x64(True):  # each thread has its own setting
             part = slice(first, first + GROUP)
             return jax.tree.map(np.asarray, side_by_side(weights[part], bias[part], *numbers))
 
@@ -418,5 +425,5 @@ def _distinct(
 
 
 def _one_active(weights: Any, bias: Any, density: Any, importance: Any) -> Any:
-    del density  # it goes to 0
+    del density  # its limit is 0
     return exact.expected_loss_one_active(weights, bias, importance)

@@ -1,23 +1,24 @@
-r"""The Persian rug: features that share their dimensions evenly, and a Gaussian noise between them.
+r"""The Persian rug: features that share their dimensions evenly, with Gaussian noise between them.
 
-Let $n$ equal features of density $p$ share $m = r n$ hidden dimensions so that output $i$ of
+Let $n$ equal features of density $p$ share $m = r n$ hidden dimensions. Output $i$ of
 $y = \mathrm{ReLU}(W_\text{out} W_\text{in} x + b)$ sees its own feature with a gain $a$, and
 all others together as Gaussian noise:
 
 $$y_i = \mathrm{ReLU}\big(a\,(x_i + \sigma z) + b\big), \qquad
   \sigma^2 = v \left(\tfrac1r - 1\right), \qquad v = \tfrac p3 - \tfrac{p^2}4,$$
 
-$z$ standard normal and independent of $x_i$, $v$ the variance of a feature. That is the noise of
-a projection $P$ of rank $m$ with equal diagonal, $W_\text{out} W_\text{in} = \tfrac ar P$. No
-matrix of rank $m$ with diagonal $a$ has less on average over outputs, for
-$\lVert W \rVert_F^2 \ge (\operatorname{tr} W)^2 / m$. Of the model, two numbers are left.
+where $z$ is standard normal and independent of $x_i$, and $v$ is the variance of a feature. A
+projection $P$ of rank $m$ with equal diagonal, $W_\text{out} W_\text{in} = \tfrac ar P$, has this
+noise. No matrix of rank $m$ with diagonal $a$ has less on average over outputs, because
+$\lVert W \rVert_F^2 \ge (\operatorname{tr} W)^2 / m$. Only two numbers of the model are left to
+choose: $a$ and $b$.
 
-**Losses here are the MEAN over features**, as in the paper; everywhere else in this package they
-are summed: multiply by $n$.
+**Losses here are the MEAN over features**, as in the paper. Everywhere else in this package losses
+are summed over features: multiply by $n$.
 
-**Validity.** The noise is Gaussian if many features are active at once, $n p \gg 1$, and none
-of its terms dominates. The simulated loss of `hadamard_weights` is within 0.5 % of this one at
-$n p = 400$, 1.5 % at 50 and 7 % at 20. It is the best with Gaussian noise, not the best of all:
+**Validity.** The noise is Gaussian if many features are active at once, $n p \gg 1$, and no term
+dominates. The simulated loss of `hadamard_weights` is within 0.5 % of this theory at $n p = 400$,
+1.5 % at 50 and 7 % at 20. The solution is optimal among those with Gaussian noise only: for a rival
 see `loss_of_pairs`.
 
 References:
@@ -42,19 +43,20 @@ from toymodels.theory.precision import in_float64
 Scalar: TypeAlias = Float[Array | np.ndarray, ""] | float
 
 _MIN_NOISE: Final = 1e-15
-"""So that $r = 1$ is no special case."""
+r"""The smallest $\sigma$ that is computed with, so that $r = 1$ needs no special case."""
 
 _LOWEST_SHIFT: Final = -12.0
-r"""In units of the noise. The best is above $-\sqrt{2 \ln(1/p)}$: enough for $p > 10^{-31}$."""
+r"""The lowest $\beta / \sigma$ that is searched. The best one is above $-\sqrt{2 \ln(1/p)}$, so
+this is low enough for $p > 10^{-31}$."""
 
 
 class Rug(NamedTuple):
     """The best symmetric solution.
 
     Attributes:
-        loss: mean over features.
-        gain: $a$, of a feature to its own output.
-        bias: $b$, where the noise has mean zero.
+        loss: the mean over features.
+        gain: $a$, from a feature to its own output.
+        bias: $b$, for noise of mean zero.
     """
 
     loss: Float[Array | np.ndarray, ""]
@@ -63,12 +65,12 @@ class Rug(NamedTuple):
 
 
 class RugWeights(NamedTuple):
-    """Weights whose noise has exactly the mean and variance of the theory.
+    """Weights with exactly the mean and variance of the noise in the theory.
 
     Attributes:
-        weights_in: encoder, of +1 and -1.
-        weights_out: decoder.
-        bias: one per output, all the same.
+        weights_in: the encoder, with entries +1 and -1.
+        weights_out: the decoder.
+        bias: one per output, all equal.
     """
 
     weights_in: Float[np.ndarray, "hidden features"]
@@ -77,14 +79,14 @@ class RugWeights(NamedTuple):
 
 
 def rug_loss(gain: Scalar, bias: Scalar, density: Scalar, ratio: Scalar) -> Scalar:
-    r"""Expected squared error of one output of the Gaussian model; see the module.
+    r"""Return the expected squared error of one output of the Gaussian model in the module.
 
     With $g = \mathrm{ReLU}(x + \beta + \sigma z)$ and $\beta = b/a$,
 
     $$L = \tfrac p3 - 2 a\, E[x g] + a^2 E[g^2].$$
 
-    Let $M_k(\mu) = E\,\mathrm{ReLU}(\mu + \sigma z)^k / k!$, so $M_k' = M_{k-1}$. Then the
-    uniform $x$ is integrated by antiderivatives, too:
+    Let $M_k(\mu) = E\,\mathrm{ReLU}(\mu + \sigma z)^k / k!$, so that $M_k' = M_{k-1}$. Then
+    antiderivatives integrate over the uniform $x$, too:
 
     $$E[x g] = p\,\big[M_2(1 + \beta) - M_3(1 + \beta) + M_3(\beta)\big], \quad
       E[g^2] = 2 (1-p) M_2(\beta) + 2 p\,\big[M_3(1 + \beta) - M_3(\beta)\big].$$
@@ -96,7 +98,7 @@ def rug_loss(gain: Scalar, bias: Scalar, density: Scalar, ratio: Scalar) -> Scal
         ratio: $r = m/n$, in $(0, 1]$.
 
     Returns:
-        Mean over features; at least 0, up to rounding of $10^{-16} (1 + \beta^2 + \sigma^2)$.
+        The mean over features: at least 0, up to rounding of $10^{-16} (1 + \beta^2 + \sigma^2)$.
         Plain numbers give float64; under `jit`, `grad` and `vmap` the inputs decide.
     """
     _check(density, ratio)
@@ -107,24 +109,24 @@ def rug_loss(gain: Scalar, bias: Scalar, density: Scalar, ratio: Scalar) -> Scal
 
 
 def best_rug(density: Scalar, ratio: Scalar) -> Rug:
-    r"""Minimum of `rug_loss` over gain and bias.
+    r"""Return the minimum of `rug_loss` over gain and bias.
 
     For any $\beta = b/a$ the best gain is $a = E[x g] / E[g^2]$, which leaves
 
     $$L = \min_\beta \left[\tfrac p3 - \frac{E[x g]^2}{E[g^2]}\right].$$
 
-    That function had one minimum at each of 4800 pairs from $p = 10^{-6}$ to 1 and
-    $r = 10^{-5}$ to 1. It is found on a grid and polished by Newton's method; derivatives are
-    those of the optimum.
+    That function of $\beta$ had one minimum at each of 4800 pairs from $p = 10^{-6}$ to 1 and
+    $r = 10^{-5}$ to 1. A grid finds it, and one step of Newton's method gives the last digits.
+    Derivatives of the result are those of the optimum.
 
     Args:
         density: $p$, in $(0, 1]$.
         ratio: $r = m/n$, in $(0, 1]$.
 
     Returns:
-        Loss from $v$ (as $r \to 0$) to 0 (at $r = 1$), never above `loss_of_linear`: targets are
-        not negative, so the ReLU can only improve an output. It falls with $r$. Plain numbers
-        give float64; under `jit`, `grad` and `vmap` the inputs decide.
+        The loss falls with $r$, from $v$ (as $r \to 0$) to 0 (at $r = 1$). It is never above
+        `loss_of_linear`, because targets are not negative and the ReLU can only improve an output.
+        Plain numbers give float64; under `jit`, `grad` and `vmap` the inputs decide.
     """
     _check(density, ratio)
     checks.when_known(_check_digits, density, ratio)
@@ -132,7 +134,7 @@ def best_rug(density: Scalar, ratio: Scalar) -> Rug:
 
 
 def ratio_of_half_loss(density: Scalar) -> Scalar:
-    r"""The $r$ at which `best_rug` loses half of the variance: $L = v / 2$.
+    r"""Return the $r$ at which `best_rug` loses half of the variance: $L = v / 2$.
 
     As $p \to 0$ it approaches $\tfrac{2 + \sqrt3}3\, p \ln \tfrac1p$: see `sparse_limit`.
 
@@ -140,37 +142,37 @@ def ratio_of_half_loss(density: Scalar) -> Scalar:
         density: $p$, in $(0, 1]$.
 
     Returns:
-        In $(0, 1/2)$, for a linear model needs 1/2. Plain numbers give float64.
+        A number in $(0, 1/2)$; a linear model needs 1/2. Plain numbers give float64.
     """
     _check(density, 1.0)
     return in_float64(_ratio_of_half_loss, density)
 
 
 def sparse_limit(load: Scalar) -> Scalar:
-    r"""The limit of $L / v$ as $p \to 0$ with $\kappa = r / (p \ln \tfrac1p)$ fixed.
+    r"""Return the limit of $L / v$ as $p \to 0$ with $\kappa = r / (p \ln \tfrac1p)$ fixed.
 
-    The noise must stay below a threshold $t$ but for a share of outputs much less than $p$:
-    $t = \sigma \sqrt{2 \ln(1/p)} = \sqrt{2 / 3\kappa}$. Features smaller than $t$ are lost, the
-    others come back as $a (x - t)$, and with $w = 1 - t$ the best gain $a = 1 + 3t/2w$ leaves
+    The noise must stay below a threshold $t$ except in a share of outputs much smaller than $p$:
+    $t = \sigma \sqrt{2 \ln(1/p)} = \sqrt{2 / 3\kappa}$. Features smaller than $t$ are lost, and the
+    others come back as $a (x - t)$. With $w = 1 - t$ the best gain $a = 1 + 3t/2w$ leaves
 
     $$\frac Lv \to 1 - \frac{w (3 - w)^2}4, \qquad w = 1 - \sqrt{2 / 3\kappa}.$$
 
-    Nothing is learned for $\kappa \le 2/3$; half of the variance is at
-    $\kappa = (2 + \sqrt3)/3$; for large $\kappa$, $L \approx p^2 \ln(1/p) / 6r$. The approach is
-    as slow as a logarithm.
+    For $\kappa \le 2/3$ the model learns nothing. It loses half of the variance at
+    $\kappa = (2 + \sqrt3)/3$, and for large $\kappa$ the loss is $L \approx p^2 \ln(1/p) / 6r$. The
+    loss approaches this limit as slowly as $1 / \ln(1/p)$ vanishes.
 
     Args:
-        load: $\kappa \ge 0$, dimensions per feature over what sparsity asks for.
+        load: $\kappa \ge 0$, the dimensions per feature in units of $p \ln \tfrac1p$.
 
     Returns:
-        In $[0, 1]$.
+        A number in $[0, 1]$.
     """
     checks.interval("load", load, low=0, remedy="it is a ratio of dimensions")
     return in_float64(_sparse_limit, load)
 
 
 def loss_of_linear(density: Scalar, ratio: Scalar) -> Scalar:
-    r"""The best linear model: principal components, centred by the bias.
+    r"""Return the loss of the best linear model: principal components, centred by the bias.
 
     $$L = (1 - r) \left(\tfrac p3 - \tfrac{p^2}4\right)$$
 
@@ -179,36 +181,37 @@ def loss_of_linear(density: Scalar, ratio: Scalar) -> Scalar:
         ratio: $r = m/n$, in $(0, 1]$.
 
     Returns:
-        Mean over features.
+        The mean over features.
     """
     _check(density, ratio)
     return (1 - ratio) * feature_variance(density)
 
 
 def loss_of_pairs(density: Scalar, ratio: Scalar) -> Scalar:
-    r"""The rival that breaks the symmetry: antipodal pairs, the rest dropped or dedicated.
+    r"""Return the loss of a rival without the symmetry: antipodal pairs.
 
-    A pair costs $p^2/6$ for each of its features, a dropped feature $v$, a dedicated one 0:
+    The features outside pairs are dropped, or have a dimension each. A pair costs $p^2/6$ for each
+    of its features, a dropped feature $v$, and a dedicated one 0:
 
     $$L = \max\left\{v - r \left(2 v - \tfrac{p^2}3\right), (1 - r) \tfrac{p^2}3\right\},
       \qquad p < \tfrac47,$$
 
-    the former for $r < 1/2$, where features are dropped. For $p \ge 4/7$ pairs do not pay, and
-    `loss_of_linear` is left. It is below `best_rug` for $p$ from 0.1 to 0.35 whatever $r$, and
-    at $r = 1/2$ for all $p < 0.549$; above it for sparse features with $r$ from about $1.1 p$ to
-    almost 1/2. A model may be a direct sum of smaller ones, so this is within reach of any large
-    $n$, however Gaussian the noise of a symmetric solution.
+    The first term is larger for $r < 1/2$, where features are dropped. For $p \ge 4/7$ pairs cost
+    more than they gain, and the result is `loss_of_linear`. The loss of pairs is below `best_rug`
+    for $p$ from 0.1 to 0.35 at every $r$, and at $r = 1/2$ for all $p < 0.549$. It is above
+    `best_rug` for sparse features with $r$ from about $1.1 p$ to almost 1/2. A model can be a
+    direct sum of smaller ones, so pairs are possible at any large $n$.
 
     Args:
         density: $p$, in $(0, 1]$.
         ratio: $r = m/n$, in $(0, 1]$.
 
     Returns:
-        Mean over features.
+        The mean over features.
     """
     _check(density, ratio)
     variance = feature_variance(density)
-    both = density**2 / 3  # of an antipodal pair, against that of one dropped feature
+    both = density**2 / 3  # the loss of an antipodal pair
     dropping = variance - ratio * (2 * variance - both)
     traced = any(isinstance(number, Tracer) for number in (density, ratio))
     library: Any = jnp if traced else np
@@ -225,27 +228,28 @@ def hadamard_weights(
     gain: float,
     bias: float,
 ) -> RugWeights:
-    r"""Random rows of Sylvester's Hadamard matrix as a model: the weights that look like a rug.
+    r"""Return a model of random rows of Sylvester's Hadamard matrix, which looks like a rug.
 
-    With $A$ the $m$ chosen rows of $H_{kj} = (-1)^{k \cdot j}$, the number of common binary
-    digits in the exponent,
+    Let $A$ be $m$ random rows of $H_{kj} = (-1)^{k \cdot j}$, where $k \cdot j$ is the number of
+    common binary digits 1. Then
 
     $$W_\text{in} = A, \quad W_\text{out} = \tfrac am A^\top, \quad b_i = b + \tfrac{a p}2.$$
 
-    $A A^\top = n$, so $W_\text{out} W_\text{in}$ is $a/r$ times a projection, of diagonal $a$.
-    Rows that are not constant sum to zero: the couplings to other features sum to $-a$, and
-    their noise has mean $-a p/2$, which the bias takes back.
+    $A A^\top = n$, so $W_\text{out} W_\text{in}$ is $a/r$ times a projection and has the diagonal
+    $a$. Rows that are not constant sum to zero, so the couplings to other features sum to $-a$.
+    Their noise has the mean $-a p/2$, which the bias cancels.
 
     Args:
         generator: chooses the rows, without replacement.
         num_features: $n$, a power of two.
-        hidden: $m$, from 1 to $n - 1$, for the constant row is left out.
-        density: $p$, for the bias.
+        hidden: $m$, from 1 to $n - 1$, because the constant row is left out.
+        density: $p$, which the bias depends on.
         gain: $a$, see `best_rug`.
         bias: $b$, see `best_rug`.
 
     Raises:
-        ValueError: numbers that cannot be.
+        ValueError: a number of features that is no power of two, too many hidden dimensions, or a
+            density outside $(0, 1]$.
     """
     checks.count("hidden", hidden)
     checks.count("num_features", num_features, minimum=2)
@@ -272,7 +276,7 @@ def _noise(density: Array, ratio: Array) -> Array:
 
 
 def _moments(mean: Array, noise: Array) -> tuple[Array, Array, Array, Array]:
-    """$M_0$ to $M_3$."""
+    """Return $M_0$ to $M_3$ of `rug_loss`."""
     chance = lax.erfc(-mean / noise / np.sqrt(2)) / 2
     bump = noise * jnp.exp(-((mean / noise) ** 2) / 2) / np.sqrt(2 * np.pi)
     first = mean * chance + bump
@@ -284,7 +288,10 @@ def _moments(mean: Array, noise: Array) -> tuple[Array, Array, Array, Array]:
 def _products(
     shift: Array, density: Array, noise: Array, derivative: int = 0
 ) -> tuple[Array, Array]:
-    """$E[x g]$ and $E[g^2]$, or their derivatives by the shift: each takes $M_k$ to $M_{k-1}$."""
+    r"""Return $E[x g]$ and $E[g^2]$ of `rug_loss`, or their derivatives by the shift $\beta$.
+
+    A derivative replaces each $M_k$ by $M_{k-1}$.
+    """
     silent = _moments(shift, noise)[: 4 - derivative]
     largest = _moments(1 + shift, noise)[: 4 - derivative]
     active = largest[-1] - silent[-1]
@@ -303,8 +310,16 @@ def _loss(gain: Array, bias: Array, density: Array, ratio: Array) -> Array:
 @jax.jit
 def _best(density: Array, ratio: Array) -> Rug:
     noise = _noise(density, ratio)
+    shift = _polished(_best_shift_of_grid(density, ratio, noise), density, noise)
+    product, square = _products(shift, density, noise)
+    gain = product / square
+    return Rug(density / 3 - gain * product, gain, gain * shift)
 
-    def shift(place: Array) -> Array:
+
+def _best_shift_of_grid(density: Array, ratio: Array, noise: Array) -> Array:
+    r"""Return the best $\beta$ of a grid that is refined five times; it has no derivative."""
+
+    def shift(place: Array) -> Array:  # even steps of `place` are fine near 0 and coarse far away
         return noise * jnp.sinh(place)
 
     def loss(place: Array) -> Array:
@@ -317,22 +332,29 @@ def _best(density: Array, ratio: Array) -> Rug:
         middle = jnp.clip(jnp.argmin(jax.vmap(loss)(places)), 1, 127)
         return places[middle - 1], places[middle + 1]
 
-    # To beyond the best linear model, whose shift is half of this.
+    # The best shift of a linear model is half of this.
     highest = 4 + density * (1 / ratio - 1) / noise
     ends = (jnp.full_like(highest, np.arcsinh(_LOWEST_SHIFT)), jnp.arcsinh(highest))
     low, high = lax.stop_gradient(lax.fori_loop(0, 5, zoom, ends))
-    # Newton's step to where the derivative of product^2 / square is zero: for the last digits,
-    # and for the derivative of the optimum.
-    best = shift((low + high) / 2)
+    return shift((low + high) / 2)
+
+
+def _polished(shift: Array, density: Array, noise: Array) -> Array:
+    r"""Take one step of Newton's method towards the $\beta$ of the largest $E[x g]^2 / E[g^2]$.
+
+    The step gives the last digits, and it gives the result its derivative: the grid has none, and
+    that of $\beta - s(\beta, p) / s'$ with $s'$ held fixed is $-\partial_p s / s'$, which is the
+    derivative of the root of the slope $s$.
+    """
     (product, square), (product_1, square_1), (product_2, square_2) = (
-        _products(best, density, noise, derivative) for derivative in range(3)
+        _products(shift, density, noise, derivative) for derivative in range(3)
     )
+    # The slope of E[x g]^2 / E[g^2] is this one times a positive factor.
     slope = 2 * product_1 * square - product * square_1
     curvature = 2 * product_2 * square + product_1 * square_1 - product * square_2
-    best = best - slope / lax.stop_gradient(jnp.minimum(curvature, -jnp.abs(slope) / noise))
-    product, square = _products(best, density, noise)
-    gain = product / square
-    return Rug(density / 3 - gain * product, gain, gain * best)
+    # At a maximum the curvature is negative. The bound keeps the step shorter than the noise.
+    curvature = jnp.minimum(curvature, -jnp.abs(slope) / noise)
+    return shift - slope / lax.stop_gradient(curvature)
 
 
 @jax.jit
@@ -363,10 +385,9 @@ def _check(density: Any, ratio: Any) -> None:
 
 
 def _check_digits(density: Any, ratio: Any) -> None:
-    least = 1e-4 * np.asarray(feature_variance(density), np.float64)
-    if (np.asarray(ratio) < least).any():
+    lowest = 1e-4 * np.asarray(feature_variance(density), np.float64)
+    if (np.asarray(ratio) < lowest).any():
         raise InputError(
-            f"ratio is {np.min(ratio):g}, below {np.max(least):g} at this density: rounding would "
-            "hide the loss of so few dimensions, which is the variance p/3 - p^2/4 to within its "
-            "share; see loss_of_linear"
+            f"ratio is {np.min(ratio):g}, below {np.max(lowest):g} at this density, where rounding "
+            "would hide what so few dimensions gain: take loss_of_linear, which is close"
         )

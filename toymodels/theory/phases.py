@@ -1,14 +1,14 @@
-r"""Superposition as a phase change: one feature more than hidden dimensions, in closed form.
+r"""Superposition as a phase change in closed form, for one feature more than hidden dimensions.
 
 The ReLU-output model $y = \mathrm{ReLU}(W^\top W x + b)$ with $n = m + 1$ reconstructs
 independent features of density $p$, uniform on $(0, 1]$ where they are not zero. The last one is
 the *extra* feature, of relative importance $r$; the others have importance 1. Simple solutions
-compete: one feature is ignored, or two share a dimension. An ignored feature has its best bias,
-the mean; a pair has none, though a small positive one would be better.
+compete: one feature is ignored, or two share a dimension. The bias of an ignored feature is its
+mean, which is optimal. The bias of a pair is zero, although a small positive one would be better.
 
-For $m \ge 2$ the same four compete, whatever $m$. Three features at 120 degrees in two
-dimensions are left out, as in the paper, though near $r = 1$ and $p$ from 0.55 to 0.8 they do
-better: `toymodels.theory.optimum` finds them all.
+For every $m \ge 2$ four solutions compete. Three features at 120 degrees in two dimensions are left
+out, as in the paper, although their loss is lower near $r = 1$ for $p$ from 0.55 to 0.8:
+`toymodels.theory.optimum` finds all arrangements.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", section "Superposition as a Phase
@@ -29,17 +29,17 @@ from toymodels.theory.features import feature_variance
 
 
 class Phase(enum.IntEnum):
-    """What becomes of the extra feature; $W$ and $b$ as they are for one and two dimensions."""
+    """The ways to treat the extra feature, with $W$ and $b$ for one or two hidden dimensions."""
 
     NOT_REPRESENTED = 0
     """Ignored: $W = [1, 0]$, $b = (0, p/2)$."""
     DEDICATED = 1
-    """It has a hidden dimension, and another is ignored: $W = [0, 1]$, $b = (p/2, 0)$."""
+    """It has a hidden dimension, and another feature is ignored: $W = [0, 1]$, $b = (p/2, 0)$."""
     SUPERPOSITION = 2
-    """It shares a dimension with another as an antipodal pair: $W = [1, -1]$, $b = 0$."""
+    """It forms an antipodal pair with another feature: $W = [1, -1]$, $b = 0$."""
     DEDICATED_BESIDE_PAIR = 3
     """It has a hidden dimension, and two others are a pair: $W = [[1, -1, 0], [0, 0, 1]]$, $b = 0$.
-    Needs two hidden dimensions."""
+    This needs two hidden dimensions."""
 
 
 FREE_OPTIMUM_BOUNDARY: Final[Mapping[float, float]] = {
@@ -55,16 +55,16 @@ FREE_OPTIMUM_BOUNDARY: Final[Mapping[float, float]] = {
     0.9: 0.637,
     1.0: 0.706,
 }
-r"""Where superposition gives way if $W$ and $b$ are free: $r$ to density, within 0.001.
+r"""The density, within 0.001, above which the optimal $W$ and $b$ leave superposition, by $r$.
 
-Training may choose any $W$ and $b$, so it should meet these densities, not the lower ones of
+Training can choose any $W$ and $b$, so it should find these densities, and not the lower ones of
 `boundary`. Exchanging the features maps $r$ to $1/r$.
 
-The exact expected loss (Gauss-Legendre on the pieces where it is a polynomial, float64) was
-minimised by BFGS from 15 to 35 starts, and the density bisected at which the lowest minimum
-leaves the antipodal branch. It does so by a jump at each of these $r$, a sharp boundary:
-$\min_i \lVert W_i \rVert$ falls from between 0.64 and 0.76 to 0 for $r \le 0.5$, and to a
-weak antipodal remainder, 0.15 at $r = 0.6$ and 0.52 at $r = 1$, which then shrinks.
+BFGS minimised the exact expected loss (Gauss-Legendre on the pieces where it is a polynomial,
+float64) from 15 to 35 starts, and bisection found the density at which the lowest minimum leaves
+the antipodal branch. It jumps at each of these $r$, so the boundary is sharp:
+$\min_i \lVert W_i \rVert$ falls from between 0.64 and 0.76 to 0 for $r \le 0.5$. For larger $r$ it
+falls to a weak antipodal remainder, 0.15 at $r = 0.6$ and 0.52 at $r = 1$, which then shrinks.
 """
 
 
@@ -74,15 +74,15 @@ def losses(
     *,
     hidden: int = 1,
 ) -> Float[Array, " phases"]:
-    r"""Expected loss of each simple solution, summed over the outputs.
+    r"""Return the expected loss of each simple solution, summed over the outputs.
 
     $$L_\text{not represented} = r \left(\tfrac p3 - \tfrac{p^2}4\right), \quad
       L_\text{dedicated} = \tfrac p3 - \tfrac{p^2}4, \quad
       L_\text{superposition} = (1 + r) \tfrac{p^2}6, \quad
       L_\text{beside pair} = \tfrac{p^2}3.$$
 
-    An ignored feature costs its variance, for its bias is its mean. An antipodal pair is
-    exact unless both are active, and then each output misses by the smaller of the two.
+    An ignored feature costs its variance, because its bias is its mean. An antipodal pair is exact
+    unless both features are active; then the error of each output is the smaller of the two.
 
     Args:
         density: $p$, in $(0, 1]$.
@@ -90,7 +90,7 @@ def losses(
         hidden: $m$, at least 1; there are $m + 1$ features.
 
     Returns:
-        Losses of at least 0, ordered as `Phase`: three for one hidden dimension, else four.
+        Losses of at least 0, in the order of `Phase`: three for one hidden dimension, else four.
     """
     _check(density, relative_importance, hidden)
     variance = feature_variance(density)
@@ -109,7 +109,7 @@ def phase(
     *,
     hidden: int = 1,
 ) -> Int[Array, ""]:
-    r"""The simple solution of the lowest expected loss.
+    r"""Return the simple solution of the lowest expected loss.
 
     Args:
         density: $p$, in $(0, 1]$.
@@ -117,20 +117,20 @@ def phase(
         hidden: $m$, at least 1; there are $m + 1$ features.
 
     Returns:
-        A value of `Phase`; among equals the first, so `NOT_REPRESENTED` for $r = 1$ above the
-        triple point $p = 4/7$.
+        A value of `Phase`. Among equal losses the first one counts, which is `NOT_REPRESENTED` for
+        $r = 1$ above the triple point $p = 4/7$.
     """
     return jnp.argmin(losses(density, relative_importance, hidden=hidden))
 
 
 def boundary(relative_importance: Float[Array, ""] | float, *, hidden: int = 1) -> Float[Array, ""]:
-    r"""Density above which two features in one dimension cost more than ignoring the lesser one.
+    r"""Return the density above which a pair costs more than ignoring its less important feature.
 
     $$p^* = \frac{4 \min(r, 1)}{2 (1 + r) + 3 \min(r, 1)} =
       \begin{cases} 4r / (2 + 5r) & r \le 1 \\ 4 / (5 + 2r) & r \ge 1. \end{cases}$$
 
-    With $m \ge 2$ and $r \ge 1$ two others are the pair, whose importance is 1, so $p^* = 4/7$.
-    The losses cross there with different slopes: a first-order transition. For
+    With $m \ge 2$ and $r \ge 1$ the pair consists of two other features, of importance 1, so
+    $p^* = 4/7$. The losses cross with different slopes, which is a first-order transition. For
     $p > p^*$ the phase is `NOT_REPRESENTED` if $r < 1$ and `DEDICATED` if $r > 1$.
 
     Args:
@@ -138,8 +138,8 @@ def boundary(relative_importance: Float[Array, ""] | float, *, hidden: int = 1) 
         hidden: $m$, at least 1; there are $m + 1$ features.
 
     Returns:
-        In $[0, 4/7]$: 0 at $r = 0$, greatest at the triple point $r = 1$; the same for $r$
-        and $1/r$ if $m = 1$.
+        A number in $[0, 4/7]$: 0 at $r = 0$, and largest at the triple point $r = 1$. For $m = 1$
+        it is equal at $r$ and $1/r$.
     """
     _check_rest(relative_importance, hidden)
     lesser = jnp.minimum(relative_importance, 1.0)

@@ -1,31 +1,32 @@
-r"""What a polytope of features is worth: its least loss, and its gain for each hidden dimension.
+r"""The lowest loss of features at the vertices of a polytope, and their gain per hidden dimension.
 
-$k$ features of density $p$ and importance 1 at the vertices of a polytope in $d$ dimensions have
-loss $L$, SUMMED over outputs. Not represented, each would cost its variance $v = p/3 - p^2/4$. The
-gain for each dimension is
+Let $k$ features of density $p$ and importance 1 at the vertices of a polytope in $d$ dimensions
+have the loss $L$, SUMMED over outputs. A feature that is not represented costs its variance
+$v = p/3 - p^2/4$. The gain per dimension is
 
-$$G = \frac{k v - L}{d v},$$
+$$G = \frac{k v - L}{d v}.$$
 
-1 for a dimension dedicated to one feature.
+A dimension dedicated to one feature has the gain 1.
 
 **Who wins.** Features of orthogonal subspaces do not interfere, so the losses of a direct sum add
 up. Polytopes that fill $m$ dimensions, with the rest of $n$ features ignored, have
 
 $$L = n v - v \sum_b d_b G_b \ge (n - m \max_b G_b)\, v, \qquad \sum_b d_b \le m.$$
 
-Equality needs copies of the best one alone, so that its $d$ divides $m$ and there are features
-enough; otherwise it is a knapsack, and this is its linear relaxation. Hence, for $n \gg m$, the
-largest $G$ wins among direct sums of the polytopes considered. As it is attained, $(n - m G) v$
-bounds the optimal loss from above. From below nothing is proven: other arrangements may gain
-more. Some do: five features in three dimensions around $1/p = 1.5$, and trained models for
-$1/p > 6$.
+Equality holds if copies of the best polytope fill all dimensions, which needs a $d$ that divides
+$m$ and enough features. In other cases the best choice is a knapsack problem, and this is its
+linear relaxation. Hence, for $n \gg m$, the polytope with the largest $G$ wins among direct sums of
+the polytopes considered. The value $(n - m G) v$ is attained, so it is an upper bound on the
+optimal loss. It is no lower bound: other arrangements can gain more, such as five features in three
+dimensions around $1/p = 1.5$, and trained models for $1/p > 6$.
 
-**Symmetry.** Rotations that exchange the vertices keep the family of a `Polytope`. So its minimum
-is a critical point among all weights and biases (Palais's principle). There is one at any density,
-and a member with $W W^\top = 1$ gives $G \ge 1$: without the rectifier $L = (k - d) v$, and to clip
-what is below zero only helps. It need not be a minimum among all. By the Hessian it is one for
-$1/p > 1.41$ (digon), at all $1/p$ from 1 to 4 (triangle, tetrahedron), for $1/p > 3.31$ (pentagon;
-not at 2, but again at 1.6), and from 3.6 but not at 3.3 (antiprism).
+**Symmetry.** Rotations that exchange the vertices keep the family of a `Polytope`. So a minimum
+within the family is a critical point among all weights and biases (Palais's principle). There is
+such a minimum at every density, and it has $G \ge 1$: for $W W^\top = 1$ the loss without the
+rectifier is $(k - d) v$, and clipping negative outputs can only lower it. It need not be a minimum
+among all weights and biases. By the Hessian it is one for $1/p > 1.41$ (digon), for all $1/p$ from
+1 to 4 (triangle, tetrahedron), for $1/p > 3.31$ and at 1.6, but not at 2 (pentagon), and from 3.6
+on, but not at 3.3 (antiprism).
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", section "The Geometry of Superposition".
@@ -54,8 +55,8 @@ class Polytope(NamedTuple):
 
     Attributes:
         vertices: $V$, one per column.
-        stretch: the group of each axis, from 0; axes of a group have the same $s$. All axes are in
-            one group unless the symmetries leave the proportions free.
+        stretch: the number of the group of each axis, from 0; axes of a group have equal $s$. All
+            axes are in one group unless the symmetries allow other proportions.
     """
 
     vertices: Float[np.ndarray, "dimensions vertices"]
@@ -63,12 +64,12 @@ class Polytope(NamedTuple):
 
 
 class Arrangement(NamedTuple):
-    """The best of a `Polytope`.
+    """The best arrangement of a `Polytope`.
 
     Attributes:
-        weights: feature directions, one per column.
-        bias: of every output.
-        loss: exact, summed over the outputs.
+        weights: the feature directions, one per column.
+        bias: the bias of every output.
+        loss: the exact loss, summed over the outputs.
         gain: $G$, at least 1.
     """
 
@@ -79,7 +80,7 @@ class Arrangement(NamedTuple):
 
 
 def _square_antiprism() -> Float[np.ndarray, "3 8"]:
-    """All edges equally long; one square is turned by 45 degrees against the other."""
+    """Return the antiprism with edges of equal length: two squares, turned by 45 degrees."""
     radius = (1 + 2**0.5 / 4) ** -0.5
     angles = np.pi / 4 * np.arange(8)
     height = (1 - radius**2) ** 0.5 * np.tile([1.0, -1.0], 4)
@@ -95,16 +96,16 @@ SQUARE_ANTIPRISM: Final = Polytope(_square_antiprism(), (0, 0, 1))
 
 
 def arrangement(polytope: Polytope, density: float) -> Arrangement:
-    r"""The lengths and the bias of least expected loss, by BFGS in float64.
+    r"""Return the lengths and the bias of the lowest expected loss, by BFGS in float64.
 
-    From the start $W W^\top = 1$, best for a linear output. Starts at other lengths and biases
-    led to the same minimum, from $1/p = 1$ to 20.
+    The descent starts at $W W^\top = 1$, the optimum of a linear output. Starts at other lengths
+    and biases led to the same minimum, from $1/p = 1$ to 20.
 
-    Measured on one core, after 1 to 6 seconds of compilation: 0.01 s for a digon, 0.3 s for eight
-    vertices.
+    Time measured on one core, after 1 to 6 seconds of compilation: 0.01 s for a digon, 0.3 s for
+    eight vertices.
 
     Args:
-        polytope: of at most 12 vertices.
+        polytope: a polytope with at most 12 vertices.
         density: $p$, in $(0, 1]$.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Theory is computed in float64, unless JAX is tracing: then the arguments decide."""
+"""The precision of the theory: float64 for plain numbers, that of the arguments under tracing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,15 @@ from jaxtyping import Array
 
 
 def in_float64(function: Callable[..., Any], *numbers: Any) -> Any:
-    """Call `function` in float64 on plain numbers, or as it is if one of them is traced.
+    """Call `function` in float64 on plain numbers, or in the given precision on traced ones.
 
     Args:
-        function: of as many arrays, to a tree of arrays.
-        *numbers: arrays or numbers.
+        function: a function of arrays that returns a pytree of arrays.
+        *numbers: its arguments, arrays or numbers. If one of them is traced, all count as traced.
 
     Returns:
-        Of plain numbers, NumPy arrays, which keep their digits in arithmetic outside of
-        `jax.enable_x64`, as arrays of JAX would not.
+        For plain numbers, NumPy arrays: these keep their digits in arithmetic outside of
+        `jax.enable_x64`, where arrays of JAX would lose them.
     """
     if any(isinstance(value, Tracer) for value in numbers):
         return function(*map(floating, numbers))
@@ -29,5 +29,5 @@ def in_float64(function: Callable[..., Any], *numbers: Any) -> Any:
 
 
 def floating(value: Any) -> Array:
-    """A traced value, whole numbers as floats of the default precision."""
+    """Return a traced value, with whole numbers as floats of the default precision."""
     return jnp.asarray(value, jnp.result_type(value, float))
