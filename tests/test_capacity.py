@@ -236,10 +236,10 @@ def test_no_weights_are_better_than_water_filling(data):
     kurtosis = data.draw(st.floats(1.3, 15))
     optimal = capacity.optimal_loss(coefficients, hidden, kurtosis)
     # Below a kurtosis of 3 every choice of `hidden` features is a minimum.
-    found = least_loss(coefficients, [1] * hidden, kurtosis, starts=6 if kurtosis > 3 else 30)
+    found = min_loss(coefficients, [1] * hidden, kurtosis, starts=6 if kurtosis > 3 else 30)
     np.testing.assert_allclose(found, optimal, rtol=1e-6)
     signs = [-1] + [1] * (hidden - 1)
-    assert least_loss(coefficients, signs, kurtosis, starts=6) >= optimal * (1 - 1e-6)
+    assert min_loss(coefficients, signs, kurtosis, starts=6) >= optimal * (1 - 1e-6)
 
 
 @properties

@@ -172,7 +172,7 @@ def test_plain_numbers_are_computed_in_float64():
 @pytest.mark.parametrize(
     ("features", "density", "sets", "message"),
     [
-        (4, 1.5, 2, r"^density is 1\.5, outside \[0, 1\]: .* that a set is present$"),
+        (4, 1.5, 2, r"^density is 1\.5, outside \[0, 1\]: .* that a set is not zero$"),
         (4, np.array([0.1, -0.1]), 2, r"^density is -0\.1"),
         (4, np.array([0.1, 0.2, 0.1, 0.1]), 2, r"^density is .*give one number per set$"),
         (4, np.full(3, 0.1), 2, r"^density has shape \(3,\): give one number or 2, one per set$"),
