@@ -106,7 +106,7 @@ def test_files_of_others_are_not_written_over(name, contents, capsys):
     Path(name).write_bytes(contents)
     before = Path(name).read_bytes()
     assert toymodels("run", "tiny") == 2
-    assert f"{name} is not of toymodels" in capsys.readouterr().err
+    assert f"{name} is not a file of toymodels" in capsys.readouterr().err
     assert Path(name).read_bytes() == before
     assert number_of_runs() == 0
     # Whatever else is in the folders is no concern.
@@ -244,7 +244,7 @@ def test_what_cannot_be_saved_is_kept_in_another_form(returned, what, capsys):
 def test_what_no_form_can_keep_is_said_in_one_line(capsys):
     write("def run(config): return (x for x in [])")
     assert toymodels("run", "tiny") == 2
-    assert "pickle cannot keep it either" in capsys.readouterr().err.splitlines()[-1]
+    assert "pickle cannot keep them either" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_results_that_find_no_room_are_kept_elsewhere(monkeypatch, tmp_path_factory, capsys):

@@ -1,6 +1,6 @@
-"""The command `toymodels`: list, run, draw and check experiments, copy one or start a new one.
+"""The command `toymodels`, which lists, runs, draws, checks, copies and starts experiments.
 
-Nothing heavy is imported before it is needed, so that `--help` answers at once.
+Heavy modules are imported only when they are needed, so that `--help` answers at once.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from toymodels.experiment import command, files, library, messages, pages
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command; `arguments` default to those of the process."""
+    """Run the command with the arguments given, or with those of the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with messages.exits():
         _command(words)
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line."""
+        """Raise an error whose message is one line."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
@@ -52,41 +52,81 @@ def _command(words: Sequence[str]) -> None:
 
 
 def _parser() -> tuple[_Parser, Collection[str]]:
-    """The parser of the command line, and the names of the commands."""
+    """Return the parser of the command line, and the names of the commands."""
     parser = _Parser(
         prog="toymodels",
-        description="Toy models of superposition: sweeps, theory and figures as checked claims.",
-        epilog="NAME is the path of an experiment, or the name of one in this folder, in "
-        "experiments/ or of those that come with toymodels. `run`, `draw` and `claims` exit with "
-        "3 if a claim fails, `store` with 1 if a row was damaged, all with 2 on bad input.",
+        description="Toy models of superposition: sweeps, theory, and figures that check their "
+        "own claims.",
+        epilog="NAME is the path of an experiment, or its name. A name is looked up in this "
+        "folder, in experiments/, and among the experiments that come with toymodels. The "
+        "exit status is 2 for bad input. `run`, `draw` and `claims` exit with 3 if a claim fails, "
+        "and `store` exits with 1 if a row was damaged.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=toymodels.__version__)
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=toymodels.__version__,
+        help="Print the version and exit.",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(name: str, arguments: str, what: str, do: Callable[..., None]) -> _Parser:
         added = commands.add_parser(
-            name, help=what, description=f"{what}.", usage=f"toymodels {name} {arguments}"
+            name, help=what, description=what, usage=f"toymodels {name} {arguments}"
         )
         added.set_defaults(do=do)
         return added
 
-    listed = add("list", "[FOLDER]", "list the experiments in FOLDER, or all there are", _list)
+    listed = add(
+        "list", "[FOLDER]", "List the experiments in FOLDER, or all that there are.", _list
+    )
     listed.add_argument("folder", nargs="?", type=Path, metavar="FOLDER")
     run = add(
         "run",
         "NAME [--smoke | --paper] [FLAGS]",
-        "run an experiment, check its claims and draw its figure; FLAGS are the fields of its "
-        "Config: see `toymodels run NAME --help`",
+        "Run an experiment, check its claims and draw its figure. The FLAGS are the fields of its "
+        "Config; `toymodels run NAME --help` lists them.",
         _run,
     )
     run.add_argument("name", metavar="NAME")
     draw = add(
         "draw",
         "NAME [--smoke | --paper | --from FILE] [--out FOLDER] [--format FORMAT]",
-        "check and draw what an experiment has saved, without running it",
+        "Check the saved results of an experiment and draw its figure, without running it.",
         _draw,
     )
+    _add_options_of_draw(draw)
+    claims = add(
+        "claims",
+        "[FOLDER [PAGE]]",
+        "Print every claim of the figures in FOLDER, which is figures/ by default, and write its "
+        "pages README.md and CLAIMS.md. Put a table of all figures into PAGE, such as README.md.",
+        _claims,
+    )
+    claims.add_argument("folder", nargs="?", default=Path("figures"), type=Path, metavar="FOLDER")
+    claims.add_argument("page", nargs="?", type=Path, metavar="PAGE")
+    copy = add(
+        "copy",
+        "NAME [FOLDER]",
+        "Copy an experiment to FOLDER, which is this folder by default, so that you can edit it.",
+        _copy,
+    )
+    copy.add_argument("name", metavar="NAME")
+    copy.add_argument("folder", nargs="?", default=Path(), type=Path, metavar="FOLDER")
+    new = add("new", "FILE", "Write a short new experiment to FILE.", _new)
+    new.add_argument("file", type=Path, metavar="FILE")
+    store = add(
+        "store",
+        "FILE",
+        "Check every row that sweeps keep in FILE, their `store`, and show what it holds.",
+        _store,
+    )
+    store.add_argument("file", type=Path, metavar="FILE")
+    return parser, commands.choices
+
+
+def _add_options_of_draw(draw: _Parser) -> None:
     draw.add_argument("name", metavar="NAME")
     which = draw.add_mutually_exclusive_group()
     which.add_argument(
@@ -94,7 +134,7 @@ def _parser() -> tuple[_Parser, Collection[str]]:
         dest="file",
         type=Path,
         metavar="FILE",
-        help="the saved results; the default is results/NAME.nc",
+        help="The saved results. By default they are results/NAME.nc.",
     )
     for scale in ("smoke", "paper"):
         which.add_argument(
@@ -103,43 +143,23 @@ def _parser() -> tuple[_Parser, Collection[str]]:
             action="store_const",
             const=scale,
             default="default",
-            help=f"draw results/NAME_{scale}.nc",
+            help=f"Draw results/NAME_{scale}.nc.",
         )
     draw.add_argument(
         "--out",
         dest="folder",
         type=Path,
         metavar="FOLDER",
-        help="for claims and figure; the default is where the run put them",
+        help="The folder for claims and figure. By default it is that of the run.",
     )
     draw.add_argument(
         "--format",
         dest="formats",
         action="append",
         choices=("png", "svg", "pdf"),
-        help="of the figure, may be given again; the default is png and svg",
+        help="The format of the figure. It may be given several times. By default the figure is "
+        "drawn as png and svg.",
     )
-    claims = add(
-        "claims",
-        "[FOLDER [PAGE]]",
-        "print every claim of the figures in FOLDER (default: figures); and put how many hold "
-        "and which fail into PAGE, as into README.md",
-        _claims,
-    )
-    claims.add_argument("folder", nargs="?", type=Path, default=Path("figures"), metavar="FOLDER")
-    claims.add_argument("page", nargs="?", type=Path, metavar="PAGE")
-    copy = add(
-        "copy", "NAME [FOLDER]", "copy an experiment to FOLDER (default: here), to edit it", _copy
-    )
-    copy.add_argument("name", metavar="NAME")
-    copy.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="FOLDER")
-    new = add("new", "FILE", "write the skeleton of a new experiment to FILE", _new)
-    new.add_argument("file", type=Path, metavar="FILE")
-    store = add(
-        "store", "FILE", "show what sweeps keep in FILE (their store=), every row checked", _store
-    )
-    store.add_argument("file", type=Path, metavar="FILE")
-    return parser, commands.choices
 
 
 def _list(folder: Path | None) -> None:
@@ -274,7 +294,7 @@ def _store(file: Path) -> None:
             print(f"{name}: {aspects[0][name]}")
     print(f"{verified.cells} cells are whole, {verified.quarantined} were damaged just now")
     if verified.quarantined or verified.copies:
-        print("run the same sweep again: it computes what is missing")
+        print("run the same sweep again: it computes the missing cells")
         raise SystemExit(1)
 
 

@@ -1,7 +1,7 @@
-"""Files are written whole or not at all: under another name in their folder, then renamed.
+"""Files that are written whole or not at all: under another name in their folder, then renamed.
 
-Whatever is in the way of a write, a full disk, a crash, a second process, what was there before
-stays as it was. Text is UTF-8, whatever the locale.
+If a full disk, a crash or a second process disturbs a write, the old file stays as it was. Text is
+UTF-8, whatever the locale.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ from toymodels.errors import InputError
 
 @contextlib.contextmanager
 def whole(path: Path) -> Generator[Path]:
-    """Give a name to write to, whose file becomes `path` when the block ends without an error.
+    """Give a temporary name to write to; its file becomes `path` if the block raises no error.
 
-    A reader that holds the old file open keeps it; a link keeps pointing where it did.
+    A reader that holds the old file open keeps it. A link still points to the same place.
     """
     path = _target(path)
     temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as written:
-            os.fsync(written.fileno())  # or a power cut leaves the new name with no contents
+            os.fsync(written.fileno())  # otherwise a power cut can leave an empty file
         if path.exists():
             shutil.copymode(path, temporary)
         os.replace(temporary, path)
@@ -37,9 +37,9 @@ def whole(path: Path) -> Generator[Path]:
 
 
 def write(path: Path, contents: str | bytes) -> None:
-    """Write a file whole; text in UTF-8."""
+    """Write a file whole. Text is written in UTF-8."""
     if isinstance(contents, str):
-        # Names of files that are not UTF-8 come as surrogates and go back to their bytes.
+        # Python holds names of files that are not UTF-8 as surrogates; they become bytes again.
         contents = contents.encode("utf-8", "surrogateescape")
     with whole(path) as temporary:
         temporary.write_bytes(contents)
@@ -49,7 +49,7 @@ def read(path: Path) -> str:
     """Read a text file in UTF-8.
 
     Raises:
-        ValueError: there is no such file, it cannot be read, or it is not UTF-8.
+        ValueError: the file is missing, cannot be read, or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8")
@@ -60,10 +60,10 @@ def read(path: Path) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of `path` and write to it, so that what is wrong is found before a run.
+    """Make the folder of `path` and write to it, so that an obstacle is found before a run.
 
     Raises:
-        ValueError: no file of that name can be written there.
+        ValueError: no file with that name can be written there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def check_writable(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """The file that is to be replaced, through all links; an OSError if that must not be."""
+    """Return the file that `path` leads to through all links; OSError if it is not writable."""
     target = Path(os.path.realpath(path))
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(target.stat().st_mode):
@@ -93,5 +93,5 @@ def _target(path: Path) -> Path:
 
 
 def _beside(path: Path) -> Path:
-    # Hidden, and of fixed length: a long name must not become too long by it.
+    # The name is hidden, and its length is fixed, so that a long name does not become too long.
     return path.with_name(f".toymodels-{secrets.token_hex(8)}{path.suffix}")

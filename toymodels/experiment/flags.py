@@ -1,4 +1,4 @@
-"""The flags of `toymodels run`, one for each field of a `Config`; names for what they change."""
+"""The flags of `toymodels run`, one for each field of a `Config`, and the file names they give."""
 
 import dataclasses
 import hashlib
@@ -20,16 +20,16 @@ _OWN = {"out", "store", "smoke", "paper", "help"}
 def parse(
     experiment: Experiment, start: Any, flags: Sequence[str]
 ) -> tuple[Any, Path | None, Path | None]:
-    """The config, and the options `--out` and `--store`, from the flags of a run.
+    """Read the flags of a run: return the config and the options `--out` and `--store`.
 
     Args:
-        experiment: whose `Config` says which flags there are.
-        start: an instance of it, the values of the flags that are not given.
-        flags: words of the command line.
+        experiment: the experiment; the fields of its `Config` are the flags.
+        start: an instance of that `Config`, which gives the values of all other flags.
+        flags: the words of the command line.
 
     Raises:
         ValueError: a field of `Config` has the name of a flag of the command itself.
-        SystemExit: a flag is unknown or has no such value; a message has said so.
+        SystemExit: a flag is unknown or cannot take its value; a message has been printed.
     """
     taken = sorted(_OWN & flat(start).keys())
     if taken:
@@ -37,15 +37,16 @@ def parse(
             f"Config in {experiment.path} has a field {taken[0]!r}, but --{taken[0]} is a flag of "
             "`toymodels run`: rename the field"
         )
-    out = "folder for all files; the default is figures/ for the figure of the defaults of the "
-    out += "file, results/ for the rest"
-    store = "file that keeps finished cells: a run that was stopped goes on from there"
+    out = "The folder for all files. By default the figure of an unchanged Config goes into "
+    out += "figures/, and everything else goes into results/."
+    store = "A file that keeps finished cells. If a run is stopped, start it again with the same "
+    store += "file, and it goes on."
     options = dataclasses.make_dataclass(
         "Options",
         [
             (
                 "config",
-                # Neither its own fields nor those of a config inside it have a prefix.
+                # The flags have no prefix, also those of a config inside the config.
                 Annotated[experiment.config, tyro.conf.arg(name="")],
                 dataclasses.field(default_factory=lambda: start),
             ),
@@ -62,19 +63,19 @@ def parse(
         ],
     )
     others = " or ".join(f"--{scale}" for scale in experiment.scales if scale != "default")
-    scales = f"Runs at its default scale, or at another with {others}.\n" if others else ""
+    scales = f"It runs at its default scale, or at another one with {others}.\n" if others else ""
     parsed: Any = tyro.cli(
         options,
         args=flags,
         config=(tyro.conf.OmitArgPrefixes,),
         prog=f"toymodels run {shlex.quote(str(experiment.path))}",
-        description=f"{experiment.title}\n\n{scales}The options are the fields of its Config.",
+        description=f"{experiment.title}\n\n{scales}Each field of its Config is an option.",
     )
     return parsed.config, parsed.out, parsed.store
 
 
 def differences(start: Any, config: Any) -> dict[str, str]:
-    """The fields of a config that differ from those it started from, as JSON."""
+    """Return the fields of a config that differ from those of `start`, as JSON by name."""
     before, after = (
         {name: _compact(value) for name, value in flat(each).items()} for each in (start, config)
     )
@@ -82,13 +83,13 @@ def differences(start: Any, config: Any) -> dict[str, str]:
 
 
 def in_a_name(changed: dict[str, str]) -> list[str]:
-    """Changed fields as parts of the name of a file: each set of values has a name of its own."""
+    """Return changed fields as parts of a file name; each set of values has a name of its own."""
     bare = {
         name: re.sub('"([A-Za-z][A-Za-z0-9.+-]*)"', r"\1", value.strip("[]"))
         for name, value in changed.items()
     }
     parts = [f"{name}={value}" for name, value in bare.items()]
-    # No value has "_", so that no two sets of fields read alike.
+    # No value contains "_", so that two sets of fields never give the same name.
     plain = all(re.fullmatch(r"\w+=[A-Za-z0-9.,+-]+", part) for part in parts)
     if plain and sum(map(len, parts)) <= 80:
         return parts

@@ -1,13 +1,14 @@
-"""One experiment: a file with a `Config`, a `run`, and perhaps `claims` and `plot`.
+"""The reader of an experiment: a file with a `Config`, a `run`, and perhaps `claims` and `plot`.
 
-    Config   frozen dataclass; its defaults are what the figure shows
-    run      Config -> xr.Dataset; with a keyword `store`, a path, it can be resumed
+    Config   a frozen dataclass; its defaults are those of the figure
+    run      Config -> xr.Dataset; a run with a keyword `store`, a path, can be resumed
     claims   xr.Dataset -> list of Claim                (optional)
     plot     xr.Dataset -> matplotlib Figure            (optional)
-    SMOKE    a Config of seconds, for tests             (optional)
+    SMOKE    a Config that runs in seconds, for tests   (optional)
     PAPER    a Config at the paper's own scale          (optional)
 
-`runs.execute` runs it, saves the results, and makes claims and figure from the saved file alone.
+`runs.execute` runs an experiment, saves the results, and makes claims and figure from the saved
+file alone.
 """
 
 import dataclasses
@@ -34,14 +35,14 @@ class Experiment:
     path: Path
     title: str
     config: type[Any]
-    run: Callable[..., Any]  # what it returns is only known when it returns
+    run: Callable[..., Any]  # a user wrote it, so it is checked when it returns
     claims: Callable[[xr.Dataset], Any] | None
     plot: Callable[[xr.Dataset], Any] | None
     scales: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
+        """The name of the file without its ending."""
         return self.path.stem
 
 
@@ -49,13 +50,13 @@ def load(path: str | os.PathLike[str]) -> Experiment:
     """Read an experiment from a file anywhere on disk.
 
     Raises:
-        ValueError: no such file, it is not Python, or it defines no experiment.
+        ValueError: the file is missing, is not Python, or defines no experiment.
     """
     path = Path(path)
     if path.suffix != ".py":
         raise InputError(f"{path} is not a Python file: give the path of an experiment")
     library.bound_names(path)  # is it Python at all?
-    # A name of our own: a file called numbers.py must not become the library's `numbers`.
+    # The name is our own, so that a file numbers.py does not replace the library `numbers`.
     name = f"_experiments.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -74,12 +75,12 @@ def load(path: str | os.PathLike[str]) -> Experiment:
     fields = [field for field in dataclasses.fields(config) if field.init]
     if bare := [f.name for f in fields if f.default is missing and f.default_factory is missing]:
         raise InputError(
-            f"Config in {path} has no default for {', '.join(bare)}: give what the figure shows"
+            f"Config in {path} has no default for {', '.join(bare)}: give the value of the figure"
         )
     scales = {"default": config()}
     flat(scales["default"])
     named = {name.lower(): contents.get(name) for name in ("SMOKE", "PAPER")}
-    # PAPER may also be the name of a source, say.
+    # An experiment may use the name PAPER for something else, such as a source.
     scales |= {name: scale for name, scale in named.items() if isinstance(scale, config)}
     return Experiment(
         path=path,

@@ -1,7 +1,7 @@
-"""A run of an experiment: its results are saved first, claims and figure come from the file.
+"""A run of an experiment: its results are saved first, and claims and figure come from the file.
 
-What a run cost is never lost for what comes after it: whatever can be refused is refused before,
-and where saving, checking or drawing fails, the results are kept and the message says where.
+A run is never lost through what follows it. Bad input is refused before the run, and if saving,
+checking or drawing fails, the results are kept, and a message says where.
 """
 
 import contextlib
@@ -31,11 +31,12 @@ from toymodels.experiment.messages import say
 from toymodels.sweeps.sweep import SweepError, SweepInterrupted
 
 FORMATS = ("png", "svg", "pdf")
-# Of the attributes of results, what the record of a figure keeps.
+# The attributes of results that the record of a figure keeps.
 _KEPT = """
 seconds|python|versions|device|processor|compiler options|XLA_FLAGS|block_width|diverged_cells
 """.strip().split("|")
-_DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same figure, the same file
+# Without a date an unchanged figure is an unchanged file.
+_DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def execute(
@@ -48,26 +49,24 @@ def execute(
     store: Path | None = None,
     scale: str = "default",
 ) -> bool:
-    """Run, save, check and draw.
-
-    Writes the results to `data/<name>.nc` and then what `draw` writes.
+    """Run an experiment, save its results in `data/<name>.nc`, check its claims and draw it.
 
     Args:
-        experiment: as `experiment.load` gives it.
+        experiment: the experiment, as `experiment.load` gives it.
         config: an instance of its `Config`.
-        name: of all files.
-        data: folder for the results; made if missing.
-        figures: folder for claims and figure; made if missing.
-        store: keeps finished cells, for `run` to go on after it was stopped.
-        scale: which of the experiment's own; kept with the results.
+        name: the name of all files, without an ending.
+        data: the folder for the results, which is made if it is missing.
+        figures: the folder for claims and figure, which is made if it is missing.
+        store: a file that keeps finished cells, so that a run that was stopped can go on.
+        scale: the name of the scale, which is kept with the results.
 
     Returns:
-        As `draw` does.
+        True if every claim holds, or at smoke scale; see `draw`.
 
     Raises:
-        ValueError: `run` cannot take a store, or a file cannot be written: before the run.
-        SystemExit: something failed after cells had finished; what was finished is kept, and
-            a message has said where.
+        ValueError: `run` takes no store, or a file cannot be written; nothing has run yet.
+        SystemExit: something failed after cells had finished. They are kept, and a message has
+            said where.
     """
     saved, partial = data / f"{name}.nc", data / f"{name}.partial.nc"
     for path in (saved, partial, *_written(figures, name, FORMATS)):
@@ -75,8 +74,8 @@ def execute(
         saving.check_ours(path)
     if store and "store" not in inspect.signature(experiment.run).parameters:
         raise InputError(
-            f"run of {experiment.name} cannot resume: give it a keyword `store` and hand that to "
-            "sweep"
+            f"run of {experiment.name} cannot resume: give it a keyword `store` and pass that to "
+            "tm.sweep"
         )
     attributes = {
         "experiment": _name(experiment),
@@ -95,7 +94,7 @@ def execute(
         kept = saving.save(stop.results, partial)
         say(f"saved: {kept}")
         if not store:
-            say("with --store FILE a run that is started again goes on where it stopped")
+            say("with --store FILE, a run that is started again goes on where it stopped")
         raise SystemExit(130 if isinstance(stop, SweepInterrupted) else 1) from None
     if results is None:
         raise InputError(f"run of {experiment.path} returns None: return the results")
@@ -107,7 +106,7 @@ def execute(
         if kept.suffix == ".nc":
             say(_how_to_go_on(experiment, kept, figures))
         else:
-            say(f"what run returned is kept in {kept}: read it with pickle.load, mend run")
+            say(f"the results are kept in {kept}: read them with pickle.load, and mend run")
         raise SystemExit(1)
     return draw(experiment, saved, folder=figures)
 
@@ -119,24 +118,24 @@ def draw(
     folder: Path,
     formats: Sequence[str] = ("png", "svg"),
 ) -> bool:
-    """Check the claims of saved results and draw their figure, without a run.
+    """Check the claims of saved results and draw their figure, without running the experiment.
 
     The files are `folder/<name>.json` (claims, config, provenance of the run), the figure, and the
     pages of the folder, README.md and CLAIMS.md. `<name>` is that of `file`.
 
     Args:
-        experiment: as `experiment.load` gives it; its `run` is not called.
-        file: results that `execute` has saved.
-        folder: for claims and figure; made if missing.
-        formats: of the figure, from `FORMATS`.
+        experiment: the experiment, as `experiment.load` gives it; its `run` is not called.
+        file: the results that `execute` has saved.
+        folder: the folder for claims and figure, which is made if it is missing.
+        formats: the formats of the figure, from `FORMATS`.
 
     Returns:
-        Whether every claim holds. At smoke scale, which shows that an experiment runs and not
-        what it shows, none needs to.
+        True if every claim holds. Smoke scale shows only that an experiment runs, so there the
+        answer is always True.
 
     Raises:
-        ValueError: `file` holds no results, or a file cannot be written.
-        SystemExit: `claims` or `plot` failed; a message says how to go on.
+        ValueError: `file` holds no results of this experiment, or a file cannot be written.
+        SystemExit: `claims` or `plot` failed; a message has said how to go on.
     """
     name = file.name.removesuffix(".nc")
     for path in _written(folder, name, formats):
@@ -162,7 +161,7 @@ def draw(
     smoke = record["scale"] == "smoke"
     title = f"{name}, {float(record.get('seconds', 'nan')):.0f} s"
     if smoke:
-        title += "; smoke scale shows that it runs, not that its claims hold"
+        title += "; smoke scale shows that it runs, and its claims need not hold"
     if checked:
         with contextlib.suppress(OSError, SystemExit):
             pages.show(title, checked, Console(stderr=True))
@@ -222,7 +221,7 @@ def _draw(
 def _record(
     experiment: Experiment, results: xr.Dataset, checked: Sequence[Claim]
 ) -> dict[str, Any]:
-    """Claims, config and provenance: of the run, as its results have it, not of the drawing."""
+    """Return claims, config and provenance; the provenance is that of the run."""
     attributes = results.attrs
     return {
         "experiment": _name(experiment),
@@ -251,7 +250,7 @@ def _name(experiment: Experiment) -> str:
 
 
 def _commit(folder: Path) -> str:
-    """The commit of a folder, and whether any Python file of its project differs from it."""
+    """Return the commit of a folder, with "-dirty" if a Python file of its project differs."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""Results of a run on disk: saved whole, in another form or place where that fails, and read."""
+"""Results of a run on disk. If they cannot be saved there, they go into another form or place."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ def check_ours(path: Path) -> None:
         ValueError: there is such a file.
     """
     ours = True
-    # What is missing or broken is nobody's loss, and what is locked will be replaced, not changed.
+    # A file that is missing or broken is no loss, and a locked one is replaced, not changed.
     with contextlib.suppress(OSError, ValueError):
         match path.suffix:
             case ".nc":
@@ -40,12 +40,12 @@ def check_ours(path: Path) -> None:
                 pass
     if not ours:
         raise InputError(
-            f"{path} is not of toymodels: move it, or choose another folder with --out"
+            f"{path} is not a file of toymodels: move it, or choose another folder with --out"
         )
 
 
 def save(results: Any, path: Path) -> Path:
-    """Save results as netCDF, in another form or place where that fails, and say where they are."""
+    """Save results as netCDF, or in another form or place if that fails; return their path."""
     with signals(signal.SIG_IGN):  # a second Ctrl-C must not cost them
         try:
             contents = _netcdf(results)
@@ -67,7 +67,11 @@ def save(results: Any, path: Path) -> Path:
 
 
 def load(file: Path) -> xr.Dataset:
-    """Read saved results; a ValueError in one line if `file` holds none."""
+    """Read saved results.
+
+    Raises:
+        ValueError: the file is missing, or holds no results.
+    """
     try:
         return xr.load_dataset(file, engine="h5netcdf")
     except FileNotFoundError as error:
@@ -81,10 +85,10 @@ def load(file: Path) -> xr.Dataset:
 
 @contextlib.contextmanager
 def signals(handler: Any) -> Generator[None]:
-    """Handle what stops a process, where the user or `nohup` has not chosen otherwise.
+    """Handle the signals that stop a process, unless the user or `nohup` has set them already.
 
-    With the handler of Ctrl-C, a closed terminal and `kill` stop a sweep as Ctrl-C does, so
-    that what was finished is saved.
+    With the handler of Ctrl-C, a closed terminal and `kill` stop a sweep as Ctrl-C does, so that
+    finished cells are saved.
     """
     names = ("SIGINT", "SIGHUP", "SIGTERM")  # Windows has no SIGHUP
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
@@ -106,13 +110,13 @@ def _pickled(results: Any) -> bytes:
         return pickle.dumps(results)
     except Exception as error:
         raise InputError(
-            f"what run returned is lost, for pickle cannot keep it either: {error}: return an "
-            "xarray.Dataset"
+            f"the results are lost, because pickle cannot keep them either ({error}): let run "
+            "return an xarray.Dataset"
         ) from error
 
 
 def _netcdf(results: Any) -> bytes:
     if not isinstance(results, xr.Dataset):
         raise TypeError(f"run returns {type(results).__name__}: return an xarray.Dataset")
-    # In memory, for HDF5 that meets a full disk ends the process with a segmentation fault.
+    # In memory, because HDF5 ends the process with a segmentation fault when the disk is full.
     return bytes(results.to_netcdf(engine="h5netcdf"))
