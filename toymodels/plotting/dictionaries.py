@@ -46,7 +46,7 @@ def pareto(
             values.sel({lines: name}).transpose(*[d for d in l0.dims if d != lines]).values.ravel()
             for values in (l0, explained)
         )
-        style = {"color": CYCLE[number % len(CYCLE)], "marker": MARKERS[number % len(MARKERS)]}
+        style: Any = {"color": CYCLE[number % len(CYCLE)], "marker": MARKERS[number % len(MARKERS)]}
         axes.plot(x, y, linestyle="", markersize=3, alpha=0.4, markeredgewidth=0, **style)
         known = np.isfinite(x) & np.isfinite(y)
         order = np.argsort(x[known])

@@ -116,9 +116,10 @@ def check_figure(figure: Figure) -> None:
     checked_size(tuple(figure.get_size_inches().tolist()))
     figure.draw_without_rendering()  # axes make the texts of their ticks only now
     for text in _shown_texts(figure):
-        if text.get_fontsize() < SMALLEST_TEXT:
+        points = float(text.get_fontsize())
+        if points < SMALLEST_TEXT:
             raise InputError(
-                f"the figure writes {text.get_text()!r} in {text.get_fontsize():g} points: take at "
+                f"the figure writes {text.get_text()!r} in {points:g} points: take at "
                 f"least {SMALLEST_TEXT:g}"
             )
 

@@ -22,9 +22,9 @@ class MovingFigure(NotebookFigure):
     "html", and the last picture in any other format.
     """
 
-    _show: Callable[[int], None]
-    _count: int
-    _per_second: float
+    def set_pictures(self, show: Callable[[int], None], count: int, per_second: float) -> None:
+        """Set what the figure plays: `show(number)` draws one of its `count` pictures."""
+        self._show, self._count, self._per_second = show, count, per_second
 
     def savefig(
         self,
@@ -71,7 +71,7 @@ class MovingFigure(NotebookFigure):
 
     def _repr_html_(self) -> str:
         moving = FuncAnimation(self, self._show, frames=self._count)  # pyright: ignore
-        page = moving.to_jshtml(fps=self._per_second, default_mode="loop")
+        page = moving.to_jshtml(fps=max(1, round(self._per_second)), default_mode="loop")
         self._show(self._count - 1)
         return page
 
@@ -114,7 +114,7 @@ def animate(
             part.clear()
         draw(axes, steps[number])
 
-    made._show, made._count, made._per_second = show, len(steps), per_second
+    made.set_pictures(show, len(steps), per_second)
     show(len(steps) - 1)
     made.draw_without_rendering()  # places the axes once: they stay there in all pictures
     made.set_layout_engine("none")

@@ -105,7 +105,8 @@ def direct_labels(axes: Axes, *, fontsize: float = 8.0) -> None:
         axes: axes with lines that have labels.
         fontsize: size of the names in points.
     """
-    ends: list[tuple[float, float, Any]] = []
+    ends: list[Any] = []
+    _ = axes.viewLim  # settles the limits, on which all places depend
     for line in axes.get_lines():
         x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
         known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
@@ -113,7 +114,6 @@ def direct_labels(axes: Axes, *, fontsize: float = 8.0) -> None:
             continue
         last = known[np.argmax(axes.transData.transform(np.stack([x, y], 1)[known])[:, 0])]
         ends.append((x[last], y[last], line))
-    axes.get_ylim(), axes.get_xlim()  # settles the limits, which move the places below
     places = axes.transData.transform(np.array([end[:2] for end in ends]).reshape(-1, 2))
     figure: Any = axes.figure
     heights = _apart(places[:, 1], 1.15 * fontsize * figure.dpi / 72)

@@ -144,7 +144,7 @@ def overlap_graph(axes: Axes, weights: Any, *, color: Any = CYCLE[0], strongest:
             list(places[pairs]), colors="0.6", linewidths=widths, zorder=0, rasterized=True
         )
     )
-    axes.scatter(*places.T, 22, color, edgecolors="white", linewidths=0.5, zorder=2)
+    axes.scatter(*places.T, s=22, c=color, edgecolors="white", linewidths=0.5, zorder=2)
     axes.set(aspect="equal", adjustable="datalim", xticks=(), yticks=())
     axes.margins(0.08)
     axes.spines[:].set_visible(False)
