@@ -365,12 +365,15 @@ def plot(results: xr.Dataset):
         strict=True,
     ):
         rate = results[f"rate_by_{name}"]
-        if name == "cells":  # the last has few steps, for the memory is measured there
-            rate = rate[:-1]
-        axes.plot(rate[name], rate, "o-", markersize=4)
-        axes.set(xscale="log", yscale="log", xlabel=f"number of {label}")
-        axes.set_title("steps per second", fontsize=9)
-    growing[-1].plot(results["features"], results["limit_by_features"], ":", color="0.3")
+        axes.set_visible(rate.size > 1)
+        if rate.size > 1:
+            if name == "cells":  # the last has few steps, for the memory is measured there
+                rate = rate[:-1]
+            axes.loglog(rate[name], rate, "o-", markersize=4)
+            axes.set_xlabel(f"number of {label}")
+            axes.set_title("steps per second", fontsize=9)
+    if results.sizes["features"]:
+        growing[-1].plot(results["features"], results["limit_by_features"], ":", color="0.3")
     return figure
 
 
