@@ -77,30 +77,14 @@ def execute(
             f"run of {experiment.name} cannot resume: give it a keyword `store` and pass that to "
             "tm.sweep"
         )
-    attributes = {
+    provenance = {
         "experiment": _name(experiment),
         "scale": scale,
         "config": json.dumps(flat(config), default=str),
         "commit": _commit(experiment.path.parent),
         "python": platform.python_version(),
     }
-    started = time.perf_counter()
-    try:
-        with saving.signals(signal.default_int_handler):
-            results = experiment.run(config, store=store) if store else experiment.run(config)
-    except (SweepInterrupted, SweepError) as stop:
-        stop.results.attrs.update(attributes)
-        say(str(stop))
-        kept = saving.save(stop.results, partial)
-        say(f"saved: {kept}")
-        if not store:
-            say("with --store FILE, a run that is started again goes on where it stopped")
-        raise SystemExit(130 if isinstance(stop, SweepInterrupted) else 1) from None
-    if results is None:
-        raise InputError(f"run of {experiment.path} returns None: return the results")
-    if isinstance(results, xr.Dataset):
-        results.attrs = {**environment(), **results.attrs, **attributes}
-        results.attrs["seconds"] = round(time.perf_counter() - started, 1)
+    results = _run(experiment, config, store, provenance, partial)
     kept = saving.save(results, saved)
     if kept != saved:
         if kept.suffix == ".nc":
@@ -167,6 +151,33 @@ def draw(
             pages.show(title, checked, Console(stderr=True))
     say(f"results: {file}", *(f"figure: {figure}" for figure in figures[:1]))
     return smoke or all(claim.holds for claim in checked)
+
+
+def _run(
+    experiment: Experiment,
+    config: Any,
+    store: Path | None,
+    provenance: dict[str, str],
+    partial: Path,
+) -> Any:
+    """Return the results with their provenance; if the run stops, save those there are."""
+    started = time.perf_counter()
+    try:
+        with saving.signals(signal.default_int_handler):
+            results = experiment.run(config, store=store) if store else experiment.run(config)
+    except (SweepInterrupted, SweepError) as stop:
+        stop.results.attrs.update(provenance)
+        say(str(stop))
+        say(f"saved: {saving.save(stop.results, partial)}")
+        if not store:
+            say("with --store FILE, a run that is started again goes on where it stopped")
+        raise SystemExit(130 if isinstance(stop, SweepInterrupted) else 1) from None
+    if results is None:
+        raise InputError(f"run of {experiment.path} returns None: return the results")
+    if isinstance(results, xr.Dataset):
+        results.attrs = {**environment(), **results.attrs, **provenance}
+        results.attrs["seconds"] = round(time.perf_counter() - started, 1)
+    return results
 
 
 def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
