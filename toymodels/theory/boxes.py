@@ -41,7 +41,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class Level(NamedTuple):
-    """Where the boxes with a number of open edges find the boxes that they are computed from.
+    """The boxes from which those with a number of open edges are computed.
 
     Attributes:
         low: the index, in the flattened level below, of the box in which one of the open edges is
