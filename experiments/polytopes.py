@@ -92,7 +92,7 @@ def descend(start: Any, density: Any, present: Any, slopes: Any) -> tuple[float,
 
 
 def run(config: Config) -> xr.Dataset:
-    compiling.use_cache()
+    compiling.ensure_compilation_cache()
     slopes = jax.jit(jax.value_and_grad(tm.theory.expected_loss, (0, 1)))
     rows = [ROWS[name] for name in config.polytopes]
     most, hidden = (max(getattr(row, size) for row in rows) for size in ("num_features", "hidden"))

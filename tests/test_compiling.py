@@ -16,7 +16,9 @@ PROGRAM = textwrap.dedent(
     import jax, jax.numpy as jnp
     jnp.zeros(2) + 1  # a program compiled before ours
     import toymodels as tm
-    print(tm.jit(lambda x: jnp.sum(jnp.sin(x) ** 2))(jnp.arange(9.0)))
+    function = tm.jit(lambda x: jnp.sum(jnp.sin(x) ** 2))
+    assert jax.config.jax_compilation_cache_max_size == -1  # defining a function changes nothing
+    print(function(jnp.arange(9.0)))
     print(jax.config.jax_compilation_cache_dir, jax.config.jax_compilation_cache_max_size)
     """
 )

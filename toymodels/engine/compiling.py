@@ -1,11 +1,13 @@
 """`jit` with the compiler options that the fused loops need, and a cache of compiled programs."""
 
+import functools
 import hashlib
 import json
 import os
 import platform
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -20,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 CACHE_BYTES = 2**30
-"""Most that the cache of compiled programs holds; the least recently used go first."""
+"""The size of the cache of compiled programs; the least recently used program goes first."""
 
 # Fast math lets LLVM reorder the sums over a batch, without which they stay scalar: ten
 # times slower. NaN and infinity are still honoured by comparisons, `where` and `relu`;
@@ -31,51 +33,70 @@ _OPTIONS: dict[str, dict[str, bool | int | str]] = {
 
 
 def compiler_options() -> dict[str, bool | int | str]:
-    """XLA options of the current default backend; none outside the CPU."""
+    """Return the options of XLA for the current default backend; only the CPU has any."""
     return _OPTIONS.get(jax.default_backend(), {})
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
-    """`jax.jit` with the engine's compiler options: a single run at the speed of a sweep.
+    """Return `jax.jit` of a function with the compiler options of the engine.
 
-    XLA heeds options on the outermost `jit` alone, so `train` never jits: wrap the whole
-    cell, or hand it to `sweep`. Decompositions of a batch become loops over its matrices, for
-    those of `jax.jit` can wait for each other for ever; see `decompositions`. Compiled programs
-    are kept on disk; see `use_cache`.
+    A single run then has the speed of a run in a sweep. XLA reads options from the outermost
+    `jit` alone, so `train` never calls `jit`: wrap the whole cell, or hand it to `sweep`.
+
+    The decomposition of a batch of matrices becomes a loop over the matrices, because such
+    decompositions can deadlock under `jax.jit`; see `decompositions`. Defining the function
+    changes nothing; the first call opens the cache of compiled programs; see
+    `ensure_compilation_cache`.
 
     Args:
-        function: pure, of arrays and keys. Compiled once per shape, as by `jax.jit`.
+        function: a pure function of arrays and keys. It is compiled once for each shape of its
+            arguments, as by `jax.jit`.
     """
-    use_cache()
-    return jax.jit(one_at_a_time(function), compiler_options=compiler_options())
+    one_by_one = one_at_a_time(function)
+
+    @functools.wraps(function)
+    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+        ensure_compilation_cache()  # JAX runs this line when it traces, just before it compiles
+        return one_by_one(*args, **kwargs)
+
+    return jax.jit(traced, compiler_options=compiler_options())
 
 
-def use_cache() -> None:
+def ensure_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX was told of another.
 
-    A program that was compiled before then starts in a fraction of the time. The folder is
-    `toymodels` in the cache folder of the platform (`~/.cache` on Linux), one in it for each
-    kind of processor, for home folders are shared. `JAX_COMPILATION_CACHE_DIR` names another
-    folder, `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing.
+    A program that was compiled in an earlier process then starts in a fraction of the time. The
+    folder is `toymodels` in the cache folder of the platform (`~/.cache` on Linux). It holds one
+    folder for each kind of processor, because computers can share a home folder.
+    `JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=0` keeps
+    nothing. Every place that compiles calls this function first; later calls do nothing.
     """
     config: Any = jax.config
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
         return
     kind = hashlib.sha256(processor().encode()).hexdigest()[:12]
     folder = platformdirs.user_cache_path("toymodels") / kind
-    # JAX cannot evict, and then keeps nothing more, what it was killed in the midst of writing.
-    for program in folder.glob("*-cache"):
-        if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
-            program.unlink(missing_ok=True)
+    _remove_unfinished(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # JAX decides at the first compilation of a process, which may be over, whether it caches.
+    # JAX decides whether it caches at the first compilation of a process, which may be over.
     compilation_cache.reset_cache()
 
 
+def _remove_unfinished(folder: Path) -> None:
+    """Remove programs that a process was writing when it was killed.
+
+    JAX writes the time of the last access after the program. A program without that time makes
+    every eviction fail, and JAX then stores no further program.
+    """
+    for program in folder.glob("*-cache"):
+        if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+            program.unlink(missing_ok=True)
+
+
 def processor() -> str:
-    """What the bits of a number depend on in the processor: its kind and vector instructions."""
+    """Return the kind and the vector instructions of the processor, which decide last bits."""
     build: Any = np.show_config(mode="dicts")
     return f"{platform.machine()} {json.dumps(build['SIMD Extensions']['found'])}"
 

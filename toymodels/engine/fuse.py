@@ -44,8 +44,13 @@ BLOCK = 1024
 """Examples in a block."""
 
 
-class Path(NamedTuple):
-    """Which path `value_and_grad` takes for given shapes, and why."""
+class Explanation(NamedTuple):
+    """Whether the fused loop computes a loss, and why.
+
+    Attributes:
+        fused: True for the fused loop, False for the ordinary path.
+        reason: a sentence that names what decided.
+    """
 
     fused: bool
     reason: str
@@ -172,8 +177,8 @@ def _row(tree: PyTree, batched: PyTree, index: Int[Array, ""]) -> PyTree:
     return jax.tree.map(pick, tree, batched)
 
 
-def explain(loss: Loss, params: PyTree, batch: PyTree) -> Path:
-    """Which path `value_and_grad(loss)` takes for these shapes, and why.
+def explain(loss: Loss, params: PyTree, batch: PyTree) -> Explanation:
+    """Explain whether `value_and_grad(loss)` runs as one fused loop for these shapes.
 
     Args:
         loss: of parameters and ONE example.
@@ -188,8 +193,8 @@ def explain(loss: Loss, params: PyTree, batch: PyTree) -> Path:
     try:
         jax.eval_shape(attempt, params, batch)
     except elements.NotFusableError as refusal:
-        return Path(fused=False, reason=str(refusal))
-    return Path(fused=True, reason="every operation is known to the fused loop")
+        return Explanation(fused=False, reason=str(refusal))
+    return Explanation(fused=True, reason="every operation is known to the fused loop")
 
 
 def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:

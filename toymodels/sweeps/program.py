@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from toymodels.engine import keys, programs
 from toymodels.engine.blas import one_blas_thread
-from toymodels.engine.compiling import compiler_options, environment, use_cache
+from toymodels.engine.compiling import compiler_options, environment, ensure_compilation_cache
 from toymodels.engine.decompositions import sequential
 from toymodels.engine.devices import devices
 from toymodels.errors import InputError
@@ -141,7 +141,7 @@ def compile_program(cell: Cell, numbers: Numbers, *, width: int) -> Program:
             matter; their types do.
         width: how many lanes a block has.
     """
-    use_cache()
+    ensure_compilation_cache()
     lanes = {name: column[np.zeros(width, int)] for name, column in numbers.items()}
     arguments = (_key_data(np.zeros(width, int)), lanes)
     traced, shapes = _trace_block(cell, arguments)
@@ -214,7 +214,7 @@ def run_serialized(
 @functools.lru_cache(maxsize=8)
 def _deserialized(program: bytes, wide_floats: bool) -> Callable[..., Any]:
     del wide_floats  # the caller has set it; a function of its own is compiled for each setting
-    use_cache()
+    ensure_compilation_cache()
     exported = export.deserialize(bytearray(program))
     return jax.jit(exported.call, compiler_options=compiler_options())
 

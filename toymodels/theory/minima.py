@@ -364,7 +364,7 @@ def _programs(loss: ModelLoss, num_features: int) -> tuple[Any, Any]:
     def side_by_side(weights: Any, bias: Any, density: Any, importance: Any) -> Descended:
         return jax.vmap(lambda w, b: descend(w, b, density, importance, loss=loss))(weights, bias)
 
-    compiling.use_cache()
+    compiling.ensure_compilation_cache()
     quick = num_features <= exact.FEW_FEATURES
     return (
         jax.jit(side_by_side, compiler_options=_QUICKLY if quick else None),

@@ -121,7 +121,7 @@ def arrangement(polytope: Polytope, density: float) -> Arrangement:
         raise InputError(
             f"stretch is {stretch}: give the group of each of {dimensions} axes, from 0 without gap"
         )
-    compiling.use_cache()
+    compiling.ensure_compilation_cache()
     unit = count * feature_variance(density)
 
     def value(parameters: Any) -> tuple[float, Any]:

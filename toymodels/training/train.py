@@ -183,7 +183,7 @@ def task_loss(model: nn.Module, task: Task) -> fuse.Loss:
 
 def explain(
     model: nn.Module | fuse.Loss, task: Task | PyTree, batch: PyTree | None = None
-) -> fuse.Path:
+) -> fuse.Explanation:
     """Say which path of the engine trains `model` on `task`, and why.
 
     Args:
