@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from toymodels.engine import keys, programs
 from toymodels.engine.blas import one_blas_thread
-from toymodels.engine.compiling import compiler_options, environment, ensure_compilation_cache
+from toymodels.engine.compiling import compiler_options, ensure_compilation_cache, environment
 from toymodels.engine.decompositions import sequential
 from toymodels.engine.devices import devices
 from toymodels.errors import InputError
