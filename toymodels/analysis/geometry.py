@@ -1,14 +1,14 @@
-r"""Geometry of feature directions: pure functions of ONE weight matrix.
+r"""The geometry of feature directions: pure functions of ONE weight matrix.
 
 `weights` is hidden x features: column $i$ is the direction $W_i$ of feature $i$, and
 $\hat W_i = W_i / \lVert W_i \rVert$. `vmap` over a sweep.
 
-`weights` may have more hidden dimensions than features, so nothing can notice a transposed matrix:
-one that is features x hidden, as in the notebook of the paper, is to be given as `weights.T`.
+`weights` may have more hidden dimensions than features, so no function can notice a transposed
+matrix. Give a matrix that is features x hidden, as in the notebook of the paper, as `weights.T`.
 
-Every function has a finite gradient at a column of 0, except that of a zero matrix in
-`dimensions_per_feature`. Shortly above, up to norms of about 1e-9, gradients may overflow. Values
-do not: squares and fourth powers are computed in units of the numbers themselves.
+Every function has a finite gradient at a zero column, except `dimensions_per_feature` at a zero
+matrix. Gradients can overflow at columns with norms below about 1e-9. Values do not overflow,
+because squares and fourth powers are computed in units of the numbers themselves.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", sections "Demonstrating
@@ -34,31 +34,33 @@ __all__ = [
 
 
 def gram(weights: Float[Array, "hidden features"]) -> Float[Array, "features features"]:
-    r"""All dot products of feature directions, $G = W^\top W$.
+    r"""Return all dot products of feature directions, $G = W^\top W$.
 
-    With a linear output, $G_{ij}$ is what feature $j$ writes into output $i$: the diagonal is
-    signal, the rest interference.
+    With a linear output, $G_{ij}$ is the effect of feature $j$ on output $i$: the diagonal is
+    signal, the rest is interference.
 
     Returns:
-        Symmetric, positive semidefinite, of the rank of `weights`.
+        A symmetric, positive semidefinite matrix of the rank of `weights`.
     """
     weights = inputs.floats("weights", weights, rank=2)
     return weights.T @ weights
 
 
 def feature_norms(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
-    r"""How strongly each feature is represented, $\lVert W_i \rVert$.
+    r"""Return how strongly each feature is represented, $\lVert W_i \rVert$.
 
-    Near 1 for a feature that the model reconstructs, near 0 for one that it ignores.
+    The norm is near 1 for a feature that the model reconstructs, and near 0 for one that it
+    ignores.
 
     Returns:
-        At least 0. The norm has no derivative at a zero column; the gradient there is 0.
+        Numbers of at least 0. The norm has no derivative at a zero column; its gradient is set to 0
+        there.
     """
     weights = inputs.floats("weights", weights, rank=2)
     scaled, scale = units.scaled(weights, axis=0)
     squared_norms = jnp.sum(scaled**2, axis=0)
     zero = squared_norms == 0  # NaN stays NaN
-    # Two `where`s: reverse mode differentiates the branch that is not taken as well.
+    # The root is of 1 where it is not used, because its derivative at 0 is infinite.
     return scale * jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared_norms)))
 
 
@@ -75,17 +77,16 @@ def unit_columns(weights: Float[Array, "hidden features"]) -> Float[Array, "hidd
 
 
 def superposition(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
-    r"""How far the other features reach into the direction of each.
+    r"""Return how far the other features reach into the direction of each feature.
 
     $$\sum_{j \ne i} (\hat W_i \cdot W_j)^2$$
 
     The paper's notebook colours its bars by the square root, "polysemanticity".
 
     Returns:
-        At least 0, and 0 exactly if the feature is orthogonal to all others. From 1 on, the
-        others together move this direction as much as the feature itself does; each of an
-        antipodal pair of unit length has 1. 0 for a zero column, where the formula
-        reads 0/0.
+        Numbers of at least 0: exactly 0 if the feature is orthogonal to all others, and 1 for both
+        features of an antipodal pair of unit length. At 1 the others together move this direction
+        as much as the feature itself does. A zero column has 0, where the formula reads 0/0.
     """
     weights = inputs.floats("weights", weights, rank=2)
     overlaps = _overlaps(weights)
@@ -96,7 +97,7 @@ def superposition(weights: Float[Array, "hidden features"]) -> Float[Array, " fe
 def feature_dimensionality(
     weights: Float[Array, "hidden features"],
 ) -> Float[Array, " features"]:
-    r"""Fraction of a hidden dimension that each feature has to itself.
+    r"""Return the fraction of a hidden dimension that each feature has to itself.
 
     $$D_i = \frac{\lVert W_i \rVert^2}{\sum_j (\hat W_i \cdot W_j)^2},$$
 
@@ -107,9 +108,9 @@ def feature_dimensionality(
     frame of $k$ equally long features in $d$ dimensions gives $D_i = d/k$ to each.
 
     Returns:
-        In $[0, 1]$, whatever the scale of `weights`: 1 for a feature orthogonal to all
-        others, 1/2 for each of an antipodal pair of equal length. 0 for a zero column, where
-        the formula reads 0/0.
+        Numbers in $[0, 1]$ that do not depend on the scale of `weights`: 1 for a feature
+        orthogonal to all others, and 1/2 for both features of an antipodal pair of equal length. A
+        zero column has 0, where the formula reads 0/0.
 
     References:
         Elhage et al. (2022), section "The Geometry of Superposition".
@@ -126,17 +127,18 @@ def feature_dimensionality(
 
 
 def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
-    r"""How far each feature is from an eigenvector of $F = W W^\top$.
+    r"""Return how far each feature is from an eigenvector of $F = W W^\top$.
 
     $$\frac{\lVert F W_i - \lambda_i W_i \rVert}{\lVert F W_i \rVert}, \qquad
       \lambda_i = \frac{W_i^\top F W_i}{\lVert W_i \rVert^2},$$
 
-    the sine of the angle between $W_i$ and $F W_i$: all interference that is not along $W_i$. The
-    feature dimensionalities add up to the rank of `weights` if and only if all are 0.
+    This is the sine of the angle between $W_i$ and $F W_i$: it measures the interference that is
+    not along $W_i$. The feature dimensionalities add up to the rank of `weights` if and only if all
+    residuals are 0.
 
     Returns:
-        In $[0, 1)$: 0 in tight frames that are orthogonal to each other, and for a zero column.
-        It is a norm, so its gradient is that of no length at 0.
+        Numbers in $[0, 1)$: 0 in tight frames that are orthogonal to each other, and for a zero
+        column. The residual is a norm, so its gradient at 0 is set to 0.
     """
     weights = inputs.floats("weights", weights, rank=2)
     norms = feature_norms(weights)
@@ -151,15 +153,16 @@ def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Arra
 
 
 def dimensions_per_feature(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
-    r"""Hidden dimensions that a represented feature has on average.
+    r"""Return the number of hidden dimensions of a represented feature, on average.
 
     $$D^* = \frac{m}{\lVert W \rVert_F^2},$$
 
-    since $\lVert W \rVert_F^2 = \sum_i \lVert W_i \rVert^2$ counts the features of norm 1.
+    because $\lVert W \rVert_F^2 = \sum_i \lVert W_i \rVert^2$ counts the features of norm 1.
 
     Returns:
-        Positive: 1 if each of $m$ features has its own dimension, 1/2 for antipodal pairs.
-        Infinite for a zero matrix, which represents none. NaN if a weight is not finite.
+        A positive number: 1 if each of $m$ features has its own dimension, 1/2 for antipodal pairs,
+        infinity for a zero matrix, which represents no feature. It is NaN if a weight is not
+        finite.
     """
     weights = inputs.floats("weights", weights, rank=2)
     scaled, unit = units.scaled(weights)
@@ -170,14 +173,14 @@ def dimensions_per_feature(weights: Float[Array, "hidden features"]) -> Float[Ar
 def num_represented(
     weights: Float[Array, "hidden features"], *, threshold: Float[Array, ""] | float = 0.5
 ) -> Float[Array, ""]:
-    """How many features have a norm above `threshold`.
+    """Return the number of features with a norm above `threshold`.
 
     Args:
-        weights: feature directions, one per column.
-        threshold: at least 0. Trained norms gather near 0 and near 1, so it is half-way.
+        weights: the feature directions, one per column.
+        threshold: a number of at least 0. Trained norms gather near 0 and 1, so the default is 1/2.
 
     Returns:
-        A whole number from 0 to the number of features, as a float: NaN if a norm is.
+        A whole number from 0 to the number of features, as a float. It is NaN if a norm is NaN.
     """
     weights = inputs.floats("weights", weights, rank=2)
     checks.interval(
@@ -187,7 +190,7 @@ def num_represented(
 
 
 def _overlaps(weights: Float[Array, "hidden features"]) -> Float[Array, "features features"]:
-    r"""$\hat W_i \cdot W_j$ in row $i$ and column $j$; a row of 0 for a zero column $W_i$."""
+    r"""Return $\hat W_i \cdot W_j$ in row $i$ and column $j$, and zeros for a zero column $W_i$."""
     scaled, scale = units.scaled(weights, axis=0)
     norms = feature_norms(scaled)
     return gram(scaled) / units.positive(norms)[:, None] * scale[None, :]

@@ -1,8 +1,8 @@
-r"""Sparse codes of given activations for a GIVEN dictionary: what an encoder could do at best.
+r"""Optimal sparse codes of activations for a GIVEN dictionary, a bound for every encoder.
 
 An encoder of a sparse autoencoder is one linear map and one nonlinearity. Here the codes are
-optimised for each example by itself, so for the same dictionary and penalty no encoder has a
-lower loss than `lasso_codes`. ONE example; `vmap` over a batch, or a sweep.
+optimised for each example by itself, so for the given dictionary and penalty no encoder has a
+lower loss than `lasso_codes`. The functions take ONE example; `vmap` over a batch or a sweep.
 
 References:
     Beck and Teboulle (2009), "A Fast Iterative Shrinkage-Thresholding Algorithm for Linear Inverse
@@ -32,22 +32,23 @@ def lasso_codes(
     *,
     iterations: int,
 ) -> Float[Array, " latents"]:
-    r"""The codes $z \ge 0$ that minimise $\lVert h - D z \rVert^2 + \lambda \sum_l z_l$ (FISTA).
+    r"""Return the $z \ge 0$ that minimise $\lVert h - D z \rVert^2 + \lambda \sum_l z_l$ (FISTA).
 
-    The squared error is summed over dimensions, as in the losses of `autoencoders`. Codes are
-    unique for independent columns. Momentum starts again where it points uphill, after O'Donoghue
-    and Candes (2015), so that some hundred iterations reach the rounding of float32; some thousand
-    where columns are almost dependent.
+    The squared error is summed over dimensions, as in the losses of `autoencoders`. The codes are
+    unique if the columns are independent. The momentum restarts when it points uphill (O'Donoghue
+    and Candes, 2015), so a few hundred iterations reach the rounding of float32, or a few thousand
+    if columns are almost dependent.
 
     Args:
-        dictionary: $D$; a penalty means what columns of unit length make of it.
-        activation: $h$, less the decoder's bias if there is one.
+        dictionary: $D$. Use columns of unit length: the penalty of a code depends on the length of
+            its column.
+        activation: $h$, minus the decoder's bias if there is one.
         penalty: $\lambda \ge 0$.
-        iterations: of one product with $D^\top D$ each.
+        iterations: the number of iterations, with one product with $D^\top D$ each.
 
     Returns:
-        At least 0, most of them exactly 0; a column of length 0 has the code 0. NaN if
-        a number is not finite.
+        Numbers of at least 0, most of them exactly 0; a column of length 0 has the code 0. All are
+        NaN if a number is not finite.
     """
     dictionary = inputs.floats("dictionary", dictionary, rank=2)
     activation = inputs.floats("activation", activation, rank=1)
@@ -76,11 +77,11 @@ def lasso_codes(
 def pursuit_codes(
     dictionary: Float[Array, "hidden latents"], activation: Float[Array, " hidden"], *, active: int
 ) -> Float[Array, " latents"]:
-    r"""Codes of either sign with at most $k$ that are not 0 (orthogonal matching pursuit).
+    r"""Return codes of either sign, at most $k$ of them not 0 (orthogonal matching pursuit).
 
-    $k$ times the column with the greatest $|\cos|$ with the residual joins, and all codes are
-    fitted again by least squares. Greedy: it finds the codes of $k$ true columns whatever their
-    values if $|\cos| < 1/(2k - 1)$ between any two, and need not otherwise.
+    In each of $k$ steps the column with the largest $|\cos|$ with the residual joins, and least
+    squares fits all codes again. The method is greedy. It finds $k$ true columns for all values of
+    their codes if $|\cos| < 1/(2k - 1)$ between any two columns; otherwise it can fail.
 
     Args:
         dictionary: $D$.
@@ -88,8 +89,8 @@ def pursuit_codes(
         active: $k$, at most the number of dimensions or latents.
 
     Returns:
-        Exactly 0 but for $k$ codes or, where fewer leave no residual, as few. NaN if a number is
-        not finite.
+        At most $k$ codes that are not 0: fewer if these leave no residual. All are NaN if a number
+        is not finite.
 
     References:
         Tropp (2004), "Greed is good: algorithmic results for sparse approximation".
@@ -106,7 +107,7 @@ def pursuit_codes(
         )
     lengths = geometry.feature_norms(dictionary)
     directions = geometry.unit_columns(dictionary)
-    # What rounding leaves of a residual does not choose a column.
+    # A residual that is only rounding must not choose a column.
     negligible = 16 * jnp.finfo(activation.dtype).eps * jnp.linalg.norm(activation)
 
     def choose(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:

@@ -1,11 +1,11 @@
-r"""How much superposition: pure functions of ONE model, next to those in `geometry`.
+r"""Measures of superposition and interference: pure functions of ONE model, beside `geometry`.
 
-`weights` is hidden x features: column $i$ is the direction $W_i$ of feature $i$, row $k$ what
-neuron $k$ takes from each feature. $\hat W_i = W_i / \lVert W_i \rVert$ and $G = W^\top W$. `vmap`
+`weights` is hidden x features: column $i$ is the direction $W_i$ of feature $i$, and row $k$ holds
+the input weights of neuron $k$. $\hat W_i = W_i / \lVert W_i \rVert$ and $G = W^\top W$. `vmap`
 over a sweep.
 
-Gradients are finite at zero columns and zero rows, which are those of `geometry`. Where features
-that are not represented must not count, set their columns to zero.
+Gradients are finite at zero columns and zero rows. If features that are not represented must not
+count, set their columns to zero.
 
 Features per dimension, $\lVert W \rVert_F^2 / m$, are `1 / geometry.dimensions_per_feature`.
 """
@@ -41,42 +41,42 @@ __all__ = [
 
 
 def absolute_interference(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
-    r"""What the others can do to each output at worst: $\sum_{j \ne i} |G_{ij}|$.
+    r"""Return the largest effect of the other features on each output: $\sum_{j \ne i} |G_{ij}|$.
 
-    The most that features in $[-1, 1]$ move pre-activation $i$ of a tied model. Features in
-    $[0, 1]$ attain it only where all $G_{ij}$, $j \ne i$, have one sign.
+    It is the largest change of preactivation $i$ of a tied model by features in $[-1, 1]$. Features
+    in $[0, 1]$ attain it only if all $G_{ij}$, $j \ne i$, have one sign.
 
     Returns:
-        At least 0, and 0 exactly if the feature is orthogonal to all others.
+        Numbers of at least 0: exactly 0 if the feature is orthogonal to all others.
     """
     weights = inputs.floats("weights", weights, rank=2)
     return jnp.sum(jnp.abs(_without_diagonal(geometry.gram(weights))), axis=1)
 
 
 def squared_interference(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
-    r"""What the others do to each output on average: $\sum_{j \ne i} G_{ij}^2$.
+    r"""Return the mean effect of the other features on each output: $\sum_{j \ne i} G_{ij}^2$.
 
-    Times $\operatorname{Var} x$ it is the variance that independent features, all of the same
-    variance, bring into pre-activation $i$ of a tied model. It is $\lVert W_i \rVert^2$ times
-    `geometry.superposition`, which reads along a unit vector.
+    Multiplied by $\operatorname{Var} x$ it is the variance of preactivation $i$ of a tied model
+    that comes from the other features, if features are independent with equal variances. It is
+    $\lVert W_i \rVert^2$ times `geometry.superposition`.
 
     Returns:
-        At least 0; with equal norms the same order of features as `geometry.superposition`.
+        Numbers of at least 0.
     """
     weights = inputs.floats("weights", weights, rank=2)
     return jnp.sum(_without_diagonal(geometry.gram(weights)) ** 2, axis=1)
 
 
 def feature_polysemanticity(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
-    r"""How far the others reach into the direction of each feature, as a length.
+    r"""Return how far the other features reach into the direction of each feature, as a length.
 
-    $$\sqrt{\sum_{j \ne i} (\hat W_i \cdot W_j)^2},$$
+    $$\sqrt{\sum_{j \ne i} (\hat W_i \cdot W_j)^2}.$$
 
-    by which the notebook of the paper colours features; `geometry.superposition` is its square.
+    The notebook of the paper colours features by it; `geometry.superposition` is its square.
 
     Returns:
-        At least 0, and 1 for each of an antipodal pair of unit length. 0 for a zero column. It is a
-        norm, so its gradient is that of no length at 0.
+        Numbers of at least 0: 1 for both features of an antipodal pair of unit length, and 0 for a
+        zero column. It is a norm, so its gradient at 0 is set to 0.
 
     References:
         Elhage et al. (2022), "Toy Models of Superposition", notebook.
@@ -84,25 +84,27 @@ def feature_polysemanticity(weights: Float[Array, "hidden features"]) -> Float[A
     weights = inputs.floats("weights", weights, rank=2)
     squares = geometry.superposition(weights)
     apart = squares == 0  # NaN stays NaN
-    # Two `where`s: reverse mode differentiates the branch that is not taken as well.
+    # The root is of 1 where it is not used, because its derivative at 0 is infinite.
     return jnp.where(apart, 0.0, jnp.sqrt(jnp.where(apart, 1.0, squares)))
 
 
 def neuron_polysemanticity(weights: Float[Array, "neurons features"]) -> Float[Array, " neurons"]:
-    r"""Share of each neuron that is not its main feature: $1 - \max_i |W_{ki}| / \sum_i |W_{ki}|$.
+    r"""Return the share of each neuron's weights outside its main feature.
 
-    Needs a privileged basis: rotations of the hidden space change it.
+    $$1 - \max_i |W_{ki}| / \sum_i |W_{ki}|.$$
+
+    It needs a privileged basis, because rotations of the hidden space change it.
 
     Args:
         weights: the rows of neurons, or their activations on each feature alone.
 
     Returns:
-        In $[0, 1 - 1/n]$: 0 for a neuron of one feature, $1 - 1/k$ for one of $k$ features alike.
-        0 for a neuron without weights.
+        Numbers in $[0, 1 - 1/n]$: 0 for a neuron of one feature, $1 - 1/k$ for one of $k$ equal
+        features, and 0 for a neuron without weights.
 
     References:
-        Jermyn, Schiefer and Hubinger (2022), "Engineering Monosemanticity in Toy Models": one minus
-        their monosemanticity, of activations.
+        Jermyn, Schiefer and Hubinger (2022), "Engineering Monosemanticity in Toy Models": it is one
+        minus their monosemanticity, which they measure on activations.
     """
     weights = inputs.floats("weights", weights, rank=2)
     return _share_of_the_others(jnp.abs(weights))
@@ -111,14 +113,16 @@ def neuron_polysemanticity(weights: Float[Array, "neurons features"]) -> Float[A
 def squared_neuron_polysemanticity(
     weights: Float[Array, "neurons features"],
 ) -> Float[Array, " neurons"]:
-    r"""The same of variance: $1 - \max_i W_{ki}^2 / \sum_i W_{ki}^2$.
+    r"""Return the share of each neuron's variance outside its main feature.
 
-    What its main feature does not explain of the variance of neuron $k$ before its activation
-    function, if features are independent and of the same variance.
+    $$1 - \max_i W_{ki}^2 / \sum_i W_{ki}^2.$$
+
+    It is the share of the variance of neuron $k$, before its activation function, that its main
+    feature does not explain, if features are independent with equal variances.
 
     Returns:
-        In $[0, 1 - 1/n]$, at most `neuron_polysemanticity` and equal to it where the neuron has one
-        feature, or several alike.
+        Numbers in $[0, 1 - 1/n]$: at most `neuron_polysemanticity`, and equal to it if the neuron
+        has one feature, or several with equal weights.
     """
     weights = inputs.floats("weights", weights, rank=2)
     largest = jnp.max(jnp.abs(weights), axis=1, keepdims=True, initial=0.0)
@@ -127,17 +131,18 @@ def squared_neuron_polysemanticity(
 
 
 def effective_number(amounts: Float[Array, " parts"]) -> Float[Array, ""]:
-    r"""How many parts there are, if uneven ones count less: the exponential of an entropy.
+    r"""Return the effective number of parts, the exponential of an entropy.
 
     $$e^H, \qquad H = -\sum_i p_i \ln p_i, \qquad p_i = \frac{a_i}{\sum_j a_j}.$$
 
     Args:
-        amounts: $a_i \ge 0$; whether they are is not checked.
+        amounts: $a_i \ge 0$. Their signs are not checked.
 
     Returns:
-        From 1, all in one part, to the number of positive amounts, where these are equal. Neither
-        scale nor zeros matter; splitting every part into two alike doubles it. 0 if all are 0. A
-        new part raises it with infinite slope: the gradient at an amount of 0 leaves that out.
+        A number from 1, if one part has all, to the number of positive amounts, if these are equal.
+        It does not depend on scale or on zeros, and doubles if every part is split in half. It is 0
+        if all amounts are 0. Its slope at an amount of 0 is infinite; the gradient is set to a
+        finite one there.
     """
     amounts = inputs.floats("amounts", amounts, rank=1)
     amounts, _ = units.scaled(amounts)
@@ -148,18 +153,19 @@ def effective_number(amounts: Float[Array, " parts"]) -> Float[Array, ""]:
 
 
 def effective_features(latents: Float[Array, "examples latents"]) -> Float[Array, ""]:
-    r"""How many features a dictionary's activations amount to: `effective_number` of $E |z_i|$.
+    r"""Return the `effective_number` of $E |z_i|$, the effective features of a dictionary.
 
-    A property of activations, not of weights: with a dictionary of unit directions that finds all
-    features, $z_i = \lVert W_i \rVert x_i$, it is that of $\lVert W_i \rVert E |x_i|$. More than
-    hidden dimensions is superposition: the paper's $\psi$ is the number per dimension.
+    It depends on activations and not on weights alone: a dictionary of unit directions that finds
+    all features has $z_i = \lVert W_i \rVert x_i$, so the amounts are $\lVert W_i \rVert E |x_i|$.
+    If it exceeds the number of hidden dimensions, there is superposition; the paper's $\psi$ is the
+    number per dimension.
 
     Args:
         latents: $z$, activations of a sparse autoencoder, or of the true features.
 
     Returns:
-        In $[1, \text{latents}]$; 0 if nothing is active. Rare features count little, unlike in
-        $\lVert W \rVert_F^2$, and a feature split over two latents counts twice.
+        A number in $[1, \text{latents}]$, or 0 if no latent is active. Rare features count little,
+        unlike in $\lVert W \rVert_F^2$, and a feature split over two latents counts twice.
 
     References:
         Bereska et al. (2025), "Superposition as Lossy Compression: Measure with Sparse Autoencoders
@@ -170,11 +176,11 @@ def effective_features(latents: Float[Array, "examples latents"]) -> Float[Array
 
 
 def effective_rank(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
-    r"""How many dimensions are used: `effective_number` of the singular values of $W$.
+    r"""Return the `effective_number` of the singular values of $W$, the dimensions in use.
 
     Returns:
-        In $[1, \operatorname{rank} W]$, the rank if and only if $W$ is a tight frame of its span; 0
-        for a zero matrix. At least `participation_ratio`.
+        A number in $[1, \operatorname{rank} W]$: the rank if and only if $W$ is a tight frame of
+        its span, and 0 for a zero matrix. It is at least `participation_ratio`.
 
     References:
         Roy and Vetterli (2007), "The effective rank: a measure of effective dimensionality".
@@ -184,16 +190,18 @@ def effective_rank(weights: Float[Array, "hidden features"]) -> Float[Array, ""]
 
 
 def participation_ratio(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
-    r"""How many dimensions are used, by squares, with $\lambda$ the eigenvalues of $W W^\top$.
+    r"""Return the participation ratio of the eigenvalues $\lambda$ of $W W^\top$.
 
     $$\frac{(\sum_i \lambda_i)^2}{\sum_i \lambda_i^2}
       = \frac{\lVert W \rVert_F^4}{\lVert G \rVert_F^2}$$
 
-    The denominator is the frame potential: `theory.bounds.min_frame_potential` bounds the ratio
-    from above, given the norms. Of centred activations, in columns, it is that of their covariance.
+    The denominator is the frame potential, so `theory.bounds.min_frame_potential` bounds the ratio
+    from above, given the norms. For centred activations, in columns, it is the participation ratio
+    of their covariance.
 
     Returns:
-        As `effective_rank`, and less sensitive to small directions.
+        A number in $[1, \operatorname{rank} W]$, with the cases of `effective_rank`. Small
+        directions count less than in `effective_rank`.
     """
     weights = inputs.floats("weights", weights, rank=2)
     largest = jnp.max(jnp.abs(weights), initial=0.0)
@@ -203,11 +211,11 @@ def participation_ratio(weights: Float[Array, "hidden features"]) -> Float[Array
 
 
 def capacity_saturation(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
-    r"""Share of the hidden dimensions that features have to themselves: $\sum_i D_i / m$.
+    r"""Return $\sum_i D_i / m$, the share of hidden dimensions that features have to themselves.
 
     Returns:
-        In $[0, \operatorname{rank} W / m]$. 1 if and only if the rank is $m$ and every feature is
-        an eigenvector of $W W^\top$: where it is less, `geometry.eigenvector_residual` says which
+        A number in $[0, \operatorname{rank} W / m]$. It is 1 if and only if the rank is $m$ and
+        every feature is an eigenvector of $W W^\top$; `geometry.eigenvector_residual` tells which
         features are not.
 
     References:
@@ -219,11 +227,11 @@ def capacity_saturation(weights: Float[Array, "hidden features"]) -> Float[Array
 
 
 def coherence(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
-    r"""The closest two directions: $\max_{i \ne j} |\hat W_i \cdot \hat W_j|$.
+    r"""Return the largest overlap of two directions: $\max_{i \ne j} |\hat W_i \cdot \hat W_j|$.
 
     Returns:
-        In $[0, 1]$ up to rounding. Zero columns have no direction, so do not count; 0 if fewer than
-        two are left.
+        A number in $[0, 1]$ up to rounding. Zero columns have no direction and do not count. It is
+        0 if fewer than two columns are left.
     """
     weights = inputs.floats("weights", weights, rank=2)
     cosines = geometry.gram(geometry.unit_columns(weights))
@@ -231,22 +239,23 @@ def coherence(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
 
 
 def excess_coherence(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
-    r"""Coherence between the best possible and the worst.
+    r"""Return the coherence on a scale from its lower bound, 0, to its maximum, 1.
 
     $$\frac{\mu - \mu_{\min}}{1 - \mu_{\min}},$$
 
-    with $\mu$ the `coherence` and $\mu_{\min}$ the `theory.bounds.min_coherence` of as many
-    features as have a direction: the Welch bound, or that of Rankin where it is greater.
+    where $\mu$ is the `coherence` and $\mu_{\min}$ the `theory.bounds.min_coherence` of the columns
+    that are not zero: the bound of Welch, or that of Rankin if it is larger.
 
     Returns:
-        In $[0, 1]$ up to rounding: 0 for equiangular tight frames, simplices among them, and for
-        orthogonal features; 1 if two are on one line. 0 in one dimension, where all are.
+        A number in $[0, 1]$ up to rounding: 0 for equiangular tight frames, such as simplices, and
+        for orthogonal features; 1 if two features are on one line. It is 0 in one dimension, where
+        all features are on one line.
     """
     weights = inputs.floats("weights", weights, rank=2)
     hidden, num_features = weights.shape
-    least = [bounds.min_coherence(count, hidden) for count in range(1, num_features + 1)]
+    lowest = [bounds.min_coherence(count, hidden) for count in range(1, num_features + 1)]
     count = jnp.sum(geometry.feature_norms(weights) > 0)
-    bound = jnp.asarray([0.0, *least], weights.dtype)[count]
+    bound = jnp.asarray([0.0, *lowest], weights.dtype)[count]
     room = 1 - bound
     excess = (coherence(weights) - bound) / units.positive(room)
     return inputs.unless_missing(jnp.where(room > 0, excess, 0.0), weights)
@@ -272,18 +281,19 @@ class VirtualWeights(NamedTuple):
 def real_and_interference(
     virtual: Float[Array, "outputs features"], true_map: Float[Array, "outputs features"]
 ) -> VirtualWeights:
-    r"""Virtual weights as a multiple of the true map and the rest, orthogonal to it.
+    r"""Split virtual weights into a multiple of the true map and a rest that is orthogonal to it.
 
     $$c = \frac{\sum_{kj} T_{kj} V_{kj}}{\lVert T \rVert_F^2}, \qquad N = V - c\, T.$$
 
-    The source calls $V - T$ interference, its first definition, if $T$ is what training without a
-    bottleneck finds. That counts shrinkage as well:
+    The source's first definition of interference is $V - T$, where $T$ is the result of training
+    without a bottleneck. It includes shrinkage:
     $\lVert V - T \rVert_F^2 = (c - 1)^2 \lVert T \rVert_F^2 + \lVert N \rVert_F^2$.
 
     Args:
-        virtual: $V = W_b^\top A W_a$, what features of one layer do to those of another, from their
-            directions $W_a$ and $W_b$ and the map $A$ between hidden spaces; $G$ in a tied model.
-        true_map: $T$, what the model is to compute; the identity for reconstruction.
+        virtual: $V = W_b^\top A W_a$, the effects of features of one layer on those of another,
+            with the directions $W_a$ and $W_b$ and the map $A$ between hidden spaces. In a tied
+            model it is $G$.
+        true_map: $T$, the map that the model should compute; the identity for reconstruction.
 
     References:
         Olah, Turner and Conerly (2025), "A Toy Model of Interference Weights".
@@ -292,7 +302,7 @@ def real_and_interference(
     true_map = inputs.floats("true_map", true_map, rank=2)
     checks.same_size("outputs", virtual=virtual.shape[0], true_map=true_map.shape[0])
     checks.same_size("features", virtual=virtual.shape[1], true_map=true_map.shape[1])
-    # Squares in units of the greatest entries neither overflow nor underflow.
+    # Squares in units of the largest entries neither overflow nor underflow.
     direction, of_map = units.scaled(true_map)
     scaled, of_virtual = units.scaled(virtual)
     size = jnp.sum(direction**2)
@@ -308,18 +318,20 @@ def loss_contributions(
     virtual: Float[Array, "outputs features"],
     loss: Callable[[Float[Array, "outputs features"]], Float[Array, ""]],
 ) -> Float[Array, "outputs features"]:
-    r"""What each virtual weight is worth: the loss without it minus the loss with it.
+    r"""Return the loss without each virtual weight minus the loss with it.
 
-    Real weights are those that improve the loss, interference weights the rest: the second
-    definition of the source. For a linear output and independent features of mean 0 and
-    variance $v$, it is $v V_{kj} (2 T_{kj} - V_{kj})$: positive for $0 < V_{kj} / T_{kj} < 2$.
+    By the second definition of the source, real weights are those that improve the loss, and
+    interference weights are the others. For a linear output and independent features of mean 0 and
+    variance $v$, the contribution is $v V_{kj} (2 T_{kj} - V_{kj})$, which is positive for
+    $0 < V_{kj} / T_{kj} < 2$.
 
     Args:
         virtual: $V$.
-        loss: of all virtual weights, with biases as they are: one evaluation per weight.
+        loss: the loss as a function of all virtual weights, with fixed biases. It is evaluated once
+            per weight.
 
     Returns:
-        Of either sign; 0 for a weight of 0. All are NaN where the loss is.
+        Numbers of either sign: 0 for a weight of 0. All are NaN if the loss is NaN.
 
     References:
         Olah, Turner and Conerly (2025), "A Toy Model of Interference Weights".
@@ -333,7 +345,7 @@ def loss_contributions(
     def row(output: Int[Array, ""]) -> Float[Array, " features"]:
         return jax.vmap(without, (None, 0))(output, jnp.arange(num_features))
 
-    # Row by row: all at once would hold the square of the number of weights.
+    # Row by row, because all at once would need memory for the square of the number of weights.
     return jax.lax.map(row, jnp.arange(outputs)) - loss(virtual)
 
 
