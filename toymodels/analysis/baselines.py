@@ -1,11 +1,11 @@
 r"""Dictionaries without an autoencoder: principal and independent components, nonnegative factors.
 
-Each takes activations, one example a row, to a dictionary, hidden x components, to be scored like
-any other (`dictionaries`). None knows more than $m$ independent directions in $m$ dimensions: of
-$n > m$ features, orthogonal or independent components can find $m$, so that `mcc` counted over all
-features is at most $m/n$. Codes of the components: $D^+ (h - \bar h)$, or `sparse_coding`.
+Each function turns activations, one example a row, into a dictionary, hidden x components, which
+`dictionaries` scores like any other. In $m$ dimensions, orthogonal or independent components find
+at most $m$ of $n > m$ features, so `mcc` counted over all features is at most $m/n$. The codes of
+the components are $D^+ (h - \bar h)$, or those of `sparse_coding`.
 
-`independent_components` and `nonnegative_factors` need scikit-learn, and run on the host: outside
+`independent_components` and `nonnegative_factors` need scikit-learn and run on the host, outside
 of a sweep.
 
 References:
@@ -37,8 +37,8 @@ class PrincipalComponents(NamedTuple):
 
     Attributes:
         dictionary: directions of unit length, one per column, of either sign.
-        variance: decreasing, dividing by the number of examples. Directions of equal variance are
-            arbitrary within the space that they span.
+        variance: the variances (divided by the number of examples), decreasing. Directions of equal
+            variance are arbitrary within the space that they span.
     """
 
     dictionary: Float[Array, "hidden components"]
@@ -48,11 +48,10 @@ class PrincipalComponents(NamedTuple):
 def principal_components(
     activations: Float[Array, "examples hidden"], components: int
 ) -> PrincipalComponents:
-    r"""The directions of greatest variance (PCA).
+    r"""Return the directions of largest variance (PCA).
 
-    For independent features of equal variance the covariance is a multiple of $W W^\top$: if they
-    are orthogonal and equally long, as any tight frame, every direction has the same variance and
-    the components are arbitrary.
+    For independent features of equal variance the covariance is a multiple of $W W^\top$. If they
+    form a tight frame, every direction has equal variance and the components are arbitrary.
 
     Raises:
         ValueError: fewer examples than dimensions, or more components than dimensions.
@@ -68,15 +67,15 @@ def principal_components(
 def independent_components(
     key: Key[Array, ""], activations: Float[Array, "examples hidden"], components: int
 ) -> Float[Array, "hidden components"]:
-    r"""The directions whose coefficients are least Gaussian and uncorrelated (FastICA).
+    r"""Return directions whose coefficients are uncorrelated and far from Gaussian (FastICA).
 
-    Finds the directions of $n \le m$ independent features, at most one of them Gaussian, whatever
-    their angles, as the examples grow in number.
+    With enough examples it finds the directions of $n \le m$ independent features at any angles, if
+    at most one of them is Gaussian.
 
     Args:
         key: decides the start.
-        activations: that vary along at least as many directions as there are components.
-        components: at most as many as dimensions.
+        activations: activations that vary along at least `components` directions.
+        components: the number of directions, at most the number of dimensions.
 
     Returns:
         Columns of either sign; their lengths are standard deviations.
@@ -90,7 +89,7 @@ def independent_components(
     activations = inputs.floats("activations", activations, rank=2)
     _check(activations, components, maximum=activations.shape[1])
     inputs.refuse_missing("activations", activations)
-    # Spreads of coordinates are units, in which nothing is small.
+    # In units of their spreads, no coordinate is small.
     rows = np.asarray(activations, np.float64)
     rows = rows - rows.mean(axis=0)
     spread = rows.std(axis=0)
@@ -110,19 +109,20 @@ def independent_components(
 def nonnegative_factors(
     key: Key[Array, ""], activations: Float[Array, "examples hidden"], components: int
 ) -> Float[Array, "hidden components"]:
-    r"""Nonnegative directions of which all activations are nonnegative combinations (NMF).
+    r"""Return nonnegative directions whose nonnegative combinations fit all activations (NMF).
 
-    $\min_{Z, D \ge 0} \lVert H - Z D^\top \rVert^2$, a local minimum of it. For activations of
-    `ReLUHidden`, say. Activations of either sign are refused: shifted ones would have other
-    directions.
+    They are a local minimum of $\lVert H - Z D^\top \rVert^2$ over $Z, D \ge 0$, for activations
+    such as those of `ReLUHidden`. Activations of either sign are refused, because shifted ones
+    would have other directions.
 
     Args:
         key: decides the start.
-        activations: not negative.
-        components: may be more than dimensions, though then the factors are not unique.
+        activations: activations of at least 0.
+        components: the number of directions. If it exceeds the number of dimensions, the factors
+            are not unique.
 
     Returns:
-        At least 0. A column is 0 for a component that is not used.
+        Numbers of at least 0. The column of a component that is not used is 0.
 
     Raises:
         ValueError: negative activations, only zeros, numbers that are not finite, or fewer examples

@@ -31,12 +31,12 @@ __all__ = [
 def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, " pairs"]:
     r"""Test whether each pair of words differs as the other pairs do.
 
-    The cosine of $d_i = \gamma(w_i') - \gamma(w_i)$ with the mean of the other differences, the
-    direction of the concept fitted without pair $i$.
+    It returns the cosine of $d_i = \gamma(w_i') - \gamma(w_i)$ with the mean of the other
+    differences, which is the direction of the concept fitted without pair $i$.
 
     Returns:
-        In $[-1, 1]$: 1 for parallel differences, 0 for orthogonal ones, -1 if they add up to 0.
-        0 where a length is 0.
+        Numbers in $[-1, 1]$: 1 for parallel differences, 0 for orthogonal ones, -1 if all add up to
+        0, and 0 if a length is 0.
 
     Raises:
         ValueError: fewer than two pairs.
@@ -49,32 +49,31 @@ def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, 
 
 
 def _directions(rows: Float[Array, "rows hidden"]) -> Float[Array, "rows hidden"]:
-    """Rows of length 1, but 0 where the length is 0."""
+    """Return rows of length 1, and zero rows for zero rows."""
     lengths = geometry.feature_norms(rows.T)
     return rows / jnp.where(lengths == 0, 1.0, lengths)[:, None]  # NaN stays NaN
 
 
 def causal_metric(unembeddings: Float[Array, "words hidden"]) -> Float[Array, "hidden hidden"]:
-    r"""The inner product in which concepts that vary independently are orthogonal.
+    r"""Return the inner product in which concepts that vary independently are orthogonal.
 
     $$M = \operatorname{Cov}(\gamma)^-, \qquad \langle u, v \rangle_C = u^\top M v,$$
 
-    over all words alike: the inverse or, where words span fewer dimensions, a generalised inverse,
-    of which every one gives the same product of two differences of words. The units of the
-    coordinates do not matter.
+    with the covariance over all words, equally weighted. If words span fewer dimensions, $M$ is a
+    generalised inverse; all of these give equal products of differences of words. The result does
+    not depend on the units of the coordinates.
 
-    If $\gamma(w) = \sum_i c_i(w) a_i$ with uncorrelated concepts $c_i$ of
-    variance 1 and independent $a_i$, then $a_i^\top M a_j = \delta_{ij}$, whatever the angles
-    of the $a_i$. $M$ also turns the direction $a_i$ that measures a concept, in the space of
-    unembeddings, into $M a_i$, the one that changes this concept and no other when it is added
-    to an embedding.
+    If $\gamma(w) = \sum_i c_i(w) a_i$ with uncorrelated concepts $c_i$ of variance 1 and linearly
+    independent $a_i$, then $a_i^\top M a_j = \delta_{ij}$ at any angles of the $a_i$. In the space
+    of unembeddings the direction $a_i$ measures a concept. Adding $M a_i$ to an embedding changes
+    this concept and no other.
 
     Args:
         unembeddings: $\gamma(w)$, one row per word.
 
     Returns:
-        Symmetric, positive semidefinite, of the rank of the covariance; 0 along coordinates in
-        which the words do not differ.
+        A symmetric, positive semidefinite matrix of the rank of the covariance; 0 along coordinates
+        in which the words do not differ.
     """
     unembeddings = inputs.floats("unembeddings", unembeddings, rank=2)
     root = units.whitening(units.centred(unembeddings))
@@ -84,14 +83,14 @@ def causal_metric(unembeddings: Float[Array, "words hidden"]) -> Float[Array, "h
 def cosines(
     directions: Float[Array, "directions hidden"], metric: Float[Array, "hidden hidden"]
 ) -> Float[Array, "directions directions"]:
-    r"""All cosines in an inner product, $u^\top M v / \lVert u \rVert_M \lVert v \rVert_M$.
+    r"""Return all cosines in an inner product, $u^\top M v / \lVert u \rVert_M \lVert v \rVert_M$.
 
     Args:
         directions: one per row.
-        metric: $M$: `causal_metric`, or the identity for angles as they are.
+        metric: $M$: `causal_metric`, or the identity for ordinary angles.
 
     Returns:
-        Symmetric, in $[-1, 1]$, with 1 on the diagonal; 0 for a direction of length 0.
+        A symmetric matrix in $[-1, 1]$ with 1 on the diagonal; 0 for a direction of length 0.
     """
     directions = inputs.floats("directions", directions, rank=2)
     metric = inputs.floats("metric", metric, rank=2)
@@ -106,14 +105,15 @@ def cosines(
 def simplex_deviation(
     categories: Float[Array, "categories hidden"], metric: Float[Array, "hidden hidden"]
 ) -> Float[Array, ""]:
-    r"""How far $k$ categories are from a regular simplex.
+    r"""Return how far $k$ categories are from a regular simplex.
 
-    The root mean square of $\cos(v_i, v_j) + 1 / (k - 1)$ over $i \ne j$, where the $v_i$ are the
-    categories about their mean. Exclusive categories that are alike but for their names form a
-    regular simplex, in which it is 0.
+    It is the root mean square of $\cos(v_i, v_j) + 1 / (k - 1)$ over $i \ne j$, where the $v_i$ are
+    the categories minus their mean. Exclusive and interchangeable categories form a regular
+    simplex, whose deviation is 0.
 
     Returns:
-        At least 0. Two categories are always 0: about their mean they are opposite.
+        A number of at least 0. Two categories always have 0, because they are opposite about their
+        mean.
 
     Raises:
         ValueError: fewer than two categories.
@@ -134,12 +134,12 @@ def hierarchy_cosines(
 ) -> Float[Array, " children"]:
     r"""Test whether a child differs from its parent in directions of its own.
 
-    The cosine of $\ell_p$ with $\ell_c - \ell_p$, where $\ell$ is the vector of a category:
-    "mammal" against "dog beyond mammal". What makes an animal a mammal does not tell mammals
-    apart, so it is 0 where a hierarchy is represented orthogonally.
+    It returns the cosine of $\ell_p$ with $\ell_c - \ell_p$, where $\ell$ is the vector of a
+    category: "mammal" against "dog beyond mammal". The properties of all mammals do not tell
+    mammals apart, so the cosine is 0 if a hierarchy is represented orthogonally.
 
     Returns:
-        In $[-1, 1]$; 0 for a child that equals its parent.
+        Numbers in $[-1, 1]$: 0 for a child that equals its parent.
     """
     parent = inputs.floats("parent", parent, rank=1)
     children = inputs.floats("children", children, rank=2)

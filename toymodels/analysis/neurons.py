@@ -1,10 +1,10 @@
 r"""Neurons, the coordinates of a privileged basis: pure functions of ONE weight matrix.
 
 `weights` is neurons x features, the rows of $W$ that a ReLU acts on. Rotations of the hidden space
-change all of this, unlike what `geometry` measures. `vmap` over a sweep.
+change these measures, but not those of `geometry`. `vmap` over a sweep.
 
-A mask cannot say that a weight is NaN: concrete weights that are not finite are refused, and traced
-ones are false wherever NaN takes part. The counts of `code` are NaN.
+A mask cannot hold NaN. So weights that are not finite are refused; if they are traced, every
+comparison with NaN gives false. The counts of `code` are NaN then.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", sections "Superposition in a Privileged
@@ -25,10 +25,10 @@ __all__ = ["Code", "code", "code_words", "features_served", "monosemantic", "res
 def features_served(
     weights: Float[Array, "neurons features"], *, threshold: Float[Array, ""] | float = 0.2
 ) -> Bool[Array, "neurons features"]:
-    r"""Which features each neuron serves: $|W_{ki}| > t \max_j |W_{kj}|$.
+    r"""Return which features each neuron serves: $|W_{ki}| > t \max_j |W_{kj}|$.
 
     A neuron that serves one feature is monosemantic, one that serves several is polysemantic;
-    `features_served(...).sum(axis=1)` counts them.
+    `features_served(...).sum(axis=1)` counts the features of each neuron.
 
     Args:
         weights: one row per neuron.
@@ -36,7 +36,7 @@ def features_served(
             codes of the paper have names: see `code`.
 
     Returns:
-        All false for a neuron without weights, and for every neuron if $t = 1$.
+        A mask. It is false everywhere for a neuron without weights, and for $t = 1$.
 
     Raises:
         ValueError: weights that are not finite; a threshold outside $[0, 1]$.
@@ -59,14 +59,15 @@ def _served(
 def rescaled(
     weights_in: Float[Array, "neurons features"], weights_out: Float[Array, "outputs neurons"]
 ) -> tuple[Float[Array, "neurons features"], Float[Array, "outputs neurons"]]:
-    r"""The same model of ReLU neurons, the largest incoming $|W_{ki}|$ of each of size 1.
+    r"""Rescale ReLU neurons so that the largest incoming $|W_{ki}|$ of each is 1.
 
-    $\mathrm{ReLU}(\alpha z) = \alpha\, \mathrm{ReLU}(z)$ for $\alpha > 0$: row $k$ of $W_1$ by
-    $\alpha_k$ and column $k$ of $W_2$ by $1/\alpha_k$ leave every output as it is. So weights of
-    different neurons can be compared only after a choice of scale, here that of the paper.
+    Because $\mathrm{ReLU}(\alpha z) = \alpha\, \mathrm{ReLU}(z)$ for $\alpha > 0$, no output
+    changes if row $k$ of $W_1$ is multiplied by $\alpha_k$ and column $k$ of $W_2$ by
+    $1/\alpha_k$. So weights of different neurons can be compared only after a choice of scale,
+    here that of the paper.
 
     Returns:
-        Weights in and out. A neuron without incoming weights stays as it is. NaN stays NaN.
+        The weights in and out. A neuron without incoming weights stays as it is, and NaN stays NaN.
 
     References:
         Elhage et al. (2022), footnote 15.
@@ -80,12 +81,12 @@ def rescaled(
 
 
 class Code(NamedTuple):
-    """How the features of a model share its neurons: whole numbers as floats, for NaN is one.
+    """How the features of a model share its neurons: whole numbers as floats, which can be NaN.
 
     Attributes:
-        monosemantic: neurons that serve one feature.
-        features: represented features that other neurons fire for.
-        neurons: those other neurons.
+        monosemantic: the number of neurons that serve one feature.
+        features: the number of represented features that the other neurons fire for.
+        neurons: the number of these other neurons.
     """
 
     monosemantic: Float[Array, ""]
@@ -94,16 +95,16 @@ class Code(NamedTuple):
 
 
 def code_words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neurons features"]:
-    r"""Which neurons fire for each feature alone, in a `ReLUHidden` model.
+    r"""Return which neurons fire for each feature alone, in a `ReLUHidden` model.
 
-    With $h = \mathrm{ReLU}(W x)$ feature $i$ alone drives neuron $k$ by $W_{ki}$, which counts if
-    it is more than half of the largest one in column $i$. Negative weights are vetoes: they
-    silence a neuron when other features are on, too.
+    With $h = \mathrm{ReLU}(W x)$ feature $i$ alone drives neuron $k$ by $W_{ki}$. It counts if it
+    is more than half of the largest weight in column $i$. Negative weights are vetoes: they
+    silence a neuron that other features drive.
 
     Returns:
-        Columns are code words. All false for a feature that is not represented: its output
-        answers $x_i$ alone with a slope $\sum_k \mathrm{ReLU}(W_{ki})^2$ of at most 1/2, where 1
-        is a perfect reconstruction.
+        A mask whose columns are the code words. A column is false for a feature that is not
+        represented: the slope of its output in $x_i$ alone, $\sum_k \mathrm{ReLU}(W_{ki})^2$, is at
+        most 1/2, where 1 is a perfect reconstruction.
 
     Raises:
         ValueError: weights that are not finite.
@@ -120,9 +121,9 @@ def _words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neurons fe
 
 
 def monosemantic(weights: Float[Array, "neurons features"]) -> Bool[Array, " neurons"]:
-    """Which neurons of a `ReLUHidden` model serve one feature, and no other by more than 1/5.
+    """Return which neurons of a `ReLUHidden` model serve one feature, and no other above 1/5.
 
-    A veto of -8 counts as one of -1, which silences a neuron of unit weights as well.
+    A veto of -8 counts as one of -1, because -1 is enough to silence a neuron of unit weights.
 
     Raises:
         ValueError: weights that are not finite.
@@ -137,7 +138,7 @@ def _alone(weights: Float[Array, "neurons features"]) -> Bool[Array, " neurons"]
 
 
 def code(weights: Float[Array, "neurons features"]) -> Code:
-    """The name of a code: how many monosemantic neurons, and how many features in the others.
+    """Return the name of a code: its numbers of monosemantic neurons and of features in the others.
 
     The paper's "three features in two neurons" beside three monosemantic ones is `Code(3, 3, 2)`.
     All three are NaN if a weight is not finite.

@@ -10,23 +10,23 @@ __all__ = ["Phase", "phase"]
 
 
 def phase(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
-    r"""What became of the extra feature, the LAST column of `weights`.
+    r"""Return the phase of the extra feature, the LAST column of `weights`.
 
     `NOT_REPRESENTED` if its norm is below 1/2; else `SUPERPOSITION` if the other features
     reach into its direction with $\sum_{j \ne i} (\hat W_i \cdot W_j)^2 \ge 1/4$; else
     `DEDICATED_BESIDE_PAIR` if they reach as far into the direction of one another, and
     `DEDICATED` if not. In the solutions of `toymodels.theory.phases` these numbers are 0 or 1.
 
-    In $W = [w_1, w_2]$ superposition is $w_1^2$, so both features count from a norm of 1/2 on:
-    the labels of $r$ and $1/r$ mirror each other.
+    In $W = [w_1, w_2]$ the sum is $w_1^2$, so the norm of 1/2 decides for both features: the labels
+    of $r$ and $1/r$ mirror each other.
 
     Args:
-        weights: hidden x features: 1 x 2 or 2 x 3 for the phase diagrams of the paper. Signs are
-            not read: $[1, 1]$ counts as superposition like $[1, -1]$.
+        weights: hidden x features: 1 x 2 or 2 x 3 for the phase diagrams of the paper. Signs do not
+            matter: $[1, 1]$ counts as superposition like $[1, -1]$.
 
     Returns:
-        A value of `toymodels.theory.phases.Phase` as a float, for it is NaN where a weight is not
-        finite: `Phase(int(...))` is its name.
+        A value of `toymodels.theory.phases.Phase` as a float; `Phase(int(...))` is its name. It is
+        NaN if a weight is not finite.
     """
     weights = inputs.floats("weights", weights, rank=2)
     norm = geometry.feature_norms(weights)[-1]

@@ -15,18 +15,18 @@ nearly orthogonal, and in trained models each is often a regular polytope:
 | simplex          | $d + 1$  | $d \ge 4$  |
 | diplo-simplex    | $2d + 2$ | $d \ge 4$  |
 
-The numbers of features and of dimensions allow for one shape at most, so nothing is left to choose
-but whether it fits.
+No two shapes have equal numbers of features and dimensions. So these numbers choose the only
+candidate, and the residual decides whether it fits.
 
 A diplo-simplex is a simplex together with its negative: $d + 1$ digons that share $d$ dimensions
 evenly, so that $D_i = d / (2d + 2)$. In two dimensions it is a hexagon; in three a cube, which
 training turns into an antiprism.
 
-A direct sum comes apart, for the graph sees no edge between orthogonal directions: an octahedron
-is three digons, a square two, a triangular bipyramid a triangle and a digon. The feature
-dimensionalities do not tell these apart either.
+A direct sum falls apart into its terms, because the graph has no edge between orthogonal
+directions: an octahedron is three digons, a square two, and a triangular bipyramid a triangle and a
+digon. Feature dimensionalities do not tell these apart either.
 
-NumPy on the host: the number of components varies, so this cannot be traced.
+The functions use NumPy on the host and cannot be traced, because the number of components varies.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", section "The Geometry of
@@ -53,7 +53,7 @@ __all__ = ["Component", "Components", "Shape", "identify"]
 
 
 class Shape(enum.StrEnum):
-    """What a component is. The value is the name for a legend."""
+    """The shapes of components. The value is the name in a legend."""
 
     DEDICATED = "dedicated"
     DIGON = "digon"
@@ -71,12 +71,12 @@ class Component(NamedTuple):
     """Features that interfere, directly or through others.
 
     Attributes:
-        features: their columns, ascending.
-        shape: `UNKNOWN` unless the residual is within tolerance.
-        dimension: how many singular values exceed half the largest. Those of the polytopes named
-            are equal, or nearly so.
-        residual: see `identify`. In [0, 1]; infinite if no polytope named has as many features
-            in as many dimensions.
+        features: the numbers of their columns, ascending.
+        shape: the shape, or `UNKNOWN` if the residual is not within tolerance.
+        dimension: the number of singular values above half the largest one. The singular values of
+            the polytopes in the table are equal, or nearly so.
+        residual: the residual of `identify` in [0, 1]; infinity if no polytope in the table has as
+            many features in as many dimensions.
     """
 
     features: tuple[int, ...]
@@ -89,7 +89,7 @@ class Components(NamedTuple):
     """All features of a model.
 
     Attributes:
-        components: of the features represented, in the order of their first features.
+        components: the components of the represented features, in the order of their first ones.
         not_represented: the other features, ascending.
     """
 
@@ -104,76 +104,80 @@ def identify(
     overlap: tuple[float, float] = (0.1, 0.2),
     tolerance: float = 0.1,
 ) -> Components:
-    r"""Which polytopes the features form.
+    r"""Identify the polytopes that the features form.
 
     Features $i$ and $j$ are joined if both are represented and $|\hat W_i \cdot \hat W_j|$ is above
-    the lower `overlap`. While a component has no name, its weakest joint is cut, up to the higher
-    `overlap`. So of nested components the largest that has a name is found.
+    the lower `overlap`. While a component fits no shape, its weakest joint is cut, as long as that
+    joint is below the higher `overlap`. So the largest of nested components that fits is found.
 
     The residual compares the Gram matrix $G$ of a component with that of the polytope, $A$,
 
     $$\min_{\pi, a \ge 0} \frac{\lVert G_{\pi\pi} - a A \rVert_F}{\lVert G \rVert_F},$$
 
-    over all orders $\pi$ of the features and the squared size $a$: the sine of an angle. The height
-    of a square antiprism is free, as its symmetries leave it, so $A$ is a sum of two terms there,
-    each with a factor of its own. Beyond eight features a polygon is compared in the order of the
-    angles alone, a diplo-simplex in one that pairs antipodes: the best near the ideal.
+    over all orders $\pi$ of the features and the squared size $a$. It is the sine of an angle. The
+    symmetries of a square antiprism leave its height free, so its $A$ is a sum of two terms with a
+    factor each. Beyond eight features a polygon is compared only in the order of the angles, and a
+    diplo-simplex only in one order that pairs antipodes: these are the best orders near the ideal.
 
-    Rotation of hidden space changes nothing, permutation only the numbers of the features. A common
-    factor changes only who is represented.
+    Rotations of the hidden space change no result, and permutations change only the numbers of the
+    features. A common factor of all weights changes only which features are represented.
 
     Args:
-        weights: feature directions, one per column.
-        norm: a feature is represented above it. Trained norms gather near 0 and near 1.
-        overlap: below the first, interference is noise; above the second, never. A simplex of $d$
-            dimensions, or a diplo-simplex, is found if the first is below $1/d$, the overlap in
-            it. A polygon or an antiprism holds together by overlaps of 0.5 and more. Between
-            orthogonal unit columns, Gaussian noise of standard deviation $s$ on every weight
-            overlaps by $1.4 s$, at most some $5 s$ among a few hundred pairs.
-        tolerance: largest residual of a shape. 0.1 allows for noise of $s = 0.02$, and in a digon
-            for lengths that differ by 15 %.
+        weights: the feature directions, one per column.
+        norm: a feature is represented if its norm is above this. Trained norms gather near 0 and 1.
+        overlap: the bounds of interference: overlaps below the first are always noise, overlaps
+            above the second never are. A simplex or diplo-simplex of $d$ dimensions is found only
+            if the first is below $1/d$, the overlap in it. The overlaps that hold a polygon or an
+            antiprism together are 0.5 and more. Gaussian noise of standard deviation $s$ on every
+            weight gives orthogonal unit columns an overlap of $1.4 s$, and at most about $5 s$
+            among a few hundred pairs.
+        tolerance: the largest residual of a shape. The default 0.1 allows for noise of $s = 0.02$,
+            and in a digon for lengths that differ by 15 %.
 
-    The defaults are those of trained toy models with importances alike. They are no constants of
-    nature: say which you took, and see whether the answer depends on them.
+    The defaults suit trained toy models with equal importances, and may not suit others: report
+    which ones you took, and check whether the result depends on them.
 
     In trained models of 60 features in 12 dimensions all overlaps are below 0.05 or above 0.7 at
-    $1/p = 2.8$, and nothing depends on `overlap`. At 4.3 it decides, for some digons are more than
-    the dimensions they span: diplo-simplices of 4 to 11 dimensions, beside pentagons that lean on
-    them by up to 0.15.
+    $1/p = 2.8$, so no result depends on `overlap`. At 4.3 results depend on it, because some groups
+    of digons number more than the dimensions that they span: diplo-simplices of 4 to 11 dimensions,
+    beside pentagons that overlap with them by up to 0.15.
 
     Returns:
-        Every feature once.
+        Components and features that are not represented; together they hold every feature once.
 
     Raises:
-        ValueError: weights that are not finite, or a threshold outside $[0, 1]$; `norm` may be
-            larger. Overlaps that descend.
+        ValueError: weights that are not finite, a threshold outside $[0, 1]$ (only `norm` may be
+            larger), or an `overlap` whose second number is the smaller one.
     """
-    weakest, strongest = overlap
+    _check_thresholds(norm, overlap, tolerance)
     inputs.refuse_missing("weights", inputs.floats("weights", weights, rank=2))
-    checks.interval("norm", norm, low=0.0, remedy="norms are near 0 or near 1: give one between")
-    for bound in overlap:
-        checks.interval("overlap", bound, low=0.0, high=1.0, remedy="it is the cosine of an angle")
-    if weakest > strongest:
-        raise InputError(f"overlap is {overlap}: give the lower one first")
-    checks.interval("tolerance", tolerance, low=0.0, high=1.0, remedy="it is the sine of an angle")
     columns = np.asarray(weights, np.float64)
     norms = np.linalg.norm(columns, axis=0)
     represented, others = np.flatnonzero(norms > norm), np.flatnonzero(norms <= norm)
     directions = columns / np.where(norms > norm, norms, 1.0)
     overlaps = np.abs(directions.T @ directions)
-
-    def named(features: Int[np.ndarray, " vertices"]) -> list[Component]:
-        whole = _component(columns, features, tolerance)
-        if whole.shape is not Shape.UNKNOWN:
-            return [whole]
-        joint = _weakest_joint(overlaps[np.ix_(features, features)])
-        if joint > strongest:
-            return [whole]
-        return [found for part in _parts(overlaps, features, joint) for found in named(part)]
-
-    components = [found for part in _parts(overlaps, represented, weakest) for found in named(part)]
+    noise, never_noise = overlap
+    waiting = _parts(overlaps, represented, noise)
+    components: list[Component] = []
+    while waiting:
+        features = waiting.pop()
+        component = _component(columns, features, tolerance)
+        joint = _weakest_joint(overlaps, features)
+        if component.shape is Shape.UNKNOWN and joint <= never_noise:
+            waiting += _parts(overlaps, features, joint)
+        else:
+            components.append(component)
     components.sort(key=lambda component: component.features[0])
     return Components(tuple(components), tuple(others.tolist()))
+
+
+def _check_thresholds(norm: float, overlap: tuple[float, float], tolerance: float) -> None:
+    checks.interval("norm", norm, low=0.0, remedy="norms are near 0 or near 1: give one between")
+    for bound in overlap:
+        checks.interval("overlap", bound, low=0.0, high=1.0, remedy="it is the cosine of an angle")
+    if overlap[0] > overlap[1]:
+        raise InputError(f"overlap is {overlap}: give the lower one first")
+    checks.interval("tolerance", tolerance, low=0.0, high=1.0, remedy="it is the sine of an angle")
 
 
 def _parts(
@@ -181,7 +185,7 @@ def _parts(
     members: Int[np.ndarray, " members"],
     threshold: float,
 ) -> list[Int[np.ndarray, " vertices"]]:
-    """Which members are joined by overlaps above the threshold, directly or through others."""
+    """Return the groups of members that overlaps above the threshold join, directly or not."""
     if not members.size:
         return []
     edges = overlaps[np.ix_(members, members)] > threshold
@@ -189,10 +193,14 @@ def _parts(
     return [members[labels == label] for label in range(count)]
 
 
-def _weakest_joint(overlaps: Float[np.ndarray, "vertices vertices"]) -> float:
-    """The overlap without which a component falls apart."""
-    tree = csgraph.minimum_spanning_tree(-overlaps)  # of the strongest joints
-    return float(-tree.data.max())
+def _weakest_joint(
+    overlaps: Float[np.ndarray, "features features"], features: Int[np.ndarray, " vertices"]
+) -> float:
+    """Return the overlap without which a component falls apart; infinity for a single feature."""
+    if features.size == 1:
+        return np.inf
+    strongest_joints = csgraph.minimum_spanning_tree(-overlaps[np.ix_(features, features)])
+    return float(-strongest_joints.data.max())
 
 
 def _component(
@@ -213,7 +221,10 @@ def _component(
 
 
 def _ideal(count: int, dimension: int) -> tuple[Shape, Polytope] | None:
-    """The polytope of so many vertices and dimensions. In each, all vertices are alike."""
+    """Return the shape with these numbers of vertices and dimensions, or None.
+
+    In each shape some symmetry takes any vertex to any other.
+    """
     if count == dimension == 1:
         return Shape.DEDICATED, DEDICATED
     if count == dimension + 1:
@@ -240,7 +251,7 @@ def _residual(
     terms = np.stack([part.T @ part for part in rows])  # orthogonal to each other
     permuted = gram[orders[:, :, None], orders[:, None, :]]
     lengths = np.sqrt(np.sum(terms**2, axis=(1, 2)))
-    # Products of Gram matrices are never negative, so no size is.
+    # The product of two Gram matrices is never negative, so the best sizes are not, either.
     along = np.einsum("oij,tij->ot", permuted, terms) / lengths
     best = np.argmax(np.sum(along**2, axis=1))
     rest = permuted[best] - np.tensordot(along[best] / lengths, terms, axes=1)
@@ -250,13 +261,13 @@ def _residual(
 def _orders(
     gram: Float[np.ndarray, "vertices vertices"], shape: Shape
 ) -> Int[np.ndarray, "orders vertices"]:
-    """In which orders to compare the features with the vertices of a polytope."""
+    """Return the orders in which to compare the features with the vertices of a polytope."""
     count = len(gram)
     if shape is Shape.DIPLO_SIMPLEX:
         return _simplex_then_negative(gram)[None, :]
     if count <= 8:
         return _all_orders(count)
-    # More are too many. In a simplex any order is as good.
+    # All orders of more than eight are too many. In a simplex every order is equally good.
     plane = np.linalg.eigh(gram)[1][:, -2:]
     return np.argsort(np.arctan2(plane[:, 1], plane[:, 0]))[None, :]
 
@@ -264,7 +275,10 @@ def _orders(
 def _simplex_then_negative(
     gram: Float[np.ndarray, "vertices vertices"],
 ) -> Int[np.ndarray, " vertices"]:
-    """The first feature with those it points away from, but for the antipode; their antipodes."""
+    """Return an order with a simplex first and then its negative.
+
+    The simplex is the first feature and those that it points away from, except its antipode.
+    """
     half = len(gram) // 2
     from_first = np.argsort(gram[0, 1:]) + 1
     simplex_, others = np.append(0, from_first[1:half]), np.append(from_first[half:], from_first[0])
@@ -274,5 +288,5 @@ def _simplex_then_negative(
 
 @functools.cache
 def _all_orders(count: int) -> Int[np.ndarray, "orders vertices"]:
-    """All but those that a symmetry makes the same: it takes any vertex to the first."""
+    """Return all orders with feature 0 first: a symmetry takes any vertex to the first one."""
     return np.array([(0, *rest) for rest in itertools.permutations(range(1, count))])
