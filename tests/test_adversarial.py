@@ -3,16 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrangements import random_model
 
 from experiments import activation_penalty as penalty
 from experiments import adversarial_robustness as robustness
 from toymodels.theory import expected_loss, frames
-
-
-def random_model(seed, hidden=3, num_features=7):
-    weights = np.random.default_rng(seed).normal(size=(hidden, num_features))
-    bias = np.random.default_rng(seed + 1).normal(size=num_features)
-    return jnp.asarray(weights), jnp.asarray(bias)
 
 
 def sparse_data(seed, num_features=7):
@@ -35,14 +30,14 @@ def test_unit_tight_frames_have_the_closed_form(frame, x64):
 
 def test_the_closed_form_is_the_harm_without_features(x64):
     for seed in range(5):
-        weights, bias = random_model(seed)
+        weights, bias = map(jnp.asarray, random_model(seed, 7, 3)[:2])
         harm = robustness.harm(weights, bias, jnp.zeros((1, 7)), 0.3)
         closed = robustness.closed_form(weights, bias, 0.3)
         np.testing.assert_allclose(harm.single, closed, rtol=1e-12)
 
 
 def test_harm_is_that_of_the_loss_written_out(x64):
-    weights, bias = random_model(0)
+    weights, bias = map(jnp.asarray, random_model(0, 7, 3)[:2])
     x, size = sparse_data(1), 0.3
 
     def loss(example, attacked):
@@ -58,7 +53,7 @@ def test_harm_is_that_of_the_loss_written_out(x64):
 
 
 def test_no_direction_moves_an_output_more_than_its_attack(x64):
-    weights, _ = random_model(2)
+    weights = jnp.asarray(random_model(2, 7, 3)[0])
     gram = weights.T @ weights
     moved = jnp.diagonal(robustness.attacks(weights) @ gram)
     np.testing.assert_allclose(moved, np.linalg.norm(gram, axis=1), rtol=1e-12)

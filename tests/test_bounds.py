@@ -6,6 +6,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrangements import icosahedron, orthoplex, polygon, simplex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,27 +24,6 @@ def unit(vectors):
     """Columns of unit length, from rows."""
     vectors = np.asarray(vectors, float)
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
-
-
-def simplex(dimensions):
-    centred = np.eye(dimensions + 1) - 1 / (dimensions + 1)
-    return unit(np.linalg.svd(centred)[2][:-1].T)
-
-
-def polygon(vertices):
-    angles = 2 * np.pi * np.arange(vertices) / vertices
-    return np.stack([np.cos(angles), np.sin(angles)])
-
-
-def orthoplex(dimensions):
-    return np.hstack([np.eye(dimensions), -np.eye(dimensions)])
-
-
-def icosahedron():
-    """One end of each of the six diagonals."""
-    golden = (1 + 5**0.5) / 2
-    return unit([[0, 1, s * golden] for s in (1, -1)] + [[1, s * golden, 0] for s in (1, -1)]
-                + [[s * golden, 0, 1] for s in (1, -1)])  # fmt: skip
 
 
 def equiangular_28():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrangements import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
@@ -14,16 +15,6 @@ from toymodels.theory.loss import expected_loss, expected_loss_linear
 
 # No deadline: the first example compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=200)
-
-
-def random_model(seed, num_features, hidden, density=None, scale=0.6):
-    rng = np.random.default_rng(seed)
-    return (
-        scale * rng.normal(size=(hidden, num_features)),
-        0.2 * rng.normal(size=num_features) - 0.1,
-        rng.uniform(0.1, 1, num_features) if density is None else np.full(num_features, density),
-        rng.uniform(0.2, 2, num_features),
-    )
 
 
 def direct_sum(models, seed):

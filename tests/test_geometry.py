@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrangements import direct_sum, polygon, rotation, simplex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,37 +26,11 @@ def on(measure, weights):
     return np.asarray(measure(jnp.asarray(weights, jnp.float32)))
 
 
-def rotation(seed, dimensions):
-    normal = np.random.default_rng(seed).normal(size=(dimensions, dimensions))
-    return np.linalg.qr(normal)[0]
-
-
-def regular_polygon(num_vertices):
-    angles = 2 * np.pi * np.arange(num_vertices) / num_vertices
-    return np.stack([np.cos(angles), np.sin(angles)])
-
-
-def simplex(num_vertices):
-    centred = np.eye(num_vertices) - 1 / num_vertices
-    basis = np.linalg.svd(centred)[0][:, :-1]
-    return basis.T @ centred / np.sqrt(1 - 1 / num_vertices)
-
-
-def block_diagonal(blocks):
-    shape = np.sum([block.shape for block in blocks], axis=0)
-    weights = np.zeros(shape)
-    row = column = 0
-    for block in blocks:
-        weights[row : row + block.shape[0], column : column + block.shape[1]] = block
-        row, column = row + block.shape[0], column + block.shape[1]
-    return weights
-
-
 tight_frames = st.one_of(
     st.just(np.ones((1, 1))),
     st.just(np.array([[1.0, -1.0]])),
-    st.integers(3, 7).map(regular_polygon),
-    st.integers(4, 5).map(simplex),
+    st.integers(3, 7).map(polygon),
+    st.integers(3, 4).map(simplex),
 )
 
 
@@ -91,9 +66,9 @@ def test_gram_holds_the_dot_products(weights):
     [
         pytest.param(np.eye(3), 1, 0, id="orthogonal"),
         pytest.param([[1, -1]], 1 / 2, 1, id="antipodal pair"),
-        pytest.param(regular_polygon(3), 2 / 3, 1 / 2, id="triangle"),
-        pytest.param(simplex(4), 3 / 4, 1 / 3, id="tetrahedron"),
-        pytest.param(regular_polygon(5), 2 / 5, 3 / 2, id="pentagon"),
+        pytest.param(polygon(3), 2 / 3, 1 / 2, id="triangle"),
+        pytest.param(simplex(3), 3 / 4, 1 / 3, id="tetrahedron"),
+        pytest.param(polygon(5), 2 / 5, 3 / 2, id="pentagon"),
     ],
 )
 def test_regular_arrangements(weights, dimensionality, superposition):
@@ -122,7 +97,7 @@ def test_features_share_at_most_the_rank(weights):
 @given(st.lists(tight_frames, min_size=1, max_size=4), seeds)
 def test_orthogonal_tight_frames_share_the_whole_rank(frames, seed):
     scales = np.random.default_rng(seed).uniform(0.5, 2, len(frames))
-    weights = block_diagonal([scale * frame for scale, frame in zip(scales, frames, strict=True)])
+    weights = direct_sum([scale * frame for scale, frame in zip(scales, frames, strict=True)])
     weights = rotation(seed, len(weights)) @ weights
     expected = np.concatenate([np.full(f.shape[1], f.shape[0] / f.shape[1]) for f in frames])
     actual = on(geometry.feature_dimensionality, weights)
@@ -224,7 +199,7 @@ def test_a_zero_column_counts_for_nothing_and_has_a_finite_gradient(measure, wei
 @settings(properties, max_examples=15)  # each of a new shape to compile
 @given(st.lists(st.tuples(tight_frames, st.floats(0.5, 2)), min_size=1, max_size=3), seeds)
 def test_features_of_tight_frames_are_eigenvectors(frames, seed):
-    weights = block_diagonal([scale * frame for frame, scale in frames])
+    weights = direct_sum([scale * frame for frame, scale in frames])
     turned = rotation(seed, weights.shape[0]) @ weights
     np.testing.assert_allclose(on(geometry.eigenvector_residual, turned), 0, atol=1e-5)
 

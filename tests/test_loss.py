@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from arrangements import random_model
 from jax.test_util import check_grads
 from jaxtyping import TypeCheckError
 from scipy import optimize
@@ -23,16 +24,6 @@ from toymodels.theory.loss import (
     expected_loss_signed,
 )
 from toymodels.theory.precision import floating
-
-
-def random_model(seed, num_features, hidden, scale=0.6):
-    rng = np.random.default_rng(seed)
-    return (
-        scale * rng.normal(size=(hidden, num_features)),
-        0.2 * rng.normal(size=num_features) - 0.1,
-        rng.uniform(0.1, 1, num_features),
-        rng.uniform(0.2, 2, num_features),
-    )
 
 
 def polygon(vertices, length, bias, extra_biases=()):

@@ -5,6 +5,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrangements import direct_sum, polygon, rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
@@ -22,12 +23,7 @@ def identify(weights, *, norm=0.5, overlap=(0.05, 0.15), tolerance=0.1):
     return analysis.identify(weights, norm=norm, overlap=overlap, tolerance=tolerance)
 
 
-def polygon(count, step=1):
-    angles = 2 * np.pi * step * np.arange(count) / count
-    return np.stack([np.cos(angles), np.sin(angles)])
-
-
-def simplex(dimensions):
+def high_simplex(dimensions):
     """From the standard basis, centred; in one dimension more than it needs."""
     count = dimensions + 1
     return (np.eye(count) - 1 / count) / np.sqrt(1 - 1 / count)
@@ -41,7 +37,7 @@ def antiprism(height):
 
 def diplo_simplex(dimensions):
     """In one dimension more than it needs, with the simplex and its negative interleaved."""
-    half = simplex(dimensions)
+    half = high_simplex(dimensions)
     return np.stack([half, -half], axis=2).reshape(len(half), -1)
 
 
@@ -53,9 +49,9 @@ KNOWN = {
     "dedicated": (np.ones((1, 1)), Shape.DEDICATED, 1),
     "digon": (np.array([[1.0, -1.0]]), Shape.DIGON, 1),
     "triangle": (polygon(3), Shape.TRIANGLE, 2),
-    "tetrahedron": (simplex(3), Shape.TETRAHEDRON, 3),
-    "4-simplex": (simplex(4), Shape.SIMPLEX, 4),
-    "5-simplex": (simplex(5), Shape.SIMPLEX, 5),
+    "tetrahedron": (high_simplex(3), Shape.TETRAHEDRON, 3),
+    "4-simplex": (high_simplex(4), Shape.SIMPLEX, 4),
+    "5-simplex": (high_simplex(5), Shape.SIMPLEX, 5),
     "4-diplo-simplex": (diplo_simplex(4), Shape.DIPLO_SIMPLEX, 4),
     "6-diplo-simplex": (diplo_simplex(6), Shape.DIPLO_SIMPLEX, 6),
     "pentagon": (polygon(5), Shape.PENTAGON, 2),
@@ -66,20 +62,6 @@ KNOWN = {
     "square antiprism": (antiprism(np.sqrt(1 / 3)), Shape.SQUARE_ANTIPRISM, 3),
     "flat square antiprism": (antiprism(0.45), Shape.SQUARE_ANTIPRISM, 3),
 }
-
-
-def rotation(generator, dimensions):
-    return np.linalg.qr(generator.normal(size=(dimensions, dimensions)))[0]
-
-
-def direct_sum(blocks, spare=0):
-    rows, columns = np.sum([block.shape for block in blocks], axis=0)
-    weights = np.zeros((rows, columns + spare))
-    row = column = 0
-    for block in blocks:
-        weights[row : row + block.shape[0], column : column + block.shape[1]] = block
-        row, column = row + block.shape[0], column + block.shape[1]
-    return weights
 
 
 def shapes(weights, **thresholds):

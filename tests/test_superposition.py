@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
+from arrangements import icosahedron, rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -47,18 +48,6 @@ def compiled(weights):
 def on(measure, weights):
     results = compiled(jnp.asarray(weights, jnp.float32))
     return np.asarray(results[(*ALL, *GEOMETRY).index(measure)])
-
-
-def rotation(seed, dimensions):
-    normal = np.random.default_rng(seed).normal(size=(dimensions, dimensions))
-    return np.linalg.qr(normal)[0]
-
-
-def icosahedron():
-    """Six diagonals: all angles between them have the cosine 1 / sqrt(5)."""
-    golden = (1 + np.sqrt(5)) / 2
-    rows = [[0, 1, golden], [0, 1, -golden], [1, golden, 0], [1, -golden, 0]]
-    return np.array([*rows, [golden, 0, 1], [-golden, 0, 1]]).T / np.sqrt(1 + golden**2)
 
 
 def tight_frame(seed, hidden, features):

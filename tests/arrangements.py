@@ -1,0 +1,60 @@
+"""Arrangements of feature directions, and random models, that several tests measure.
+
+Feature directions are columns. Everything is NumPy, in float64, and independent of toymodels.
+"""
+
+import numpy as np
+
+
+def polygon(count, step=1):
+    """The vertices of a regular polygon; with another step they are taken in another order."""
+    angles = 2 * np.pi * step * np.arange(count) / count
+    return np.stack([np.cos(angles), np.sin(angles)])
+
+
+def simplex(dimensions):
+    """The vertices of a regular simplex: one more than there are dimensions."""
+    count = dimensions + 1
+    centred = np.eye(count) - 1 / count
+    basis = np.linalg.svd(centred)[0][:, :-1]
+    return basis.T @ centred / np.sqrt(1 - 1 / count)
+
+
+def orthoplex(dimensions):
+    """An antipodal pair on each axis."""
+    return np.hstack([np.eye(dimensions), -np.eye(dimensions)])
+
+
+def icosahedron():
+    """One end of each of the six diagonals; the cosines between them are 1 / sqrt(5)."""
+    golden = (1 + np.sqrt(5)) / 2
+    rows = [[0, 1, golden], [0, 1, -golden], [1, golden, 0], [1, -golden, 0]]
+    return np.array([*rows, [golden, 0, 1], [-golden, 0, 1]]).T / np.sqrt(1 + golden**2)
+
+
+def rotation(seed, dimensions):
+    """A random orthogonal matrix; `seed` may be a generator."""
+    normal = np.random.default_rng(seed).normal(size=(dimensions, dimensions))
+    return np.linalg.qr(normal)[0]
+
+
+def direct_sum(blocks, spare=0):
+    """A matrix with these blocks on its diagonal, and so many columns of zeros after them."""
+    rows, columns = np.sum([block.shape for block in blocks], axis=0)
+    weights = np.zeros((rows, columns + spare))
+    row = column = 0
+    for block in blocks:
+        weights[row : row + block.shape[0], column : column + block.shape[1]] = block
+        row, column = row + block.shape[0], column + block.shape[1]
+    return weights
+
+
+def random_model(seed, num_features, hidden, density=None, scale=0.6):
+    """Weights, bias, density and importance of every feature, all different."""
+    rng = np.random.default_rng(seed)
+    return (
+        scale * rng.normal(size=(hidden, num_features)),
+        0.2 * rng.normal(size=num_features) - 0.1,
+        rng.uniform(0.1, 1, num_features) if density is None else np.full(num_features, density),
+        rng.uniform(0.2, 2, num_features),
+    )
