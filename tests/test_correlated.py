@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from arrangements import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
@@ -28,10 +27,19 @@ probabilities = st.floats(0, 1)
 seeds = st.integers(0, 2**16)
 
 
+def random_model(seed, num_features, hidden=2):
+    rng = np.random.default_rng(seed)
+    return (
+        0.6 * rng.normal(size=(hidden, num_features)),
+        0.2 * rng.normal(size=num_features) - 0.1,
+        rng.uniform(0.2, 2, num_features),
+    )
+
+
 @pytest.mark.parametrize("features", LOSSES)
 @pytest.mark.parametrize(("sets", "size"), [(2, 2), (1, 4)])
 def test_it_is_the_mean_over_samples(features, sets, size):
-    weights, bias, _, importance = random_model(sets, sets * size, 2)
+    weights, bias, importance = random_model(sets, sets * size)
     density = np.linspace(0.7, 0.2, sets)
     with jax.enable_x64(True):
         sample = features(sets, size, jnp.asarray(density)).sample(jax.random.key(0), 400_000)
@@ -46,7 +54,7 @@ def test_it_is_the_mean_over_samples(features, sets, size):
 @properties
 @given(seeds, st.lists(probabilities, min_size=4, max_size=4))
 def test_sets_of_one_are_independent(loss, seed, density):
-    weights, bias, _, importance = random_model(seed, 4, 2)
+    weights, bias, importance = random_model(seed, 4)
     density = np.array(density)
     np.testing.assert_allclose(
         loss(weights, bias, density, importance, num_sets=4),
@@ -58,7 +66,7 @@ def test_sets_of_one_are_independent(loss, seed, density):
 @properties
 @given(seeds)
 def test_correlated_sets_that_are_always_present_are_independent(seed):
-    weights, bias, _, importance = random_model(seed, 4, 2)
+    weights, bias, importance = random_model(seed, 4)
     np.testing.assert_allclose(
         expected_loss_correlated(weights, bias, 1.0, importance, num_sets=2),
         expected_loss(weights, bias, 1.0, importance),
@@ -69,7 +77,7 @@ def test_correlated_sets_that_are_always_present_are_independent(seed):
 @properties
 @given(seeds)
 def test_one_anticorrelated_set_has_one_active_feature(seed):
-    weights, bias, _, importance = random_model(seed, 4, 2)
+    weights, bias, importance = random_model(seed, 4)
     np.testing.assert_allclose(
         expected_loss_anticorrelated(weights, bias, 1.0, importance, num_sets=1),
         expected_loss_one_active(weights, bias, importance),
@@ -82,7 +90,7 @@ def test_one_anticorrelated_set_has_one_active_feature(seed):
 @given(seeds, probabilities, probabilities)
 def test_a_set_is_present_or_not(loss, seed, density, other):
     """So the loss is affine in the density of each set."""
-    weights, bias, _, importance = random_model(seed, 4, 2)
+    weights, bias, importance = random_model(seed, 4)
 
     def at(density):
         numbers = np.array([density, other])
@@ -95,7 +103,7 @@ def test_a_set_is_present_or_not(loss, seed, density, other):
 @properties
 @given(seeds, st.permutations(range(2)), st.permutations(range(2)), st.permutations(range(2)))
 def test_members_and_sets_may_change_places(loss, seed, sets, first, second):
-    weights, bias, _, importance = random_model(seed, 4, 2)
+    weights, bias, importance = random_model(seed, 4)
     density = np.array([0.7, 0.2])
     order = np.array([first, second])[sets] + 2 * np.array(sets)[:, None]
     order = order.ravel()
@@ -134,7 +142,7 @@ def test_opposite_features_of_an_anticorrelated_set_cost_nothing(density):
 
 @both_kinds
 def test_tracing_changes_nothing(loss, x64):
-    weights, bias, _, importance = random_model(0, 4, 2)
+    weights, bias, importance = random_model(0, 4)
     expected = [loss(weights, bias, p, importance, num_sets=2) for p in (0.0, 0.3, 1.0)]
     traced = jax.jit(
         jax.vmap(lambda p: loss(weights, bias, p, importance, num_sets=2))
@@ -144,7 +152,7 @@ def test_tracing_changes_nothing(loss, x64):
 
 @both_kinds
 def test_slopes_are_those_of_differences(loss, x64):
-    weights, bias, _, importance = random_model(1, 2, 2)
+    weights, bias, importance = random_model(1, 2)
     check_grads(
         lambda weights, bias, density: loss(weights, bias, density, importance, num_sets=1),
         (jnp.asarray(weights), jnp.asarray(bias), jnp.asarray(0.4)),
@@ -153,7 +161,7 @@ def test_slopes_are_those_of_differences(loss, x64):
 
 
 def test_plain_numbers_are_computed_in_float64():
-    weights, bias, *_ = random_model(2, 4, 2)
+    weights, bias, _ = random_model(2, 4)
     loss = expected_loss_correlated(weights.astype(np.float32), bias.astype(np.float32), 0.3,
                                     num_sets=2)  # fmt: skip
     assert isinstance(loss, np.ndarray)
@@ -174,14 +182,14 @@ def test_plain_numbers_are_computed_in_float64():
     ],
 )
 def test_sets_that_make_no_sense_are_refused(loss, features, density, sets, message):
-    weights, bias, *_ = random_model(0, features, 2)
+    weights, bias, _ = random_model(0, features)
     with pytest.raises(ValueError, match=message):
         loss(weights, bias, density, num_sets=sets)
 
 
 @both_kinds
 def test_a_bad_model_is_refused(loss):
-    weights, bias, *_ = random_model(0, 4, 2)
+    weights, bias, _ = random_model(0, 4)
     with pytest.raises((ValueError, TypeCheckError), match="bias"):
         loss(weights, bias[:3], 0.5, num_sets=2)
     with pytest.raises(ValueError, match="importance is -1"):

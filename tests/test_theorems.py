@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from arrangements import orthoplex, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
@@ -34,6 +33,17 @@ def variance(density):
     return density / 3 - density**2 / 4
 
 
+def random_model(seed, num_features, hidden):
+    """Weights, bias, density and importance, all different."""
+    rng = np.random.default_rng(seed)
+    return (
+        0.6 * rng.normal(size=(hidden, num_features)),
+        0.3 * rng.normal(size=num_features),
+        rng.uniform(0, 1, num_features),
+        rng.uniform(0, 2, num_features),
+    )
+
+
 def orthonormal_columns(seed, rows, columns):
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(rows, columns)))[0]
 
@@ -41,6 +51,11 @@ def orthonormal_columns(seed, rows, columns):
 def direct_sum(*models):
     weights = linalg.block_diag(*(weights for weights, *_ in models))
     return weights, *(np.concatenate([model[part] for model in models]) for part in (1, 2, 3))
+
+
+def orthoplex(hidden):
+    """An antipodal pair on each axis."""
+    return np.hstack([np.eye(hidden), -np.eye(hidden)])
 
 
 # Symmetries and exact values.
