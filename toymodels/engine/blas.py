@@ -1,4 +1,4 @@
-"""One thread for each call of BLAS and LAPACK, while blocks run."""
+"""A limit of one thread for each call of BLAS and LAPACK while blocks run."""
 
 import contextlib
 import functools
@@ -39,11 +39,11 @@ def _limit(stack: contextlib.ExitStack) -> None:
 
 @functools.cache
 def _switch() -> ThreadPoolExecutor:
-    """One thread for all: a limit can be taken away only in the thread that set it."""
+    """Return the one thread that sets and removes limits, as a limit belongs to its thread."""
     return ThreadPoolExecutor(1)
 
 
 @functools.cache
 def _controller() -> threadpoolctl.ThreadpoolController:
-    """Of the libraries in this process; jaxlib calls the one that SciPy brings."""
+    """Return the controller of the libraries in this process; jaxlib calls the one of SciPy."""
     return threadpoolctl.ThreadpoolController()

@@ -19,7 +19,7 @@ from jax.extend import core
 from jaxtyping import Array
 
 Function: TypeAlias = Callable[..., Array]
-# Whether the first of two candidates is chosen before the second.
+# A comparison that says whether the first of two candidates is chosen before the second.
 Before: TypeAlias = Callable[[Any, Any], Array]
 
 _BEFORE: dict[str, Before] = {
@@ -45,9 +45,10 @@ _PROGRAMS = {
 
 
 def compared(program: core.ClosedJaxpr, *, declared: bool = False) -> core.ClosedJaxpr:
-    """The same program, with the derivatives from here, also in the loops that it runs.
+    """Return the program with derivatives of maxima and minima that compare the candidates.
 
-    What declares its own derivative, as `jax.custom_jvp` does, keeps it.
+    Programs inside loops and branches are changed, too. A function that declares its own
+    derivative, as `jax.custom_jvp` does, keeps it.
 
     Args:
         program: not differentiated yet.
@@ -107,7 +108,10 @@ def _evaluate(
 
 
 def _differentiated(jaxpr: core.Jaxpr) -> set[core.Var]:
-    """The variables that outputs depend on smoothly: most maxima pass `stop_gradient`."""
+    """Find the variables that outputs depend on differentiably.
+
+    Most maxima only reach the outputs through `stop_gradient`.
+    """
     found: set[core.Var] = set(filter(_is_smooth, jaxpr.outvars))
     for equation in reversed(jaxpr.eqns):
         if equation.primitive.name != "stop_gradient" and found.intersection(equation.outvars):
@@ -121,7 +125,7 @@ def _is_smooth(atom: core.Var | core.Literal) -> TypeGuard[core.Var]:
 
 
 def _chooses(equation: core.JaxprEqn) -> bool:
-    """Whether an equation, or one in what it calls, is a choice among candidates."""
+    """Say whether an equation, or one in a program that it calls, chooses among candidates."""
     name = equation.primitive.name
     programs = equation.params[_PROGRAMS[name]] if name in _PROGRAMS else ()
     programs = programs if isinstance(programs, tuple) else (programs,)
@@ -130,7 +134,7 @@ def _chooses(equation: core.JaxprEqn) -> bool:
 
 
 def _rewritten(program: Any) -> Any:
-    """A closed program, one that captures nothing, or several."""
+    """Rewrite a closed program, a program without constants, or a tuple of programs."""
     if isinstance(program, tuple):
         return tuple(map(_rewritten, program))
     if isinstance(program, core.ClosedJaxpr):
@@ -173,7 +177,7 @@ def _of_two(before: Before, left: Array, right: Array, neither: Array) -> Array:
 
 
 def _of_all(before: Before, values: Array, axes: Sequence[int]) -> Array:
-    """A tree of choices of two; each of several equal ones has the same share."""
+    """Choose among all by a tree of choices of two; equal candidates get equal shares."""
     counts = jnp.ones_like(values)  # how many equal ones each stands for
     for axis in sorted(axes, reverse=True):
         while (size := values.shape[axis]) > 1:
@@ -193,7 +197,7 @@ def _of_all(before: Before, values: Array, axes: Sequence[int]) -> Array:
 
 
 def _halves(array: Array, axis: int) -> tuple[Array, Array]:
-    """Of an odd number neither holds the one in the middle."""
+    """Return both halves of an axis; the middle of an odd number is in neither."""
     size = array.shape[axis]
     left = lax.slice_in_dim(array, 0, size // 2, axis=axis)
     return left, lax.slice_in_dim(array, size - size // 2, size, axis=axis)
@@ -202,7 +206,10 @@ def _halves(array: Array, axis: int) -> tuple[Array, Array]:
 def _at_indices(
     name: str, operand: Array, indices: Array, updates: Array, params: dict[str, Any]
 ) -> Array:
-    """The derivative is what JAX gives at the ranks of the values, which are never rounded."""
+    """Scatter with the derivative that JAX gives at the ranks of the values.
+
+    Ranks are whole numbers, which are never rounded, so that comparing them for equality is safe.
+    """
     scatter = lax.scatter_max if name == "scatter-max" else lax.scatter_min
     names = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
     wide = jnp.promote_types(operand.dtype, jnp.float32)

@@ -20,7 +20,7 @@ from toymodels.engine.elements import ELEMENTWISE
 
 
 class Columns(NamedTuple):
-    """An array of every example, on a last axis; or one that all examples share."""
+    """An array with one entry for each example on its last axis, or one that all share."""
 
     array: Any
     many: bool
@@ -29,15 +29,15 @@ class Columns(NamedTuple):
 def evaluate(
     jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Columns], batch: int
 ) -> list[Columns]:
-    """The outputs, for all examples, of a program traced for ONE.
+    """Evaluate a program that was traced for ONE example on all examples of a batch.
 
     Equal to `jax.vmap` of the program with every `in_axes` and `out_axes` -1, up to rounding.
 
     Args:
-        jaxpr: of one example.
-        consts: what it captured; shared by all examples.
-        arguments: those of the program.
-        batch: number of examples.
+        jaxpr: the program of one example.
+        consts: the arrays that the program captured; all examples share them.
+        arguments: the arguments of the program.
+        batch: the number of examples.
     """
     captured = [Columns(const, many=False) for const in consts]
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*captured, *arguments], strict=True))
@@ -73,7 +73,7 @@ def _equation(equation: core.JaxprEqn, inputs: list[Columns], batch: int) -> lis
 
 
 def _repeated(value: Columns, shape: Sequence[int], batch: int) -> Array:
-    """One column of `shape` for each example; a single number fills it."""
+    """Return an array with a column of `shape` for each example."""
     array = jnp.asarray(value.array)
     if value.many:
         if array.ndim == len(shape) + 1:
@@ -89,7 +89,7 @@ def _repeated(value: Columns, shape: Sequence[int], batch: int) -> Array:
 
 
 def _is_matrix_vector(equation: core.JaxprEqn, inputs: list[Columns]) -> bool:
-    """Whether this is a matrix, the same for all examples, times the vector of each."""
+    """Say whether an equation multiplies one shared matrix by a vector of each example."""
     ranks = sorted((value.array.ndim, value.many) for value in inputs)
     kinds: list[Any] = [atom.aval for atom in (*equation.invars, *equation.outvars)]
     # Whole numbers have no derivative, and others may be summed up in a type of their own.
@@ -107,7 +107,7 @@ def _matrix_and_columns(equation: core.JaxprEqn, inputs: list[Columns]) -> tuple
 
 @jax.custom_jvp
 def _product(matrix: Array, columns: Array) -> Array:
-    """`matrix @ columns`, with every factor written out row by row.
+    """Return `matrix @ columns`, with every factor written to memory row by row.
 
     XLA folds transposes into products, and the fast library takes only rows times columns. So
     the small factor is transposed in memory, forwards and backwards.

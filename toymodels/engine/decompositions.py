@@ -42,9 +42,9 @@ _DIMENSIONS = {
 
 
 def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, whose decompositions of batches are loops over single matrices.
+    """Return the function with loops over single matrices for decompositions of batches.
 
-    The numbers are the same, but for a last bit where XLA fuses other operations.
+    The numbers stay equal, except for a last bit where XLA fuses other operations.
 
     Args:
         function: of arrays and keys, as `jax.jit` takes it. Use the result inside `jax.jit`:
@@ -61,9 +61,9 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def sequential(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """A traced program that decomposes one matrix at a time, wherever in it that happens.
+    """Return a traced program in which every decomposition takes one matrix at a time.
 
-    Only a CPU needs this: for another backend the program is returned as it is.
+    Only a CPU needs this. For another backend the program is returned unchanged.
     """
     if jax.default_backend() != "cpu" or not _decomposes_batches(closed.jaxpr):
         return closed
@@ -73,7 +73,7 @@ def sequential(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
 
 
 def _batch(equation: core.JaxprEqn) -> tuple[int, ...]:
-    """The dimensions of the batch that is decomposed; none if it is one matrix."""
+    """Return the dimensions of the batch that an equation decomposes, () for one matrix."""
     dimensions = _DIMENSIONS.get(equation.primitive.name)
     operand: Any = equation.invars[0].aval if equation.invars else None
     return () if dimensions is None else operand.shape[:-dimensions]
@@ -92,7 +92,7 @@ def _bind(equation: core.JaxprEqn, bind: Callable[..., Any], operands: list[Any]
 
 
 def _mapped(function: Callable[..., Any], batch: tuple[int, ...], operands: list[Array]) -> Any:
-    """`function` of each matrix of a batch, in turn."""
+    """Call `function` with each matrix of a batch, one after another."""
     flat = [operand.reshape(-1, *operand.shape[len(batch) :]) for operand in operands]
     outputs = lax.map(lambda matrices: function(*matrices), flat)
     return jax.tree.map(lambda output: output.reshape(*batch, *output.shape[1:]), outputs)

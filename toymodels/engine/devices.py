@@ -13,7 +13,7 @@ _lock = threading.Lock()  # two clients would be made by two threads that ask at
 
 
 def devices() -> Sequence[Any]:
-    """The accelerators of this process; on a CPU, devices that use one thread for each program.
+    """Return the accelerators of this process, or CPU devices with one thread a program.
 
     XLA divides a sum, a matrix product, a convolution or a Fourier transform among its threads,
     of which it has one for each core, and the last bits depend on the division. A device with

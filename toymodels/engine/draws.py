@@ -1,4 +1,4 @@
-"""What a key alone decides, apart from what else a sample depends on.
+"""Samplers cut in two: the random words of a key, and all that is made of them.
 
 The cells of a sweep that share a seed share their random words; only what is made of the
 words differs with, say, the density. Splitting a sampler in the two lets a training loop
@@ -68,11 +68,11 @@ def split(
 
 
 class Shared(NamedTuple):
-    """What one run drew; runs with equal keys, side by side under `vmap`, hold it once.
+    """The random arrays of one run; under `vmap`, runs with equal keys share one copy.
 
     Attributes:
-        rows: arrays drawn. Under `vmap` row r is what the r-th of the different keys drew;
-            rows beyond those are never filled.
+        rows: the arrays drawn. Under `vmap`, row r belongs to the r-th different key; rows
+            beyond the number of different keys are never filled.
         slot: the row of this run.
     """
 
@@ -81,10 +81,11 @@ class Shared(NamedTuple):
 
 
 def of_run(key: Key[Array, ""], params: PyTree) -> Key[Array, ""]:
-    """The same key, one for each run where runs differ in their parameters alone.
+    """Return the key, copied for each run where only the parameters of the runs differ.
 
-    Of a key that is one for all runs, XLA would compute the draws again inside the loop over the
-    examples of each run: 200 times slower. Of equal keys side by side they are stored, once.
+    If all runs had a single key, XLA would compute the draws again inside the loop over the
+    examples of each run, which is 200 times slower. The draws of equal keys, one for each run,
+    are stored once.
     """
     return _beside(key, lax.stop_gradient(params))
 
@@ -102,13 +103,13 @@ def _(size: int, batched: Any, key: Key[Array, "*runs"], params: PyTree) -> Any:
 
 
 def empty(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""]) -> Shared:
-    """Room for what `draw` draws with keys folded from `key`."""
+    """Return a `Shared` of zeros with the shapes of the arrays that `draw` returns."""
     shapes = jax.eval_shape(draw, key)
     return Shared([jnp.zeros(shape.shape, shape.dtype) for shape in shapes], _slot(key))
 
 
 def fill(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""], shared: Shared) -> Shared:
-    """Draw into the room of `shared`: under `vmap`, once for all runs of one slot.
+    """Draw new rows for `shared`: under `vmap`, once for all runs of one slot.
 
     Args:
         draw: see `split`.
@@ -152,7 +153,7 @@ def fill(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""], shared: S
 
 @custom_vmap
 def pick(rows: PyTree, slot: Int[Array, ""]) -> PyTree:
-    """What this run drew, of the `rows` and `slot` of a `Shared`."""
+    """Return the arrays of this run from the `rows` and the `slot` of a `Shared`."""
     del slot
     return rows
 
@@ -168,7 +169,7 @@ def _(size: int, batched: Any, rows: PyTree, slots: Any) -> Any:
 
 @custom_vmap
 def _slot(key: Key[Array, ""]) -> Int[Array, ""]:
-    """Runs of equal keys have equal slots if they are neighbours under `vmap`."""
+    """Return the slot of a run: under `vmap`, neighbours with equal keys have equal slots."""
     del key
     return jnp.zeros((), jnp.int32)
 

@@ -26,9 +26,9 @@ Scalar: TypeAlias = Any
 Operation: TypeAlias = Callable[..., Scalar]
 
 MAX_ELEMENTS = 4096
-"""Largest array that is taken apart."""
+"""The maximum number of elements of an array that is taken apart."""
 MAX_OPERATIONS = 4096
-"""Longest program, in operations on elements."""
+"""The maximum number of operations on elements in one program."""
 
 ELEMENTWISE = frozenset(
     """
@@ -89,7 +89,7 @@ class Interpreter:
         self._operations = 0
 
     def run(self, program: core.ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
-        """The outputs of `program` for all examples of the batch at once."""
+        """Return the outputs of `program` for all examples of the batch at once."""
         return self._jaxpr(program.jaxpr, [known(const) for const in program.consts], arguments)
 
     def _jaxpr(
@@ -153,7 +153,7 @@ class Interpreter:
                 raise NotFusableError(f"primitive '{name}' is not known to the fused loop")
 
     def _bind(self, operation: Operation, *operands: Scalar) -> Scalar:
-        """One operation on elements; on vectors over the batch where any operand is one."""
+        """Apply an operation to elements, broadcast over the batch if any of them is a vector."""
         self._operations += 1
         if self._operations > MAX_OPERATIONS:
             raise NotFusableError(f"more than {MAX_OPERATIONS} operations per example")
@@ -179,7 +179,7 @@ class Interpreter:
     def _linear(
         self, equation: core.JaxprEqn, inputs: list[Value], carriers: int | list[int]
     ) -> list[Value]:
-        """A primitive that moves or adds elements, read off its action on unit vectors."""
+        """Apply a primitive that moves or adds elements, as its action on unit vectors says."""
         name = equation.primitive.name
         moved = list(range(carriers)) if isinstance(carriers, int) else carriers
         if any(value.dtype == object for i, value in enumerate(inputs) if i not in moved):
@@ -243,7 +243,7 @@ class Interpreter:
 
 
 def _type(atom: core.Var | core.Literal) -> Any:
-    """Shape and number type of an atom of a jaxpr."""
+    """Return the shape and the number type of an atom of a jaxpr."""
     return atom.aval
 
 
@@ -253,7 +253,7 @@ def is_known(value: Any) -> bool:
 
 
 def known(value: Any) -> Value:
-    """A captured array as a value: its numbers if they are available, else taken apart."""
+    """Return the numbers of a captured array if they are available, else its elements."""
     if not is_known(value):
         return apart(value)
     if value.dtype not in _NUMBERS:
@@ -262,7 +262,7 @@ def known(value: Any) -> Value:
 
 
 def apart(value: jax.Array, *, batched: bool = False) -> Value:
-    """An array as an object array of its elements: scalars, or vectors over a leading axis."""
+    """Return an object array of the elements: scalars, or vectors over a leading batch axis."""
     if value.dtype not in _NUMBERS:
         raise NotFusableError(f"an argument holds {value.dtype} numbers")
     shape = value.shape[1:] if batched else value.shape
@@ -277,7 +277,7 @@ def apart(value: jax.Array, *, batched: bool = False) -> Value:
 
 
 def objects(value: Value) -> Value:
-    """A value as an object array; the elements of a known one are NumPy scalars."""
+    """Return a value as an object array; elements of a known value are NumPy scalars."""
     if value.dtype == object:
         return value
     output = np.empty(value.shape, object)
@@ -315,7 +315,7 @@ def _broadcast(value: Value, shape: Sequence[int], dimensions: Sequence[Supports
 
 
 def _rows(value: Value, batch: Sequence[SupportsIndex], summed: Sequence[SupportsIndex]) -> Value:
-    """The axes of a factor in the order: batch, free, summed (the last ones flat)."""
+    """Order the axes of a factor: first batch, then free, then summed, which become one axis."""
     free = [axis for axis in range(value.ndim) if axis not in {*batch, *summed}]
     ordered = value.transpose([*batch, *free, *summed])
     return ordered.reshape(*ordered.shape[: len(batch) + len(free)], -1)

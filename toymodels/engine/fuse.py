@@ -30,7 +30,7 @@ Finish: TypeAlias = Callable[[Any], Any]
 Transform: TypeAlias = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
 MAX_SUMS = 112
-"""Most sums over the batch that one loop carries.
+"""The maximum number of sums over the batch that one loop carries.
 
 Measured on AVX-512 cores with batches of 1024, fused against ordinary path, in thousand
 model-steps per second of processor time: 203 / 103 at 33 sums, 109 / 65 at 49, 56 / 36 at 85,
@@ -39,9 +39,9 @@ to compile.
 """
 
 LARGEST = 4096
-"""Most examples that are summed up one after another. Larger batches are cut into blocks."""
+"""The maximum number of examples in one running sum. Larger batches are cut into blocks."""
 BLOCK = 1024
-"""Examples in a block."""
+"""The number of examples in a block."""
 
 
 class Explanation(NamedTuple):
@@ -57,7 +57,7 @@ class Explanation(NamedTuple):
 
 
 def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], Any]]:
-    r"""Value and gradient of the mean of `loss` over a batch, fused where that is exact.
+    r"""Return the value and the gradient of the mean of `loss`, fused where that is exact.
 
     $$\ell = \frac{1}{B} \sum_{b=1}^B \mathrm{loss}(\theta, x_b), \qquad
       \nabla_\theta\, \ell$$
@@ -67,7 +67,8 @@ def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], A
     model after another, so that each stays in cache.
 
     Args:
-        loss: of parameters and ONE example, to a scalar. May close over traced numbers.
+        loss: a function of parameters and ONE example that returns a scalar. It may close
+            over traced numbers.
 
     Returns:
         A function of parameters and a batch (every leaf with a leading batch axis), to the
@@ -77,12 +78,13 @@ def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], A
 
 
 def grad(loss: Loss, finish: Finish = lambda batch: batch) -> Callable[[Any, Any], Any]:
-    """The gradient of the mean of `loss` over a batch; as `value_and_grad` in all else.
+    """Return the gradient of the mean of `loss` over a batch; see `value_and_grad`.
 
     Args:
-        loss: of parameters and ONE example, to a scalar.
-        finish: makes the batch from what the result is called with, a batch or `draws.Shared`
-            rows. Where models run one after another so does it: no two batches exist at once.
+        loss: a function of parameters and ONE example that returns a scalar.
+        finish: makes the batch from the second argument of the result, which is a batch or
+            the rows of a `draws.Shared`. Where models run one after another, each batch is made
+            when its model runs, so that no two batches exist at once.
     """
     return _mean(jax.grad, loss, finish)
 
@@ -90,12 +92,12 @@ def grad(loss: Loss, finish: Finish = lambda batch: batch) -> Callable[[Any, Any
 def value(
     loss: Loss, finish: Finish = lambda batch: batch
 ) -> Callable[[Any, Any], Float[Array, ""]]:
-    """The mean of `loss` over a batch; as `grad` in all else."""
+    """Return the mean of `loss` over a batch; see `grad`."""
     return _mean(lambda of_params: of_params, loss, finish)
 
 
 def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, Any], Any]:
-    """`transform`, which must be linear, of the mean of `loss` as a function of parameters."""
+    """Apply `transform`, which must be linear, to the mean of `loss` over a batch."""
 
     def batched(params: PyTree, batch: PyTree) -> Any:
         params, batch = jax.tree.map(jnp.asarray, (params, batch))
@@ -114,9 +116,10 @@ def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, An
             made = core.jaxpr_as_fun(core.ClosedJaxpr(finishing.jaxpr, consts))
             return jax.tree.unflatten(jax.tree.structure(shapes), made(*jax.tree.leaves(row)))
 
-        # A variadic reduce has no reverse mode: derivatives of the mean are those of the
-        # ordinary path. What `loss` captured is an argument if it is traced, for neither
-        # decorator allows a closure over it; and only then, for arguments lose their numbers.
+        # A variadic reduce has no reverse mode, so derivatives of the mean are those of the
+        # ordinary path. The traced numbers that `loss` captured are arguments, because neither
+        # decorator allows a closure over them. The known ones are not: as arguments they would
+        # no longer be known while tracing.
         @jax.custom_jvp
         def mean(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
             of_finish, of_loss = captured(traced)
@@ -148,7 +151,7 @@ def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, An
 
 
 def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of what was captured, parameters and a row; its `vmap` is a loop."""
+    """Return `function` with a rule for `vmap` that runs it in a loop, one model at a time."""
 
     @custom_vmap
     def one(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
@@ -169,7 +172,7 @@ def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _row(tree: PyTree, batched: PyTree, index: Int[Array, ""]) -> PyTree:
-    """One row of the leaves that are batched; the others are the same for all."""
+    """Take one row of each batched leaf; the other leaves are shared by all models."""
 
     def pick(leaf: Array, many: bool) -> Array:
         return lax.dynamic_index_in_dim(leaf, index, keepdims=False) if many else leaf
@@ -183,7 +186,7 @@ def explain(loss: Loss, params: PyTree, batch: PyTree) -> Explanation:
     Args:
         loss: of parameters and ONE example.
         params: arrays or `jax.ShapeDtypeStruct`s.
-        batch: the same, every leaf with a leading batch axis.
+        batch: arrays or `jax.ShapeDtypeStruct`s, every leaf with a leading batch axis.
     """
 
     def attempt(params: PyTree, batch: PyTree) -> Any:
@@ -198,7 +201,7 @@ def explain(loss: Loss, params: PyTree, batch: PyTree) -> Explanation:
 
 
 def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:
-    """The loss of one example, with what it captured as `consts`."""
+    """Trace the loss of one example; `consts` hold the arrays that it captured."""
     shapes = {leaf.shape for leaf in jax.tree.leaves(batch)}
     if len({shape[:1] for shape in shapes}) != 1 or {shape[:1] for shape in shapes} <= {(), (0,)}:
         raise ValueError(
@@ -297,7 +300,7 @@ def _fused(
 def _in_blocks(
     of_many: Callable[[Sequence[Array]], Sequence[Array]], examples: Sequence[Array]
 ) -> Sequence[Array]:
-    """Means over a batch from those over blocks of it: one running sum of all would drift."""
+    """Average the means over blocks of a batch, because one running sum of all would drift."""
     batch = examples[0].shape[0]
     if batch <= LARGEST:
         return of_many(examples)
@@ -313,11 +316,11 @@ def _in_blocks(
 
 
 def _means(scalars: Sequence[elements.Scalar], batch: int) -> list[Array]:
-    """Mean over the batch of each element, all in one reduction."""
+    """Return the mean of each element over the batch, all computed in one reduction."""
     varying = [scalar for scalar in scalars if np.shape(scalar)]
     if len(varying) == 1:
-        # XLA hands a reduction of one operand to a library, and computes every operation on
-        # the batch apart. Of two, both used, it is a loop like any other.
+        # XLA hands a reduction of one operand to a library, and then computes every operation on
+        # the batch in a loop of its own. A reduction of two operands, both used, stays one loop.
         (total, negative) = _sums([*varying, -varying[0]])
         sums = iter([(total - negative) / 2])
     else:

@@ -1,4 +1,4 @@
-"""Traced programs, made again with a change."""
+"""Evaluation of a traced program with a change to its primitives and inner programs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.extend import core
 
-# Calls a primitive: of an equation, the primitive with its parameters, and the operands.
+# Takes an equation, its primitive with all parameters, and the operands; returns the outputs.
 Bind: TypeAlias = Callable[[core.JaxprEqn, Callable[..., Any], list[Any]], Any]
 Change: TypeAlias = Callable[[core.ClosedJaxpr], core.ClosedJaxpr]
 
@@ -17,7 +17,7 @@ def evaluate(
     """Evaluate a program, equation by equation.
 
     Args:
-        program: as `jax.make_jaxpr` gives it.
+        program: a traced program from `jax.make_jaxpr`.
         arguments: one for each input.
         bind: called in place of each primitive.
         inner: applied to the programs of loops, branches and calls.
@@ -48,12 +48,12 @@ def evaluate(
 
 
 def shape(value: Any) -> jax.ShapeDtypeStruct:
-    """What tracing needs to know of an input of a program."""
+    """Return the shape and the type of an input, which is all that tracing needs."""
     return jax.ShapeDtypeStruct(value.shape, value.dtype, weak_type=value.weak_type)
 
 
 def _changed(value: Any, inner: Change) -> Any:
-    """A parameter of an equation, with the programs in it changed."""
+    """Apply `inner` to the programs in a parameter of an equation."""
     if isinstance(value, core.ClosedJaxpr):
         return inner(value)
     if isinstance(value, core.Jaxpr):  # of `jax.checkpoint`, which takes no constants

@@ -1,8 +1,8 @@
 """Marks on trained parameters, by which a sweep sees whether a cell diverged.
 
-What a cell returns can hide that its parameters are not finite: a count of NaN is a number. So
-training marks the parameters that it ends with, and a sweep asks of each cell whether all that
-is marked in its traced program is finite.
+The outputs of a cell can hide that its parameters are not finite: a count of NaN is a number.
+So training marks its final parameters, and a sweep checks for each cell that all marked arrays in
+the traced program are finite.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _MARK = "toymodels.trained"
 
 
 def trained(params: PyTree) -> PyTree:
-    """The same parameters, marked as the result of training."""
+    """Mark parameters as the result of training and return them."""
     return checkpoint_name(params, _MARK)
 
 
@@ -31,10 +31,10 @@ def any_in(jaxpr: core.Jaxpr) -> bool:
 
 
 def evaluate(program: core.ClosedJaxpr, arguments: Sequence[Any]) -> tuple[list[Any], Any]:
-    """The outputs of a traced program, and whether all that it marks is finite.
+    """Return the outputs of a traced program, and whether all marked arrays are finite.
 
-    Marks count wherever they are reached: in what is called, in `scan`, `cond` and
-    `while_loop`. Those inside a function with a rule of its own for `vmap` do not.
+    Marks in called functions, in `scan`, `cond` and `while_loop` count where they are reached.
+    Marks inside a function with its own rule for `vmap` do not count.
     """
     jaxpr, consts = program.jaxpr, program.consts
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))

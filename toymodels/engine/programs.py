@@ -1,4 +1,4 @@
-"""Questions about traced programs: what a value in one is, and whether two are the same."""
+"""Questions about traced programs: the value of a variable, and whether two are equal."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from toymodels.engine.decompositions import one_at_a_time
 def at_all_points(
     program: core.ClosedJaxpr, wanted: Sequence[Any], values: Mapping[str, NDArray[Any]]
 ) -> list[Any] | None:
-    """Values in a traced program at every point; None if they need the key, or need a loop.
+    """Return values in a traced program at every point; None if they need the key or a loop.
 
     A loop could be the work of the cell itself, which is not to be done twice.
 
@@ -121,7 +121,7 @@ def longest_loop(jaxpr: core.Jaxpr) -> int:
 
 
 def first_difference(left: core.ClosedJaxpr, right: core.ClosedJaxpr) -> Any:
-    """The first equation in which two programs differ; None if they do not."""
+    """Return the first equation in which two programs differ, or None if they are equal."""
     pairs = itertools.zip_longest(_tokens(left), _tokens(right), fillvalue=(None, None))
     for (equation, token), (other, other_token) in pairs:
         if token != other_token:
@@ -130,7 +130,7 @@ def first_difference(left: core.ClosedJaxpr, right: core.ClosedJaxpr) -> Any:
 
 
 def _tokens(program: core.ClosedJaxpr) -> Iterator[tuple[Any, Any]]:
-    """Each equation of a program, and of those inside it, with all that decides its numbers.
+    """Yield each equation of a program and of its inner programs, with all that decides numbers.
 
     Functions that a program holds, such as rules for `vmap`, are left out: each tracing makes
     new ones.
@@ -162,7 +162,7 @@ def _tokens(program: core.ClosedJaxpr) -> Iterator[tuple[Any, Any]]:
 
 
 def _parameter(value: Any, inner: list[core.ClosedJaxpr]) -> Any:
-    """A parameter of an equation, in a form that can be compared; programs go to `inner`."""
+    """Return a parameter of an equation in a comparable form; programs go to `inner`."""
     if isinstance(value, core.ClosedJaxpr):
         inner.append(value)
     elif isinstance(value, core.Jaxpr):

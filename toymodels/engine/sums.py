@@ -12,15 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Num
 
 LENGTH = 16
-"""Numbers that are added up one after another."""
+"""The number of summands of one running sum."""
 
 
 def empty(like: Any, most: int) -> Num[Array, "levels *shape"]:
-    """The sum of no numbers.
+    """Return the sum of no numbers.
 
     Args:
         like: an array, or its shape and type, as each of the numbers has them.
-        most: how many numbers there may be.
+        most: the maximum number of numbers.
     """
     levels = 1
     while LENGTH**levels < most:
@@ -29,7 +29,7 @@ def empty(like: Any, most: int) -> Num[Array, "levels *shape"]:
 
 
 def add(sums: Array, number: Any, index: Int[Array, ""]) -> Array:
-    """The sums with one number more, the one with this index, from 0."""
+    """Return the sums after one more number, whose index counts from 0."""
     levels = [sums[0] + number, *sums[1:]]
     for level in range(1, len(levels)):
         full = (index + 1) % LENGTH**level == 0
