@@ -76,7 +76,9 @@ def keeping(features: Features, indices: Sequence[int]) -> Resample:
         features: the distribution, whose features must be independent.
         indices: the indices of the features that the interpretation consists of.
     """
-    kept = jnp.asarray(list(indices), int)
+    kept = (
+        jnp.stack([jnp.asarray(index, int) for index in indices]) if indices else jnp.zeros(0, int)
+    )
 
     def resample(key: Key[Array, ""], example: Array) -> Array:
         fresh = features.sample(key, 1)[0]
