@@ -1,8 +1,7 @@
-r"""Linear representation: how far sums of features are sums in the hidden space.
+r"""Measures of linear representation: how far sums of features are sums in the hidden space.
 
-Pure functions of ONE encoder, one array of representations or one weight matrix; `vmap` over a
-sweep. Directions are rows here, one representation a row, except in `weights`, whose columns are
-the directions of the features.
+These are pure functions of ONE encoder, one array of representations or one weight matrix; `vmap`
+over a sweep. Representations are rows here, but the directions in `weights` are columns.
 
 References:
     Park, Choe, Veitch (2024), "The Linear Representation Hypothesis and the Geometry of Large
@@ -34,19 +33,19 @@ def additivity(
     encode: Callable[[Float[Array, " features"]], Float[Array, " hidden"]],
     features: Float[Array, "examples features"],
 ) -> Float[Array, ""]:
-    r"""Share of the variance of $h(x)$ that the features explain one by one.
+    r"""Return the share of the variance of $h(x)$ that the features explain one by one.
 
     $$R^2 = 1 - \frac{\sum_x \lVert h(x) - \hat h(x) \rVert^2}
                      {\sum_x \lVert h(x) - \bar h \rVert^2}, \qquad
       \hat h(x) = h(0) + \sum_i \bigl(h(x_i e_i) - h(0)\bigr).$$
 
-    Nothing is fitted. For one neuron $h = \mathrm{ReLU}(x_1 - x_2)$ the error is
+    There is no fit. For one neuron $h = \mathrm{ReLU}(x_1 - x_2)$ the error is
     $\min(x_1, x_2)$, so $R^2$ falls from 1 to -2 as uniform features go from sparse to dense.
 
     Returns:
-        At most 1, with equality for affine encoders and for examples with one active feature.
-        Negative if the mean of $h$ is a better guess. If no $h(x)$ differs from the mean, 1 or
-        minus infinity.
+        A number of at most 1: exactly 1 for affine encoders and for examples with one active
+        feature, and negative if the mean of $h$ is a better guess. If no $h(x)$ differs from the
+        mean, it is 1 or minus infinity.
     """
     features = inputs.floats("features", features, rank=2)
     origin = encode(jnp.zeros_like(features[0]))
@@ -63,19 +62,19 @@ def scaling(
     direction: Float[Array, " features"],
     scales: Float[Array, " scales"],
 ) -> Float[Array, ""]:
-    r"""Share of the variance of $h(s v)$ that is linear in the scale $s$.
+    r"""Return the share of the variance of $h(s v)$ that is linear in the scale $s$.
 
-    The $R^2$ of the least squares fit $h(s v) \approx a + s b$, with $a$ and $b$ vectors. For a
-    feature $v = e_i$ it says whether a larger feature is a longer vector of the same direction.
+    It is the $R^2$ of the least squares fit $h(s v) \approx a + s b$ with vectors $a$ and $b$. For
+    a feature $v = e_i$ it tells whether a larger value gives a longer vector of equal direction.
 
     Args:
-        encode: one feature vector to one hidden vector.
+        encode: a function from one feature vector to one hidden vector.
         direction: $v$.
-        scales: values of $s$, all weighted alike.
+        scales: the values of $s$, with equal weights.
 
     Returns:
-        In $[0, 1]$: 1 for affine encoders, for `ReLUHidden` on scales of one sign, and where $h$
-        does not change.
+        A number in $[0, 1]$: 1 for affine encoders, for `ReLUHidden` on scales of one sign, and if
+        $h$ does not change.
 
     Raises:
         ValueError: all scales are equal.
@@ -95,7 +94,7 @@ def scaling(
 def parallelogram_error(
     representations: Float[Array, "values_a values_b hidden"],
 ) -> Float[Array, ""]:
-    r"""How much the change from one value of $a$ to another depends on $b$.
+    r"""Return how much the change from one value of $a$ to another depends on $b$.
 
     $$\epsilon = \sqrt{\frac{\mathbb E \lVert (h_{ab} - h_{a'b}) - (h_{ab'} - h_{a'b'})
       \rVert^2}{\mathbb E \lVert h_{ab} - h_{a'b} \rVert^2}}, \qquad a \ne a',\ b \ne b',$$
@@ -126,20 +125,20 @@ def parallelogram_error(
 def analogy_accuracy(
     representations: Float[Array, "values_a values_b hidden"], *, exclude_inputs: bool
 ) -> Float[Array, ""]:
-    r"""How often "king - man + woman" is nearest to "queen".
+    r"""Return how often "king - man + woman" is nearest to "queen".
 
-    Of all quadruples with $a \ne a'$ and $b \ne b'$, the share for which $h_{ab'}$ has a larger
-    cosine with $h_{ab} - h_{a'b} + h_{a'b'}$ than any other representation has.
+    It is the share of all quadruples with $a \ne a'$ and $b \ne b'$ for which $h_{ab'}$ has a
+    larger cosine with $h_{ab} - h_{a'b} + h_{a'b'}$ than any other representation.
 
     Args:
         representations: one for each pair of attributes.
-        exclude_inputs: whether the three inputs are left out of the candidates, as is usual. It
-            flatters: of $N$ candidates independent random ones then reach $1 / (N - 3)$, which is
-            1 for two values each, where they reach 0 in high dimensions if nothing is left out.
+        exclude_inputs: whether the three inputs are no candidates, as is usual. This raises the
+            result: independent random representations then reach $1 / (N - 3)$ for $N$ candidates,
+            which is 1 for two values each. With the inputs, they reach 0 in high dimensions.
 
     Returns:
-        In $[0, 1]$: 1 for additive representations, no two of them parallel. Ties are failures. NaN
-        if a representation is not finite.
+        A number in $[0, 1]$: 1 for additive representations without parallel ones. Ties are
+        failures. It is NaN if a representation is not finite.
 
     Raises:
         ValueError: an attribute has only one value.
@@ -160,15 +159,17 @@ def analogy_accuracy(
     if exclude_inputs:
         rivals = rivals.at[queries[:, None], np.stack([king, man, woman], axis=1)].set(-jnp.inf)
     accuracy = jnp.mean(cosines[queries, queen] > jnp.max(rivals, axis=1))
-    # Comparisons would take what is not finite for a failure.
+    # Comparisons would count numbers that are not finite as failures.
     return inputs.unless_missing(accuracy, words)
 
 
 def steering_vectors(weights: Float[Array, "hidden features"]) -> Float[Array, "hidden features"]:
-    r"""The shortest change of $h$ that raises each $W_i \cdot h$ by 1: $W_i / \lVert W_i \rVert^2$.
+    r"""Return the shortest change of $h$ that raises each $W_i \cdot h$ by 1.
+
+    It is $W_i / \lVert W_i \rVert^2$.
 
     Returns:
-        One column per feature, a zero column for a zero column.
+        One column per feature: a zero column for a zero column.
     """
     weights = inputs.floats("weights", weights, rank=2)
     scaled, unit = units.scaled(weights, axis=0)
@@ -183,7 +184,7 @@ def steering_effects(
     *,
     activation: Callable[[Array], Array],
 ) -> Float[Array, "features features"]:
-    r"""What steering each feature by $\alpha$ does to all outputs of a tied model.
+    r"""Return the effect of steering each feature by $\alpha$ on all outputs of a tied model.
 
     Adding $\alpha W_i / \lVert W_i \rVert^2$ to $h$ changes output $j$ by
 
@@ -197,8 +198,9 @@ def steering_effects(
         activation: $f$, elementwise: ReLU for `ReLUOutput`, the identity for `LinearOutput`.
 
     Returns:
-        Row $i$: steering feature $i$; column $j$: output $j$. With a linear output the diagonal is
-        $\alpha$ and the rest is interference. A row of 0 for a feature that is not represented.
+        A matrix with the effect of steering feature $i$ on output $j$ in row $i$ and column $j$.
+        With a linear output the diagonal is $\alpha$ and the rest is interference. The row of a
+        feature that is not represented is 0.
     """
     weights = inputs.floats("weights", weights, rank=2)
     preactivation = inputs.floats("preactivation", preactivation, rank=1)

@@ -1,17 +1,17 @@
-r"""Linear probes: reading ONE binary label off hidden activations, and what to hold them against.
+r"""Linear probes, which read ONE binary label from hidden activations, and their baselines.
 
-A fit takes activations and labels to a `Probe`; `vmap` it over labels, or over a sweep. A score
-says nothing by itself. Hold it against the same fit to permuted labels (`selectivity`), to the
-activations of a model that was not trained (another array), against a `Probe` of random direction,
-against what labels without meaning allow (`toymodels.theory.memorisation`), and against the best
-that any readout can do, the AUROC of `posterior_log_odds`.
+A fit turns activations and labels into a `Probe`; `vmap` it over labels, or over a sweep. A score
+alone says little. Compare it with the fit to permuted labels (`selectivity`), with the fit to
+activations of an untrained model, with a `Probe` of random direction, with the chance of fitting
+random labels (`toymodels.theory.memorisation`), and with the best possible readout, the AUROC of
+`posterior_log_odds`.
 
 With independent features, $h = W x + \varepsilon$ and a label $y$ that depends on $x_i$ alone,
-$\operatorname{Cov}(h, y) = W_i \operatorname{Cov}(x_i, y)$ exactly: `difference_of_means` points
-along $W_i$ whatever the other features do, and `mass_mean`, `ridge` and least squares along
+$\operatorname{Cov}(h, y) = W_i \operatorname{Cov}(x_i, y)$ exactly. So `difference_of_means` points
+along $W_i$ for any other features, and `mass_mean`, `ridge` and least squares point along
 `decoding_directions`, $\operatorname{Cov}(h)^{-1} W_i$.
 
-Labels are truth values: numbers, such as 1 and -1 or the values of a feature, are refused.
+Labels are truth values. Numbers, such as 1 and -1 or the values of a feature, are refused.
 
 References:
     Alain, Bengio (2016), "Understanding Intermediate Layers Using Linear Classifier Probes".
@@ -51,13 +51,15 @@ __all__ = [
 ]
 
 NEWTON_STEPS = 20
-"""Separable data need most: 16 in float32 with a penalty of 1e-7, 12 with 1e-3."""
+"""The number of steps of Newton's method. Separable data need the most: 16 in float32 with a
+penalty of 1e-7, and 12 with 1e-3."""
 HALVINGS = 3
-"""Of a step of Newton's method that would raise the loss; only heavy tails need any."""
+"""How often a step of Newton's method that would raise the loss is halved. Only data with heavy
+tails need it."""
 
 
 class Probe(NamedTuple):
-    r"""The score $w \cdot h + b$: the label is read as true where it is positive.
+    r"""A linear probe. Its score is $w \cdot h + b$, and it predicts true if the score is positive.
 
     Attributes:
         direction: $w$.
@@ -77,10 +79,10 @@ Measure: TypeAlias = Callable[
 def difference_of_means(
     hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]
 ) -> Probe:
-    r"""The difference of the means of the classes, $w = \mu_+ - \mu_-$, with 0 half-way.
+    r"""Fit the difference of the means of the classes, $w = \mu_+ - \mu_-$, with score 0 half-way.
 
     Returns:
-        NaN where labels of one class are traced.
+        A probe. It is NaN for traced labels of one class.
 
     Raises:
         ValueError: labels of one class.
@@ -92,20 +94,19 @@ def difference_of_means(
 
 
 def mass_mean(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]) -> Probe:
-    r"""The mass-mean probe, which is linear discriminant analysis.
+    r"""Fit the mass-mean probe, which is linear discriminant analysis.
 
     $$w = \Sigma^{-1} (\mu_+ - \mu_-), \qquad
       b = -w \cdot \frac{\mu_+ + \mu_-}{2} + \log \frac{n_+}{n_-},$$
 
-    with $\Sigma$ the covariance within classes, that of each example about the mean of its class.
-    It is the posterior log odds of two Gaussian classes of one covariance. Scores do not change
-    under invertible affine maps of $h$: neither units of coordinates nor one dimension that is
-    hundreds of times as wide as the others matter, nor any direction with a spread above
-    rounding (some 1e-4 of the largest one in float32, each coordinate having a spread of 1).
+    where $\Sigma$ is the covariance of the examples about the mean of their class. The score is the
+    posterior log odds of two Gaussian classes of equal covariance. Invertible affine maps of $h$ do
+    not change scores, so units of coordinates do not matter. Directions need a spread above
+    rounding (about 1e-4 of the largest one in float32, if each coordinate has a spread of 1).
 
     Returns:
-        NaN where labels of one class are traced. 0 along coordinates in which no activation
-        differs, large but finite if classes differ where they do not vary.
+        A probe. It is NaN for traced labels of one class, 0 along coordinates in which no
+        activation differs, and large but finite along directions in which only the classes differ.
 
     Raises:
         ValueError: labels of one class; fewer than `hidden` + 2 examples, for which $\Sigma$ has
@@ -125,8 +126,9 @@ def mass_mean(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " exa
     centred = units.centred(hidden)
     above, below = _means(centred, labels)
     share = jnp.mean(labels, dtype=hidden.dtype)
-    # The covariance of all is that within classes and one more along the difference, which
-    # changes the length alone, and it is not singular where only the classes are constant.
+    # Whiten with the covariance of all examples, which is that within classes plus a term along the
+    # difference of the means. The term changes only the length of the direction, and it keeps the
+    # covariance regular if each class is constant.
     root = units.whitening(centred)
     white = root.T @ (above - below)
     within = 1 - share * (1 - share) * (white @ white)
@@ -151,8 +153,8 @@ def ridge(
         penalty: $\lambda > 0$.
 
     Returns:
-        NaN where labels of one class are traced. Towards $\lambda = 0$ the direction is that of
-        `mass_mean`, towards infinity that of `difference_of_means`.
+        A probe. Its direction tends to that of `mass_mean` as $\lambda \to 0$, and to that of
+        `difference_of_means` as $\lambda \to \infty$. It is NaN for traced labels of one class.
 
     Raises:
         ValueError: labels of one class; a penalty that is not positive.
@@ -173,29 +175,29 @@ def logistic(
     *,
     penalty: Float[Array, ""] | float,
 ) -> Probe:
-    r"""Logistic regression, by Newton's method.
+    r"""Fit logistic regression by Newton's method.
 
     $$\min_{w, b} \sum_k \log\bigl(1 + e^{-y_k (w \cdot h_k + b)}\bigr)
       + \frac{\lambda}{2} \lVert w \rVert^2, \qquad y_k = \pm 1,$$
 
-    summed over examples, with the intercept free of the penalty: scikit-learn's
+    summed over examples, without a penalty on the intercept, as in scikit-learn's
     `LogisticRegression(C=1 / penalty)`.
 
     Args:
         hidden: $h$.
         labels: of the examples.
-        penalty: $\lambda > 0$, which keeps separable data finite: as it goes to 0 they are
-            separated with the largest margin.
+        penalty: $\lambda > 0$, which keeps the weights finite if the data are separable. As it goes
+            to 0 the margin becomes the largest possible one.
 
     Returns:
-        NaN where labels of one class are traced.
+        A probe. It is NaN for traced labels of one class.
 
     Raises:
         ValueError: labels of one class; a penalty that is not positive.
     """
     hidden, labels = _examples(hidden, labels)
     _check_penalty(penalty)
-    # About the mean, which only moves the intercept, the equations are well conditioned.
+    # To subtract the mean only moves the intercept, and it makes the equations well conditioned.
     centre = jnp.mean(hidden, axis=0)
     design = jnp.concatenate(
         [hidden - centre[None, :], jnp.ones((labels.size, 1), hidden.dtype)], axis=1
@@ -215,16 +217,16 @@ def logistic(
         gradient = penalties * coefficients - design.T @ (signs * wrong)
         curvature = wrong * jax.nn.sigmoid(margins)
         hessian = design.T @ (curvature[:, None] * design) + jnp.diag(penalties)
-        # Where rounding makes it singular, what is added does not move the optimum.
+        # If rounding makes the Hessian singular, use a damped one. The optimum stays the same.
         own = jnp.diagonal(hessian)  # 0 for an intercept that every example is far from
         damping = rounding * gradient.size * jnp.diag(jnp.where(own > 0, own, jnp.max(own)))
-        # In one call: two that do not wait for each other can block a CPU's pool of threads.
+        # Solve both in one call: two independent calls can block each other on a CPU.
         either = jnp.stack([hessian, hessian + damping])
         plain, damped = jax.vmap(_solve, (0, None))(either, gradient)
         newton = -jnp.where(jnp.isfinite(plain).all(), plain, damped)
         change = signs * (design @ newton)
         losses = jax.vmap(lambda t: loss(coefficients + t * newton, margins + t * change))(lengths)
-        # The loss rounds long before the gradient does, so equal ones are taken.
+        # Near the optimum losses are equal within rounding while the gradient still improves.
         longest = jnp.argmax(losses <= loss(coefficients, margins) * (1 + rounding))
         return coefficients + lengths[longest] * newton
 
@@ -234,7 +236,7 @@ def logistic(
 
 
 def scores(probe: Probe, hidden: Float[Array, "examples hidden"]) -> Float[Array, " examples"]:
-    r"""What a probe reads from each example, $w \cdot h + b$.
+    r"""Return the score of each example, $w \cdot h + b$.
 
     Raises:
         ValueError: the probe was fitted to activations of another width.
@@ -251,11 +253,11 @@ def scores(probe: Probe, hidden: Float[Array, "examples hidden"]) -> Float[Array
 def accuracy(
     scores: Float[Array, " examples"], labels: Bool[Array, " examples"]
 ) -> Float[Array, ""]:
-    """Share of the examples whose score is positive exactly if the label is true.
+    """Return the share of examples that are classified correctly, by the sign of their score.
 
     Returns:
-        In $[0, 1]$. A constant reaches the share of the more frequent class: for sparse features,
-        nearly 1. NaN if a score is.
+        A number in $[0, 1]$. A constant score reaches the share of the more frequent class, which
+        is nearly 1 for sparse features. It is NaN if a score is NaN.
     """
     scores, labels = _scored(scores, labels)
     share = jnp.mean((scores > 0) == labels, dtype=scores.dtype)
@@ -265,17 +267,17 @@ def accuracy(
 def placements(
     scores: Float[Array, " examples"], labels: Bool[Array, " examples"]
 ) -> Float[Array, " examples"]:
-    r"""Share of the other class that each example is told apart from; ties count half.
+    r"""Return the share of the other class that each example is on the right side of.
 
-    For a positive the share of negatives below it, for a negative that of positives above it. The
-    mean over either class is the AUROC, and for the difference $\delta$ of the placements by two
-    scores of the same examples
+    For a positive it is the share of negatives below it, and for a negative the share of positives
+    above it; ties count half. The mean over either class is the AUROC. For two scores of the same
+    examples, whose placements differ by $\delta$,
 
     $$\operatorname{Var}(\Delta \text{AUROC}) \approx \frac{\operatorname{Var}_+ \delta}{n_+}
       + \frac{\operatorname{Var}_- \delta}{n_-}.$$
 
     Returns:
-        In $[0, 1]$; NaN if a score is, or for labels of one class.
+        Numbers in $[0, 1]$; NaN if a score is NaN, or if all labels are of one class.
 
     References:
         DeLong, DeLong, Clarke-Pearson (1988), "Comparing the Areas under Two or More Correlated
@@ -288,18 +290,18 @@ def placements(
     positives = jnp.concatenate([zero, jnp.cumsum(labels[order], dtype=jnp.int32)])
     below = jnp.searchsorted(ascending, scores, side="left")
     not_above = jnp.searchsorted(ascending, scores, side="right")
-    # Half precision cannot count.
+    # Half precision is too coarse for counts.
     dtype = jnp.promote_types(scores.dtype, jnp.float32)
     positives_below = (positives[below] + positives[not_above]).astype(dtype) / 2
     negatives_below = (below + not_above).astype(dtype) / 2 - positives_below
-    # Subtracted before the division, nothing is 0 exactly.
+    # To subtract before the division gives exactly 0 if there is no positive above.
     positives_above = positives[-1] - positives_below
     placed = jnp.where(
         labels,
         negatives_below / (labels.size - positives[-1]),
         positives_above / positives[-1],
     )
-    # Of one class it is 0/0 by itself.
+    # Labels of one class give 0/0, which is NaN.
     return jnp.where(jnp.isnan(scores).any(), jnp.nan, placed)
 
 
@@ -325,20 +327,20 @@ def selectivity(
     hidden: Float[Array, "examples hidden"],
     labels: Bool[Array, " examples"],
 ) -> Float[Array, ""]:
-    r"""What a probe scores on labels, beyond what it scores on the same labels permuted.
+    r"""Return the score of a probe on labels minus its score on the permuted labels.
 
-    Both are measured on the examples that they were fitted to: a control task asks how much a
-    probe can memorise, and of examples that it has not seen, permuted labels are read by chance.
+    Both scores are measured on the examples of the fit, because a control task measures how much a
+    probe can memorise: on examples that it has not seen, permuted labels would score at chance.
 
     Args:
         key: decides the permutation.
-        fit: of activations and labels, such as `difference_of_means`.
-        measure: of scores and labels, such as `accuracy` or `auroc`.
+        fit: a function of activations and labels, such as `difference_of_means`.
+        measure: a function of scores and labels, such as `accuracy` or `auroc`.
         hidden: $h$.
-        labels: of the examples.
+        labels: the labels of the examples.
 
     Returns:
-        In $[-1, 1]$, about 0 for labels that have nothing to do with $h$.
+        A number in $[-1, 1]$, about 0 for labels that do not depend on $h$.
 
     References:
         Hewitt, Liang (2019), "Designing and Interpreting Probes with Control Tasks".
@@ -356,7 +358,7 @@ def decoding_directions(
     *,
     noise: Float[Array, ""] | float,
 ) -> Float[Array, "hidden features"]:
-    r"""The best linear readout of each of independent features from $h = W x + \varepsilon$.
+    r"""Return the best linear readout of each independent feature from $h = W x + \varepsilon$.
 
     $$(W V W^\top + \sigma^2 1)^{-1} W V, \qquad V = \operatorname{diag}(\operatorname{Var} x_j),$$
 
@@ -391,7 +393,7 @@ def posterior_log_odds(
     *,
     noise: Float[Array, ""] | float,
 ) -> Float[Array, " examples"]:
-    r"""The best score of all: the log odds of the label, given activations with Gaussian noise.
+    r"""Return the log odds of the label given activations with Gaussian noise, the optimal score.
 
     A state $k$ of probability $\pi_k$ has the label $y_k$ and the activation
     $h = c_k + \varepsilon$, $\varepsilon \sim N(0, \sigma^2 1)$:
@@ -427,7 +429,7 @@ def posterior_log_odds(
     checks.same_size("dimensions", hidden=hidden.shape[1], centres=centres.shape[1])
     checks.same_size("states", centres=len(centres), labels=labels.size, weights=log_weights.size)
     _check_noise(noise)
-    # Without |h|^2, which all states share.
+    # Leave |h|^2 out, because it is equal for all states.
     logits = (hidden @ centres.T - jnp.sum(centres**2, axis=1)[None, :] / 2) / noise**2
     logits = logits + log_weights[None, :]
     likelihood = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
@@ -439,7 +441,7 @@ def posterior_log_odds(
 def binary_states(
     density: Float[Array, " features"],
 ) -> tuple[Bool[Array, "states features"], Float[Array, " states"]]:
-    r"""All $2^n$ vectors of independent features of 0 and 1, and their log probabilities.
+    r"""Return all $2^n$ vectors of independent features 0 and 1, and their log probabilities.
 
     Args:
         density: $p_i$, the probability of 1, above 0 and below 1.
@@ -457,7 +459,7 @@ def binary_states(
 
 
 def _solve(matrix: Array, right: Array) -> Array:
-    """By Cholesky's factors: all matrices here are symmetric and positive definite."""
+    """Solve linear equations by Cholesky factors: all matrices here are positive definite."""
     return jsp.linalg.cho_solve(jsp.linalg.cho_factor(matrix), right)
 
 
@@ -470,7 +472,7 @@ def _means(
 
 
 def _both(labels: Bool[Array, " examples"], probe: Probe) -> Probe:
-    """NaN where there is one class: the best probe is a constant, and at infinity if logistic."""
+    """Return the probe, or NaN if all labels are of one class, where the best probe is constant."""
     both = jnp.any(labels) & ~jnp.all(labels)
     return Probe(*(jnp.where(both, part, jnp.nan) for part in probe))
 
