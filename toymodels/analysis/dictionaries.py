@@ -1,16 +1,16 @@
-r"""Scores of a dictionary against known directions: does it hold the features?
+r"""Scores of a dictionary against the known directions of the features.
 
-A dictionary $D$ is hidden x latents, the true weights $W$ hidden x features; columns are
-directions. Cosines are absolute: principal and independent components have no sign. Latents $z$ are
-examples x latents, and one *fires* where it is not 0. Pure functions of ONE dictionary; `vmap` over
-a sweep.
+A dictionary $D$ is hidden x latents, and the true weights $W$ are hidden x features; columns are
+directions. Cosines are absolute, because principal and independent components have no sign. Latents
+$z$ are examples x latents, and a latent *fires* if it is not 0. These are pure functions of ONE
+dictionary; `vmap` over a sweep.
 
-**Which matching.** Three are in use, and they answer different questions: `mcc`, and by `match`
-whatever takes a `matching`, pair features and latents one to one; `mean_max_cosine` and
-`uniqueness` let each column choose its best, and several may choose the same.
+**Matching.** Two ways are in use, and they answer different questions. `mcc`, and by `match` every
+function with an argument `matching`, pairs features and latents one to one. In `mean_max_cosine`
+and `uniqueness` each column chooses its best partner, and several may choose the same one.
 
-All numbers are finite for finite input, except an `explained_variance` of what does not vary: where
-a share is 0/0, the docstring says what it reads. Of what is not finite they are NaN.
+Finite inputs give finite numbers, except the `explained_variance` of activations that do not vary;
+where a share is 0/0, the docstring gives its value. Inputs that are not finite give NaN.
 
 References:
     Kuhn (1955), "The Hungarian method for the assignment problem".
@@ -45,7 +45,7 @@ __all__ = [
 
 
 class Firing(NamedTuple):
-    """How well latents that fire tell which features are active, each in [0, 1]."""
+    """How well firing latents predict which features are active: three scores in [0, 1]."""
 
     precision: Float[Array, " features"]
     recall: Float[Array, " features"]
@@ -55,15 +55,16 @@ class Firing(NamedTuple):
 def match(
     dictionary: Float[Array, "hidden latents"], weights: Float[Array, "hidden features"]
 ) -> Int[Array, " features"]:
-    r"""The latent of each feature: one to one, with the greatest sum of $|\cos|$.
+    r"""Match features and latents one to one, with the largest sum of $|\cos|$.
 
     Returns:
-        Numbers of latents, all different, but -1 for the features that are left over if there are
-        fewer latents than features. A feature or latent of length 0 has cosine 0 with all, and is
-        matched with whatever is left. All are -1 where traced numbers are not finite.
+        The number of the latent of each feature. All are different, except that features without a
+        latent have -1 if there are fewer latents than features. A feature or latent of length 0 has
+        cosine 0 with all others and gets any partner that is left. All are -1 if traced numbers are
+        not finite.
 
     Raises:
-        ValueError: numbers that are not finite, for an index cannot say so.
+        ValueError: numbers that are not finite, because an index cannot be NaN.
     """
     dictionary, weights = _pair(dictionary, weights)
     inputs.refuse_missing("dictionary", dictionary)
@@ -75,7 +76,7 @@ def _match(
     dictionary: Float[Array, "hidden latents"], weights: Float[Array, "hidden features"]
 ) -> Int[Array, " features"]:
     similarity = _cosines(weights, dictionary)
-    # The search is not made for what is not finite.
+    # The search needs finite numbers.
     cost = -jnp.where(jnp.isfinite(similarity), similarity, 0.0)
     rows, columns = optax.assignment.hungarian_algorithm(cost)
     columns = jnp.where(jnp.isfinite(similarity).all(), columns, -1)
@@ -85,18 +86,18 @@ def _match(
 def mcc(
     dictionary: Float[Array, "hidden latents"], weights: Float[Array, "hidden features"]
 ) -> Float[Array, ""]:
-    r"""Mean $|\cos|$ under the best one-to-one matching ("mean correlation coefficient").
+    r"""Return the mean $|\cos|$ of the best one-to-one matching ("mean correlation coefficient").
 
     $$\mathrm{MCC} = \frac1{\min(k, n)} \max_{\text{matchings}} \sum_{(i, l)}
       |\cos(W_i, D_l)|.$$
 
-    The mean is over the $\min(k, n)$ matched pairs, as it is usual: of a dictionary with fewer
-    latents than features it does not say what is missed. Times $\min(k, n)/n$ it counts a
-    missed feature as 0.
+    The mean is over the $\min(k, n)$ matched pairs, as is usual, so it ignores the features that a
+    dictionary with fewer latents misses. Multiply it by $\min(k, n)/n$ to count a missed feature as
+    0.
 
     Returns:
-        In $[0, 1]$: 1 for a dictionary that holds all features, in any order, length or sign, or
-        holds nothing but features, each once.
+        A number in $[0, 1]$: 1 for a dictionary that holds all features, in any order, length or
+        sign, and for one that holds only features, each once.
     """
     dictionary, weights = _pair(dictionary, weights)
     cosines = matched_cosines(dictionary, weights, _match(dictionary, weights))
@@ -108,7 +109,7 @@ def matched_cosines(
     weights: Float[Array, "hidden features"],
     matching: Int[Array, " features"],
 ) -> Float[Array, " features"]:
-    r"""$|\cos(W_i, D_l)|$ of each feature and its matched latent.
+    r"""Return $|\cos(W_i, D_l)|$ of each feature and its matched latent.
 
     Args:
         dictionary: $D$.
@@ -116,7 +117,8 @@ def matched_cosines(
         matching: the latent of each feature, from `match`.
 
     Returns:
-        In $[0, 1]$; 0 for a feature without a latent. NaN if a weight or the dictionary is.
+        Numbers in $[0, 1]$: 0 for a feature without a latent. All are NaN if an input is not
+        finite.
     """
     dictionary, weights = _pair(dictionary, weights)
     matching = inputs.indices("matching", matching)
@@ -128,14 +130,14 @@ def matched_cosines(
 def mean_max_cosine(
     sought: Float[Array, "hidden sought"], among: Float[Array, "hidden among"]
 ) -> Float[Array, ""]:
-    r"""Mean over the columns of the first of their best $|\cos|$ in the second (MMCS).
+    r"""Return the mean over the columns of `sought` of their largest $|\cos|$ in `among` (MMCS).
 
-    With the true weights first it is a kind of recall: has every feature a latent? With the
-    dictionary first it is a kind of precision: is every latent a feature?
+    With the true weights as `sought` it is a kind of recall: does every feature have a latent? With
+    the dictionary as `sought` it is a kind of precision: is every latent a feature?
 
     Returns:
-        In $[0, 1]$, and at least `mcc` where the first has no more columns than the second. A
-        column of length 0 counts as 0. NaN if a number is.
+        A number in $[0, 1]$, and at least `mcc` if `sought` has no more columns than `among`. A
+        column of length 0 counts as 0. It is NaN if a number is not finite.
     """
     sought = inputs.floats("sought", sought, rank=2)
     among = inputs.floats("among", among, rank=2)
@@ -146,12 +148,12 @@ def mean_max_cosine(
 def uniqueness(
     dictionary: Float[Array, "hidden latents"], weights: Float[Array, "hidden features"]
 ) -> Float[Array, ""]:
-    """How many different features are the nearest of some latent, per latent.
+    """Return the number of features that are nearest to some latent, divided by that of latents.
 
     Returns:
-        In [0, 1]: 1 if no two latents have the same nearest feature, by |cos|. At most features /
-        latents. A latent of length 0 has none; of two as near the first one counts. NaN if a
-        number is.
+        A number in [0, 1], at most features / latents: 1 if no two latents have the same nearest
+        feature, by |cos|. A latent of length 0 has no nearest feature; among equally near features
+        the first one counts. It is NaN if a number is not finite.
     """
     dictionary, weights = _pair(dictionary, weights)
     similarity = _cosines(weights, dictionary).T
@@ -165,22 +167,22 @@ def firing(
     active: Bool[Array, "examples features"],
     matching: Int[Array, " features"],
 ) -> Firing:
-    r"""How well each feature's matched latent, where it fires, tells that the feature is active.
+    r"""Return how well the firing of each feature's matched latent predicts the feature.
 
-    Precision is the share of the examples where the latent fires in which the feature is active,
-    recall the share of those where the feature is active in which the latent fires, and
-    $F_1 = 2 TP / (2 TP + FP + FN)$ their harmonic mean.
+    Precision is the share of examples with an active feature among those where the latent fires.
+    Recall is the share of examples where the latent fires among those with an active feature.
+    $F_1 = 2 TP / (2 TP + FP + FN)$ is their harmonic mean.
 
     Args:
-        latents: of `examples`.
-        active: which features are in each example, $x_i \ne 0$.
-        matching: the latent of each feature, from `match`; some code lets two latents share a
-            feature here instead, which gives other numbers.
+        latents: the latents of each example.
+        active: which features are active in each example, $x_i \ne 0$.
+        matching: the latent of each feature, from `match`. Some authors let several features share
+            a latent here, which gives other numbers.
 
     Returns:
-        All 0 for a feature without a latent or whose latent never fires. For a feature that no
-        example has recall and $F_1$ are 0 as well, though nothing was asked: leave it out. NaN
-        for all features if a latent is not finite.
+        Three scores for each feature. All are 0 for a feature without a latent, or whose latent
+        never fires. Leave out a feature that is active in no example: its recall and $F_1$ are 0
+        but mean nothing. All scores are NaN if a latent is not finite.
     """
     latents = inputs.floats("latents", latents, rank=2)
     active = inputs.labels("active", active, rank=2)
@@ -198,16 +200,16 @@ def firing(
 
 
 def l0(latents: Float[Array, "examples latents"]) -> Float[Array, ""]:
-    """How many latents fire in an example, on average; NaN if one is not finite."""
+    """Return the mean number of latents that fire in an example; NaN if a latent is not finite."""
     latents = inputs.floats("latents", latents, rank=2)
     return inputs.unless_missing(jnp.mean(jnp.sum(latents != 0, axis=1)), latents)
 
 
 def dead_fraction(latents: Float[Array, "examples latents"]) -> Float[Array, ""]:
-    """Share of the latents that fire in no example. It falls with the number of examples.
+    """Return the share of latents that fire in no example; it falls with the number of examples.
 
     Returns:
-        In [0, 1]; NaN if a latent is not finite.
+        A number in [0, 1]; NaN if a latent is not finite.
     """
     latents = inputs.floats("latents", latents, rank=2)
     return inputs.unless_missing(jnp.mean(jnp.all(latents == 0, axis=0)), latents)
@@ -219,11 +221,11 @@ def explained_variance(
     *,
     centred: bool,
 ) -> Float[Array, ""]:
-    r"""Share of the activations that a reconstruction explains, all dimensions together.
+    r"""Return the share of the activations' variance that a reconstruction explains.
 
-    $$1 - \frac{\sum_x \lVert h - \hat h \rVert^2}{\sum_x \lVert h - c \rVert^2},$$
+    $$1 - \frac{\sum_x \lVert h - \hat h \rVert^2}{\sum_x \lVert h - c \rVert^2}$$
 
-    1 minus the fraction of variance unexplained (FVU).
+    This is 1 minus the fraction of variance unexplained (FVU), over all dimensions together.
 
     Args:
         activations: $h$.
@@ -231,9 +233,9 @@ def explained_variance(
         centred: whether $c$ is the mean of $h$, as in $R^2$, or 0, which gives a higher number.
 
     Returns:
-        At most 1; 0 for a reconstruction by $c$, less for worse ones. 1 for a perfect
-        reconstruction of activations that do not vary, minus infinity for any other: a sweep
-        takes that for a cell that diverged.
+        A number of at most 1: 0 for a reconstruction by $c$, and less for worse ones. If the
+        activations do not vary, it is 1 for a perfect reconstruction and minus infinity for any
+        other; a sweep treats minus infinity as a cell that diverged.
     """
     activations = inputs.floats("activations", activations, rank=2)
     reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
@@ -249,11 +251,11 @@ def explained_variance(
 def shrinkage(
     activations: Float[Array, "examples hidden"], reconstruction: Float[Array, "examples hidden"]
 ) -> Float[Array, ""]:
-    r"""How long reconstructions are: mean of $\lVert \hat h \rVert / \lVert h \rVert$.
+    r"""Return the mean relative length of reconstructions, $\lVert \hat h \rVert / \lVert h \rVert$.
 
     Returns:
-        1 if nothing shrinks; an $L_1$ penalty makes it less. The mean is over the examples with
-        $h \ne 0$; 0 if there is none. NaN if a number is not finite.
+        A number that is 1 without shrinkage, and smaller with an $L_1$ penalty. The mean is over
+        the examples with $h \ne 0$; without any it is 0. It is NaN if a number is not finite.
     """
     activations = inputs.floats("activations", activations, rank=2)
     reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
@@ -274,35 +276,35 @@ def absorption_rate(
     *,
     min_share: float,
 ) -> Float[Array, " features"]:
-    r"""How often a feature is active, its own latent silent, and other latents stand in for it.
+    r"""Return how often an active feature is absorbed: other latents replace its silent latent.
 
-    The latents that fire add up to $D z = W c + \ldots$ with $c = W^+ D z$, so that
-    $c_i = \sum_l (W^+ D)_{il} z_l$ is what they supply of feature $i$. An example of feature $i$
-    is absorbed if its matched latent is silent and still $c_i \ge \text{min\_share} \cdot x_i$: the
-    latent of a child, say, contains the parent. Where both are missing the feature is just missed.
+    The latents that fire add up to $D z = W c + \ldots$ with $c = W^+ D z$, so they contribute
+    $c_i = \sum_l (W^+ D)_{il} z_l$ of feature $i$. An example of feature $i$ is absorbed if its
+    matched latent is silent and $c_i \ge \text{min\_share} \cdot x_i$: for instance, the latent of
+    a child contains its parent. If $c_i$ is smaller, the feature is only missed.
 
-    The coefficients are of columns of length 1 and divided by the lengths, so that the units of the
-    features do not matter: $W^+$ for independent columns.
+    The coefficients are computed for columns of length 1 and divided by the lengths, so that the
+    units of the features do not matter. For independent columns this is $W^+$.
 
-    With the direction of the parent, and the sum of both directions in place of the child, every
-    example with the child is absorbed: the rate is P(child | parent).
+    If a dictionary holds the direction of the parent, and the sum of both directions in place of
+    the child, every example with the child is absorbed: the rate is P(child | parent).
 
     Args:
-        latents: $z$, of `examples`.
+        latents: $z$, one row per example.
         dictionary: $D$, with the lengths that decode the latents.
-        features: $x$, not negative; 0 where a feature is not active.
-        weights: $W$. The coefficients are exact for independent columns; in superposition they are
-            those that make up the directions with the least sum of squares.
+        features: $x \ge 0$; 0 where a feature is not active.
+        weights: $W$. The coefficients are exact for independent columns. In superposition they are
+            the solution with the smallest sum of squares.
         matching: the latent of each feature, from `match`.
-        min_share: the share of $x_i$ that others have to supply, in $(0, 1]$.
+        min_share: the share of $x_i$ that other latents have to contribute, in $(0, 1]$.
 
     Returns:
-        Share of the examples with $x_i \ne 0$, in $[0, 1]$; 0 if there are none. NaN if a number is
-        not finite.
+        The share of the examples with $x_i \ne 0$ that are absorbed, in $[0, 1]$; 0 without such
+        examples. It is NaN if a number is not finite.
 
     References:
-        Chanin et al. (2024), "A is for Absorption", whose measure has a probe in place of $x_i$,
-        and the ablation of latents in place of $c_i$.
+        Chanin et al. (2024), "A is for Absorption", who use a probe in place of $x_i$ and the
+        ablation of latents in place of $c_i$.
     """
     latents = inputs.floats("latents", latents, rank=2)
     features = inputs.floats("features", features, rank=2)
@@ -326,10 +328,10 @@ def hedging_degree(
     weights: Float[Array, "hidden features"],
     matching: Int[Array, " features"],
 ) -> Float[Array, " features"]:
-    r"""How much of other features is in the latent of each feature.
+    r"""Return how much of other features is in the latent of each feature.
 
-    A direction is $\sum_j c_j \hat W_j$ plus what no feature has, $c = \hat W^+ D_l$, and the
-    degree of the latent $l$ matched with feature $i$ is
+    A direction is $\sum_j c_j \hat W_j$ with $c = \hat W^+ D_l$, plus a part outside all features.
+    The hedging degree of the latent $l$ matched with feature $i$ is
 
     $$\sqrt{\sum_{j \ne i} c_j^2 \Big/ \sum_j c_j^2}.$$
 
@@ -337,19 +339,20 @@ def hedging_degree(
     `theory.dictionaries.hedging_angle`.
 
     Args:
-        dictionary: $D$: the decoder, or the transposed encoder, where hedging between features
-            that exclude one another shows with the other sign.
-        weights: $W$. The coefficients are exact for independent columns; in superposition they are
-            those of least length, and not 0 for the features themselves.
+        dictionary: $D$: the decoder, or the transposed encoder. In the encoder, hedging between
+            features that exclude one another has the opposite sign.
+        weights: $W$. The coefficients are exact for independent columns. In superposition they are
+            the shortest solution, which gives even the true directions a degree above 0.
         matching: the latent of each feature, from `match`.
 
     Returns:
-        In $[0, 1]$: 0 for the feature itself, and without a latent or any part of a feature. NaN if
-        a number is not finite.
+        Numbers in $[0, 1]$: 0 for the direction of the feature itself, for a feature without a
+        latent, and for a latent without a part of any feature. All are NaN if a number is not
+        finite.
 
     References:
         Chanin et al. (2025), "Feature Hedging: Correlated Features Break Narrow Sparse
-        Autoencoders", whose degree is of dictionaries without known features.
+        Autoencoders", who define a degree for dictionaries without known features.
     """
     dictionary, weights = _pair(dictionary, weights)
     matching = inputs.indices("matching", matching)
@@ -374,7 +377,7 @@ def _pair(
 def _cosines(
     first: Float[Array, "hidden first"], second: Float[Array, "hidden second"]
 ) -> Float[Array, "first second"]:
-    """Absolute cosines of all pairs of columns, 0 where a length is 0."""
+    """Return the absolute cosines of all pairs of columns; 0 if a length is 0."""
     checks.same_size("dimensions", weights=first.shape[0], dictionary=second.shape[0])
     cosines = geometry.unit_columns(first).T @ geometry.unit_columns(second)
     return jnp.minimum(jnp.abs(cosines), 1.0)

@@ -1,4 +1,4 @@
-r"""Concept erasure: the smallest change after which no linear probe finds a concept.
+r"""Concept erasure by the smallest change after which no linear probe finds the concept.
 
 References:
     Belrose et al. (2023), "LEACE: Perfect Linear Concept Erasure in Closed Form".
@@ -20,7 +20,7 @@ class Eraser(NamedTuple):
 
     Attributes:
         matrix: $A$, an oblique projection: $A^2 = A$.
-        offset: $c$, which keeps the mean where it was.
+        offset: $c$, which keeps the mean unchanged.
     """
 
     matrix: Float[Array, "hidden hidden"]
@@ -32,7 +32,7 @@ def least_squares_eraser(
     covariance: Float[Array, "hidden hidden"],
     cross_covariance: Float[Array, "hidden concepts"],
 ) -> Eraser:
-    r"""The affine map that erases a concept and changes the hidden vectors least (LEACE).
+    r"""Return the affine map that erases a concept with the smallest change of $x$ (LEACE).
 
     With $\Sigma$ the covariance of $x$, $\Sigma_{xz}$ its cross-covariance with the concept $z$
     and $V = (\Sigma^{1/2})^+$,
@@ -43,20 +43,20 @@ def least_squares_eraser(
     better than a constant does; among all affine maps for which this holds it has the smallest
     $\mathbb E \lVert x' - x \rVert^2$ and, as whitening shows, the smallest in any other metric.
 
-    So neither the units of the coordinates of $x$ nor those of $z$ matter: all are divided by
-    spreads before rounding is told from what is there.
+    So the units of the coordinates of $x$ and of $z$ do not matter. All coordinates are divided by
+    their spreads before a threshold decides which variances are only rounding.
 
     Args:
         mean: $\mu$.
         covariance: $\Sigma$, positive semidefinite, of any rank.
-        cross_covariance: $\Sigma_{xz}$, one column per coordinate of $z$, of any rank: one-hot
-            coordinates for classes, numbers for a number. Its columns lie in the range of
-            $\Sigma$, as those of any cross-covariance do.
+        cross_covariance: $\Sigma_{xz}$, one column per coordinate of $z$, of any rank. A concept
+            with classes has one-hot coordinates. The columns lie in the range of $\Sigma$, as for
+            every cross-covariance.
 
     Returns:
-        The identity if the cross-covariance is zero. Directions with a variance below the rounding
-        of the largest one, once each coordinate has a variance of 1, count as constant. NaN if a
-        number is not finite.
+        The map: the identity if the cross-covariance is zero. Directions count as constant if their
+        variance is below the rounding of the largest one, in coordinates of variance 1. All numbers
+        are NaN if an input is not finite.
     """
     mean = inputs.floats("mean", mean, rank=1)
     covariance = inputs.floats("covariance", covariance, rank=2)

@@ -1,9 +1,9 @@
-r"""Features of more than one dimension: independent parts, a mixture, or neither.
+r"""Tests of features of several dimensions for independent parts and for mixtures.
 
 A feature $f$ with values in $\mathbb R^2$, say, is reducible if it is a pair of independent
 features (`separability_index` near 0) or a mixture of features that do not occur together
-(`mixture_index` near 1). A circle is neither. Pure functions of the values of ONE feature, one
-example a row; `vmap` over a sweep.
+(`mixture_index` near 1). A circle is neither. These are pure functions of the values of ONE
+feature, one example a row; `vmap` over a sweep.
 
 References:
     Engels, Michaud, Liao, Gurnee, Tegmark (2025), "Not All Language Model Features Are
@@ -24,24 +24,25 @@ __all__ = ["mixture_index", "separability_index"]
 def separability_index(
     values: Float[Array, "examples 2"], angles: Float[Array, " angles"], *, num_bins: int
 ) -> Float[Array, ""]:
-    r"""The least mutual information of the two coordinates, over rotations of the plane.
+    r"""Return the smallest mutual information of the two coordinates, over rotations of the plane.
 
     $$S = \min_\theta I(a_\theta; b_\theta), \qquad
       (a_\theta, b_\theta) = R_\theta f,$$
 
-    in bits, of a histogram with `num_bins` equal bins between the extremes of each coordinate.
-    It depends on their number, so report it: for a circle it is 1.50, 2.21 and 3.03 bits with 10,
-    20 and 40 bins, and grows without bound.
+    in bits, from a histogram with `num_bins` equal bins between the extremes of each coordinate. It
+    depends on the number of bins, so report that number: for a circle it is 1.50, 2.21 and 3.03
+    bits with 10, 20 and 40 bins, and grows without bound.
 
     Args:
         values: $f$.
         angles: $\theta$ in radians. A quarter turn only swaps the coordinates.
-        num_bins: bins per coordinate.
+        num_bins: the number of bins per coordinate.
 
     Returns:
-        In $[0, \log_2 \text{bins}]$ up to rounding. 0 if some rotation makes the coordinates
-        independent, as all do for an isotropic Gaussian, up to the bias of the histogram: about
-        $(\text{bins} - 1)^2 / (2 \ln 2 \cdot \text{examples})$ bits. NaN if a value is not finite.
+        A number in $[0, \log_2 \text{bins}]$ up to rounding. It is 0 if some rotation makes the
+        coordinates independent, as all rotations do for an isotropic Gaussian, up to the bias of
+        the histogram of about $(\text{bins} - 1)^2 / (2 \ln 2 \cdot \text{examples})$ bits. It is
+        NaN if a value is not finite.
     """
     values = inputs.floats("values", values, rank=2)
     angles = inputs.floats("angles", angles, rank=1)
@@ -67,24 +68,24 @@ def mixture_index(
     *,
     epsilon: Float[Array, ""] | float = 0.1,
 ) -> Float[Array, ""]:
-    r"""How often one projection of the feature is nearly off, at most.
+    r"""Return the largest probability that a projection of the feature is nearly off.
 
     $$M_\epsilon = \max_{v, c} P\Bigl(|v \cdot f + c| < \epsilon
       \sqrt{\mathbb E (v \cdot f + c)^2}\Bigr),$$
 
-    over the given $v$ and $c$ only, so the maximum over all of them may be larger. A mixture with
-    a component on a hyperplane, of probability $q$, has $M_\epsilon \ge q$. With $\epsilon = 0.1$
-    a Gaussian has 0.0797 ($c = 0$); a circle of radius 1 has 0.2187 ($c = \pm 0.8866$, the edge,
-    where projections crowd) and 0.0451 with $c = 0$.
+    over the given $v$ and $c$ only, so the maximum over all $v$ and $c$ may be larger. A mixture
+    with a component on a hyperplane, of probability $q$, has $M_\epsilon \ge q$. With
+    $\epsilon = 0.1$ a Gaussian has 0.0797 ($c = 0$). A circle of radius 1 has 0.2187
+    ($c = \pm 0.8866$, near the edge, where projections are dense) and 0.0451 with $c = 0$.
 
     Args:
         values: $f$.
         directions: $v$, one per row, of any length but 0.
         offsets: $c$, in units of $v \cdot f$.
-        epsilon: $\epsilon$ in $(0, 1]$, how near to 0 counts as off.
+        epsilon: $\epsilon$ in $(0, 1]$, the width around 0 that counts as off.
 
     Returns:
-        In $[0, 1]$; NaN if a value is not finite.
+        A number in $[0, 1]$; NaN if a value is not finite.
     """
     values = inputs.floats("values", values, rank=2)
     directions = inputs.floats("directions", directions, rank=2)

@@ -1,8 +1,8 @@
-r"""The local learning coefficient: how fast the posterior's loss shrinks with more data.
+r"""The local learning coefficient: how the volume of low loss around a minimum scales.
 
 Near a minimum $w^*$ of a loss $L$ the volume where $L - L(w^*) < \epsilon$ goes as
-$\epsilon^\lambda$, and $\lambda$ is half the number of parameters if and only if the Hessian is
-regular. Flat and quartic directions make it smaller.
+$\epsilon^\lambda$. The exponent $\lambda$ is half the number of parameters if and only if the
+Hessian is regular. Flat and quartic directions make it smaller.
 
 References:
     Lau, Furman, Wang, Murfet and Wei (2023), "The Local Learning Coefficient: A
