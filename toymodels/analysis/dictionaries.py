@@ -251,7 +251,7 @@ def explained_variance(
 def shrinkage(
     activations: Float[Array, "examples hidden"], reconstruction: Float[Array, "examples hidden"]
 ) -> Float[Array, ""]:
-    r"""Return the mean relative length of reconstructions, $\lVert \hat h \rVert / \lVert h \rVert$.
+    r"""Return the mean of $\lVert \hat h \rVert / \lVert h \rVert$, how long reconstructions are.
 
     Returns:
         A number that is 1 without shrinkage, and smaller with an $L_1$ penalty. The mean is over
