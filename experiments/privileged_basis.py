@@ -22,7 +22,7 @@ Command    toymodels run experiments/privileged_basis.py
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -33,7 +33,6 @@ import optax
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import integrate, stats
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -55,8 +54,15 @@ CODES = {
 """Monosemantic neurons, features in the others, these others: the paper's codes, densest first."""
 RANGES = ((0.5, 1.0), (0.2, 0.5), (0.15, 0.15), (0.12, 0.12), (0.05, 0.08), (0.0, 0.04))
 """Densities of these codes in the paper."""
+BETWEEN = (1.0, 0.5, 0.45, 0.4, 0.3, 0.25, 0.2, 0.175, 0.135, 0.1, 0.08, 0.07, 0.05, 0.04, 0.03)
 DEDICATED, SHARED, DROPPED = "#3b528b", "#f2b134", "0.8"
 MONOSEMANTIC, POLYSEMANTIC = "#e3e8f6", "#fdf0d8"
+MEANING = {
+    "feature with its own neuron": DEDICATED,
+    "feature in superposition": SHARED,
+    "ground: monosemantic neuron": MONOSEMANTIC,
+    "ground: polysemantic neuron": POLYSEMANTIC,
+}
 DEEPEST = -2.5
 """Vetoes, which are long negative weights, are cut off here in the picture."""
 
@@ -72,9 +78,7 @@ class Config:
     """The number of seeds of lowest loss that are trained on, at each density."""
     carried: int = 3
     """The number of these that are trained on at all other densities as well."""
-    other_densities: tuple[float, ...] = tuple(
-        float(p) for p in "1 .5 .45 .4 .3 .25 .2 .175 .135 .1 .08 .07 .05 .04 .03".split()
-    )
+    other_densities: tuple[float, ...] = BETWEEN
     refine_steps: int = 4000
     refine_batch: int = 1024
     refine_learning_rate: float = 0.005
@@ -101,34 +105,13 @@ def task(density) -> tm.Task:
     return tm.Task(tm.SparseUniform(FEATURES, density), importance=importance)
 
 
-def alignment(weights):
-    """Return the mean over represented features of the largest squared cosine with a neuron."""
-    squares = weights**2
-    lengths = squares.sum(axis=0)
-    represented = lengths > 1 / 2
-    cosines = squares.max(axis=0) / jnp.where(represented, lengths, 1.0)
-    return jnp.mean(cosines, where=represented)
-
-
-def random_alignment(hidden: int) -> float:
-    r"""Return the mean of `alignment` over random directions.
-
-    Length and direction of a normal vector $g$ are independent, so that it is
-    $E \max_k g_k^2 / m$ with $E \max_k g_k^2 = \int_0^\infty 1 - P(g_1^2 \le t)^m\, dt$.
-    """
-    largest, _ = integrate.quad(lambda t: 1 - stats.chi2(1).cdf(t) ** hidden, 0, np.inf)
-    return largest / hidden
-
-
-def search(
-    config: Config, model: nn.Module, densities: Sequence[float], num_seeds: int
-) -> xr.Dataset:
+def search(config: Config, model: nn.Module, densities, num_seeds: int) -> xr.Dataset:
     """Return models trained from random starts."""
 
     def cell(key, *, density):
         common = {"points": 1, "key_evaluation": jax.random.key(2022)}
         trained = config.training.train(key, model, task(density), **common)
-        aligned = alignment(trained.params["weights"])
+        aligned = neurons.alignment(trained.params["weights"])
         return {**trained.params, "loss": trained.loss, "alignment": aligned}
 
     return tm.sweep(
@@ -278,7 +261,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 1, aligned, PAPER, within=0.03, threshold=picture)
     says = "Features align with the neurons of a linear hidden layer no more than random "
     says += "directions, by the largest squared cosine in the mean over features and seeds."
-    yield tm.at_most(says, random_alignment(HIDDEN), results["linear_alignment"].mean(), RANDOM)
+    chance = neurons.random_alignment(HIDDEN)
+    yield tm.at_most(says, chance, results["linear_alignment"].mean(), RANDOM)
     for density, model in chosen(results).items():
         for code in paper_codes(density):
             yield from code_claims(results, density, model, code)
@@ -296,7 +280,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 def code_claims(
     results: xr.Dataset, density: float, model: Coded, code: tuple[int, int, int]
 ) -> Iterator[tm.Claim]:
-    """Claims what the paper says of one code, of the best model where it says so."""
+    """Yield the claims of one code, of the best model where the paper finds this code."""
     where, words = f"best of all seeds at density {density:g}", model.words
     behind = float(by_code(results).sel(at=density)[list(CODES).index(code)])
     note = f"The lowest loss of the paper's code is {behind:.1%} above the lowest of all."
@@ -337,17 +321,11 @@ def plot(results: xr.Dataset) -> Figure:
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1.25, 1))
     spread, reading = top.subplots(1, 2, width_ratios=(1.2, 1))
     draw_alignment(spread, results)
-    meaning = {"feature with its own neuron": DEDICATED, "feature in superposition": SHARED}
-    meaning |= {"ground: monosemantic neuron": MONOSEMANTIC}
-    meaning |= {"ground: polysemantic neuron": POLYSEMANTIC}
-    plotting.stacks_key(reading, meaning)
-    reading.set_title(
-        f"how to read the stacks below\n(cut at {DEEPEST:g}, with the weight written)"
-    )
+    plotting.stacks_key(reading, MEANING)
+    reading.set_title(f"how to read the stacks\n(cut at {DEEPEST:g}, with the weight written)")
     share, count = near_best(results), results.sizes["seed"]
-    for axes, (density, model) in zip(
-        middle.subplots(1, len(best), sharey=True), best.items(), strict=True
-    ):
+    stacks = middle.subplots(1, len(best), sharey=True)
+    for axes, (density, model) in zip(stacks, best.items(), strict=True):
         draw_stack(axes, model)
         alone, held = model.alone.sum(), model.words[~model.alone].any(axis=0).sum()
         rest = f"\n{held} features in {HIDDEN - alone}" if alone < HIDDEN else "\n"
@@ -363,18 +341,14 @@ def draw_alignment(axes: Axes, results: xr.Dataset) -> None:
     """Draw how nearly features align with neurons, with and without a ReLU."""
     for name, title, color in (("linear", "linear", "0.6"), ("hidden", "ReLU", DEDICATED)):
         values = results[f"{name}_alignment"].values
-        label, each = (
-            f"{title} hidden layer,\n{len(values)} seeds",
-            np.full(len(values), 1 / len(values)),
-        )
+        label, each = f"{title} hidden layer,\n{len(values)} seeds", 0 * values + 1 / len(values)
         axes.hist(values, np.linspace(0.3, 1, 36), weights=each, color=color, label=label)
-    axes.axvline(random_alignment(HIDDEN), color="black", linestyle=":", label="random directions")
-    axes.set(
-        xlabel="mean squared cosine of features with their nearest neuron", ylabel="share of seeds"
-    )
-    axes.set_title(
-        f"a ReLU aligns features with neurons (density {results['density'].values[0]:g})"
-    )
+    chance = neurons.random_alignment(HIDDEN)
+    axes.axvline(chance, color="black", linestyle=":", label="random directions")
+    axes.set_xlabel("mean squared cosine of features with their nearest neuron")
+    axes.set_ylabel("share of seeds")
+    density = float(results["density"][0])
+    axes.set_title(f"a ReLU aligns features with neurons (density {density:g})")
     axes.legend(loc="center", bbox_to_anchor=(0.7, 0.6))
 
 
@@ -400,10 +374,8 @@ def draw_codes(axes: Axes, table: xr.DataArray) -> None:
     for losses, name, (low, high), color, marker in rows:
         style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.2}
         axes.plot(table["at"], 100 * losses, label=name, **style)
-        # A range of one density is as wide as the mark.
-        axes.fill_between(
-            [max(low / 1.02, smallest), high * 1.02], -0.8, -0.4, color=color, linewidth=0
-        )
+        ends = [max(low / 1.02, smallest), high * 1.02]  # one density is as wide as a mark
+        axes.fill_between(ends, -0.8, -0.4, color=color, linewidth=0)
     plotting.density_axis(axes)
     axes.set(xlim=(smallest, 1.1), ylim=(-1, 12), yticks=range(0, 13, 4))
     axes.set_ylabel("lowest loss of a code\nabove the lowest of all (%)")

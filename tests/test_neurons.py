@@ -165,3 +165,16 @@ def test_all_map_over_models_and_dead_neurons_have_finite_gradients():
         return scaled_in.sum() + scaled_out.sum()
 
     assert np.all(np.isfinite(jax.vmap(jax.grad(total))(many)))
+
+
+def test_features_along_neurons_are_aligned_and_random_ones_as_the_formula_says():
+    """Only the represented features count: the last one is at half a right angle, and short."""
+    weights = jnp.array([[1.0, 0.0, 0.1], [0.0, -2.0, 0.1]])
+    assert neurons.alignment(weights) == 1
+    np.testing.assert_allclose(neurons.alignment(10 * weights), (1 + 1 + 1 / 2) / 3, rtol=1e-6)
+    directions = jax.random.normal(jax.random.key(0), (4, 100_000)) * 10
+    # The squared cosine has a standard deviation of 0.16.
+    found = neurons.alignment(directions)
+    np.testing.assert_allclose(found, neurons.random_alignment(4), atol=4 * 0.16 / 100_000**0.5)
+    # In the plane it is the mean of max(cos^2, sin^2).
+    np.testing.assert_allclose(neurons.random_alignment(2), 1 / 2 + 1 / np.pi, rtol=1e-7)

@@ -14,12 +14,57 @@ References:
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
+from scipy import integrate, stats
 
 from toymodels import checks
 from toymodels.analysis import inputs
 
-__all__ = ["Code", "code", "code_words", "features_served", "monosemantic", "rescaled"]
+__all__ = [
+    "Code",
+    "alignment",
+    "code",
+    "code_words",
+    "features_served",
+    "monosemantic",
+    "random_alignment",
+    "rescaled",
+]
+
+
+def alignment(weights: Float[Array, "neurons features"]) -> Float[Array, ""]:
+    r"""Return how nearly features lie along neurons.
+
+    It is the mean of $\max_k W_{ki}^2 / \lVert W_i \rVert^2$, the largest squared cosine of a
+    feature with a neuron, over the features with $\lVert W_i \rVert^2 > 1/2$.
+
+    Args:
+        weights: one row per neuron.
+
+    Returns:
+        A number from 1 over the number of neurons to 1, which features of one neuron each have.
+        NaN if no feature is represented.
+    """
+    squares = inputs.floats("weights", weights, rank=2) ** 2
+    lengths = squares.sum(axis=0)
+    represented = lengths > 1 / 2
+    cosines = squares.max(axis=0) / jnp.where(represented, lengths, 1.0)
+    return jnp.mean(cosines, where=represented)
+
+
+def random_alignment(neurons: int) -> float:
+    r"""Return the mean of `alignment` over random directions.
+
+    Length and direction of a normal vector $g$ are independent, so that it is
+    $E \max_k g_k^2 / m$ with $E \max_k g_k^2 = \int_0^\infty 1 - P(g_1^2 \le t)^m\, dt$.
+
+    Args:
+        neurons: $m$, the number of neurons.
+    """
+    checks.count("neurons", neurons)
+    largest, _ = integrate.quad(lambda t: 1 - stats.chi2(1).cdf(t) ** neurons, 0, np.inf)
+    return largest / neurons
 
 
 def features_served(
