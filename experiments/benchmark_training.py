@@ -36,6 +36,8 @@ import toymodels as tm
 from toymodels import experiment
 
 CONTENDERS = ("ours", "vmap", "torch, 1 thread", "torch, 2 threads")
+SIZES = ((5, 2, 1024), (2, 1, 2560), (20, 5, 256), (100, 20, 20), (400, 30, 8))
+LARGER = ((2, 1), (5, 2), (10, 3), (20, 5), (50, 10), (100, 20), (200, 20), (400, 30))
 GOALS = {"5,2": 100, "2,1": 100, "20,5": 25, "100,20": 8, "400,30": 7}
 LIMIT_GOALS = {"5,2": 0.8, "2,1": 0.8, "100,20": 0.55, "400,30": 0.55}
 IDLE = tm.finding("Design goal, on two otherwise idle cores")
@@ -48,9 +50,7 @@ GOAL = "Ours, because it is a design goal."
 class Config:
     """What is measured. Numbers of steps are chosen so that each run takes seconds."""
 
-    sizes: tuple[tuple[int, int, int], ...] = tuple(
-        zip((5, 2, 20, 100, 400), (2, 1, 5, 20, 30), (1024, 2560, 256, 20, 8), strict=True)
-    )
+    sizes: tuple[tuple[int, int, int], ...] = SIZES
     """Features, hidden dimensions and cells of each size."""
     steps: tuple[int, ...] = (3000, 4000, 1500, 1500, 600)
     slow_steps: tuple[int, ...] = (30, 30, 30, 60, 40)
@@ -59,9 +59,7 @@ class Config:
     rounds: int = 3
     growth_cells: tuple[int, ...] = (10, 100, 1000, 10_000, 50_000)
     """The numbers of cells of (5, 2), of 200 steps, or 10 for the last, which is for memory."""
-    growth_features: tuple[tuple[int, int], ...] = tuple(
-        zip((2, 5, 10, 20, 50, 100, 200, 400), (1, 2, 3, 5, 10, 20, 20, 30), strict=True)
-    )
+    growth_features: tuple[tuple[int, int], ...] = LARGER
     """Features and hidden dimensions of 128 cells up to 20 features, of 8 cells beyond."""
     growth_steps: tuple[int, ...] = (10, 100, 1000, 10_000, 100_000)
     """The numbers of steps of 128 cells of (5, 2)."""
@@ -100,7 +98,7 @@ def run(config: Config) -> xr.Dataset:
             limit_by_features=("features", np.median(peaks) / np.array(of_features)),
         )
         .merge(growth(config))
-        .assign_attrs(cells_of_size=[cells for _, _, cells in config.sizes])
+        .assign_attrs(cells_of_size=[cells for *_, cells in config.sizes], cores=os.cpu_count())
     )
 
 
@@ -298,7 +296,7 @@ def torch_notebook(n: int, m: int, cells: int, steps: int, batch: int, threads: 
 def of_torch(results: xr.Dataset) -> xr.DataArray:
     """Return the median rate of PyTorch, with the better number of threads."""
     rate = results["rate"].median("round")
-    return rate.sel(contender=[name for name in CONTENDERS if "torch" in name]).max("contender")
+    return rate.sel(contender=list(CONTENDERS[2:])).max("contender")
 
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
@@ -346,24 +344,17 @@ def plot(results: xr.Dataset):
     speed.set_subplotspec(speed.get_gridspec()[0, :])
     draw_speed(speed, results)
 
-    times = results[["compile_cold", "compile_cached"]].sel(contender="ours")
-    for values, style, label in zip(
-        times.values(), ("o", "s"), ("without cache", "with cache"), strict=True
-    ):
-        places = np.arange(values.sizes["size"])
-        compiled.plot(places, values.median("round"), style, label=label, markersize=5)
-    compiled.set_xticks(
-        places, labels=[size.replace(",", ",\n") for size in results["size"].values]
-    )
+    places = np.arange(results.sizes["size"])
+    for name, style, label in (("cold", "o", "without cache"), ("cached", "s", "with cache")):
+        seconds = results[f"compile_{name}"].sel(contender="ours").median("round")
+        compiled.plot(places, seconds, style, label=label, markersize=5)
+    sizes = [size.replace(",", ",\n") for size in results["size"].values]
+    compiled.set_xticks(places, labels=sizes)
     compiled.set(xlabel="features, hidden", ylabel="seconds", ylim=(0, None))
     compiled.set_title("to trace and compile", fontsize=9)
     compiled.legend(loc="lower left")
-    for axes, name, label in zip(
-        growing,
-        ("cells", "steps", "features"),
-        ("models of (5, 2)", "steps of 128 models", "features"),
-        strict=True,
-    ):
+    labels = {"cells": "models of (5, 2)", "steps": "steps of 128 models", "features": "features"}
+    for axes, (name, label) in zip(growing, labels.items(), strict=True):
         rate = results[f"rate_by_{name}"]
         axes.set_visible(rate.size > 1)
         if rate.size > 1:
@@ -380,20 +371,21 @@ def plot(results: xr.Dataset):
 def draw_speed(axes, results: xr.Dataset) -> None:
     """Draw model-steps per second over the size of the model, and the ratio to PyTorch."""
     order = sorted(results["size"].values, key=lambda size: int(size.split(",")[0]))
-    results, places, torch = results.sel(size=order), np.arange(len(order)), CONTENDERS[2:]
+    results, places = results.sel(size=order), np.arange(len(order))
     rate = results["rate"].transpose("size", "contender", "round")
-    faster = rate.sel(contender=list(torch))
+    faster = rate.sel(contender=list(CONTENDERS[2:]))
     better = faster.median("round").fillna(0).argmax("contender")
     rates = {
         "toymodels": rate.sel(contender="ours"),
         "JAX: jit(vmap(scan))": rate.sel(contender="vmap"),
         "PyTorch, the better of 1 and 2 threads": faster.isel(contender=better),
     }
-    for (name, dots), style, color in zip(
-        rates.items(), ("o-", "s--", "^-."), ("C0", "C1", "C2"), strict=True
+    for number, ((name, dots), style) in enumerate(
+        zip(rates.items(), ("o-", "s--", "^-."), strict=True)
     ):
-        axes.plot(places, dots, style[0], color=color, markersize=3, alpha=0.5)
-        axes.plot(places, dots.median("round"), style, color=color, markersize=5, label=name)
+        how = {"color": f"C{number}"}
+        axes.plot(places, dots, style[0], markersize=3, alpha=0.5, **how)
+        axes.plot(places, dots.median("round"), style, markersize=5, label=name, **how)
     limit = results["limit"].median("round")
     axes.plot(places, limit, ":", color="0.3", label="limit: rate of a large matrix product")
     fast, slow = (each.median("round").values for each in list(rates.values())[::2])
@@ -408,8 +400,8 @@ def draw_speed(axes, results: xr.Dataset) -> None:
     axes.set_xticks(places, labels=names)
     axes.set(xlim=(-0.3, len(order) - 0.5), yscale="log")
     axes.set_ylabel("optimizer steps of one model,\nper second of wall time")
-    machine = str(results.attrs.get("processor", "one processor")).split(" ")[0]
-    rounds = f"median of {results.sizes['round']} rounds, a dot is a round; two cores, {machine}"
+    machine = f"{results.attrs['cores']} cores, {results.attrs['processor'].split()[0]}"
+    rounds = f"median of {results.sizes['round']} rounds, a dot is a round; {machine}"
     axes.set_title(f"Toy models train faster than in PyTorch, by the factor written\n({rounds})")
     axes.legend(loc="upper right")
 

@@ -322,7 +322,7 @@ def plot(results: xr.Dataset) -> Figure:
     spread, reading = top.subplots(1, 2, width_ratios=(1.2, 1))
     draw_alignment(spread, results)
     plotting.stacks_key(reading, MEANING)
-    reading.set_title(f"how to read the stacks\n(cut at {DEEPEST:g}, with the weight written)")
+    reading.set_title("how to read the stacks below")
     share, count = near_best(results), results.sizes["seed"]
     stacks = middle.subplots(1, len(best), sharey=True)
     for axes, (density, model) in zip(stacks, best.items(), strict=True):
@@ -332,7 +332,8 @@ def plot(results: xr.Dataset) -> Figure:
         axes.set_title(f"density {density:g}\n{alone} monosemantic{rest}", fontsize=9)
         near = round(float(share.sel(density=density)) * count)
         axes.set_xlabel(f"{near} of {count} seeds\nwithin 1 % of best", fontsize=8)
-    middle.axes[0].set(ylabel="weights of a neuron,\nstacked", ylim=(-4.8, 3.4))
+    label = f"weights of a neuron, stacked\n(cut at {DEEPEST:g}: value written)"
+    middle.axes[0].set(ylabel=label, ylim=(-4.8, 3.4))
     draw_codes(bottom.subplots(), by_code(results))
     return figure
 
@@ -345,10 +346,10 @@ def draw_alignment(axes: Axes, results: xr.Dataset) -> None:
         axes.hist(values, np.linspace(0.3, 1, 36), weights=each, color=color, label=label)
     chance = neurons.random_alignment(HIDDEN)
     axes.axvline(chance, color="black", linestyle=":", label="random directions")
-    axes.set_xlabel("mean squared cosine of features with their nearest neuron")
+    axes.set_xlabel("mean squared cosine with the nearest neuron")
     axes.set_ylabel("share of seeds")
     density = float(results["density"][0])
-    axes.set_title(f"a ReLU aligns features with neurons (density {density:g})")
+    axes.set_title(f"a ReLU aligns features (density {density:g})")
     axes.legend(loc="center", bbox_to_anchor=(0.7, 0.6))
 
 

@@ -35,7 +35,7 @@ def results():
             "contender": list(benchmark.CONTENDERS),
             **{name: [1, 10, 100] for name in ("cells", "steps", "features")},
         },
-        {"cells_of_size": [8, 16]},
+        {"cells_of_size": [8, 16], "cores": 2, "processor": "x86_64 with AVX"},
     )
 
 
