@@ -1,8 +1,8 @@
-r"""Units that do not matter: arithmetic that neither overflows nor forgets small coordinates.
+r"""Arithmetic in convenient units, which neither overflows nor loses small coordinates.
 
 References:
     Yamamoto, Nakatsukasa, Yanagisawa, Fukaya (2015), "Roundoff error analysis of the CholeskyQR2
-    algorithm": why whitening twice reaches what whitening once cannot.
+    algorithm", for why whitening twice is more accurate than whitening once.
 """
 
 import jax.numpy as jnp
@@ -21,11 +21,11 @@ def positive(divisors: Float[Array, "*any"]) -> Float[Array, "*any"]:
 
 
 def power_of_two(sizes: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """The power of two at or below each positive size; 1 for 0 and for what is not finite.
+    """Return the power of two at or below each positive size; 1 for 0, infinity and NaN.
 
-    Dividing by a power of two rounds nothing, so what is computed in these units and multiplied
-    back has the same bits wherever the plain computation neither overflows nor underflows. It has
-    no derivative: the units are arbitrary.
+    Division by a power of two does not round. So a result that is computed in these units and
+    multiplied back has the bits of the plain computation, unless that overflows or underflows. The
+    units have no derivative, because they are arbitrary.
     """
     sizes = lax.stop_gradient(sizes)
     ordinary = (sizes > 0) & jnp.isfinite(sizes)
@@ -36,31 +36,31 @@ def power_of_two(sizes: Float[Array, "*any"]) -> Float[Array, "*any"]:
 def scaled(
     array: Float[Array, "*any"], axis: int | None = None
 ) -> tuple[Float[Array, "*any"], Float[Array, "..."]]:
-    """An array in units of the power of two below its greatest entries, and these units.
+    """Return an array in units of the power of two below its largest entries, and these units.
 
     Args:
-        array: of any shape.
-        axis: along which the greatest entry is sought, if not among all.
+        array: an array of any shape.
+        axis: the axis whose slices have a unit each; without it, the whole array has one.
     """
     unit = power_of_two(jnp.max(jnp.abs(array), axis=axis, initial=0.0))
     quotient = array / (unit if axis is None else jnp.expand_dims(unit, axis))
-    # Always the quotient where all is finite. Without the question fast math may take the units out
-    # of sums of products again.
+    # Finite arrays always give the quotient. The comparison keeps fast math from moving the units
+    # out of sums of products again.
     return jnp.where(jnp.abs(quotient) <= 2, quotient, array), unit
 
 
 def centred(rows: Float[Array, "examples hidden"]) -> Float[Array, "examples hidden"]:
-    """Rows about their mean: exactly 0 in a coordinate in which no row differs."""
+    """Return rows minus their mean, exactly 0 in a coordinate in which no row differs."""
     moved = rows - rows[:1]
     return moved - jnp.mean(moved, axis=0)[None, :]
 
 
 def whitening(centred: Float[Array, "examples hidden"]) -> Float[Array, "hidden hidden"]:
-    r"""A matrix $K$ with $K K^\top$ a generalised inverse of the covariance of centred examples.
+    r"""Return $K$ such that $K K^\top$ is a generalised inverse of the covariance of the examples.
 
-    Coordinates are first divided by their spreads. Eigenvalues of what is left are variances, of
-    which rounding leaves nothing below $\epsilon$ of the largest, or a spread of 3e-4 in float32:
-    so the examples are whitened, and what is then still small is whitened once more.
+    First, coordinates are divided by their spreads. Rounding hides variances below $\epsilon$ of
+    the largest one, a spread of 3e-4 in float32. So the examples are whitened twice: the second
+    time resolves directions that are still narrow after the first.
 
     Returns:
         Columns of 0 for directions in which no example differs, up to rounding: spreads below some
