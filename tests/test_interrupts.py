@@ -90,8 +90,8 @@ def interrupted_twice(tmp_path_factory):
 
 
 def test_ctrl_c_twice_leaves_the_blocks_that_run(interrupted_twice, ran, undisturbed):
-    path, message, _, raised, _ = interrupted_twice
-    assert raised < 1.5
+    path, message, _, raised, exited = interrupted_twice
+    assert raised < exited / 2  # the process ends when the blocks of four seconds end
     assert f"24 of {CELLS} cells finished" in message
     assert held(path) == 24
     assert bits(sweep(store=path)) == bits(undisturbed)
