@@ -142,6 +142,7 @@ def test_a_failing_claim_fails_the_command(tmp_path):
         (["run", "plain_config.py"], "not a dataclass"),
         (["run", "complete.py", "--paper"], "runs at one scale of: default"),
         (["run", "complete.py"], "density is 2, outside (0, 1]"),
+        (["run", "introduction", "--steps", "-5"], "steps is -5: give a whole number, 1 or more"),
         (["list", "nowhere"], "nowhere is not a folder"),
         (["claims", "."], "no claims in ."),
         (["new", "idea.txt"], "path of a Python file"),
