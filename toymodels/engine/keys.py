@@ -50,9 +50,9 @@ def threefry_2x32(
 def _counters(
     shape: tuple[int, ...],
 ) -> tuple[UInt32[Array, " size"], UInt32[Array, " size"]]:
-    """The first words of a 64-bit counter, high and low halves, flat.
+    """Return the high and low halves of a 64-bit counter as flat arrays.
 
-    Flat, because XLA vectorises the innermost dimension and features are few.
+    They are flat because XLA vectorises the innermost dimension, and features are few.
     """
     size = math.prod(shape)
     if size >= 2**32:
@@ -95,14 +95,27 @@ fusable_threefry = define_prng_impl(
 
 
 def fusable(key: Key[Array, "*keys"]) -> Key[Array, "*keys"]:
-    """The same key, whose draws XLA can fuse; any other generator's key is returned as it is."""
+    """Return the key with draws that XLA can fuse.
+
+    A key of a generator other than Threefry is returned unchanged.
+    """
     if _is_threefry(key):
         return jax.random.wrap_key_data(jax.random.key_data(key), impl=fusable_threefry)
     return key
 
 
+def stock(key: Key[Array, "*keys"]) -> Key[Array, "*keys"]:
+    """Return the key for JAX's own Threefry that draws the words of a fusable key.
+
+    A key of any other generator is returned as it is.
+    """
+    if _is_ours(key):
+        return jax.random.wrap_key_data(jax.random.key_data(key), impl="threefry2x32")
+    return key
+
+
 def fusing(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, all of whose draws XLA can fuse, and which never knows.
+    """Return the function with draws that XLA can fuse, without the function noticing.
 
     Some functions of JAX look at the kind of a key (`jax.random.poisson` takes no other than
     Threefry's own). So `function` is traced with keys of `jax.random`, and what was traced is
@@ -120,7 +133,7 @@ def fusing(function: Callable[P, R]) -> Callable[P, R]:
         flat, structure = jax.tree.flatten((args, kwargs))
         traced, shapes = jax.make_jaxpr(
             lambda flat: _call(function, structure, flat), return_shape=True
-        )([jax.eval_shape(_stock, value) if _is_ours(value) else value for value in flat])
+        )([jax.eval_shape(stock, value) if _is_ours(value) else value for value in flat])
         outputs = core.jaxpr_as_fun(_fusing(traced))(*map(_ours, flat))
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
@@ -133,7 +146,7 @@ def _call(function: Callable[..., R], structure: Any, flat: list[Any]) -> R:
 
 
 def _fusing(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """A program whose inputs and constants that are keys of Threefry have become ours."""
+    """Return a program in which all keys of Threefry, also its inputs, are fusable keys."""
     if not _has_keys(closed.jaxpr):
         return closed
     avals = [interpreter.shape(aval) for aval in closed.in_avals]
@@ -148,7 +161,7 @@ def _bind(_: core.JaxprEqn, bind: Callable[..., Any], operands: list[Any]) -> An
 
 
 def _has_keys(jaxpr: core.Jaxpr) -> bool:
-    """Whether keys of Threefry go into a program, or are made in it."""
+    """Say whether a program takes or makes keys of Threefry."""
     made = (variable for equation in jaxpr.eqns for variable in equation.outvars)
     inner = (sub for equation in jaxpr.eqns for sub in core.jaxprs_in_params(equation.params))
     return any(_is_threefry(v.aval) for v in [*jaxpr.invars, *jaxpr.constvars, *made]) or any(
@@ -158,10 +171,6 @@ def _has_keys(jaxpr: core.Jaxpr) -> bool:
 
 def _ours(value: Any) -> Any:
     return fusable(value) if _is_threefry(value) else value
-
-
-def _stock(key: Array) -> Array:
-    return jax.random.wrap_key_data(jax.random.key_data(key), impl="threefry2x32")
 
 
 def _is_ours(value: Any) -> bool:
