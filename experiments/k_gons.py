@@ -11,23 +11,28 @@ Command    toymodels run experiments/k_gons.py
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from flax import struct
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
+from toymodels.analysis import sampling
 from toymodels.analysis.learning_coefficient import learning_coefficient
 from toymodels.theory import expected_loss_one_active, k_gons
 
-SOURCE = "Chen et al. (2023)"
+PAPER = tm.paper("Chen et al. (2023)")
+LISTED = tm.paper("Chen et al. (2023), and toymodels.theory.k_gons")
+COUNTED = tm.prediction("toymodels.theory.k_gons.learning_coefficient")
+HALVES = "Ours, because learning coefficients are multiples of one half."
+NO_NUMBER = "Ours, because the paper gives no number."
 FEATURES = 6
 NOISE_VARIANCE = 1.0
 """Of the likelihood: half the squared error of an example, summed over outputs."""
@@ -37,8 +42,6 @@ MINIMA = [(6, 0), (5, 1), (5, 0), (4, 2), (4, 1), (4, 0), (3, 0), (2, 0), (1, 0)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     starts: int = 1000
     """Random starts of the search for minima."""
     descent_steps: int = 3000
@@ -79,20 +82,7 @@ SMOKE = Config(
 )
 
 
-@struct.dataclass
-class OneActive:
-    """Exactly one feature, any of them, uniform on (0, 1]."""
-
-    num_features: int = struct.field(pytree_node=False)
-
-    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
-        key_which, key_size = jax.random.split(key)
-        which = jax.random.randint(key_which, (batch,), 0, self.num_features)
-        size = 1 - jax.random.uniform(key_size, (batch, 1))
-        return size * jax.nn.one_hot(which, self.num_features)
-
-
-def potential(params: Any) -> Any:
+def potential(params):
     return expected_loss_one_active(params["weights"], params["bias"], 1.0)
 
 
@@ -101,7 +91,7 @@ def name(vertices: int, positive: int) -> str:
 
 
 def random_start(key: Array) -> dict[str, Array]:
-    """Weights of many scales, for minima of few vertices are reached from small ones."""
+    """Draw weights of many scales, because minima of few vertices are reached from small ones."""
     key_scale, key_weights, key_bias = jax.random.split(key, 3)
     scale = jax.random.uniform(key_scale)
     return {
@@ -110,11 +100,11 @@ def random_start(key: Array) -> dict[str, Array]:
     }
 
 
-def descend(params: Any, steps: int) -> Float[Array, ""]:
-    """The potential of the minimum below."""
+def descend(params, steps: int) -> Float[Array, ""]:
+    """Return the potential of the minimum below."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.2, momentum=0.9))
 
-    def step(carry: Any, _: None) -> tuple[Any, None]:
+    def step(carry, _):
         params, state = carry
         updates, state = optimizer.update(jax.grad(potential)(params), state)
         return (optax.apply_updates(params, updates), state), None
@@ -123,26 +113,26 @@ def descend(params: Any, steps: int) -> Float[Array, ""]:
     return potential(params)
 
 
-def label(potentials: Any, listed: Any = MINIMA) -> Any:
-    """Index of the nearest of those listed, and the distance to it over it."""
+def label(potentials, listed=MINIMA) -> tuple[Int[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Return the index of the nearest of those listed, and the relative distance to it."""
     exact = np.array([k_gons.potential(FEATURES, *chosen) for chosen in listed])
     deviations = np.abs(np.asarray(potentials)[..., None] / exact - 1)
     return deviations.argmin(axis=-1), deviations.min(axis=-1)
 
 
-def search(config: Config) -> dict[str, Any]:
-    """Descents from random starts."""
+def search(config: Config) -> dict[str, tuple]:
+    """Descend from random starts."""
     keys = jax.random.split(jax.random.key(0), config.starts)
     steps = config.descent_steps
     found = jax.jit(jax.vmap(lambda key: descend(random_start(key), steps)))(keys)
     return {"found": (("start",), np.asarray(found))}
 
 
-def sample_minima(config: Config) -> dict[str, Any]:
-    """Learning coefficients by sampling, at every temperature."""
+def sample_minima(config: Config) -> dict[str, tuple]:
+    """Sample the learning coefficients at every temperature."""
     found = [k_gons.configuration(FEATURES, *minimum, dead_bias=-0.5) for minimum in MINIMA]
 
-    def one(key: Array, params: Any, inverse_temperature: Array) -> Any:
+    def one(key, params, inverse_temperature):
         return learning_coefficient(
             key,
             potential,
@@ -164,15 +154,13 @@ def sample_minima(config: Config) -> dict[str, Any]:
         temperatures = jnp.asarray(config.inverse_temperatures)
         estimates = jax.jit(over_all)(jax.random.key(0), params, temperatures)
     dims = ("inverse_temperature", "minimum")
-    results: dict[str, Any] = {
-        field: (dims, np.asarray(value)) for field, value in estimates._asdict().items()
-    }
+    results = {field: (dims, np.asarray(value)) for field, value in estimates._asdict().items()}
     results["weights"] = (("minimum", "hidden", "feature"), np.asarray(params["weights"]))
     results["bias"] = (("minimum", "feature"), np.asarray(params["bias"]))
     return results
 
 
-def sample_posterior(config: Config) -> dict[str, Any]:
+def sample_posterior(config: Config) -> dict[str, tuple]:
     r"""Replica exchange: one chain for each number of examples, which trade places.
 
     The posterior is $\exp(-n H / 2 \sigma^2)$ times a standard normal prior: of the expected loss
@@ -185,29 +173,19 @@ def sample_posterior(config: Config) -> dict[str, Any]:
         tree = {"weights": params[:-FEATURES].reshape(2, FEATURES), "bias": params[-FEATURES:]}
         return stiffness * potential(tree) + jnp.sum(params**2) / 2
 
-    value_and_slope = jax.value_and_grad(energy)
-
     def move(key: Array, params: Array, stiffness: Array) -> Array:
-        key_momentum, key_size, key_accept = jax.random.split(key, 3)
-        start = jax.random.normal(key_momentum, params.shape)
-        size = jax.random.uniform(key_size, (), minval=0.2, maxval=0.8) / (1 + stiffness) ** 0.5
+        def step_size(key):
+            return jax.random.uniform(key, (), minval=0.2, maxval=0.8) / (1 + stiffness) ** 0.5
 
-        def leap(state: Any, _: None) -> tuple[Any, None]:
-            place, momentum, (_, slope) = state
-            momentum = momentum - size * slope / 2
-            place = place + size * momentum
-            there = value_and_slope(place, stiffness)
-            return (place, momentum - size * there[1] / 2, there), None
+        def of(place):
+            return energy(place, stiffness), None
 
-        here = value_and_slope(params, stiffness)
-        (place, momentum, there), _ = jax.lax.scan(leap, (params, start, here), length=6)
-        before = here[0] + jnp.sum(start**2) / 2
-        after = there[0] + jnp.sum(momentum**2) / 2
-        accept = jnp.log(jax.random.uniform(key_accept)) < before - after
-        return jnp.where(accept, place, params)
+        chain = sampling.begin(of, params)
+        step, _ = sampling.hamiltonian_step(key, of, chain, draw_step_size=step_size, leapfrog=6)
+        return step.place
 
     def trade(key: Array, params: Array, parity: Array) -> Array:
-        """Neighbours of one parity change places, if the posterior of both together lets them."""
+        """Let neighbours of one parity change places, if the posterior of both together does."""
         own = jax.vmap(energy, (0, None))(params, jnp.ones(()))
         own = own - jnp.sum(params**2, axis=1) / 2
         index = jnp.arange(len(stiffness))
@@ -249,11 +227,11 @@ def examples(config: Config) -> Float[np.ndarray, " sizes"]:
 
 
 def train(config: Config) -> xr.Dataset:
-    """The exact potential along stochastic gradient descent."""
+    """Return the exact potential along stochastic gradient descent."""
     snapshots = tm.log_spaced(config.steps, 300)
-    task = tm.Task(OneActive(FEATURES))
+    task = tm.Task(tm.OneActive(FEATURES))
 
-    def cell(key: Any) -> dict[str, Any]:
+    def cell(key):
         key_start, key_data = jax.random.split(key)
         fitted = tm.fit(
             key_data,
@@ -289,8 +267,8 @@ CRITICAL = [(k, s) for k in range(FEATURES + 1) for s in range(FEATURES - k + 1)
 """Vertices and dead columns of positive bias: minima and saddles."""
 
 
-def plateaus(step: Any, potential: Any) -> list[float]:
-    """Mean potential wherever it stays within 1 % while the steps double.
+def plateaus(step, potential) -> list[float]:
+    """Return the mean potential wherever it stays within 1 % while the steps double.
 
     After step 20, for one step and two are a doubling, too.
     """
@@ -310,27 +288,27 @@ def plateaus(step: Any, potential: Any) -> list[float]:
     return found
 
 
-def all_plateaus(results: xr.Dataset) -> tuple[Any, Any]:
-    """Potentials of the plateaus of all runs, and which are 3 % above the end of their run."""
+def all_plateaus(results: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the potentials of all plateaus, and which are 3 % above the end of their run."""
     runs = results["potential"].transpose("seed", "step").values
     found = [(height, run_[-1]) for run_ in runs for height in plateaus(results.step.values, run_)]
     heights, ends = np.array(found).reshape(-1, 2).T
     return heights, heights > 1.03 * ends
 
 
-def chance(tolerance: float, listed: Any) -> float:
-    """Share of potentials, even in the logarithm, that are so near to one of those listed."""
+def chance(tolerance: float, listed) -> float:
+    """Return the share of potentials, even in the logarithm, that are so near to a listed one."""
     even = np.geomspace(k_gons.potential(FEATURES, *MINIMA[0]), 1 / 3, 10_000)
     return float(np.mean(label(even, listed)[1] < tolerance))
 
 
-def counted() -> Any:
-    """The learning coefficients by counting directions."""
+def counted() -> Float[np.ndarray, " minima"]:
+    """Return the learning coefficients by counting directions."""
     return np.array([k_gons.learning_coefficient(FEATURES, *minimum) for minimum in MINIMA])
 
 
 def occupancy(results: xr.Dataset) -> xr.DataArray:
-    """Share of posterior samples by the number of vertices of the minimum below them."""
+    """Return the share of posterior samples by the number of vertices of the minimum below them."""
     kinds, _ = label(results["quenched"].values)
     vertices = np.array([vertices for vertices, _ in MINIMA])[kinds]
     samples = results["quenched"].copy(data=vertices)
@@ -340,7 +318,7 @@ def occupancy(results: xr.Dataset) -> xr.DataArray:
 
 
 def takeover(results: xr.Dataset) -> float:
-    """Number of examples at which the posterior holds as many hexagons as pentagons."""
+    """Return the number of examples at which the posterior holds as many hexagons as pentagons."""
     share = occupancy(results).mean("ladder")
     lead = (share[6] - share[5]).values
     behind = np.flatnonzero(lead < 0)
@@ -363,218 +341,180 @@ def predicted_takeover() -> float:
     )
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
-    kinds, deviations = label(results["found"].values)
-    coldest = results["coefficient"].isel(inverse_temperature=-1)
-    error = np.abs(coldest - counted())
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    kinds, deviations = label(results.found.values)
+
+    says = "Descents from random starts end in ten kinds of minima."
+    yield tm.near(says, 10, len(set(kinds[deviations < 1e-4].tolist())), LISTED, within=0)
+
+    says = (
+        "Descents from random starts end at the potentials of the list, by the largest deviation."
+    )
+    threshold = "Ours, because of single precision and descents of finite length."
+    yield tm.near(says, 0, deviations.max(), LISTED, within=1e-4, threshold=threshold)
+
+    says = (
+        "The sampled learning coefficients of all minima but the antipodal pair are those that "
+        "counting directions gives, by the largest difference."
+    )
+    coldest = results.coefficient.isel(inverse_temperature=-1)
+    error = np.abs(coldest - counted()).drop_sel(minimum="2").max()
+    yield tm.near(says, 0, error, COUNTED, within=0.5, threshold=HALVES)
+
+    says = "The sampled learning coefficient of the antipodal pair is that of counting directions."
+    note = (
+        "What is flat in its four dead columns is a wedge, as wide as the pair bends. The sampler "
+        "starts at its edge, where the pair is straight, and steps that fit the edge hardly enter. "
+        "Started inside it finds 2: tests/test_learning_coefficient.py."
+    )
+    pair = coldest.sel(minimum="2")
+    yield tm.near(says, 2, pair, COUNTED, within=0.5, threshold=HALVES, note=note)
+
+    says = (
+        "The number of examples at which the posterior holds as many hexagons as pentagons, as "
+        "log10, is where their free energies cross."
+    )
+    source = tm.prediction("Free energies n H / 2 + lambda log n, without their terms of order 1")
+    threshold = "Ours, because terms of order 1 in the free energies are left out."
+    expected, found = np.log10(predicted_takeover()), np.log10(takeover(results))
+    yield tm.near(says, expected, found, source, within=0.5, threshold=threshold)
+
+    says = (
+        "The mean number of vertices of the posterior grows with the number of examples, by the "
+        "smallest change between neighbouring numbers."
+    )
     mean_vertices = (occupancy(results) * np.arange(FEATURES + 1)[:, None, None]).sum("vertices")
+    change = mean_vertices.mean("ladder").diff("num_examples").min()
+    threshold = "Ours, because 480 correlated samples have a standard deviation near 1."
+    yield tm.at_least(says, 0, change, PAPER, slack=0.2, threshold=threshold)
+
     heights, left = all_plateaus(results)
     rests, distances = label(heights)
-    _, distances_left = label(heights[left], CRITICAL)
-    return [
-        tm.Claim(
-            "descent from random starts ends in how many kinds of minima",
-            f"{SOURCE}, and toymodels.theory.k_gons",
-            expected=10,
-            measured=len(set(kinds[deviations < 1e-4].tolist())),
-            kind=tm.Kind.PAPER,
-        ),
-        tm.Claim(
-            "and in nothing else: largest relative deviation of a potential from the listed",
-            f"{SOURCE}, and toymodels.theory.k_gons",
-            expected=0.0,
-            measured=deviations.max(),
-            tolerance=1e-4,  # float32, and descents of finite length
-            kind=tm.Kind.PAPER,
-            threshold="ours: single precision and descents of finite length",
-        ),
-        tm.Claim(
-            "sampled learning coefficients against counted directions: largest difference over all "
-            "minima but the antipodal pair",
-            "toymodels.theory.k_gons.learning_coefficient",
-            expected=0.0,
-            measured=float(error.drop_sel(minimum="2").max()),
-            tolerance=0.5,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: they are multiples of one half",
-        ),
-        tm.Claim(
-            "the same of the antipodal pair",
-            "toymodels.theory.k_gons.learning_coefficient",
-            expected=2.0,
-            measured=float(coldest.sel(minimum="2")),
-            tolerance=0.5,
-            note="What is flat for its four dead columns is a wedge, as wide as the pair bends. "
-            "The sampler starts at its edge, where the pair is straight, and steps that fit the "
-            "edge hardly enter. Started inside it finds 2: tests/test_learning_coefficient.py.",
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: they are multiples of one half",
-        ),
-        tm.Claim(
-            "examples at which the posterior holds as many hexagons as pentagons, as log10",
-            "free energies n H / 2 + lambda log n, without their terms of order 1",
-            expected=np.log10(predicted_takeover()),
-            measured=np.log10(takeover(results)),
-            tolerance=0.5,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: terms of order 1 in the free energies are left out",
-        ),
-        tm.Claim(
-            "with more examples the posterior has more vertices: lowest change of their mean "
-            "between neighbouring sizes",
-            SOURCE,
-            expected=0.0,
-            measured=float(mean_vertices.mean("ladder").diff("num_examples").min()),
-            tolerance=0.2,  # 480 samples, correlated, of a standard deviation near 1
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: 480 correlated samples of a standard deviation near 1",
-        ),
-        tm.Claim(
-            "share of plateaus of training within 3 % of one of the ten potentials (by chance: "
-            f"{chance(0.03, MINIMA):.2f})",
-            SOURCE,
-            expected=0.8,
-            measured=np.mean(distances < 0.03) if heights.size else np.nan,
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: the paper gives no number",
-        ),
-        tm.Claim(
-            "plateaus that training leaves for one at least 3 % lower are near saddles: share "
-            "within 1 % of a critical point, minimum or saddle (by chance: "
-            f"{chance(0.01, CRITICAL):.2f})",
-            SOURCE,
-            expected=0.8,
-            measured=np.mean(distances_left < 0.01) if left.any() else np.nan,
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: the paper gives no number",
-        ),
-        tm.Claim(
-            "kinds of minima that training rests at",
-            SOURCE,
-            expected=8,
-            measured=len(set(rests[distances < 0.03].tolist())),
-            bound=tm.Bound.AT_LEAST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: of ten, the rarest of which a run may miss",
-        ),
-    ]
-
-
-def draw_minimum(axes: Any, results: xr.Dataset, number: int, found: Any) -> None:
-    minimum = results.isel(minimum=number)
-    vertices, positive = MINIMA[number]
-    for column in minimum["weights"].values.T[:vertices]:
-        axes.plot([0, column[0]], [0, column[1]], color="C0", linewidth=1.5)
-        axes.plot(*column, "o", color="C0", markersize=5)
-    silent = FEATURES - vertices - positive
-    dead = " ".join("+" * positive + "-" * silent)
-    axes.text(0, -1.75, dead, ha="center", va="center", color="C3", fontsize=11)
-    axes.set(xlim=(-1.9, 1.9), ylim=(-2.0, 1.6), aspect="equal", xticks=(), yticks=())
-    axes.set_facecolor(plotting.BACKGROUND)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
-    exact = k_gons.potential(FEATURES, vertices, positive)
-    axes.set_title(
-        f"{minimum['minimum'].item()}\nH = {exact:.4f}\n{np.sum(found == number)} starts",
-        fontsize=9,
+    says = (
+        "Most plateaus of training are within 3 % of one of the ten potentials, where "
+        f"{chance(0.03, MINIMA):.2f} of them would be by chance."
     )
+    share = np.mean(distances < 0.03) if heights.size else np.nan
+    yield tm.at_least(says, 0.8, share, PAPER, threshold=NO_NUMBER)
+
+    says = (
+        "Most plateaus that training leaves for one at least 3 % lower are within 1 % of a "
+        f"critical point, minimum or saddle, where {chance(0.01, CRITICAL):.2f} would be by chance."
+    )
+    _, distances_left = label(heights[left], CRITICAL)
+    share = np.mean(distances_left < 0.01) if left.any() else np.nan
+    yield tm.at_least(says, 0.8, share, PAPER, threshold=NO_NUMBER)
+
+    says = "Training rests at eight kinds of minima or more."
+    number = len(set(rests[distances < 0.03].tolist()))
+    threshold = "Ours, because a run may miss the rarest of ten."
+    yield tm.at_least(says, 8, number, PAPER, threshold=threshold)
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure = Figure(figsize=(8.0, 8.2), layout="constrained")
-    panels: Any = figure.subfigures(2, 1, height_ratios=(0.72, 1))
-    top, bottom = panels
-    found, _ = label(results["found"].values)
+    figure, (top, bottom) = plotting.figure_of_parts(2, 1, size=(9, 8.8), height_ratios=(0.72, 1))
+    found, _ = label(results.found.values)
     for number, axes in enumerate(top.subplots(2, 5).flat):
         draw_minimum(axes, results, number, found)
     top.suptitle(
-        f"the ten minima; dead columns: + of bias 1/12, - silent; of {found.size} random starts",
+        f"ten minima, and how many of {found.size} random starts end there (dead columns: + of "
+        "bias 1/12, - silent)",
         fontsize=10,
     )
-    grid = bottom.subplots(2, 2)
+    (coefficients, energies), (posterior, runs) = bottom.subplots(2, 2)
+    draw_coefficients(coefficients, results)
+    draw_energies(energies, results)
+    draw_posterior(posterior, results)
+    draw_runs(runs, results)
+    return figure
 
-    axes = grid[0, 0]
+
+def draw_minimum(axes: Axes, results: xr.Dataset, number: int, found: np.ndarray) -> None:
+    minimum, (vertices, positive) = results.isel(minimum=number), MINIMA[number]
+    weights = minimum.weights.transpose("hidden", "feature").values[:, :vertices]
+    plotting.spokes(axes, weights, limit=1.9)
+    dead = " ".join("+" * positive + "-" * (FEATURES - vertices - positive))
+    axes.text(0, -1.7, dead, ha="center", va="center", color="C1", fontsize=11)
+    exact = k_gons.potential(FEATURES, vertices, positive)
+    starts = np.sum(found == number)
+    axes.set_title(f"{minimum.minimum.item()}: H = {exact:.4f}\n{starts} starts", fontsize=9)
+
+
+def draw_coefficients(axes: Axes, results: xr.Dataset) -> None:
     across = np.arange(len(MINIMA))
     for number, temperature in enumerate(results.inverse_temperature.values):
         chosen = results.sel(inverse_temperature=temperature)
         axes.errorbar(
             across + 0.14 * (number - 1.5),
-            chosen["coefficient"],
-            2 * chosen["standard_error"],
-            fmt=".",
-            color=plotting.IMPORTANCE_MAP(number / 4),
+            chosen.coefficient,
+            2 * chosen.standard_error,
+            fmt=plotting.MARKERS[number],
+            markersize=3,
+            color=f"C{number}",
             label=rf"$n\beta = 10^{{{np.log10(temperature):.0f}}}$",
         )
     axes.hlines(counted(), across - 0.4, across + 0.4, color="0.3", linewidth=1, label="counted")
     axes.set_xticks(across, labels=results.minimum.values)
     axes.set(xlabel="minimum", ylabel=r"learning coefficient $\lambda$ (± 2 s.e.)")
-    axes.set_title("complexity of the minima, sampled and counted")
+    axes.set_title("sampled complexities are those counted")
     axes.legend()
 
-    axes = grid[0, 1]
+
+def draw_energies(axes: Axes, results: xr.Dataset) -> None:
     sizes = results.num_examples.values
     fine = np.geomspace(sizes[0], sizes[-1], 400)
     energies = {
-        str(label_): k_gons.free_energy(
+        str(kind): k_gons.free_energy(
             k_gons.potential(FEATURES, *minimum),
             k_gons.learning_coefficient(FEATURES, *minimum),
             fine,
             noise_variance=NOISE_VARIANCE,
         )
-        for label_, minimum in zip(results.minimum.values, MINIMA, strict=True)
+        for kind, minimum in zip(results.minimum.values, MINIMA, strict=True)
     }
-    least = np.min(list(energies.values()), axis=0)
+    lowest = np.min(list(energies.values()), axis=0)
     for number, chosen in enumerate(("6", "5+", "5", "4", "3", "2", "1", "0")):
-        axes.semilogx(fine, energies[chosen] - least, label=chosen, color=f"C{number}")
+        dashes = "-" if number < 6 else "--"
+        axes.semilogx(fine, energies[chosen] - lowest, dashes, label=chosen, color=f"C{number % 6}")
     axes.axvline(predicted_takeover(), color="0.6", linewidth=0.8, linestyle=":")
-    axes.set(
-        xlabel="examples n",
-        ylabel=r"$nH/2 + \lambda\,\log n$, above the least",
-        ylim=(-0.5, 15),
-        title="free energies without terms of order 1",
-    )
+    axes.set(xlabel="examples n", ylabel=r"$nH/2 + \lambda\,\log n$, above the lowest")
+    axes.set(ylim=(-0.5, 15), title="more examples favour more vertices")
     axes.legend(ncols=2, title="minimum")
 
-    axes = grid[1, 0]
+
+def draw_posterior(axes: Axes, results: xr.Dataset) -> None:
     share = occupancy(results)
     for number, vertices in enumerate((6, 5, 4, 3, 2)):
         part = share.sel(vertices=vertices).transpose("num_examples", "ladder")
-        axes.semilogx(sizes, part, ".", color=f"C{number}", ms=2, rasterized=True)
-        axes.semilogx(sizes, part.mean("ladder"), color=f"C{number}", label=f"{vertices} vertices")
+        axes.semilogx(part.num_examples, part, ".", color=f"C{number}", ms=2, rasterized=True)
+        label_ = f"{vertices} vertices"
+        axes.semilogx(part.num_examples, part.mean("ladder"), color=f"C{number}", label=label_)
     axes.axvline(predicted_takeover(), color="0.6", linewidth=0.8, linestyle=":")
     axes.axvline(takeover(results), color="0.3", linewidth=0.8, linestyle="--")
-    axes.set(
-        xlabel="examples n (hexagon leads: dotted predicted, dashed found)",
-        ylabel="share of samples",
-        title=f"posterior of H; dots: each of {share.sizes['ladder']} ladders",
-    )
+    axes.set(xlabel="examples n (hexagon leads: dotted predicted, dashed found)")
+    axes.set(ylabel="share of the posterior")
+    axes.set_title(f"and so does the posterior ({share.sizes['ladder']} ladders as dots)")
     axes.legend()
 
-    axes = grid[1, 1]
-    axes.semilogx(
-        results.step + 1,
-        results["potential"].transpose("step", "seed"),
-        color="C0",
-        linewidth=0.4,
-        antialiased=False,
-        rasterized=True,
-    )
+
+def draw_runs(axes: Axes, results: xr.Dataset) -> None:
+    runs = results.potential.transpose("step", "seed")
+    kinds, _ = label(runs.isel(step=-1).values)
+    for vertices, color in ((6, "C0"), (5, "C1"), (4, "C2")):
+        these = [MINIMA[kind][0] == vertices for kind in kinds]
+        lines = axes.semilogx(
+            runs.step + 1, runs[:, these], color=color, lw=0.4, antialiased=False, rasterized=True
+        )
+        if lines:
+            axes.plot([], [], color=color, label=f"ends with {vertices} vertices")
+    others = [MINIMA[kind][0] < 4 for kind in kinds]
+    axes.semilogx(runs.step + 1, runs[:, others], color="0.4", lw=0.4, antialiased=False)
     for minimum in MINIMA:
-        height = k_gons.potential(FEATURES, *minimum)
-        axes.axhline(height, color="C3", linewidth=0.5)
-    axes.set(
-        xlabel="step + 1",
-        ylabel="potential H (sum of outputs)",
-        yscale="log",
-        ylim=(0.045, 0.6),
-        title=f"gradient descent, {results.sizes['seed']} runs; red: the ten minima",
-    )
-    axes.set_yticks([0.05, 0.1, 0.2, 0.3, 0.5], labels=["0.05", "0.1", "0.2", "0.3", "0.5"])
-    axes.minorticks_off()
-    return figure
+        axes.axhline(k_gons.potential(FEATURES, *minimum), color="k", linewidth=0.4)
+    axes.set(xlabel="step + 1", ylabel="potential H (sum of outputs)", yscale="log")
+    axes.set(ylim=(0.045, 0.6), title=f"{runs.sizes['seed']} runs rest near minima (black lines)")
+    plotting.plain_ticks(axes, "y", (0.05, 0.1, 0.2, 0.3, 0.5))
+    axes.legend(loc="upper right")
 
 
 if __name__ == "__main__":
