@@ -22,12 +22,13 @@ Command    toymodels run experiments/correlated_features.py
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
 import xarray as xr
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import optimize
 
@@ -35,12 +36,14 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.theory import expected_loss_correlated, frames
 
-SOURCE = "Elhage et al. (2022)"
-ORGANIZATION = f"{SOURCE}, Organization of Correlated and Anticorrelated Features"
-BASES = f"{SOURCE}, Local Almost-Orthogonal Bases"
-COLLAPSING = f"{SOURCE}, Collapsing of Correlated Features"
-EXACT = "toymodels.theory.correlated"
-AT_MOST, AT_LEAST = tm.Bound.AT_MOST, tm.Bound.AT_LEAST
+WORK = "Elhage et al. (2022)"
+ORGANIZATION = tm.paper(f"{WORK}, Organization of Correlated and Anticorrelated Features")
+BASES = tm.paper(f"{WORK}, Local Almost-Orthogonal Bases")
+COLLAPSING = tm.paper(f"{WORK}, Collapsing of Correlated Features")
+EXACT = tm.prediction("toymodels.theory.correlated")
+CONVERGENCE = "Ours, because training does not converge entirely."
+SEEN = "Ours, because it is read off the figure."
+ROUNDING = "Ours, because numbers are rounded."
 PAIRS = 3
 PANELS = 5
 SHOWN = (0.7, 0.4, 0.175, 0.1, 0.01)
@@ -49,20 +52,18 @@ WINDOWS = ((0.0, 0.05), (0.05, 0.15), (0.15, 0.2), (0.25, 0.5))
 """The paper's approximate densities of 0, 1, 2 and 3 collapsed pairs."""
 CROSSINGS = ((0.05, 0.1), (0.12, 0.15), (0.35, 0.4))
 """Between these densities one more pair collapses in the optimum."""
-COLORS = ("#dd3333", "#3366cc", "#229944")
-BRANCH_COLORS = ("#7744aa", "#3366cc", "#229944", "#ee7722")
+COLORS = ("#d55e00", "#0072b2", "#009e73")
+BRANCH_COLORS = ("#cc79a7", "#0072b2", "#009e73", "#d55e00")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the figure depends on, and nothing else."""
-
     density: float = 0.05
     """Of a set in the first three rows; one of `densities`."""
     densities: tuple[float, ...] = (
-        0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.12, 0.15, 0.175, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7,
-        0.85, 1.0,
-    )  # fmt: skip
+        *(0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.12, 0.15, 0.175),
+        *(0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 0.85, 1.0),
+    )
     """Of the three pairs that collapse."""
     pair_densities: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.25, 0.3)
     """At which the optimum of two pairs is computed; `density` is one of them."""
@@ -74,42 +75,37 @@ class Config:
     """Features of a set of the bases, and hidden dimensions."""
     start: float = 0.05
     """Standard deviation of the first weights."""
-    steps: int = 10_000
-    batch: int = 1024
-    learning_rate: float = 5e-3
-    """The learning rate at the start of a cosine schedule."""
+    training: tm.Recipe = tm.Recipe(steps=10_000, batch=1024, learning_rate=5e-3)
 
 
-# Its bases are its pairs, which compiles one program less.
+# The bases are those of pairs, so that one program less is compiled.
 SMOKE = Config(
-    densities=(0.05,), pair_densities=(0.05,), independent_densities=(0.05,),
-    basis_densities=(0.05,), num_seeds=5, num_bases=5, set_size=2, steps=20, batch=64,
-)  # fmt: skip
+    densities=(0.05,),
+    pair_densities=(0.05,),
+    independent_densities=(0.05,),
+    basis_densities=(0.05,),
+    num_seeds=5,
+    num_bases=5,
+    set_size=2,
+    training=tm.Recipe(steps=20, batch=64, learning_rate=5e-3),
+)
 
 
 def train(
     config: Config,
     name: str,
-    features: Callable[[Any], tm.Features],
+    features: Callable[[float], tm.Features],
     densities: tuple[float, ...],
     *,
     hidden: int = 2,
     num_seeds: int,
 ) -> xr.Dataset:
-    """All seeds of one kind of features; the names of its variables and dimensions with `name`."""
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    """Train all seeds of one kind of features; its variables and dimensions begin with `name`."""
     model = tm.ReLUOutput(hidden, initializer=jax.nn.initializers.normal(config.start))
 
-    def cell(key: Any, *, density: Any) -> dict[str, Any]:
-        trained = tm.train(
-            key,
-            model,
-            tm.Task(features(density)),
-            optimizer=optax.adam(schedule),
-            steps=config.steps,
-            batch=config.batch,
-            key_evaluation=jax.random.key(2022),
-        )
+    def cell(key, *, density):
+        task, evaluation = tm.Task(features(density)), jax.random.key(2022)
+        trained = config.training.train(key, model, task, key_evaluation=evaluation)
         return {**trained.params, "loss": trained.loss}
 
     own = {"weights": ("hidden", "feature"), "bias": ("feature",)}
@@ -118,16 +114,16 @@ def train(
 
 
 @jax.jit
-def _loss_and_slopes(parameters: Any, density: Any, importance: Any) -> Any:
-    def loss(parameters: Any) -> Any:
+def _loss_and_slopes(parameters, density, importance):
+    def loss(parameters):
         weights, bias = parameters[:-1], parameters[-1]
         return expected_loss_correlated(weights, bias, density, importance, num_sets=PAIRS)
 
     return jax.value_and_grad(loss)(parameters)
 
 
-def loss_and_slopes(parameters: Any, density: Any) -> tuple[float, Any]:
-    """Exact, of up to three pairs; one of density 0 is not there, and of no importance.
+def loss_and_slopes(parameters, density) -> tuple[float, np.ndarray]:
+    """Return the exact loss of up to three pairs; one of density 0 is absent, of no importance.
 
     `parameters` are the weights, and one more row for the bias.
     """
@@ -140,27 +136,25 @@ def loss_and_slopes(parameters: Any, density: Any) -> tuple[float, Any]:
 class Solution(NamedTuple):
     """A model and its exact loss."""
 
-    weights: Any
+    weights: Float[np.ndarray, "hidden features"]
     loss: float
 
 
-def descend(weights: Any, bias: Any, density: Any) -> Solution:
-    """The minimum of the exact loss below a start, by BFGS."""
+def descend(weights, bias, density) -> Solution:
+    """Return the minimum of the exact loss below a start, by BFGS."""
     start = np.vstack([weights, bias]).astype(float)
     unit = np.max(density)
 
-    def value(parameters: Any) -> tuple[float, Any]:
+    def value(parameters):
         loss, slopes = loss_and_slopes(parameters.reshape(start.shape), density)
         return loss / unit, slopes.ravel() / unit
 
-    found: Any = optimize.minimize(
-        value, start.ravel(), jac=True, method="BFGS", options={"gtol": 1e-8}
-    )
+    found = optimize.minimize(value, start.ravel(), jac=True, method="BFGS", options={"gtol": 1e-8})
     return Solution(found.x.reshape(start.shape)[:-1], float(unit * found.fun))
 
 
-def arrangement(num_collapsed: int, num_corners: int) -> Any:
-    """Corners of a polygon, the last of them shared by a pair each; a little disturbed."""
+def arrangement(num_collapsed: int, num_corners: int) -> Float[np.ndarray, "2 features"]:
+    """Return the corners of a polygon, a little disturbed; pairs share the last of them."""
     corners = frames.regular_polygon(num_corners)
     apart = 2 * (PAIRS - num_collapsed)
     shared = np.repeat(corners[:, apart : apart + num_collapsed], 2, axis=1) / np.sqrt(2)
@@ -169,7 +163,7 @@ def arrangement(num_collapsed: int, num_corners: int) -> Any:
 
 
 def branch(num_collapsed: int, density: float) -> Solution:
-    """The minimum in which so many pairs have collapsed; of loss NaN if there is none.
+    """Return the minimum in which so many pairs have collapsed; of loss NaN if there is none.
 
     Three collapsed pairs are a triangle or at three corners of a square.
     """
@@ -184,7 +178,7 @@ def branch(num_collapsed: int, density: float) -> Solution:
 
 
 def crossing(fewer: int, between: tuple[float, float], densities: tuple[float, ...]) -> float:
-    """The density at which the branches with so many collapsed pairs and one more are equal.
+    """Return the density at which the branches with so many collapsed pairs and one more are equal.
 
     NaN if there is none between two densities, or these are not among those of the figure.
     """
@@ -200,7 +194,7 @@ def crossing(fewer: int, between: tuple[float, float], densities: tuple[float, .
 
 
 def two_pairs(density: float) -> Solution:
-    """The optimum of two pairs, orthogonal mates or collapsed ones."""
+    """Return the optimum of two pairs, orthogonal mates or collapsed ones."""
     apart = np.array([[1, 0, -1, 0, 0, 0], [0, 1, 0, -1, 0, 0]])
     merged = np.array([[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]]) / np.sqrt(2)
     nudge = 0.01 * arrangement(0, 2 * PAIRS)
@@ -215,19 +209,28 @@ def lowest(found: Sequence[Solution]) -> Solution:
 
 def run(config: Config) -> xr.Dataset:
     one, many, seeds = (config.density,), config.densities, config.num_seeds
-    results = xr.merge([
-        train(config, "pair", lambda p: tm.CorrelatedSets(2, 2, p), one, num_seeds=seeds),
-        train(config, "rival", lambda p: tm.AnticorrelatedSets(2, 2, p), one, num_seeds=seeds),
-        train(config, "set", lambda p: tm.CorrelatedSets(PAIRS, 2, p), many, num_seeds=seeds),
-        train(
-            config, "independent", lambda p: tm.SparseUniform(2 * PAIRS, p),
-            config.independent_densities, num_seeds=seeds,
-        ),
-        train(
-            config, "basis", lambda p: tm.CorrelatedSets(2, config.set_size, p),
-            config.basis_densities, hidden=config.set_size, num_seeds=config.num_bases,
-        ),
-    ])  # fmt: skip
+    results = xr.merge(
+        [
+            train(config, "pair", lambda p: tm.CorrelatedSets(2, 2, p), one, num_seeds=seeds),
+            train(config, "rival", lambda p: tm.AnticorrelatedSets(2, 2, p), one, num_seeds=seeds),
+            train(config, "set", lambda p: tm.CorrelatedSets(PAIRS, 2, p), many, num_seeds=seeds),
+            train(
+                config,
+                "independent",
+                lambda p: tm.SparseUniform(2 * PAIRS, p),
+                config.independent_densities,
+                num_seeds=seeds,
+            ),
+            train(
+                config,
+                "basis",
+                lambda p: tm.CorrelatedSets(2, config.set_size, p),
+                config.basis_densities,
+                hidden=config.set_size,
+                num_seeds=config.num_bases,
+            ),
+        ]
+    )
     for name, sets in (("pair", 2), ("set", PAIRS)):
         models = parameters(results, name)
         models = np.pad(models, [(0, 0)] * 3 + [(0, 2 * PAIRS - models.shape[-1])])
@@ -257,39 +260,40 @@ def run(config: Config) -> xr.Dataset:
     ).assign_attrs(density=config.density)
 
 
-def parameters(results: xr.Dataset, name: str) -> Any:
-    """Density x seed x (hidden and bias) x feature."""
+def parameters(results: xr.Dataset, name: str) -> np.ndarray:
+    """Return density x seed x (hidden and bias) x feature."""
     dims = [f"{name}_{dim}" for dim in ("density", "seed", "hidden", "feature")]
     weights = results[f"{name}_weights"].transpose(*dims).values
     bias = results[f"{name}_bias"].transpose(*dims[:2], dims[3]).values
     return np.concatenate([weights, bias[:, :, None]], axis=2).astype(float)
 
 
-def matrices(results: xr.Dataset, name: str) -> Any:
-    """Density x seed x hidden x feature."""
+def matrices(results: xr.Dataset, name: str) -> np.ndarray:
     return parameters(results, name)[:, :, :-1]
 
 
-def best(results: xr.Dataset) -> Any:
-    """The seed of least exact loss at every density of the three pairs."""
+def best(results: xr.Dataset) -> Float[np.ndarray, "density rows feature"]:
+    """Return the seed of the lowest exact loss at every density of the three pairs."""
     chosen = results["set_exact"].transpose("set_density", "set_seed").values.argmin(axis=1)
     return parameters(results, "set")[np.arange(len(chosen)), chosen]
 
 
-def mate_angles(weights: Any) -> Any:
-    """Between the two features of each pair, in degrees; `weights` are ... x hidden x features."""
+def mate_angles(
+    weights: Float[np.ndarray, "... hidden features"],
+) -> Float[np.ndarray, "... pairs"]:
+    """Return the angle between the two features of each pair, in degrees."""
     first, second = weights[..., ::2], weights[..., 1::2]
     lengths = np.linalg.norm(first, axis=-2) * np.linalg.norm(second, axis=-2)
     cosine = (first * second).sum(axis=-2) / np.maximum(lengths, 1e-12)
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
-def collapsed(weights: Any) -> Any:
-    """Which pairs have mates less than 30 degrees apart, half-way to those of a hexagon."""
+def collapsed(weights: Float[np.ndarray, "... hidden features"]) -> np.ndarray:
+    """Return which pairs have mates less than 30 degrees apart, half-way to those of a hexagon."""
     return mate_angles(weights) < 30
 
 
-def grams(weights: Any) -> Any:
+def grams(weights: np.ndarray) -> np.ndarray:
     return np.swapaxes(weights, -1, -2) @ weights
 
 
@@ -298,237 +302,202 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     return [*itertools.chain.from_iterable(part(results) for part in parts)]
 
 
-def farthest(values: Any, center: float) -> float:
-    """The value farthest from `center`; NaN if there is none."""
+def farthest(values: np.ndarray, center: float) -> float:
+    """Return the value farthest from `center`; NaN if there is none."""
     return float(values.flat[abs(values - center).argmax()]) if values.size else float("nan")
 
 
 def correlated(results: xr.Dataset) -> Iterator[tm.Claim]:
-    """Of the first row, every seed."""
-    name, weights, two = "two correlated pairs", matrices(results, "pair")[0], results["two_loss"]
+    """Claim what the first row shows, for every seed."""
+    name, weights, two = "two correlated pairs", matrices(results, "pair")[0], results.two_loss
     norms = np.linalg.norm(weights, axis=1)
-    cosines = grams(weights / norms[:, None])
-    tilt = 180 - np.degrees(np.arccos(cosines[:, :2, 2:].min(axis=2)))
-    ended = results["pair_exact"].values / float(two.sel(two_density=results.attrs["density"]))
     sparse, dense = two.two_density.values[[0, -1]]
-    yield from (
-        tm.Claim(
-            f"{name}: mates are orthogonal, largest |dot product| of all seeds",
-            ORGANIZATION, 0, abs(grams(weights)[:, [0, 2], [1, 3]]).max(), 0.015,
-            kind=tm.Kind.PAPER,
-            threshold="ours: read off the figure, where they look orthogonal",
-        ),
-        tm.Claim(
-            f"{name}: each feature is opposite to one of the other pair, largest tilt of all "
-            "seeds, in degrees",
-            f"{ORGANIZATION}: read off its figure", 5, tilt.max(), bound=AT_MOST,
-            kind=tm.Kind.PAPER,
-        ),
-        tm.Claim(
-            f"{name}: norms of all seeds, the farthest from 1",
-            ORGANIZATION, 1, farthest(norms, 1), 0.02,
-            kind=tm.Kind.PAPER,
-            threshold="ours: read off the figure, where they are on the unit circle",
-        ),
-        tm.Claim(
-            f"{name}: every seed ends at the optimum, largest exact loss over that of the optimum",
-            EXACT, 1, ended.max(), 0.001,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: convergence of training",
-        ),
-        tm.Claim(
-            f"{name}: the optimum at p = {sparse:g} errs only where both are present, loss / p^2",
-            "closed form: opposite features without bias", 2 / 3, float(two[0]) / sparse**2, 0.005,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: terms of higher order in p",
-        ),
-        tm.Claim(
-            f"{name}: at p = {dense:g} both have collapsed in the optimum, loss / p",
-            "closed form: principal components", 1 / 6, float(two[-1]) / dense, 1e-6,
-            kind=tm.Kind.IDENTITY,
-            threshold="ours: rounding",
-        ),
-    )  # fmt: skip
+
+    says = f"The mates of {name} are orthogonal in every seed, by the largest |dot product|."
+    largest = abs(grams(weights)[:, [0, 2], [1, 3]]).max()
+    yield tm.near(says, 0, largest, ORGANIZATION, within=0.015, threshold=SEEN)
+
+    says = f"Each feature of {name} is opposite to one of the other pair, by its tilt in degrees."
+    tilt = 180 - np.degrees(np.arccos(grams(weights / norms[:, None])[:, :2, 2:].min(axis=2)))
+    source = tm.paper(f"{ORGANIZATION.text}: read off its figure")
+    yield tm.at_most(says, 5, tilt.max(), source)
+
+    says = f"The norm of every feature of {name} is about 1 in every seed."
+    yield tm.near(says, 1, farthest(norms, 1), ORGANIZATION, within=0.02, threshold=SEEN)
+
+    says = f"Every seed of {name} ends at the exact loss of the optimum, by the largest ratio."
+    optimum = float(two.sel(two_density=results.attrs["density"]))
+    ended = results.pair_exact.values / optimum
+    yield tm.near(says, 1, ended.max(), EXACT, within=0.001, threshold=CONVERGENCE)
+
+    says = (
+        f"The optimum of {name} at density {sparse:g} errs only where both are present, by its "
+        "loss over the squared density."
+    )
+    source = tm.prediction("Closed form: opposite features without bias")
+    threshold = "Ours, because there are terms of higher order in p."
+    ratio = float(two[0]) / sparse**2
+    yield tm.near(says, 2 / 3, ratio, source, within=0.005, threshold=threshold)
+
+    says = (
+        f"Both of {name} have collapsed in the optimum at density {dense:g}, by loss over density."
+    )
+    source = tm.identity("Closed form: principal components")
+    yield tm.near(says, 1 / 6, float(two[-1]) / dense, source, within=1e-6, threshold=ROUNDING)
 
 
 def anticorrelated(results: xr.Dataset) -> Iterator[tm.Claim]:
-    """Of the second row."""
+    """Claim what the second row shows."""
     name, gram = "two anticorrelated pairs", grams(matrices(results, "rival")[0])
-    loss = results["rival_loss"].values.ravel()
+    loss = results.rival_loss.values.ravel()
     shown = np.argsort(loss)[:PANELS]
     apart = np.kron(np.eye(2), [[1, -1], [-1, 1]])
-    yield from (
-        tm.Claim(
-            f"{name}: mates are opposite and pairs orthogonal, largest |difference| of an entry "
-            "of W^T W in the panels",
-            ORGANIZATION, 0, abs(gram[shown] - apart).max(), 0.005,
-            kind=tm.Kind.PAPER,
-            threshold="ours: convergence of training",
-        ),
-        tm.Claim(
-            f"{name}: this has no loss at all, largest of the panels",
-            "closed form: tests/test_correlated.py", 0, loss[shown].max(), 1e-9,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: rounding of single precision",
-        ),
-        tm.Claim(
-            f"{name}: share of all seeds that end so",
-            ORGANIZATION, 1, (abs(gram - apart) < 0.05).all(axis=(1, 2)).mean(), bound=AT_LEAST,
-            note="The paper shows five and does not say how they were selected. Our other seeds "
-            "end in a local minimum, that of correlated pairs: mates are orthogonal, and errors "
-            "come only where both pairs are present.",
-            kind=tm.Kind.PAPER,
-            threshold="ours: the paper shows five runs and does not say how many it made",
-        ),
-    )  # fmt: skip
+
+    says = f"The mates of {name} are opposite and the pairs orthogonal in the panels, by W^T W."
+    gap = abs(gram[shown] - apart).max()
+    yield tm.near(says, 0, gap, ORGANIZATION, within=0.005, threshold=CONVERGENCE)
+
+    says = f"The loss of the models of {name} in the panels is zero."
+    source = tm.prediction("Closed form: tests/test_correlated.py")
+    threshold = "Ours, because of rounding in single precision."
+    yield tm.near(says, 0, loss[shown].max(), source, within=1e-9, threshold=threshold)
+
+    says = f"All seeds of {name} end with opposite mates and orthogonal pairs."
+    threshold = "Ours, because the paper shows five runs and does not say how many it made."
+    share = (abs(gram - apart) < 0.05).all(axis=(1, 2)).mean()
+    note = (
+        "The paper shows five and does not say how they were selected. Our other seeds end in a "
+        "local minimum, that of correlated pairs: mates are orthogonal, and errors come only where "
+        "both pairs are present."
+    )
+    yield tm.at_least(says, 1, share, ORGANIZATION, threshold=threshold, note=note)
 
 
-def organized(results: xr.Dataset) -> tuple[Any, Any, Any]:
-    """Of the third row: weights of every seed, best first; losses; how many pairs collapsed."""
+def organized(results: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the third row: weights of every seed, best first; losses; how many pairs collapsed."""
     row = results.sel(set_density=[results.attrs["density"]])
-    order = np.argsort(row["set_exact"].values[0])
+    order = np.argsort(row.set_exact.values[0])
     weights = matrices(row, "set")[0][order]
-    return weights, row["set_exact"].values[0][order], collapsed(weights).sum(axis=1)
+    return weights, row.set_exact.values[0][order], collapsed(weights).sum(axis=1)
 
 
 def side_by_side(results: xr.Dataset) -> Iterator[tm.Claim]:
-    """Of the third row."""
+    """Claim what the third row shows."""
     name, (weights, loss, count) = "three correlated pairs", organized(results)
     optimum = results.sel(set_density=results.attrs["density"])
-    sparse = results.sel(set_density=results["set_density"] < 0.06)["optimum_weights"]
+    sparse = results.sel(set_density=results.set_density < 0.06).optimum_weights
     hexagons = sparse.transpose("set_density", "set_hidden", "set_feature").values
-    angle = mate_angles(optimum["optimum_weights"].values).mean()
-    yield from (
-        tm.Claim(
-            f"{name}: the optimum is about a hexagon with mates side by side, p < 0.06: their "
-            "angle, the farthest from 60 degrees",
-            ORGANIZATION, 60, farthest(mate_angles(hexagons), 60), 6,
-            kind=tm.Kind.PAPER,
-            threshold="ours: the paper says a hexagon and gives no angle",
-        ),
-        tm.Claim(
-            f"{name}: norms in it, the farthest from 1",
-            ORGANIZATION, 1, farthest(np.linalg.norm(hexagons, axis=1), 1), 0.06,
-            kind=tm.Kind.PAPER,
-            threshold="ours: read off the figure",
-        ),
-        tm.Claim(
-            f"{name}: angle of mates of all seeds without a collapsed pair, the farthest from the "
-            "optimum",
-            EXACT, angle, farthest(mate_angles(weights[count == 0]), angle), 0.5,
-            kind=tm.Kind.PREDICTION,
-            threshold="ours: a constant rate would move it by some tenths; it is annealed",
-        ),
-        tm.Claim(
-            f"{name}: a collapsed pair is an optimization failure, least loss over the optimum",
-            ORGANIZATION, 1.01,
-            loss[count > 0].min(initial=np.inf) / float(optimum["optimum_loss"]), bound=AT_LEAST,
-            kind=tm.Kind.PAPER,
-            threshold="ours: by more than the convergence of training",
-        ),
-    )  # fmt: skip
+
+    says = (
+        f"The optimum of {name} at density below 0.06 is about a hexagon with mates side by side, "
+        "by the angle of mates that is farthest from 60 degrees."
+    )
+    angle = farthest(mate_angles(hexagons), 60)
+    threshold = "Ours, because the paper says a hexagon and gives no angle."
+    yield tm.near(says, 60, angle, ORGANIZATION, within=6, threshold=threshold)
+
+    says = f"The norm of every feature in the optimum of {name} at density below 0.06 is about 1."
+    norm = farthest(np.linalg.norm(hexagons, axis=1), 1)
+    yield tm.near(says, 1, norm, ORGANIZATION, within=0.06, threshold=SEEN)
+
+    says = f"Mates of {name} have the angle of the optimum in seeds without a collapsed pair."
+    expected = mate_angles(optimum.optimum_weights.values).mean()
+    angle = farthest(mate_angles(weights[count == 0]), expected)
+    threshold = "Ours, because a constant rate would move it by some tenths; it is annealed."
+    yield tm.near(says, expected, angle, EXACT, within=0.5, threshold=threshold)
+
+    says = (
+        f"A collapsed pair among {name} is an optimization failure, by its loss over the optimum."
+    )
+    ratio = loss[count > 0].min(initial=np.inf) / float(optimum.optimum_loss)
+    threshold = "Ours, because it is more than the convergence of training."
+    yield tm.at_least(says, 1.01, ratio, ORGANIZATION, threshold=threshold)
 
 
 def independent(results: xr.Dataset) -> Iterator[tm.Claim]:
-    """Of as many features as in the third row."""
+    """Claim that as many independent features as in the third row form no hexagon."""
     represented = np.linalg.norm(matrices(results, "independent"), axis=2) > 0.5
-    losses = results["independent_loss"].transpose("independent_density", "independent_seed")
+    losses = results.independent_loss.transpose("independent_density", "independent_seed")
     for loss, every in zip(losses, represented.all(axis=2), strict=True):
         ratio = loss.values[every].min(initial=np.inf) / loss.values[~every].min(initial=np.inf)
-        yield tm.Claim(
-            f"six independent features at p = {float(loss.independent_density):g} form no hexagon, "
-            "share of seeds that represent all",
-            ORGANIZATION, 0, every.mean(), tolerance=0.05,
-            note="Features this sparse are better off in a hexagon, though few seeds find it: it "
-            f"has {ratio:.2f} times the loss of the best seed without the sixth feature.",
-            kind=tm.Kind.PAPER,
-        )  # fmt: skip
+        density = float(loss.independent_density)
+        says = f"Hardly any seed of six independent features at density {density:g} represents all."
+        note = (
+            "Features this sparse are better off in a hexagon, though few seeds find it: it has "
+            f"{ratio:.2f} times the loss of the best seed without the sixth feature."
+        )
+        yield tm.near(says, 0, every.mean(), ORGANIZATION, within=0.05, note=note)
 
 
 def bases(results: xr.Dataset) -> Iterator[tm.Claim]:
-    """Of the two sets of many features, every seed."""
+    """Claim what the two sets of many features show, for every seed."""
     gram = grams(matrices(results, "basis"))
     size = gram.shape[-1] // 2
     own = np.kron(np.eye(2), np.ones((size, size))) == 1
     itself = np.eye(2 * size) == 1
-    for each, density in zip(gram, results["basis_density"].values, strict=True):
-        name, across = f"two sets of {size} at p = {density:g}", each[:, ~own]
+    threshold = "Ours, because the paper shows a heat map, in which this is not seen."
+    for each, density in zip(gram, results.basis_density.values, strict=True):
+        name, across = f"two sets of {size} at density {density:g}", each[:, ~own]
+
+        says = f"The features within a set are orthogonal in every seed of {name}."
+        largest = abs(each[:, own & ~itself]).max()
+        yield tm.near(says, 0, largest, BASES, within=0.07, threshold=threshold)
+
+        says = f"The mean squared norm of the features is about 1 in every seed of {name}."
+        norm = farthest(each[:, itself].mean(axis=1), 1)
+        yield tm.near(says, 1, norm, BASES, within=0.02, threshold=threshold)
+
+        says = f"Interference between the sets is mostly negative in every seed of {name}."
         negative = (np.minimum(across, 0) ** 2).sum(axis=1) / (across**2).sum(axis=1)
-        yield from (
-            tm.Claim(
-                f"{name}: orthogonal within a set, largest |dot product| of all seeds",
-                BASES, 0, abs(each[:, own & ~itself]).max(), 0.07, kind=tm.Kind.PAPER,
-                threshold="ours: the paper shows a heat map, in which this is not seen",
-            ),
-            tm.Claim(
-                f"{name}: mean squared norm, the seed farthest from 1",
-                BASES, 1, farthest(each[:, itself].mean(axis=1), 1), 0.02, kind=tm.Kind.PAPER,
-                threshold="ours: the paper shows a heat map, in which this is not seen",
-            ),
-            tm.Claim(
-                f"{name}: interference between the sets is mostly negative, share of its square "
-                "in the least seed",
-                BASES, 0.5, negative.min(), bound=AT_LEAST, kind=tm.Kind.PAPER,
-            ),
-        )  # fmt: skip
+        yield tm.at_least(says, 0.5, negative.min(), BASES)
 
 
 def collapse(results: xr.Dataset) -> Iterator[tm.Claim]:
-    """Of three pairs, against density."""
-    density, seeds = results["set_density"].values, f"the best of {results.sizes['set_seed']} seeds"
+    """Claim how three pairs collapse with density."""
+    density, seeds = results.set_density.values, f"the best of {results.sizes['set_seed']} seeds"
     count = collapsed(best(results)[:, :-1]).sum(axis=1)
-    source = f"{COLLAPSING}: its windows, rounded to 0.05"
-    rounded = "half of what the paper's windows are rounded to"
+    source = tm.paper(f"{COLLAPSING.text}: its windows, rounded to 0.05")
+    rounded = "Ours, because it is half of what the paper's windows are rounded to."
     for fewer, said in enumerate((0.05, 0.15, 0.225)):
         place = max(int((count > fewer).argmax()), 1)
-        trained, spacing = (
-            density[place - 1 : place + 1].mean(),
-            np.ptp(density[place - 1 : place + 1]),
+        around = density[place - 1 : place + 1]
+        pair = f"pair {fewer + 1} of {PAIRS} collapses"
+
+        says = f"The density at which {pair} in the optimum is that of the paper's windows."
+        note = (
+            f"Training does not find the optimum: from {around.mean():.3g} on, {seeds} has one "
+            "more collapsed pair, a local minimum. The paper's windows are of trained models."
         )
-        yield from (
-            tm.Claim(
-                f"density at which pair {fewer + 1} of {PAIRS} collapses in the optimum",
-                source, said, float(results["crossing"][fewer]), 0.025, kind=tm.Kind.PAPER,
-                threshold=rounded,
-                note=f"Training does not find the optimum: from {trained:.3g} on, {seeds} has one "
-                "more collapsed pair, a local minimum. The paper's windows are of trained models.",
-            ),
-            tm.Claim(
-                f"density at which pair {fewer + 1} of {PAIRS} collapses in {seeds}",
-                source, said, trained, 0.025, kind=tm.Kind.PAPER, threshold=rounded,
-                note=f"The densities trained at are {spacing:.2g} apart there.",
-            ),
-        )  # fmt: skip
-    optimum = (
-        results["optimum_weights"].transpose("set_density", "set_hidden", "set_feature").values
+        found = float(results.crossing[fewer])
+        yield tm.near(says, said, found, source, within=0.025, threshold=rounded, note=note)
+
+        says = f"The density at which {pair} in {seeds} is that of the paper's windows."
+        note = f"The densities trained at are {np.ptp(around):.2g} apart there."
+        found = around.mean()
+        yield tm.near(says, said, found, source, within=0.025, threshold=rounded, note=note)
+
+    optimum = results.optimum_weights.transpose("set_density", "set_hidden", "set_feature").values
+    says = (
+        "The mates of a collapsed pair share one unit vector, (a + b) / sqrt 2, in the optimum at "
+        "density below 0.39, by the norm farthest from 0.707."
     )
     alone = collapsed(optimum) & (density < 0.39)[:, None]
-    norms = np.linalg.norm(optimum, axis=1).reshape(-1, PAIRS, 2)[alone]
-    ratio = results["optimum_loss"].values / pca_loss(density)
-    lowest_seed = (results["set_exact"] / results["optimum_loss"]).min()
-    yield from (
-        tm.Claim(
-            "mates of a collapsed pair share one unit vector, (a + b) / sqrt 2: norms in the "
-            "optimum, p < 0.39, the farthest from 0.707",
-            COLLAPSING, 0.5**0.5, farthest(norms, 0.5**0.5), 0.025, kind=tm.Kind.PAPER,
-            threshold="ours: the paper says so of the limit, and gives no number",
-        ),
-        tm.Claim(
-            "the densest pairs are like PCA: loss of the optimum over that of PCA, p > 0.8, the "
-            "farthest from 1",
-            COLLAPSING, 1, farthest(ratio[density > 0.8], 1), 0.005, kind=tm.Kind.PAPER,
-            threshold="ours: the paper says like PCA, and gives no number",
-        ),
-        tm.Claim(
-            "no seed of three pairs is below the optimum, least exact loss over it",
-            EXACT, 1, float(lowest_seed), 1e-7, AT_LEAST, kind=tm.Kind.IDENTITY,
-            threshold="ours: rounding",
-        ),
-    )  # fmt: skip
+    norm = farthest(np.linalg.norm(optimum, axis=1).reshape(-1, PAIRS, 2)[alone], 0.5**0.5)
+    threshold = "Ours, because the paper says so of the limit, and gives no number."
+    yield tm.near(says, 0.5**0.5, norm, COLLAPSING, within=0.025, threshold=threshold)
+
+    says = "The loss of the optimum of three pairs at density above 0.8 is that of PCA."
+    ratio = farthest((results.optimum_loss.values / pca_loss(density))[density > 0.8], 1)
+    threshold = "Ours, because the paper says like PCA, and gives no number."
+    yield tm.near(says, 1, ratio, COLLAPSING, within=0.005, threshold=threshold)
+
+    says = "No seed of three pairs has an exact loss below that of the optimum, by their ratio."
+    ratio, source = (results.set_exact / results.optimum_loss).min(), tm.identity(EXACT.text)
+    yield tm.at_least(says, 1, ratio, source, slack=1e-7, threshold=ROUNDING)
 
 
-def pca_loss(density: Any) -> Any:
-    """Of a linear model of three pairs with two hidden dimensions.
+def pca_loss(density: np.ndarray) -> np.ndarray:
+    """Return the loss of a linear model of three pairs with two hidden dimensions.
 
     Covariances of a pair have the eigenvalues 7p/12 - p^2/2, along the sum, and p/12, along the
     difference. What is left out is one of the first and all three of the second.
@@ -537,22 +506,21 @@ def pca_loss(density: Any) -> Any:
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure = Figure(figsize=(8.2, 10.8), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(2.9, 1))
+    figure, parts = plotting.figure_of_parts(2, 1, size=(8.2, 10.8), height_ratios=(2.9, 1))
     draw_panels(parts[0].subplots(4, PANELS), results)
     lower = parts[1].subplots(1, 4, width_ratios=(1, 1, 1.5, 1.5))
     for axes, density in zip(lower, results["basis_density"].values, strict=False):
         model = parameters(results.sel(basis_density=[density]), "basis")[0, 0]
         plotting.gram(axes, model[:-1], model[-1])
-        axes.set_title(f"two sets of {len(model) - 1},\n$p = {density:g}$")
+        axes.set_title(f"two sets of {len(model) - 1},\nseed 0, $p = {density:g}$")
         axes.set_xlabel("$W^T W$ and bias")
     draw_counts(lower[2], results)
     draw_losses(lower[3], results)
     return figure
 
 
-def draw_panels(panels: Any, results: xr.Dataset) -> None:
-    """The four rows of small models."""
+def draw_panels(panels: np.ndarray, results: xr.Dataset) -> None:
+    """Draw the four rows of small models."""
     three, _, count = organized(results)
     rows = [
         matrices(results, "pair")[0][np.argsort(results["pair_exact"].values.ravel())],
@@ -580,8 +548,8 @@ def draw_panels(panels: Any, results: xr.Dataset) -> None:
     )
 
 
-def aligned(weights: Any) -> Any:
-    """The pair with the widest angle first, its bisector up, and the next pair on the left."""
+def aligned(weights: np.ndarray) -> np.ndarray:
+    """Turn the pair with the widest angle up, and put it first and the next pair on the left."""
     order = np.argsort(-mate_angles(weights), kind="stable")
     pairs = (weights[0] + 1j * weights[1]).reshape(-1, 2)[order]
     half = np.angle(pairs[0, 1] / pairs[0, 0]) / 2
@@ -590,40 +558,47 @@ def aligned(weights: Any) -> Any:
     return np.stack([pairs.real, pairs.imag]).reshape(2, -1)
 
 
-def draw_plane(axes: Any, weights: Any, radii: tuple[float, ...] = (1.0,)) -> None:
-    """Features as spokes, coloured by their pair."""
-    around = np.linspace(0, 2 * np.pi, 200)
-    for radius in radii:
-        axes.plot(radius * np.cos(around), radius * np.sin(around), color="0.8", lw=0.8, zorder=0)
-    for number, (x, y) in enumerate(aligned(weights).T):
-        axes.plot([0, x], [0, y], color=COLORS[number // 2], linewidth=1.6)
-        axes.plot(x, y, "o", color=COLORS[number // 2], markersize=5)
-    axes.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", xticks=(), yticks=())
-    axes.set_facecolor(plotting.BACKGROUND)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+def draw_plane(axes: Axes, weights: np.ndarray, radii: tuple[float, ...] = (1.0,)) -> None:
+    """Draw features as spokes, coloured by their pair."""
+    colors = [COLORS[feature // 2] for feature in range(weights.shape[1])]
+    plotting.spokes(axes, aligned(weights), color=colors, limit=1.25, circles=radii)
 
 
-def draw_counts(axes: Any, results: xr.Dataset) -> None:
-    """How many pairs have collapsed: in every seed, the best one, the optimum and the paper."""
+def draw_counts(axes: Axes, results: xr.Dataset) -> None:
+    """Draw how many pairs collapsed: in every seed, the best one, the optimum and the paper."""
     shown = results["set_density"].values < 1  # there all planes of sums of mates are equally good
     density = results["set_density"].values[shown]
     every = collapsed(matrices(results, "set")[shown]).sum(axis=-1)
     for number, (low, high) in enumerate(WINDOWS):
-        axes.fill_between([max(low, 0.008), high], number - 0.14, number + 0.14, color="#ffcc66",
-                          linewidth=0, label=None if number else "paper, approximate")  # fmt: skip
-        axes.scatter(density, np.full(shown.sum(), number), 60 * (every == number).mean(axis=1),
-                     color="0.6", label=None if number else "share of seeds")  # fmt: skip
+        axes.fill_between(
+            [max(low, 0.008), high],
+            number - 0.14,
+            number + 0.14,
+            color="#ffcc66",
+            linewidth=0,
+            label=None if number else "paper, approximate",
+        )
+        axes.scatter(
+            density,
+            np.full(shown.sum(), number),
+            60 * (every == number).mean(axis=1),
+            color="0.6",
+            label=None if number else "share of seeds",
+        )
     axes.plot(density, collapsed(best(results)[shown, :-1]).sum(axis=1), "C3.", label="best seed")
     edges = np.array([0.008, *results["crossing"].dropna("fewer").values, 1])
     axes.stairs(range(len(edges) - 1), edges, baseline=None, color="k", lw=0.9, label="optimum")
-    axes.set(xscale="log", xlabel="density $p$ of a pair", ylabel="collapsed pairs",
-             yticks=range(PAIRS + 1))  # fmt: skip
+    axes.set(
+        xscale="log",
+        xlabel="density $p$ of a pair",
+        ylabel="collapsed pairs",
+        yticks=range(PAIRS + 1),
+    )
     axes.legend(loc="center left", bbox_to_anchor=(-0.02, 0.67))
 
 
-def draw_losses(axes: Any, results: xr.Dataset) -> None:
-    """Every seed, the branches of exact minima, and PCA over the optimum."""
+def draw_losses(axes: Axes, results: xr.Dataset) -> None:
+    """Draw every seed, the branches of exact minima, and PCA over the optimum."""
     density, optimum = results["set_density"].values, results["optimum_loss"]
     every = (results["set_exact"] / optimum).transpose("set_density", "set_seed")
     axes.plot(density, every, ".", color="0.7", markersize=3, rasterized=True)
@@ -631,8 +606,12 @@ def draw_losses(axes: Any, results: xr.Dataset) -> None:
         loss = results["branch_loss"].isel(branch=number) / optimum
         axes.plot(density, loss, color=color, label=f"{number} collapsed")
     axes.plot(density, pca_loss(density) / optimum, "k--", linewidth=0.8, label="PCA")
-    axes.set(xscale="log", xlabel="density $p$ of a pair", ylabel="exact loss / least exact loss",
-             ylim=(0.99, 1.2))  # fmt: skip
+    axes.set(
+        xscale="log",
+        xlabel="density $p$ of a pair",
+        ylabel="exact loss / that of the optimum",
+        ylim=(0.99, 1.2),
+    )
     axes.legend(loc="upper left", bbox_to_anchor=(-0.02, 1))
 
 
