@@ -97,6 +97,12 @@ def test_the_gallery_shows_each_figure_with_its_claim_and_what_fails(tmp_path):
     assert "`toymodels run figure` with `steps=5`." in third
 
 
+def test_pages_with_a_number_that_is_missing_are_written_once(tmp_path):
+    write(tmp_path, claim(1, float("nan")))
+    pages.write(tmp_path)  # NaN is not equal to itself: this ends all the same
+    assert "0 of 1 claims hold" in (tmp_path / "README.md").read_text()
+
+
 def test_both_pages_are_written_and_a_page_of_a_person_stays(tmp_path):
     write(tmp_path, claim(1, 1), name="nobody's")
     pages.write(tmp_path)

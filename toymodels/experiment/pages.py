@@ -86,10 +86,11 @@ def write(folder: Path, experiments: Mapping[str, Path] | None = None) -> None:
         folder: the folder of the figures.
         experiments: the files of some experiments by name; the others are looked up by name.
     """
-    before: dict[str, Record] | None = None
-    while before != (records := read(folder)):
-        before = records
-        for name, text in _pages(records, experiments or {}).items():
+    before: dict[str, str] = {}
+    # Texts are compared, because a record with NaN is not equal to itself.
+    while before != (pages := _pages(read(folder), experiments or {})):
+        before = pages
+        for name, text in pages.items():
             page = folder / name
             if page.exists() and files.read(page) == text:
                 continue
