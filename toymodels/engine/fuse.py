@@ -45,7 +45,7 @@ BLOCK = 1024
 
 
 class Explanation(NamedTuple):
-    """Whether the fused loop computes a loss, and why.
+    """The path of the engine that computes a loss, and why it was chosen.
 
     Attributes:
         fused: True for the fused loop, False for the ordinary path.
