@@ -18,6 +18,8 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array
 
+from toymodels.engine import interpreter
+
 Function: TypeAlias = Callable[..., Array]
 # A comparison that says whether the first of two candidates is chosen before the second.
 Before: TypeAlias = Callable[[Any, Any], Array]
@@ -80,31 +82,24 @@ def _evaluate(
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
     differentiated = _differentiated(jaxpr)
 
-    def read(atom: core.Var | core.Literal) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
+    def step(equation: core.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
         primitive, params = equation.primitive, equation.params
-        operands = list(map(read, equation.invars))
         if primitive.name in ("jit", "pjit"):
             inner = params["jaxpr"]
-            outputs = _evaluate(inner.jaxpr, inner.consts, operands, declared)
-        elif primitive.name in _BEFORE and differentiated.intersection(equation.outvars):
+            return _evaluate(inner.jaxpr, inner.consts, operands, declared)
+        if primitive.name in _BEFORE and differentiated.intersection(equation.outvars):
             choice = functools.partial(_choice, primitive.name, params)
             # The loop over examples has no cumulative primitives.
             if declared and not primitive.name.startswith("cum"):
                 choice = _declared(functools.partial(primitive.bind, **params), choice)
-            outputs = [choice(*map(jnp.asarray, operands))]
-        else:
-            if _chooses(equation):
-                params = {
-                    name: _rewritten(value) if name == _PROGRAMS.get(primitive.name) else value
-                    for name, value in params.items()
-                }
-            outputs = primitive.bind(*operands, **primitive.get_bind_params(params))
-            outputs = outputs if primitive.multiple_results else [outputs]
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+            return [choice(*map(jnp.asarray, operands))]
+        if primitive.name not in _PROGRAMS or not _chooses(equation):
+            return interpreter.bind(equation, operands)
+        program = _PROGRAMS[primitive.name]
+        changed = equation.replace(params={**params, program: _rewritten(params[program])})
+        return interpreter.bind(changed, operands)
+
+    return interpreter.walk(jaxpr.eqns, values, jaxpr.outvars, step)
 
 
 def _differentiated(jaxpr: core.Jaxpr) -> set[core.Var]:

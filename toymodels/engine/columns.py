@@ -16,6 +16,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array
 
+from toymodels.engine import interpreter
 from toymodels.engine.elements import ELEMENTWISE
 
 
@@ -41,14 +42,13 @@ def evaluate(
     """
     captured = [Columns(const, many=False) for const in consts]
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*captured, *arguments], strict=True))
-
-    def read(atom: core.Var | core.Literal) -> Columns:
-        return Columns(atom.val, many=False) if isinstance(atom, core.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        outputs = _equation(equation, [read(atom) for atom in equation.invars], batch)
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return interpreter.walk(
+        jaxpr.eqns,
+        values,
+        jaxpr.outvars,
+        lambda equation, inputs: _equation(equation, inputs, batch),
+        literal=lambda number: Columns(number, many=False),
+    )
 
 
 def _equation(equation: core.JaxprEqn, inputs: list[Columns], batch: int) -> list[Columns]:

@@ -15,6 +15,8 @@ from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jaxtyping import Array, Int, Key, PyTree
 
+from toymodels.engine import interpreter
+
 Draws: TypeAlias = list[Array]
 
 
@@ -192,19 +194,12 @@ def _evaluate(
     inputs: Mapping[core.Var, Any],
     outputs: Sequence[core.Var | core.Literal],
 ) -> list[Any]:
-    values = dict(inputs)
+    return interpreter.walk(equations, inputs, outputs, _inlined)
 
-    def read(atom: core.Var | core.Literal) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
 
-    for equation in equations:
-        operands = [read(atom) for atom in equation.invars]
-        if equation.primitive.name in ("jit", "pjit"):
-            inner = equation.params["jaxpr"]
-            results = _call(inner.jaxpr, inner.consts, operands)
-        else:
-            params = equation.primitive.get_bind_params(equation.params)
-            results = equation.primitive.bind(*operands, **params)
-            results = results if equation.primitive.multiple_results else [results]
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in outputs]
+def _inlined(equation: core.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
+    """Evaluate an equation; a call of a jitted function is replaced by its equations."""
+    if equation.primitive.name in ("jit", "pjit"):
+        inner = equation.params["jaxpr"]
+        return _call(inner.jaxpr, inner.consts, operands)
+    return interpreter.bind(equation, operands)

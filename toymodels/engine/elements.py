@@ -18,6 +18,8 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core
 
+from toymodels.engine import interpreter
+
 # A value of the traced program is a NumPy array. One of numbers is known while tracing. One
 # of objects holds, for each element, a NumPy scalar, a JAX scalar (the same for all examples)
 # or a JAX vector over the batch.
@@ -97,16 +99,13 @@ class Interpreter:
     ) -> list[Value]:
         variables = [*jaxpr.constvars, *jaxpr.invars]
         values = dict(zip(variables, [*consts, *arguments], strict=True))
+        return interpreter.walk(jaxpr.eqns, values, jaxpr.outvars, self._step, literal=np.asarray)
 
-        def read(atom: core.Var | core.Literal) -> Value:
-            return np.asarray(atom.val) if isinstance(atom, core.Literal) else values[atom]
-
-        for equation in jaxpr.eqns:
-            outputs = self._equation(equation, [read(atom) for atom in equation.invars])
-            for variable, output in zip(equation.outvars, outputs, strict=True):
-                assert output.shape == _type(variable).shape, equation
-                values[variable] = output
-        return [read(atom) for atom in jaxpr.outvars]
+    def _step(self, equation: core.JaxprEqn, inputs: list[Value]) -> Sequence[Value]:
+        outputs = self._equation(equation, inputs)
+        for variable, output in zip(equation.outvars, outputs, strict=True):
+            assert output.shape == _type(variable).shape, equation
+        return outputs
 
     def _equation(self, equation: core.JaxprEqn, inputs: list[Value]) -> Sequence[Value]:
         name, params = equation.primitive.name, equation.params

@@ -1,6 +1,7 @@
 """Evaluation of a traced program with a change to its primitives and inner programs."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -8,6 +9,7 @@ from jax.extend import core
 
 # Takes an equation, its primitive with all parameters, and the operands; returns the outputs.
 Bind: TypeAlias = Callable[[core.JaxprEqn, Callable[..., Any], list[Any]], Any]
+Step: TypeAlias = Callable[[core.JaxprEqn, list[Any]], Sequence[Any]]
 Change: TypeAlias = Callable[[core.ClosedJaxpr], core.ClosedJaxpr]
 
 
@@ -25,26 +27,52 @@ def evaluate(
     Returns:
         The outputs, flat.
     """
+
+    def step(equation: core.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
+        primitive = equation.primitive
+        params = {name: _changed(value, inner) for name, value in equation.params.items()}
+        bound = functools.partial(primitive.bind, **primitive.get_bind_params(params))
+        with equation.ctx.manager:
+            outputs = bind(equation, bound, operands)
+        return outputs if primitive.multiple_results else [outputs]
+
     jaxpr = program.jaxpr
-    names = [*jaxpr.constvars, *jaxpr.invars]
-    values = dict(zip(names, [*program.consts, *arguments], strict=True))
+    inputs = zip([*jaxpr.constvars, *jaxpr.invars], [*program.consts, *arguments], strict=True)
+    return walk(jaxpr.eqns, dict(inputs), jaxpr.outvars, step)
+
+
+def walk(
+    equations: Iterable[core.JaxprEqn],
+    values: Mapping[core.Var, Any],
+    outputs: Sequence[core.Var | core.Literal],
+    step: Step,
+    literal: Callable[[Any], Any] = lambda value: value,
+) -> list[Any]:
+    """Evaluate equations in order and return the values of `outputs`.
+
+    Args:
+        equations: equations of a traced program.
+        values: the values of all variables that the equations take from outside.
+        outputs: variables or literals.
+        step: takes an equation and its operands, and returns its outputs as a sequence.
+        literal: makes an operand of the number of a literal.
+    """
+    known = dict(values)
 
     def read(atom: core.Var | core.Literal) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
+        return literal(atom.val) if isinstance(atom, core.Literal) else known[atom]
 
-    for equation in jaxpr.eqns:
-        params = {name: _changed(value, inner) for name, value in equation.params.items()}
-        bound = equation.primitive.get_bind_params(params)
-        with equation.ctx.manager:
-            outputs = bind(
-                equation,
-                lambda *operands, e=equation, b=bound: e.primitive.bind(*operands, **b),
-                [read(atom) for atom in equation.invars],
-            )
-        if not equation.primitive.multiple_results:
-            outputs = [outputs]
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    for equation in equations:
+        results = step(equation, [read(atom) for atom in equation.invars])
+        known.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in outputs]
+
+
+def bind(equation: core.JaxprEqn, operands: Sequence[Any]) -> Sequence[Any]:
+    """Call the primitive of an equation and return its outputs as a sequence."""
+    primitive = equation.primitive
+    outputs = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
+    return outputs if primitive.multiple_results else [outputs]
 
 
 def shape(value: Any) -> jax.ShapeDtypeStruct:
