@@ -41,22 +41,7 @@ def split(
     jaxpr = closed.jaxpr
     key_variable, *captured_variables = jaxpr.invars
     constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    known = {key_variable, *constants}
-    first: list[core.JaxprEqn] = []
-    second: list[core.JaxprEqn] = []
-    for equation in jaxpr.eqns:
-        if {atom for atom in equation.invars if isinstance(atom, core.Var)} <= known:
-            first.append(equation)
-            known |= set(equation.outvars)
-        else:
-            second.append(equation)
-    # What only rearranges the words is left to the reader of them: a transpose, done while
-    # drawing, would make the counters jump and the draw four times slower.
-    while first and first[-1].primitive.name in ("broadcast_in_dim", "reshape", "transpose"):
-        second.insert(0, first.pop())
-        known -= set(second[0].outvars)
-    used = [*(atom for equation in second for atom in equation.invars), *jaxpr.outvars]
-    cut = list(dict.fromkeys(v for v in used if isinstance(v, core.Var) and v in known))
+    first, second, cut = _cut(jaxpr, {key_variable, *constants})
 
     def draw(key: Key[Array, ""]) -> Draws:
         return _evaluate(first, {**constants, key_variable: key}, cut)
@@ -67,6 +52,32 @@ def split(
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
     return draw, finish
+
+
+def _cut(
+    jaxpr: core.Jaxpr, known: set[core.Var]
+) -> tuple[list[core.JaxprEqn], list[core.JaxprEqn], list[core.Var]]:
+    """Cut a program in two: what follows from the known variables alone, and the rest.
+
+    Returns:
+        The equations of both parts, and the variables that the second takes from the first.
+    """
+    first: list[core.JaxprEqn] = []
+    second: list[core.JaxprEqn] = []
+    for equation in jaxpr.eqns:
+        if {atom for atom in equation.invars if isinstance(atom, core.Var)} <= known:
+            first.append(equation)
+            known |= set(equation.outvars)
+        else:
+            second.append(equation)
+    # Operations that only rearrange the words belong to the second part: a transpose in the first
+    # would make the counters jump and the draw four times slower.
+    while first and first[-1].primitive.name in ("broadcast_in_dim", "reshape", "transpose"):
+        second.insert(0, first.pop())
+        known -= set(second[0].outvars)
+    used = [*(atom for equation in second for atom in equation.invars), *jaxpr.outvars]
+    shared = [v for v in used if isinstance(v, core.Var) and v in known]
+    return first, second, list(dict.fromkeys(shared))
 
 
 class Shared(NamedTuple):
@@ -128,29 +139,41 @@ def fill(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""], shared: S
     @drawn.def_vmap  # pyright: ignore[reportArgumentType]
     def _(size: int, batched: Any, keys: Any, rows: Draws, slots: Any) -> Any:
         many_keys, many_rows, many_slots = batched
-        if not many_keys:
+        if not many_keys:  # all runs share one key, and so one copy
             return draw(keys), [False for _ in rows]
-        if not many_slots:
-            return jax.vmap(draw)(keys), [True for _ in rows]
-        first = jnp.searchsorted(slots, jnp.arange(size), method="compare_all")
-        # A loop of unknown length stops an accelerator after every turn.
-        if jax.default_backend() != "cpu":
-            return jax.vmap(draw)(keys[first]), [True for _ in rows]
-
-        def overwrite(slot: Any, pool: Draws) -> Draws:
-            new = draw(lax.dynamic_index_in_dim(keys, first[slot], keepdims=False))
-            return [
-                lax.dynamic_update_index_in_dim(row, own, slot, 0)
-                for row, own in zip(pool, new, strict=True)
+        if not many_slots:  # each run has its own key and its own copy
+            new = jax.vmap(draw)(keys)
+        else:
+            every = [
+                row if many else jnp.broadcast_to(row, (size, *row.shape))
+                for row, many in zip(rows, many_rows, strict=True)
             ]
-
-        pool = [
-            row if many else jnp.broadcast_to(row, (size, *row.shape))
-            for row, many in zip(rows, many_rows, strict=True)
-        ]
-        return lax.fori_loop(0, slots[-1] + 1, overwrite, pool), [True for _ in rows]
+            new = _once_for_each_slot(draw, keys, every, slots)
+        return new, [True for _ in rows]
 
     return Shared(drawn(key, shared.rows, shared.slot), shared.slot)
+
+
+def _once_for_each_slot(
+    draw: Callable[[Key[Array, ""]], Draws],
+    keys: Key[Array, " runs"],
+    rows: Draws,
+    slots: Int[Array, " runs"],
+) -> Draws:
+    """Draw row r with the key of the first run of slot r; other rows stay as they are."""
+    first = jnp.searchsorted(slots, jnp.arange(len(keys)), method="compare_all")
+    # A loop of unknown length stops an accelerator after every turn.
+    if jax.default_backend() != "cpu":
+        return jax.vmap(draw)(keys[first])
+
+    def overwrite(slot: Any, rows: Draws) -> Draws:
+        new = draw(lax.dynamic_index_in_dim(keys, first[slot], keepdims=False))
+        return [
+            lax.dynamic_update_index_in_dim(row, own, slot, 0)
+            for row, own in zip(rows, new, strict=True)
+        ]
+
+    return lax.fori_loop(0, slots[-1] + 1, overwrite, rows)
 
 
 @custom_vmap

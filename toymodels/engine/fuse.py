@@ -96,6 +96,43 @@ def value(
     return _mean(lambda of_params: of_params, loss, finish)
 
 
+class _Program(NamedTuple):
+    """A loss and the maker of its batches, traced for arrays of known shapes.
+
+    Attributes:
+        finish: the traced maker of a batch from the random arrays of a run.
+        loss: the traced loss of parameters and ONE example.
+        batch: the shapes of a batch.
+    """
+
+    finish: core.ClosedJaxpr
+    loss: core.ClosedJaxpr
+    batch: PyTree
+
+    def traced_numbers(self) -> list[Any]:
+        """Return the numbers that loss and maker captured and that are not known yet."""
+        return [const for const in self._consts() if not elements.is_known(const)]
+
+    def with_numbers(self, traced: Sequence[Any]) -> "_Program":
+        """Return the program with other values for `traced_numbers`."""
+        rest = iter(traced)
+        consts = [const if elements.is_known(const) else next(rest) for const in self._consts()]
+        number = len(self.finish.consts)
+        return _Program(
+            core.ClosedJaxpr(self.finish.jaxpr, consts[:number]),
+            core.ClosedJaxpr(self.loss.jaxpr, consts[number:]),
+            self.batch,
+        )
+
+    def make_batch(self, row: PyTree) -> PyTree:
+        """Return the batch that is made of the random arrays of one run."""
+        leaves = core.jaxpr_as_fun(self.finish)(*jax.tree.leaves(row))
+        return jax.tree.unflatten(jax.tree.structure(self.batch), leaves)
+
+    def _consts(self) -> list[Any]:
+        return [*self.finish.consts, *self.loss.consts]
+
+
 def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, Any], Any]:
     """Apply `transform`, which must be linear, to the mean of `loss` over a batch."""
 
@@ -104,17 +141,11 @@ def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, An
         pooled = isinstance(batch, draws.Shared)
         rows, slot = batch if pooled else (batch, jnp.zeros((), jnp.int32))
         finishing, shapes = jax.make_jaxpr(finish, return_shape=True)(rows)
-        program = _trace(loss, params, shapes)
-        consts = [*finishing.consts, *program.consts]
+        program = _Program(finishing, _trace(loss, params, shapes), shapes)
 
-        def captured(traced: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-            rest = iter(traced)
-            whole = [const if elements.is_known(const) else next(rest) for const in consts]
-            return whole[: len(finishing.consts)], whole[len(finishing.consts) :]
-
-        def finished(consts: Sequence[Any], row: PyTree) -> PyTree:
-            made = core.jaxpr_as_fun(core.ClosedJaxpr(finishing.jaxpr, consts))
-            return jax.tree.unflatten(jax.tree.structure(shapes), made(*jax.tree.leaves(row)))
+        def ordinary(traced: list[Any], params: PyTree, row: PyTree) -> Any:
+            whole = program.with_numbers(traced)
+            return _ordinary(transform, whole.loss, params, whole.make_batch(row))
 
         # A variadic reduce has no reverse mode, so derivatives of the mean are those of the
         # ordinary path. The traced numbers that `loss` captured are arguments, because neither
@@ -122,19 +153,15 @@ def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, An
         # no longer be known while tracing.
         @jax.custom_jvp
         def mean(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
-            of_finish, of_loss = captured(traced)
+            whole = program.with_numbers(traced)
             try:
                 row = draws.pick(rows, slot) if pooled else rows
-                return _fused(transform, program, of_loss, params, finished(of_finish, row))
+                return _fused(transform, whole.loss, params, whole.make_batch(row))
             except elements.NotFusableError:
                 # On an accelerator a loop over models would launch its kernels one by one.
                 if jax.default_backend() == "cpu":
                     return _one_by_one(ordinary)(traced, params, rows, slot)
                 return ordinary(traced, params, draws.pick(rows, slot))
-
-        def ordinary(traced: list[Any], params: PyTree, row: PyTree) -> Any:
-            of_finish, of_loss = captured(traced)
-            return _ordinary(transform, program, of_loss, params, finished(of_finish, row))
 
         @mean.defjvp
         def _(primals: Any, tangents: Any) -> Any:
@@ -144,8 +171,7 @@ def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, An
             row = draws.pick(rows, slot)  # made of keys, which have no derivative
             return jax.jvp(lambda t, p: ordinary(t, p, row), (traced, params), tangents[:2])
 
-        traced = [const for const in consts if not elements.is_known(const)]
-        return mean(traced, params, rows, slot)
+        return mean(program.traced_numbers(), params, rows, slot)
 
     return batched
 
@@ -190,8 +216,7 @@ def explain(loss: Loss, params: PyTree, batch: PyTree) -> Explanation:
     """
 
     def attempt(params: PyTree, batch: PyTree) -> Any:
-        program = _trace(loss, params, batch)
-        return _fused(jax.value_and_grad, program, program.consts, params, batch)
+        return _fused(jax.value_and_grad, _trace(loss, params, batch), params, batch)
 
     try:
         jax.eval_shape(attempt, params, batch)
@@ -220,24 +245,12 @@ def _example(batch: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch)
 
 
-def _evaluate(
-    program: core.ClosedJaxpr, captured: Sequence[Any], params: PyTree, example: PyTree
-) -> Float[Array, ""]:
-    closed = core.ClosedJaxpr(program.jaxpr, captured)
-    (value,) = core.jaxpr_as_fun(closed)(*jax.tree.leaves((params, example)))
-    return jnp.asarray(value)
+def _ordinary(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree) -> Any:
+    """Evaluate the mean for all examples side by side, with products of matrices."""
 
-
-def _ordinary(
-    transform: Transform,
-    program: core.ClosedJaxpr,
-    captured: Sequence[Any],
-    params: PyTree,
-    batch: PyTree,
-) -> Any:
     def mean(params: PyTree) -> Float[Array, ""]:
         examples = jax.tree.leaves(batch)
-        written_out = choices.compared(core.ClosedJaxpr(program.jaxpr, captured))
+        written_out = choices.compared(loss)
         shared = [columns.Columns(leaf, many=False) for leaf in jax.tree.leaves(params)]
         apart = [columns.Columns(jnp.moveaxis(leaf, 0, -1), many=True) for leaf in examples]
         ((losses, _),) = columns.evaluate(
@@ -251,36 +264,27 @@ def _ordinary(
     return transform(mean)(params)
 
 
-def _fused(
-    transform: Transform,
-    program: core.ClosedJaxpr,
-    captured: Sequence[Any],
-    params: PyTree,
-    batch: PyTree,
-) -> Any:
+def _fused(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree) -> Any:
+    """Evaluate the mean as one loop over the examples.
+
+    Raises:
+        NotFusableError: the loop cannot be made, or it would be slower than the ordinary path.
+    """
     sums = 1 + sum(leaf.size for leaf in jax.tree.leaves(params))
     if sums > MAX_SUMS:
         raise elements.NotFusableError(
             f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
             f"than {MAX_SUMS}: the fused loop would gain little and compile slowly"
         )
-
-    program = choices.compared(core.ClosedJaxpr(program.jaxpr, captured), declared=True)
-    captured = program.consts
-
-    def of_one(captured: Sequence[Any], params: PyTree, example: PyTree) -> Any:
-        return transform(lambda params: _evaluate(program, captured, params, example))(params)
-
-    closed, shapes = jax.make_jaxpr(of_one, return_shape=True)(captured, params, _example(batch))
-    if closed.effects:
-        raise elements.NotFusableError(f"the loss has side effects: {closed.effects}")
+    loss = choices.compared(loss, declared=True)
+    program, shapes = _of_one_example(transform, loss, params, batch)
 
     def of_many(examples: Sequence[Array]) -> Sequence[Any]:
         size = examples[0].shape[0]
         outputs = elements.Interpreter(batch=size).run(
-            closed,
+            program,
             [
-                *map(elements.known, captured),
+                *map(elements.known, loss.consts),
                 *map(elements.apart, jax.tree.leaves(params)),
                 *(elements.apart(leaf, batched=True) for leaf in examples),
             ],
@@ -295,6 +299,29 @@ def _fused(
     return jax.tree.unflatten(
         jax.tree.structure(shapes), _in_blocks(of_many, jax.tree.leaves(batch))
     )
+
+
+def _of_one_example(
+    transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree
+) -> tuple[core.ClosedJaxpr, Any]:
+    """Trace the transformed loss of ONE example; its first arguments are what the loss captured.
+
+    Returns:
+        The traced program and the shapes of its outputs.
+    """
+
+    def of_one(captured: Sequence[Any], params: PyTree, example: PyTree) -> Any:
+        def value(params: PyTree) -> Array:
+            own = core.ClosedJaxpr(loss.jaxpr, captured)
+            (value,) = core.jaxpr_as_fun(own)(*jax.tree.leaves((params, example)))
+            return jnp.asarray(value)
+
+        return transform(value)(params)
+
+    closed, shapes = jax.make_jaxpr(of_one, return_shape=True)(loss.consts, params, _example(batch))
+    if closed.effects:
+        raise elements.NotFusableError(f"the loss has side effects: {closed.effects}")
+    return closed, shapes
 
 
 def _in_blocks(
