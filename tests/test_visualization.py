@@ -43,7 +43,7 @@ def test_maximally_activating_examples_are_sorted():
     examples = jnp.asarray(np.random.default_rng(0).uniform(size=(50, 4)), jnp.float32)
     found = visualization.maximally_activating_examples(lambda x: WEIGHTS @ x, examples, 5)
     order = np.argsort(-(np.asarray(examples, float) @ np.asarray(WEIGHTS, float)))[:5]
-    np.testing.assert_array_equal(found.index, order)
+    np.testing.assert_array_equal(found.indices, order)
     assert (np.diff(found.activation) <= 0).all()
 
 

@@ -102,11 +102,11 @@ class Examples(NamedTuple):
     """The examples of a batch that make a unit most active.
 
     Attributes:
-        index: the indices of the examples, the most activating one first.
+        indices: the indices of the examples, the most activating one first.
         activation: the activations of the unit.
     """
 
-    index: Int[Array, " number"]
+    indices: Int[Array, " number"]
     activation: Float[Array, " number"]
 
 

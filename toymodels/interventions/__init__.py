@@ -5,7 +5,8 @@ Everything is a pure function of ONE model and ONE example or pair of examples, 
 
     parts            what is changed: a site, a unit, a direction, a subspace, a position, a head
     edits            how it is changed: zero, mean, resample, set_to, add, patch; edits compose
-    effects          what happens: mediation, patching, paths, lesions, stimulation, with intervals
+    effects          what happens on a pair of examples: mediation, patching, paths
+    studies          what happens over a batch: lesions, stimulation, intervals
     approximations   the effects of patching, by gradients
     alignment        interchange interventions, and the search for the subspace of a variable
     scrubbing        what is lost when all that a hypothesis calls irrelevant is replaced
@@ -35,17 +36,13 @@ from toymodels.interventions.edits import (
     zero,
 )
 from toymodels.interventions.effects import (
-    Interval,
     Mediation,
     Patching,
-    bootstrap,
     controlled_direct,
-    lesions,
     mediation,
     normalised,
     patching,
     path_patching,
-    stimulation,
 )
 from toymodels.interventions.parts import (
     Part,
@@ -65,6 +62,7 @@ from toymodels.interventions.scrubbing import (
     scrub,
     scrubbed_output,
 )
+from toymodels.interventions.studies import Interval, bootstrap, lesions, stimulation
 
 __all__ = [
     "Edit",
