@@ -329,8 +329,7 @@ def claims(results: xr.Dataset):
 
 
 def plot(results: xr.Dataset):
-    figure = plotting.NotebookFigure(figsize=(9.0, 8.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 2.6))
+    figure, (above, below) = plotting.figure_of_parts(2, size=(9.0, 8.4), height_ratios=(1, 2.6))
     stacks, graph, share, loss = above.subplots(1, 4, width_ratios=(1, 1, 1.3, 1.3))
     draw_small(stacks, graph, results)
     found = structure(results)

@@ -183,12 +183,12 @@ def run(config: Config) -> xr.Dataset:
 
 def chosen(results: xr.Dataset) -> xr.Dataset:
     """Choose the seed of the lowest train loss for each data set and each cell of the map."""
-    parts = []
+    chosen = xr.Dataset()
     for name in PARTS:
         own = [each for each in results if f"{name}seed" in results[each].dims]
         best = tm.best_of(results[own], f"{name}train_loss", over=f"{name}seed")
-        parts.append(best.drop_vars(f"{name}seed"))
-    return xr.merge(parts, combine_attrs="override")
+        chosen = chosen.merge(best.drop_vars(f"{name}seed")).assign_attrs(best.attrs | chosen.attrs)
+    return chosen
 
 
 def rise(losses):
@@ -309,8 +309,7 @@ def plot(results: xr.Dataset):
     best = chosen(results)
     sizes = best["size"].values
     shown = sizes[np.unique(np.linspace(0, len(sizes) - 1, 5).round().astype(int))]
-    figure = plotting.NotebookFigure(figsize=(8.6, 5.8), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    figure, (above, below) = plotting.figure_of_parts(2, size=(8.6, 5.8), height_ratios=(1.15, 1))
     clouds = above.subplots(2, len(shown), squeeze=False)
     for (top, bottom), size in zip(clouds.T, shown, strict=True):
         points, weights = (best[each].sel(size=size) for each in ("points", "weights"))

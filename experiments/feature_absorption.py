@@ -148,7 +148,11 @@ def pairs(config):
             latents[1:2], directions, features[1:2], weights, matching, min_share=SUPPLIED
         )
         towards = jnp.arctan2(directions[1], directions[0])[matching[1]]
-        return {"loss": chances @ losses, "absorption": rate[0], "child": jnp.rad2deg(towards)}
+        return {
+            "loss": jnp.dot(chances, jnp.asarray(losses)),
+            "absorption": rate[0],
+            "child": jnp.rad2deg(towards),
+        }
 
     across = [(penalty, 90.0) for penalty in config.penalties]
     along = [(config.penalty, float(angle)) for angle in config.angles]
@@ -342,8 +346,7 @@ def claims(results: xr.Dataset):
 
 
 def plot(results: xr.Dataset):
-    figure = plotting.NotebookFigure(figsize=(9.0, 6.2), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+    figure, (above, below) = plotting.figure_of_parts(2, size=(9.0, 6.2), height_ratios=(1.1, 1))
     true, absorbing, right, turned = above.subplots(1, 4, width_ratios=(1, 1, 2, 2.3))
     draw_codes(true, math.pi / 2, "a latent each")
     draw_codes(absorbing, math.pi / 4, "absorbed")

@@ -101,7 +101,7 @@ def minimum(results: xr.Dataset, density: float) -> xr.Dataset:
     return found.assign_coords(density=model.density.drop_vars("seed"))
 
 
-def norms(models: xr.Dataset) -> xr.DataArray:
+def norms(models: xr.Dataset):
     """Return the norm of every feature."""
     return np.sqrt((models["weights"] ** 2).sum("hidden"))
 

@@ -100,7 +100,7 @@ def random_start(key: Array) -> dict[str, Array]:
     }
 
 
-def descend(params, steps: int) -> Float[Array, ""]:
+def descend(params, steps: int):
     """Return the potential of the minimum below."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.2, momentum=0.9))
 
@@ -212,7 +212,7 @@ def sample_posterior(config: Config) -> dict[str, tuple]:
             np.linspace(config.rounds // 4, config.rounds - 1, config.labelled).astype(int)
         ]
 
-    def quench(params: Array) -> Float[Array, ""]:
+    def quench(params):
         weights = params[:-FEATURES].reshape(2, FEATURES)
         return descend({"weights": weights, "bias": params[-FEATURES:]}, config.quench_steps)
 

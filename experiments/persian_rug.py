@@ -286,6 +286,7 @@ def plot(results: xr.Dataset) -> Figure:
     draw_curves(grid[0, 1], results)
     draw_map(figure, grid[0, 2], results)
     couplings = results.couplings.sel(ratio=RATIO).isel(seed=0)
+    image = None
     titles = ("the rug: Hadamard rows", "trained: fewer, stronger,\nmostly negative couplings")
     for axes, matrix, title in zip(grid[1], (results.rug, couplings), titles, strict=False):
         values = matrix.transpose("output", "feature").values

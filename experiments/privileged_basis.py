@@ -316,9 +316,9 @@ def code_claims(
 
 def plot(results: xr.Dataset) -> Figure:
     best = chosen(results)
-    figure = plotting.figure(1, 1, size=(9, 8.6))[0]
-    figure.clear()
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1.25, 1))
+    figure, (top, middle, bottom) = plotting.figure_of_parts(
+        3, size=(9, 8.6), height_ratios=(1, 1.25, 1)
+    )
     spread, reading = top.subplots(1, 2, width_ratios=(1.2, 1))
     draw_alignment(spread, results)
     plotting.stacks_key(reading, MEANING)

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from toymodels.errors import InputError
 
-Axes: TypeAlias = Mapping[str | tuple[str, ...], Any]
+# A mapping is invariant in its keys, so that a dictionary of plain names needs a type of its own.
+Axes: TypeAlias = (
+    Mapping[str, Any] | Mapping[tuple[str, ...], Any] | Mapping[str | tuple[str, ...], Any]
+)
 Static: TypeAlias = Mapping[str, Any]
 
 

@@ -293,7 +293,7 @@ def descend(
     nothing = loss(0 * start[0], 0 * start[1], density, importance)
     scale = jnp.where(nothing > 0, nothing, 1.0)
     (weights, bias), end, slope = minimise(
-        lambda params: loss(*params, density, importance), start, scale=scale
+        lambda params: loss(params[0], params[1], density, importance), start, scale=scale
     )
     return Descended(weights, bias, end, slope)
 

@@ -39,7 +39,7 @@ class Trained(NamedTuple):
         params: the parameters after the last update.
         loss: the mean over fresh examples that are common to all runs, summed over outputs. It is
             an estimate with a sampling error, so it may lie below the lowest possible loss; rank
-            by a closed form, such as `toymodels.theory.expected_loss`, if there is one. None if
+            by a closed form, such as `toymodels.theory.expected_loss`, if there is one. NaN if
             no examples were asked for.
         history: the loss curve of the minibatches.
         snapshots: the parameters after the updates that were asked for, along a leading axis;
@@ -47,7 +47,7 @@ class Trained(NamedTuple):
     """
 
     params: PyTree
-    loss: Float[Array, ""] | None
+    loss: Float[Array, ""]
     history: History
     snapshots: PyTree
 
@@ -154,7 +154,7 @@ def train(
         points=points,
         snapshots=snapshots,
     )
-    final = None
+    final = jnp.full((), jnp.nan)
     if evaluation:
         final = evaluate(
             _common_key() if key_evaluation is None else key_evaluation,
