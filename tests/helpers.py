@@ -1,18 +1,14 @@
-"""Helpers that several test files share."""
+"""Helpers that several test files share.
+
+Nothing here starts JAX when it is imported: a process that forks afterwards could hang for ever.
+"""
 
 import contextlib
 import functools
 import time
 
-import jax
-
 import toymodels as tm
 from toymodels.sweeps.program import Program
-
-COMPILED_IN_HASTE = (
-    {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-)
-"""Compiler options for programs that run once; they compile three times faster."""
 
 
 def sweep(cell, **arguments):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import COMPILED_IN_HASTE
+from haste import COMPILED_IN_HASTE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax

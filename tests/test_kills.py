@@ -39,7 +39,8 @@ def sweeps_until_killed(path, tell):
 
 
 def is_killed_again_and_again(folder, seed):
-    """Forks before JAX starts anything, so that a turn does not cost an import."""
+    """Fork before JAX has started, so that a turn does not cost an import."""
+    jax.config.update("jax_num_cpu_devices", 1)  # an error if JAX has started: a fork would hang
     warnings.simplefilter("ignore")  # of JAX about the fork
     chance = random.Random(seed)
     number = kills = 0
