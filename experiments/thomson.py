@@ -425,14 +425,15 @@ def name_of(results: xr.Dataset, problem: str, count: int) -> str:
 def plot(results: xr.Dataset) -> Figure:
     every = results.num_features.values.tolist()
     counts = [count for count in every if count > 4]  # fewer need not overlap at all
-    shown = counts[-7:]
+    shown = counts[-5:]
     figure, parts = plotting.figure_of_parts(2, 1, size=(7.6, 7.6), height_ratios=(2.6, 1))
     grid = parts[0].subplots(len(ROWS), len(shown), squeeze=False)
     for row, (problem, label) in zip(grid, ROWS.items(), strict=True):
         for axes, count in zip(row, shown, strict=True):
             plotting.polytope(axes, points(results, problem, count), limit=1.5)
             for artist in (*axes.lines, *axes.collections):  # or else the file is large
-                artist.set_antialiased(False)
+                artist.set(antialiased=False, rasterized=True)
+
             axes.set_title(name_of(results, problem, count), fontsize=7, pad=2)
         row[0].set_ylabel(label, fontsize=8)
     energies, overlaps, losses = parts[1].subplots(1, 3)

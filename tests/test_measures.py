@@ -98,6 +98,8 @@ MEASURES = {
     linearity.scaling: ([FEATURES[0], VECTOR], {"encode": relu}),
     linearity.steering_effects: ([WEIGHTS, FEATURES[0]], {"amount": 2, "activation": jax.nn.relu}),
     linearity.steering_vectors: ([WEIGHTS], {}),
+    neurons.alignment: ([WEIGHTS], {}),
+    neurons.random_alignment: (None, "takes a number"),
     neurons.code: ([WEIGHTS], {}),
     neurons.code_words: ([WEIGHTS], {}),
     neurons.features_served: ([WEIGHTS], {}),

@@ -598,7 +598,7 @@ REMEDIES = (
     "task is of type Binary: give tm.Task(Binary(...))",
     "model is the class ReLUOutput: give an instance, such as ReLUOutput(hidden=2)",
     "model is of type flax.nnx.nn.linear.Linear: give a Flax Linen module",
-    "the model draws random numbers, as dropout does: switch that off",
+    "the model draws random numbers, as dropout does, but a model must be",
     "the model keeps state beside its parameters (batch_stats)",
     "the model Nothing has no parameters to train",
     "key is None: give a key, such as jax.random.key(0)",

@@ -44,13 +44,14 @@ def alignment(weights: Float[Array, "neurons features"]) -> Float[Array, ""]:
 
     Returns:
         A number from 1 over the number of neurons to 1, which features of one neuron each have.
-        NaN if no feature is represented.
+        NaN if no feature is represented, or if a weight is not finite.
     """
-    squares = inputs.floats("weights", weights, rank=2) ** 2
+    weights = inputs.floats("weights", weights, rank=2)
+    squares = weights**2
     lengths = squares.sum(axis=0)
     represented = lengths > 1 / 2
     cosines = squares.max(axis=0) / jnp.where(represented, lengths, 1.0)
-    return jnp.mean(cosines, where=represented)
+    return inputs.unless_missing(jnp.mean(cosines, where=represented), weights)
 
 
 def random_alignment(neurons: int) -> float:
