@@ -48,7 +48,7 @@ GOAL = "Ours, because it is a design goal."
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is measured. Numbers of steps are chosen so that each run takes seconds."""
+    """The sizes that are measured. The numbers of steps are such that each run takes seconds."""
 
     sizes: tuple[tuple[int, int, int], ...] = SIZES
     """Features, hidden dimensions and cells of each size."""

@@ -33,7 +33,7 @@ SCHERLIS = "Scherlis et al. (2022), derived again in toymodels.theory.capacity"
 PREDICTED, EXACT = tm.prediction(SCHERLIS), tm.identity(SCHERLIS)
 SEEDS = "Ours, because it is four standard deviations of 0.005 between seeds."
 SHOWN = 6.0
-"""At this kurtosis two features have a dimension each, four share two, and two have none."""
+"""The kurtosis at which two features have a dimension each, four share two, and two have none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

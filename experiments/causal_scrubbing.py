@@ -1,4 +1,4 @@
-"""What causal scrubbing says of right and wrong hypotheses, and what is true.
+"""Causal scrubbing of right and wrong hypotheses: its verdict, and the truth.
 
 Claim      The loss recovered by scrubbing is blind to superposition: with independent features
            "output i depends on feature i alone" recovers everything in every trained model, and

@@ -59,14 +59,14 @@ BRANCH_COLORS = ("#cc79a7", "#0072b2", "#009e73", "#d55e00")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     density: float = 0.05
-    """Of a set in the first three rows; one of `densities`."""
+    """The density of a set in the first three rows; one of `densities`."""
     densities: tuple[float, ...] = (
         *(0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.12, 0.15, 0.175),
         *(0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 0.85, 1.0),
     )
-    """Of the three pairs that collapse."""
+    """The density of the three pairs that collapse."""
     pair_densities: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.25, 0.3)
-    """At which the optimum of two pairs is computed; `density` is one of them."""
+    """The densities at which the optimum of two pairs is computed; `density` is one of them."""
     independent_densities: tuple[float, ...] = (0.01, 0.05)
     basis_densities: tuple[float, ...] = (0.05, 0.01)
     num_seeds: int = 32

@@ -35,7 +35,7 @@ HALVES = "Ours, because learning coefficients are multiples of one half."
 NO_NUMBER = "Ours, because the paper gives no number."
 FEATURES = 6
 NOISE_VARIANCE = 1.0
-"""Of the likelihood: half the squared error of an example, summed over outputs."""
+"""The noise variance of the likelihood, which makes its exponent half the squared error."""
 MINIMA = [(6, 0), (5, 1), (5, 0), (4, 2), (4, 1), (4, 0), (3, 0), (2, 0), (1, 0), (0, 0)]
 """Vertices and dead columns of positive bias, by rising potential."""
 
@@ -46,14 +46,14 @@ class Config:
     """Random starts of the search for minima."""
     descent_steps: int = 3000
     quench_steps: int = 1000
-    """From samples of the posterior to the minima below."""
+    """The steps of the descent from each sample of the posterior to the minimum below it."""
     inverse_temperatures: tuple[float, ...] = (1e4, 1e5, 1e6, 1e7)
     localization: float = 100.0
     chains: int = 16
     chain_steps: int = 200
     """Trajectories that count, after as many of warm-up."""
     num_examples: tuple[float, float, int] = (20.0, 10_000.0, 24)
-    """Of the posterior: least, most, and how many sizes between."""
+    """The smallest and the largest number of examples of the posterior, and how many sizes."""
     ladders: int = 8
     rounds: int = 4000
     """Trajectories of each replica of the posterior; the first quarter is dropped."""

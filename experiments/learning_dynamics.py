@@ -38,7 +38,7 @@ class Config:
     num_features: int = 16
     hidden: int = 6
     density: float = 1 / 3
-    """Where digons win, see `polytope_gains`."""
+    """The density, at which digons win; see `polytope_gains`."""
     start: float = 0.02
     """Standard deviation of the first weights: near the saddle at 0."""
     num_seeds: int = 6
@@ -47,7 +47,7 @@ class Config:
     batch: int = 1024
     learning_rate: float = 1e-3
     examples: int = 2**13
-    """For the loss of each snapshot."""
+    """The number of examples of the loss of each snapshot."""
 
 
 SMOKE = Config(num_features=6, hidden=2, num_seeds=2, steps=300, snapshots=12, examples=64)

@@ -64,9 +64,9 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 4)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     density: float = 0.05
-    """Of the other four features."""
+    """The density of the other four features."""
     relative_densities: tuple[float, float, int] = (0.1, 4.0, 25)
-    """Of the varied feature: smallest, greatest, and how many, evenly in the logarithm."""
+    """The smallest and the largest density of the varied feature, and their number."""
     num_seeds: int = 16
     training: tm.Recipe = tm.Recipe(steps=10_000, batch=1024, learning_rate=5e-3)
     num_random: int = 4

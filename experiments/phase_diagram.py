@@ -38,7 +38,7 @@ PAPER_EDGE = {
     **{0.1: 0.175, 0.15: 0.245, 0.2: 0.302, 0.3: 0.381, 0.5: 0.486, 0.7: 0.566, 1.0: 0.673},
     **{1.5: 0.546, 2.0: 0.481, 3.0: 0.390, 5.0: 0.278, 7.0: 0.215, 10.0: 0.163},
 }
-"""Where superposition ends in the paper's trained figure: importance to density, read by pixel."""
+"""The density at which superposition ends in the paper's trained figure, read by pixel."""
 ASYMMETRIC = (
     "Exchanging the two features maps r to 1/r, so the optimum ends at one density for both. The "
     "figure's boundary does not: it is within 5 % of the optimum at r < 1, and lower by up to 10 % "

@@ -69,7 +69,7 @@ class Config:
     num_seeds: int = 2
     training: tm.Recipe = tm.Recipe(steps=8000, batch=512, learning_rate=1e-2)
     examples: int = 2**15
-    """For the loss of each trained model."""
+    """The number of examples of the loss of each trained model."""
 
 
 # In one dimension there are only dedicated features and digons, whose programs compile fast.

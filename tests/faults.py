@@ -1,4 +1,4 @@
-"""What the tests of sweeps that are stopped, killed or damaged share: a cell, and comparisons."""
+"""A cell and comparisons for the tests of sweeps that are stopped, killed or damaged."""
 
 import hashlib
 import json

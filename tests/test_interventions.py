@@ -137,6 +137,17 @@ def test_damage_of_each_direction_of_a_pentagon_is_that_of_the_exact_loss():
         np.testing.assert_allclose(measured[i], exact, atol=0.004)
 
 
+def test_a_feature_that_is_not_represented_does_no_damage():
+    """Its column is 0, so there is nothing to ablate."""
+    params = {**PENTAGON, "weights": WEIGHTS.at[:, 3].set(0)}
+    examples = tm.SparseUniform(5, 0.2).sample(jax.random.key(0), 100)
+    loss = tm.Task(tm.SparseUniform(5, 0.2)).loss
+    parts = iv.directions("hidden", params["weights"])
+    damage = iv.lesions(MODEL, params, examples, iv.zero, loss, parts=parts)
+    assert damage[3] == 0
+    assert bool(jnp.isfinite(damage).all())
+
+
 def test_total_effect_is_direct_plus_indirect_in_both_orders():
     part = iv.direction("hidden", WEIGHTS[:, 0])
     effect = iv.mediation(MODEL, PENTAGON, X, OTHER, part, first)

@@ -21,7 +21,6 @@ from toymodels.sites import Site
 
 Activation: TypeAlias = Callable[[Array], Array]
 Initializer: TypeAlias = Callable[..., Array]
-Patch: TypeAlias = Callable[[Any], Any]
 
 xavier = nn.initializers.xavier_normal()
 r"""Truncated normal of variance $2 / (m + n)$: the default start of all weights."""

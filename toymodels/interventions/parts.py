@@ -105,7 +105,8 @@ def direction(site: str, vector: Any, *, position: int | None = None) -> Part:
 
     Args:
         site: the name of the site.
-        vector: the vector $v$, of any length but 0, such as a column $W_i$ of the weights.
+        vector: the vector $v$, of any length but 0, such as a column $W_i$ of the weights. A
+            traced vector of length 0 gives a part that reads 0 and writes nothing.
         position: the position of a sequence; by default all positions.
     """
     vector = jnp.asarray(vector, jnp.result_type(float))
@@ -116,7 +117,7 @@ def direction(site: str, vector: Any, *, position: int | None = None) -> Part:
         "the length of the direction", length, low=0, open_low=True, remedy="give another vector"
     )
     index = () if position is None else (_whole_number("position", position),)
-    return Part(site, index, (vector / length)[:, None])
+    return Part(site, index, (vector / jnp.where(length > 0, length, 1.0))[:, None])
 
 
 def subspace(site: str, basis: Any, *, position: int | None = None) -> Part:
@@ -146,6 +147,7 @@ def directions(site: str, vectors: Float[Any, "dimensions number"]) -> Part:
     """Return the directions of the columns of a matrix as one batch of parts.
 
     `jax.vmap(lambda part: ...)(directions("hidden", weights))` goes over the features of a model.
+    The part of a column of zeros, a feature that is not represented, reads 0 and writes nothing.
     """
     return jax.vmap(lambda vector: direction(site, vector), in_axes=1)(jnp.asarray(vectors))
 

@@ -86,7 +86,7 @@ def check_float64(values: Array) -> None:
 
 
 class _Descent(NamedTuple):
-    """Where a descent stands, and the step to try next."""
+    """The state of a descent, and the step to try next."""
 
     point: Any
     value: Any

@@ -8,7 +8,7 @@ from toymodels.errors import InputError
 from toymodels.sweeps.store import rows
 
 PATIENCE = 60
-"""For how many seconds to wait for another process. Its transactions take milliseconds."""
+"""The seconds to wait for another process, whose transactions take milliseconds."""
 _DAMAGE = (
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
