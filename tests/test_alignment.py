@@ -108,9 +108,35 @@ def test_the_search_finds_the_planted_direction():
     np.testing.assert_allclose(part.basis.T @ part.basis, jnp.eye(1), atol=1e-6)
 
 
+def test_a_price_makes_the_search_learn_the_number_of_dimensions():
+    part = search(size=3, penalty=0.5)
+    np.testing.assert_allclose(jnp.sum(part.basis**2), 1, atol=1e-5)
+    np.testing.assert_allclose(jnp.linalg.norm(part.basis.T @ PLANTED[:, 0]), 1, atol=0.02)
+    # At a price above what the variable is worth no dimension is left.
+    assert not search(size=3, penalty=10.0).basis.any()
+
+
+@pytest.mark.parametrize("density", [0.3, 0.1])
+def test_the_whole_value_of_an_antipodal_pair_is_right_unless_its_features_meet(density):
+    """Copying the value to set the first feature sets the second one, too."""
+    p, features = density, tm.SparseUniform(2, density)
+    params = {"weights": jnp.asarray([[1.0, -1.0]]), "bias": jnp.zeros(2)}
+    measured = iv.interchange_accuracy(
+        tm.ReLUOutput(hidden=1),
+        params,
+        *(features.sample(jax.random.key(seed), NUMBER) for seed in (5, 6)),
+        iv.whole("hidden"),
+        lambda base, source: jnp.stack([source[0], base[1]]) > 0,
+        positive,
+    )
+    exact = p * (1 - p / 2) * (1 - p) + (1 - p) * (p**2 + (1 - p) ** 2)
+    np.testing.assert_allclose(measured.all_pairs, exact, atol=0.01)  # four standard errors
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"penalty": -1.0}, "penalty is -1"),
         ({"site": "nowhere"}, "no site 'nowhere'"),
         ({"size": 7}, "at least 7"),
         ({"size": 0}, "size is 0"),

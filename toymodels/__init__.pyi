@@ -42,6 +42,7 @@ from .features import (
     balanced_tree,
     zipf_density,
 )
+from .interventions.recording import record
 from .models import (
     LinearOutput,
     ReLUHidden,
@@ -137,6 +138,7 @@ __all__ = [
     "params",
     "plotting",
     "prediction",
+    "record",
     "sweep",
     "task_loss",
     "theory",

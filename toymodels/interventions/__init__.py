@@ -5,6 +5,7 @@ Everything is a pure function of ONE model and ONE example or pair of examples, 
 
     parts            what is changed: a site, a unit, a direction, a subspace, a position, a head
     edits            how it is changed: zero, mean, resample, set_to, add, patch; edits compose
+    recording        the value at every site for a batch, as a labelled Dataset (`tm.record`)
     effects          what happens on a pair of examples: mediation, patching, paths
     studies          what happens over a batch: lesions, stimulation, intervals
     approximations   the effects of patching, by gradients

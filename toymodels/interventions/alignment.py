@@ -96,12 +96,18 @@ def align(
     optimizer: optax.GradientTransformation,
     steps: int,
     batch: int,
+    penalty: Float[Array, ""] | float | None = None,
 ) -> Part:
     r"""Find the subspace of a site whose interchange has the wanted effect (DAS).
 
     The subspace is the span of the orthonormal columns of $Q$ in $A = Q R$, and $A$ (dimensions x
     size, at the start normal) is trained. A subspace that is found need not be used by the model:
     see `read_write_overlap`.
+
+    With a penalty $\lambda$ the search also learns the number of dimensions. Column $k$ has a gate
+    $g_k \in (0, 1)$, the interchange is $h + Q\,\mathrm{diag}(g)\,Q^\top (h_s - h)$ with the value
+    $h_s$ of the source, and $\lambda \sum_k g_k$ is added to the loss. In the end a gate above 1/2
+    is open, and the column of any other gate is set to 0.
 
     Args:
         key: decides the start and the pairs.
@@ -111,16 +117,25 @@ def align(
         loss: a function of the output after the interchange, ONE base and ONE source example
             that is small if the output is the one that the high-level model predicts.
         site: the name of the site, which holds a vector.
-        size: the number of dimensions of the subspace.
+        size: the number of dimensions of the subspace; with a penalty, the largest number.
         optimizer: an Optax transformation.
         steps: the number of updates.
         batch: the number of pairs of each update.
+        penalty: the price $\lambda \ge 0$ of a dimension, in units of the loss. By default the
+            subspace has `size` dimensions.
+
+    Returns:
+        The subspace. Its number of dimensions is `jnp.sum(part.basis**2)`.
 
     References:
         Geiger et al. (2023), "Finding Alignments Between Interpretable Causal Variables and
         Distributed Neural Representations".
+        Wu et al. (2023), "Interpretability at Scale: Identifying Causal Mechanisms in Alpaca", for
+        a search that learns the number of dimensions.
     """
     checks.count("size", size)
+    if penalty is not None:
+        checks.interval("penalty", penalty, low=0, remedy="it is the price of a dimension")
     key_start, key_data = jax.random.split(key)
     shapes = jax.eval_shape(lambda: sample(key, 1))
     base = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes[0])
@@ -133,16 +148,22 @@ def align(
             f"least {size} numbers"
         )
 
-    def part(matrix: Array) -> Part:
-        return Part(site, (), jnp.linalg.qr(matrix)[0])
+    def part(matrix: Array, gates: Array) -> Part:
+        return Part(site, (), jnp.linalg.qr(matrix)[0] * gates[None, :])
 
-    def mean_loss(matrix: Array, pair: tuple[PyTree, PyTree]) -> Array:
+    def mean_loss(found: tuple[Array, Array], pair: tuple[PyTree, PyTree]) -> Array:
+        matrix, logits = found
         base, source = pair
-        return loss(interchange(model, params, base, source, part(matrix)), base, source)
+        # The roots of the gates on both sides of the projection make it Q diag(g) Q^T.
+        gates = jnp.ones(size) if penalty is None else jnp.exp(jax.nn.log_sigmoid(logits) / 2)
+        changed = interchange(model, params, base, source, part(matrix, gates))
+        price = 0.0 if penalty is None else penalty * jnp.sum(gates**2)
+        return loss(changed, base, source) + price
 
-    start = jax.random.normal(key_start, (values[site].shape[0], size))
+    start = (jax.random.normal(key_start, (values[site].shape[0], size)), jnp.full(size, 2.0))
     fitted = fit(key_data, start, mean_loss, sample, optimizer=optimizer, steps=steps, batch=batch)
-    return part(fitted.params)
+    matrix, logits = fitted.params
+    return part(matrix, jnp.ones(size) if penalty is None else jnp.where(logits > 0, 1.0, 0.0))
 
 
 def read_write_overlap(

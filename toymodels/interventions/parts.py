@@ -32,7 +32,8 @@ class Part:
         index: the index of the part along the first axes of the value, such as a position of a
             sequence; empty for all of it.
         basis: an orthonormal basis along the last axis (dimensions x size), or None for all of
-            it. It may be traced, so that `jax.vmap` goes over many directions.
+            it. A column of zeros adds no dimension. It may be traced, so that `jax.vmap` goes over
+            many directions.
     """
 
     site: str = struct.field(pytree_node=False)
