@@ -103,8 +103,9 @@ def test_damage_of_ablating_a_dedicated_feature_is_the_closed_form():
     reference = jax.vmap(lambda x: tm.activations(model, params, x))(examples)
     part = iv.direction("hidden", jnp.asarray([0.0, 1.0, 0.0]))
     loss = tm.Task(tm.SparseUniform(3, density)).loss
-    zero, mean = iv.lesions(
-        model, params, examples, [iv.zero(part), iv.mean(part, reference)], loss
+    zero, mean = (
+        iv.damage(model, params, examples, loss, edit)
+        for edit in (iv.zero(part), iv.mean(part, reference))
     )
     # The standard error of a mean over 200,000 examples is below 0.0006.
     np.testing.assert_allclose(zero, density / 3, atol=0.002)
@@ -126,7 +127,7 @@ def test_damage_of_each_direction_of_a_pentagon_is_that_of_the_exact_loss():
     examples = tm.SparseUniform(5, density).sample(jax.random.key(3), 100_000)
     loss = tm.Task(tm.SparseUniform(5, density)).loss
     parts = iv.directions("hidden", WEIGHTS)
-    measured = iv.lesions(MODEL, PENTAGON, examples, iv.zero, loss, parts=parts)
+    measured = iv.lesions(MODEL, PENTAGON, examples, parts, iv.zero, loss)
     whole = np.asarray(WEIGHTS, float)
     bias = np.asarray(PENTAGON["bias"], float)
     before = tm.theory.expected_loss(whole, bias, density)
@@ -137,13 +138,28 @@ def test_damage_of_each_direction_of_a_pentagon_is_that_of_the_exact_loss():
         np.testing.assert_allclose(measured[i], exact, atol=0.004)
 
 
+def test_the_damage_of_several_outputs_adds_up_to_that_of_their_sum():
+    examples = tm.SparseUniform(5, 0.2).sample(jax.random.key(3), 500)
+    units = iv.places(MODEL, PENTAGON, X)["hidden"]
+
+    @jax.jit
+    def both(examples):
+        outputs = (MODEL, PENTAGON, examples, units, iv.zero)
+        each = iv.lesions(*outputs, lambda x, output: (x - output) ** 2)
+        return each, iv.lesions(*outputs, tm.Task(tm.SparseUniform(5, 0.2)).loss)
+
+    each, total = both(examples)
+    assert each.shape == (2, 5)
+    np.testing.assert_allclose(each.sum(axis=1), total, atol=1e-6)
+
+
 def test_a_feature_that_is_not_represented_does_no_damage():
     """Its column is 0, so there is nothing to ablate."""
     params = {**PENTAGON, "weights": WEIGHTS.at[:, 3].set(0)}
     examples = tm.SparseUniform(5, 0.2).sample(jax.random.key(0), 100)
     loss = tm.Task(tm.SparseUniform(5, 0.2)).loss
     parts = iv.directions("hidden", params["weights"])
-    damage = iv.lesions(MODEL, params, examples, iv.zero, loss, parts=parts)
+    damage = iv.lesions(MODEL, params, examples, parts, iv.zero, loss)
     assert damage[3] == 0
     assert bool(jnp.isfinite(damage).all())
 
@@ -222,19 +238,6 @@ def test_a_normalised_effect_without_a_difference_is_nan():
     assert jnp.isnan(iv.normalised(1.0, clean=2.0, corrupt=2.0))
 
 
-def test_the_bootstrap_covers_the_mean_as_often_as_it_says():
-    """The mean of 40 normal numbers is inside a 90 % interval about 90 % of the time."""
-    samples = numbers(4, 400, 40, 1)
-
-    def covers(key, values):
-        interval = iv.bootstrap(key, values, num_resamples=400, level=0.9)
-        return (interval.low <= 0) & (interval.high >= 0)
-
-    keys = jax.random.split(jax.random.key(5), 400)
-    share = jnp.mean(tm.jit(jax.vmap(covers))(keys, samples).astype(jnp.float32))
-    assert 0.82 <= share <= 0.94  # a percentile interval of 40 is somewhat short
-
-
 def test_a_dose_response_curve_of_an_output_is_a_ramp():
     r"""Adding $a$ along $\hat W_0$ moves output 0 to $\mathrm{ReLU}(y + a \lVert W_0 \rVert)$."""
     amounts = jnp.linspace(-2, 2, 9)
@@ -269,7 +272,7 @@ def test_every_feature_direction_in_one_compiled_call_over_a_sweep():
         params = recipe.train(key, MODEL, task, evaluation=0).params
         examples = task.features.sample(jax.random.key(9), 64)
         parts = iv.directions("hidden", params["weights"])
-        return {"damage": iv.lesions(MODEL, params, examples, iv.zero, task.loss, parts=parts)}
+        return {"damage": iv.lesions(MODEL, params, examples, parts, iv.zero, task.loss)}
 
     results = tm.sweep(
         cell, axes={"density": [0.5, 0.1]}, num_seeds=2, dims={"damage": ("feature",)}
@@ -311,8 +314,10 @@ def test_every_feature_direction_in_one_compiled_call_over_a_sweep():
             ),
             "two sites",
         ),
-        (lambda: iv.bootstrap(jax.random.key(0), jnp.zeros((0,))), "one value or more"),
-        (lambda: iv.bootstrap(jax.random.key(0), jnp.zeros(3), level=1.5), "level is 1.5"),
+        (
+            lambda: iv.run(MODEL, PENTAGON, X, iv.zero(iv.Part("hidden", (0, 0)))),
+            "index of the part has 2",
+        ),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy(call, message):

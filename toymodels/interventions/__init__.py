@@ -7,7 +7,9 @@ Everything is a pure function of ONE model and ONE example or pair of examples, 
     edits            how it is changed: zero, mean, resample, set_to, add, patch; edits compose
     recording        the value at every site for a batch, as a labelled Dataset (`tm.record`)
     effects          what happens on a pair of examples: mediation, patching, paths
-    studies          what happens over a batch: lesions, stimulation, intervals
+    maps             the effect of patching every place of a run, and every site of a batch
+    studies          what happens over a batch: lesions and stimulation
+    controls         intervals for the mean of an effect, and the controls beside it
     approximations   the effects of patching, by gradients
     alignment        interchange interventions, and the search for the subspace of a variable
     scrubbing        what is lost when all that a hypothesis calls irrelevant is replaced
@@ -25,6 +27,7 @@ from toymodels.interventions.approximations import (
     edge_attribution,
     integrated_patching,
 )
+from toymodels.interventions.controls import Controlled, Interval, bootstrap, controlled
 from toymodels.interventions.edits import (
     Edit,
     activations,
@@ -45,6 +48,7 @@ from toymodels.interventions.effects import (
     patching,
     path_patching,
 )
+from toymodels.interventions.maps import label, patching_map, places, recordings
 from toymodels.interventions.parts import (
     Part,
     direction,
@@ -63,9 +67,10 @@ from toymodels.interventions.scrubbing import (
     scrub,
     scrubbed_output,
 )
-from toymodels.interventions.studies import Interval, bootstrap, lesions, stimulation
+from toymodels.interventions.studies import damage, lesions, stimulation
 
 __all__ = [
+    "Controlled",
     "Edit",
     "Interchange",
     "Interval",
@@ -79,7 +84,9 @@ __all__ = [
     "align",
     "attribution_patching",
     "bootstrap",
+    "controlled",
     "controlled_direct",
+    "damage",
     "direction",
     "directions",
     "edge_attribution",
@@ -88,6 +95,7 @@ __all__ = [
     "interchange",
     "interchange_accuracy",
     "keeping",
+    "label",
     "lesions",
     "matching",
     "mean",
@@ -95,9 +103,12 @@ __all__ = [
     "normalised",
     "patch",
     "patching",
+    "patching_map",
     "path_patching",
+    "places",
     "position",
     "read_write_overlap",
+    "recordings",
     "resample",
     "run",
     "scrub",

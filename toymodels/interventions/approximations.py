@@ -8,6 +8,9 @@ $$m(c_1) - m(c_0) = \int_0^1 (c_1 - c_0) \cdot \nabla m\bigl(c_0 + t (c_1 - c_0)
 Attribution patching takes the gradient at $t = 0$ alone. Integrated gradients take a mean over
 several $t$. Both are exact where the metric is linear between $c_0$ and $c_1$, which holds inside
 one region of a ReLU network.
+
+The arguments are those of `toymodels.interventions.effects`: the model runs on `base`, ONE example,
+and the part is copied from the run on `source`.
 """
 
 import flax.linen as nn
@@ -25,14 +28,6 @@ def attribution_patching(
     model: nn.Module, params: PyTree, base: PyTree, source: PyTree, part: Part, metric: Metric
 ) -> Float[Array, ""]:
     r"""Return $(c_1 - c_0) \cdot \nabla m(c_0)$, the first-order effect of patching a part.
-
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        base: ONE example, on which the model runs.
-        source: ONE example, from which the part is copied.
-        part: the part that is copied.
-        metric: a function of the output that returns a number.
 
     References:
         Nanda (2023), "Attribution Patching: Activation Patching at Industrial Scale".
@@ -53,17 +48,9 @@ def integrated_patching(
 ) -> Float[Array, ""]:
     r"""Return the effect of patching a part by integrated gradients with the midpoint rule.
 
-    The gradient is averaged over $t = (k + 1/2) / N$ for $k = 0, \dots, N - 1$. Where a ReLU
-    switches once between base and source, the error is at most that of one step of length $1/N$.
-
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        base: ONE example, on which the model runs.
-        source: ONE example, from which the part is copied.
-        part: the part that is copied.
-        metric: a function of the output that returns a number.
-        num_steps: the number $N$ of gradients.
+    The gradient is averaged over $t = (k + 1/2) / N$ for $k = 0, \dots, N - 1$, with $N$ =
+    `num_steps`. Where a ReLU switches once between base and source, the error is at most that of
+    one step of length $1/N$.
 
     References:
         Sundararajan et al. (2017), "Axiomatic Attribution for Deep Networks".
@@ -93,17 +80,9 @@ def edge_attribution(
     source example. It approximates the effect of `path_patching` along that edge, and is exact
     if the model is linear.
 
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        base: ONE example, on which the model runs.
-        source: ONE example, whose activations the senders take.
-        sender: the name of the site where edges begin; it holds a vector.
-        receiver: the name of the site where edges end; it holds a vector.
-        metric: a function of the output that returns a number.
-        num_steps: the number of points of the sender's path from base to source over which the
-            gradient of the metric is averaged (EAP-IG, midpoint rule); 0 takes it at the base
-            alone (EAP).
+    `sender` and `receiver` are the names of the sites where edges begin and end, which hold
+    vectors. With `num_steps` the gradient of the metric is averaged over so many points of the
+    sender's path from base to source (EAP-IG, midpoint rule); 0 takes it at the base alone (EAP).
 
     References:
         Syed et al. (2023), "Attribution Patching Outperforms Automated Circuit Discovery";

@@ -3,6 +3,10 @@ r"""Effects of interventions on ONE pair of examples: mediation, patching and pa
 Notation: $y(x)$ is a number computed from the output of a model on example $x$, the *metric*.
 $M$ is a part of a site, the mediator, and $M(x)$ is its value on $x$. $y(x, M(x'))$ is the metric
 of a run on $x$ in which the part has the value that it has on $x'$.
+
+**Arguments.** All functions take `model`, any Linen module of ONE example with `Site`s; `params`,
+its parameters; two examples, each of them ONE; a part or two; and `metric`, a function of the
+output of the model that returns a number. Use `jax.vmap` for a batch of pairs.
 """
 
 from collections.abc import Callable
@@ -49,15 +53,10 @@ class Mediation(NamedTuple):
 def mediation(
     model: nn.Module, params: PyTree, base: PyTree, source: PyTree, part: Part, metric: Metric
 ) -> Mediation:
-    """Return the effect of changing the input from `base` to `source`, split at a mediator.
+    r"""Return the effect of changing the input from `base` to `source`, split at a mediator.
 
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        base: ONE example, $x$.
-        source: ONE example, $x'$.
-        part: the mediator $M$. If no other path leads around it, the direct effects are 0.
-        metric: a function of the output that returns a number.
+    `base` is $x$, `source` is $x'$, and `part` is the mediator $M$. If no path leads around the
+    mediator, the direct effects are 0.
     """
     on_base = sites.activations(model, params, base)
     on_source = sites.activations(model, params, source)
@@ -88,14 +87,8 @@ def controlled_direct(
 ) -> Float[Array, ""]:
     r"""Return $y(x', M = c) - y(x, M = c)$, the direct effect at a fixed value of the mediator.
 
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        base: ONE example, $x$.
-        source: ONE example, $x'$.
-        part: the mediator $M$.
-        metric: a function of the output that returns a number.
-        coordinates: the coordinates $c$ of the mediator in both runs.
+    `base` is $x$, `source` is $x'$, and `part` is the mediator $M$, which has the coordinates $c$
+    in both runs.
     """
     fixed = edits.set_to(part, coordinates)
     return metric(edits.run(model, params, source, fixed)) - metric(
@@ -132,13 +125,7 @@ def patching(
 ) -> Patching:
     """Return the effects of copying a part between two runs (activation patching).
 
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        clean: ONE example.
-        corrupt: ONE example, such as the clean one with one feature changed.
-        part: the part that is copied.
-        metric: a function of the output that returns a number.
+    The corrupt example is, for instance, the clean one with one feature changed.
 
     References:
         Heimersheim, Nanda (2024), "How to Use and Interpret Activation Patching".
@@ -179,13 +166,8 @@ def path_patching(
     frozen at its value on `base`. The receiver then has a new value, and the output is that of a
     run on `base` with this value alone.
 
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        base: ONE example.
-        source: ONE example.
-        sender: the part where the path begins.
-        receiver: the part where the path ends, at another site.
+    Raises:
+        ValueError: sender and receiver are parts of one site.
 
     References:
         Wang et al. (2022), "Interpretability in the Wild"; Goldowsky-Dill et al. (2023),

@@ -32,12 +32,13 @@ class Part:
         index: the index of the part along the first axes of the value, such as a position of a
             sequence; empty for all of it.
         basis: an orthonormal basis along the last axis (dimensions x size), or None for all of
-            it. A column of zeros adds no dimension. It may be traced, so that `jax.vmap` goes over
-            many directions.
+            it. A column of zeros adds no dimension.
+
+    Index and basis may be traced, so that `jax.vmap` goes over many places or directions.
     """
 
     site: str = struct.field(pytree_node=False)
-    index: tuple[int, ...] = struct.field(pytree_node=False, default=())
+    index: tuple[Any, ...] = ()
     basis: Float[Array | np.ndarray, "*cells dimensions size"] | None = None
 
     def read(self, value: Array) -> Array:
@@ -62,13 +63,22 @@ class Part:
         return value.at[self.index].set(new) if self.index else new
 
     def _piece(self, value: Array) -> Array:
-        if len(self.index) > value.ndim or any(
-            not -size <= place < size for place, size in zip(self.index, value.shape, strict=False)
-        ):
+        if len(self.index) > value.ndim:
             raise InputError(
-                f"site {self.site!r} has shape {value.shape}, which has no part {self.index}: give "
-                "an index inside it"
+                f"site {self.site!r} has shape {value.shape}, but the index of the part has "
+                f"{len(self.index)} numbers: give at most {value.ndim}"
             )
+
+        def check(*index: Any) -> None:
+            whole_numbers = tuple(map(int, index))
+            sizes = value.shape[: len(index)]
+            if any(not -n <= i < n for i, n in zip(whole_numbers, sizes, strict=True)):
+                raise InputError(
+                    f"site {self.site!r} has shape {value.shape}, which has no part "
+                    f"{whole_numbers}: give an index inside it"
+                )
+
+        checks.when_known(check, *self.index)
         return value[self.index] if self.index else value
 
     def _checked_basis(self, piece: Array) -> Array:

@@ -1,109 +1,70 @@
-"""Studies over a batch: lesions, stimulation, and intervals for means.
+"""Studies over a batch: the damage of lesions, and the response to stimulation.
 
 A *lesion study* removes parts of a model one at a time and measures the damage. A *stimulation
 study* adds more and more of a part and measures the response, as neuroscience does.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from toymodels import checks
-from toymodels.errors import InputError
 from toymodels.interventions import edits
 from toymodels.interventions.effects import Metric
 from toymodels.interventions.parts import Part
 
 
-class Interval(NamedTuple):
-    """An estimate with a bootstrap interval.
-
-    Attributes:
-        estimate: the mean over the batch.
-        low: the lower end of the interval.
-        high: the upper end of the interval.
-    """
-
-    estimate: Float[Array, "*shape"]
-    low: Float[Array, "*shape"]
-    high: Float[Array, "*shape"]
-
-
-def bootstrap(
-    key: Key[Array, ""],
-    values: Float[Array, "examples *shape"],
-    *,
-    num_resamples: int = 1000,
-    level: float = 0.95,
-) -> Interval:
-    """Return the mean over a batch with a percentile bootstrap interval.
-
-    Args:
-        key: decides the resamples.
-        values: one value for each example of the batch, such as `Patching.sufficiency`.
-        num_resamples: the number of resamples, each of as many examples as the batch.
-        level: the probability that the interval aims to cover the mean with.
-
-    References:
-        Efron, Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
-    """
-    checks.count("num_resamples", num_resamples)
-    checks.interval("level", level, low=0, high=1, open_low=True, remedy="it is a probability")
-    if not values.ndim or not len(values):
-        raise InputError(f"values has shape {values.shape}: give one value or more to resample")
-    flat = values.reshape(len(values), -1)
-
-    def resampled(key: Key[Array, ""]) -> Array:
-        counts = jax.random.randint(key, (len(flat),), 0, len(flat))
-        weights = jnp.zeros(len(flat)).at[counts].add(1.0) / len(flat)
-        return weights @ flat
-
-    means = jax.lax.map(resampled, jax.random.split(key, num_resamples))
-    ends = jnp.quantile(means, jnp.asarray([(1 - level) / 2, (1 + level) / 2]), axis=0)
-    low, high = (end.reshape(values.shape[1:]) for end in ends)
-    return Interval(jnp.mean(values, axis=0), low, high)
-
-
-def lesions(
+def damage(
     model: nn.Module,
     params: PyTree,
     examples: PyTree,
-    ablations: Sequence[edits.Edit] | Callable[[Part], edits.Edit],
     loss: Callable[[PyTree, Any], Array],
-    *,
-    parts: Part | None = None,
-) -> Float[Array, " parts"]:
-    """Return how much the mean loss over a batch rises by each of some ablations.
+    *made: edits.Edit,
+) -> Float[Array, "*shape"]:
+    """Return how much the mean loss over a batch rises under some edits.
 
     Args:
         model: any Linen module of ONE example with `Site`s.
         params: the parameters of the model.
         examples: a batch of examples along the leading axis.
-        ablations: a list of edits, one for each lesion; or, with `parts`, a function from a part
-            to its edit, such as `interventions.zero`.
         loss: a function of ONE example and the output for it that returns a number, such as
-            `task.loss`.
-        parts: a batch of parts, as `interventions.directions` returns it.
+            `task.loss`, or several, such as the squared error of each output.
+        *made: the edits, which are made together.
     """
 
     def mean_loss(*made: edits.Edit) -> Array:
         def one(example: PyTree) -> Array:
             return loss(example, edits.run(model, params, example, *made))
 
-        return jnp.mean(jax.vmap(one)(examples))
+        return jnp.mean(jax.vmap(one)(examples), axis=0)
 
-    if parts is not None and callable(ablations):
-        ablate = ablations
-        lesioned = jax.vmap(lambda part: mean_loss(ablate(part)))(parts)
-    elif parts is None and not callable(ablations):
-        lesioned = jnp.stack([mean_loss(edit) for edit in ablations])
-    else:
-        raise InputError("give a list of edits, or parts= and a function such as zero")
-    return lesioned - mean_loss()
+    return mean_loss(*made) - mean_loss()
+
+
+def lesions(
+    model: nn.Module,
+    params: PyTree,
+    examples: PyTree,
+    parts: Part,
+    ablation: Callable[[Part], edits.Edit],
+    loss: Callable[[PyTree, Any], Array],
+) -> Float[Array, "parts *shape"]:
+    """Return the damage of removing each of a batch of parts alone.
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        examples: a batch of examples along the leading axis.
+        parts: a batch of parts, such as `interventions.directions("hidden", weights)` or
+            `interventions.places(model, params, example)["hidden"]`.
+        ablation: a function from a part to the edit that removes it, such as `interventions.zero`,
+            or `lambda part: interventions.mean(part, reference)`.
+        loss: see `damage`.
+    """
+    return jax.vmap(lambda part: damage(model, params, examples, loss, ablation(part)))(parts)
 
 
 def stimulation(
