@@ -109,7 +109,7 @@ def test_the_search_finds_the_planted_direction():
 
 
 def test_a_price_makes_the_search_learn_the_number_of_dimensions():
-    part = search(size=3, penalty=0.5)
+    part = search(size=3, penalty=0.5, optimizer=optax.adam(0.1), steps=600)
     np.testing.assert_allclose(jnp.sum(part.basis**2), 1, atol=1e-5)
     np.testing.assert_allclose(jnp.linalg.norm(part.basis.T @ PLANTED[:, 0]), 1, atol=0.02)
     # At a price above what the variable is worth no dimension is left.

@@ -121,8 +121,9 @@ def align(
         optimizer: an Optax transformation.
         steps: the number of updates.
         batch: the number of pairs of each update.
-        penalty: the price $\lambda \ge 0$ of a dimension, in units of the loss. By default the
-            subspace has `size` dimensions.
+        penalty: the price $\lambda \ge 0$ of a dimension, in units of the loss. A tenth of what
+            the loss falls by is enough for gates to close within some hundred updates. By default
+            the subspace has `size` dimensions.
 
     Returns:
         The subspace. Its number of dimensions is `jnp.sum(part.basis**2)`.
