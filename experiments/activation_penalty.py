@@ -1,4 +1,4 @@
-r"""Does a penalty on activations remove superposition? Loss and features against its strength.
+r"""A penalty on activations removes superposition: loss and features against its strength.
 
 Claim      "It's actually quite easy to get rid of superposition in the toy models [...] albeit at
            the cost of a higher loss. Simply [...] add $\lambda \lVert h \rVert_1$ to the loss. This
@@ -7,12 +7,11 @@ Claim      "It's actually quite easy to get rid of superposition in the toy mode
 Reproduces Elhage et al. (2022), "Three Ways Out"; the paper shows no figure. n = 20, m = 5 and
            importances 0.7^i as in "Demonstrating Superposition", and equal ones, among which no
            threshold tells; linear hidden units, and ReLU ones.
-Theory     A feature alone on an axis, with the best bias, has the objective
-           $I v (1 - w^2)^2 + \lambda w p / 2$ with $v = p/3 - p^2/4$. The penalty shortens it,
-           $w (1 - w^2) = \lambda p / (8 I v)$, until at $\lambda_c = (8/3) \sqrt{2/3}\, I v / p$,
-           $w = \sqrt{2/3}$, it is not worth having; it stays a local minimum up to $\sqrt 2$ times
-           that. A pair on one axis costs less than two such features do, for where both are
-           present they cancel: the penalty asks for few features on the axes, not for one on each.
+Theory     `toymodels.theory.penalties`: a feature alone on an axis is worth its penalty up to
+           $\lambda_c = (8/3) \sqrt{2/3}\, I v / p$ with $v = p/3 - p^2/4$; it stays a local minimum
+           up to $\sqrt 2$ times that. A pair on one axis costs less than two such features do, for
+           where both are present they cancel: the penalty asks for few features on the axes, not
+           for one on each.
 Found      Linear units: features go by importance, and superposition with the last that are more
            than dimensions; among equals it stays as long as anything does. ReLU units have no pairs
            and give up superposition earlier, five features left, also among equals. That is the
@@ -36,11 +35,11 @@ import numpy as np
 import xarray as xr
 from jax import lax
 from matplotlib.figure import Figure
-from scipy import optimize
 
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
+from toymodels.theory import feature_variance, penalties
 
 PAPER = tm.paper("Elhage et al. (2022), Three Ways Out")
 EASY = tm.paper(f"{PAPER.text}: easy to get rid of")
@@ -49,6 +48,8 @@ KILLING = tm.paper(f"{PAPER.text}: killing features below a certain importance t
 BASIS = tm.paper(f"{PAPER.text}: especially if they're not basis aligned")
 NO_DIMENSION = tm.identity("Every feature that has no dimension of its own costs its variance")
 OWN_AXIS = tm.prediction("The best model with every feature on an axis of its own")
+RISES = tm.prediction(PAPER.text)
+CLOSED_FORM = tm.prediction("Closed form")
 PAIR = tm.finding("toymodels.theory.expected_loss of the pair; closed form of one")
 SAMPLING = "Ours, because of sampling, 65,536 examples."
 PAIRS_STAY = (
@@ -76,12 +77,8 @@ class Config:
     evaluation: int = 65_536
 
 
-SMOKE = Config(
-    penalties=(0.0, 0.3, 1.0),
-    num_seeds=2,
-    training=tm.Recipe(steps=20, batch=32, learning_rate=3e-3),
-    evaluation=256,
-)
+SHORT = tm.Recipe(steps=20, batch=32, learning_rate=3e-3)
+SMOKE = Config(penalties=(0.0, 0.3, 1.0), num_seeds=2, training=SHORT, evaluation=256)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -118,15 +115,11 @@ def run(config: Config) -> xr.Dataset:
         codes = jax.vmap(lambda x: hidden(params, x))(jnp.asarray(alone)).T
         return {"loss": loss, "objective": objective, **measured(codes)}
 
+    units = {"linear": tm.ReLUOutput(config.hidden), "ReLU": tm.ReLUHidden(config.hidden)}
     results = tm.sweep(
         cell,
         axes={"importance_ratio": config.importance_ratios, "penalty": config.penalties},
-        static={
-            "units": {
-                "linear": tm.ReLUOutput(config.hidden),
-                "ReLU": tm.ReLUHidden(config.hidden),
-            }
-        },
+        static={"units": units},
         num_seeds=config.num_seeds,
         dims={"norm": ("feature",)},
         units={"loss": "summed over outputs, without the penalty"},
@@ -152,57 +145,19 @@ def measured(codes):
     }
 
 
-def variance(density: float) -> float:
-    """Return the loss of a feature that is dropped, if the bias is its mean."""
-    return density / 3 - density**2 / 4
-
-
-def threshold(importance, density: float):
-    r"""Return $\lambda_c$, the penalty from which on a feature is not worth an axis of its own."""
-    return 8 / 3 * (2 / 3) ** 0.5 * importance * variance(density) / density
-
-
-def dedicated(importance, penalty, density: float):
-    """Return loss and objective of one feature, which is alone on an axis or else dropped."""
-    full = importance * variance(density)
-    kept = penalty < threshold(importance, density)
-    pull = np.where(kept, penalty * density / (8 * full), 0.0)
-    norm = 2 / 3**0.5 * np.cos(np.arccos(-1.5 * 3**0.5 * pull) / 3)  # largest root of w - w^3
-    loss = np.where(kept, full * (1 - norm**2) ** 2, full)
-    return loss, loss + np.where(kept, penalty * norm * density / 2, 0.0)
-
-
-def without_superposition(results: xr.Dataset, ratio: float, penalty):
+def without_superposition(results: xr.Dataset, ratio: float, penalty) -> penalties.Penalised:
     """Return loss and objective of the best linear units without superposition, exactly."""
     importance = ratio ** np.arange(results.sizes["feature"])
-    hidden, density = results.attrs["hidden"], results.attrs["density"]
-    rest = importance[hidden:].sum() * variance(density)
-    parts = dedicated(importance[:hidden, None], np.asarray(penalty), density)
-    return tuple(part.sum(axis=0) + rest for part in parts)
+    hidden, density = int(results.attrs["hidden"]), float(results.attrs["density"])
+    return penalties.without_superposition(hidden, density, importance, penalty)
 
 
 def worth_an_axis(results: xr.Dataset, ratio: float) -> xr.DataArray:
     """Return how many features are worth an axis of their own, two to a dimension at most."""
-    edges = threshold(ratio ** np.arange(results.sizes["feature"]), results.attrs["density"])
+    importance = ratio ** np.arange(results.sizes["feature"])
+    edges = penalties.threshold(float(results.attrs["density"]), importance)
     above = (results.penalty < xr.DataArray(edges, dims="feature")).sum("feature")
     return np.minimum(above, 2 * results.attrs["hidden"])
-
-
-def pair_threshold(density: float) -> float:
-    """Return the penalty up to which an antipodal pair of importance 1 is worth having, exactly."""
-
-    def gain(penalty: float) -> float:
-        def objective(point):
-            (norm, bias), on_axis = point, np.array([[1.0, -1.0]])
-            loss = tm.theory.expected_loss(norm * on_axis, np.full(2, bias), density)
-            # E|x_1 - x_2| is p if never both are present, and 1/3 instead of 1 where both are.
-            return float(loss) + penalty * abs(norm) * (density - 2 / 3 * density**2)
-
-        found = optimize.minimize(objective, (0.85, 0.0), method="Nelder-Mead", tol=1e-10)
-        return 2 * variance(density) - float(found.fun)
-
-    alone = threshold(1.0, density)
-    return float(optimize.brentq(gain, 0.8 * alone, 1.2 * alone, xtol=1e-6))
 
 
 def first_without(best: xr.Dataset) -> xr.Dataset:
@@ -224,12 +179,11 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ratio = float(results.importance_ratio[0])
     linear = tm.best_of(results.sel(units="linear", importance_ratio=ratio), "objective")
     yield from threshold_claims(linear, f"best {named('linear', ratio)}", ratio)
-    says = (
-        "An antipodal pair of linear units is worth its penalty for longer than a feature alone: "
-    )
-    says += "the ratio of the two thresholds is above 1."
-    density = results.attrs["density"]
-    yield tm.at_least(says, 1, pair_threshold(density) / threshold(1.0, density), PAIR)
+    says = "An antipodal pair of linear units is worth its penalty for longer than a feature "
+    says += "alone: the ratio of the two thresholds is above 1."
+    density = float(results.attrs["density"])
+    ratio = penalties.pair_threshold(density) / penalties.threshold(density)
+    yield tm.at_least(says, 1, ratio, PAIR)
 
 
 def removal_claims(models: xr.Dataset, which: str, ratio: float) -> Iterator[tm.Claim]:
@@ -241,13 +195,11 @@ def removal_claims(models: xr.Dataset, which: str, ratio: float) -> Iterator[tm.
     count = first["represented"] if first["superposition"] < 0.01 else 0
     grid = "Ours, because as many as dimensions can be kept, one more or less by the grid of "
     grid += "penalties."
-    note = PAIRS_STAY if ratio == 1 else ""
-    hidden = models.attrs["hidden"]
+    note, hidden = PAIRS_STAY if ratio == 1 else "", models.attrs["hidden"]
     yield tm.near(says, hidden, count, EASY, within=1, threshold=grid, note=note)
     says = f"The loss of the best of {which} is at least that of the best model without "
     says += f"superposition {at}, relatively."
-    floor = float(without_superposition(models, ratio, [0.0])[0][0])
-    over = float(first["loss"]) / floor
+    over = first["loss"] / without_superposition(models, ratio, 0.0).loss
     yield tm.at_least(says, 1, over, NO_DIMENSION, slack=0.01, threshold=SAMPLING)
     says = f"The loss of the best of {which} is at least that without a penalty {at}, relatively."
     yield tm.at_least(says, 1, first["loss"] / best.sel(penalty=0.0)["loss"], HIGHER)
@@ -256,8 +208,7 @@ def removal_claims(models: xr.Dataset, which: str, ratio: float) -> Iterator[tm.
     median = models["loss"].median("seed")
     step = median.diff("penalty").min() / median[0]
     ours = "Ours, because of rounding and of the convergence of training."
-    source = tm.prediction(PAPER.text)
-    yield tm.at_least(says, 0, step, source, slack=1e-3, threshold=ours, note=BETTER_PACKINGS)
+    yield tm.at_least(says, 0, step, RISES, slack=1e-3, threshold=ours, note=BETTER_PACKINGS)
 
 
 def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> Iterator[tm.Claim]:
@@ -265,11 +216,10 @@ def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> Iterator[t
     says = f"The objective of the {which} is that of features on axes of their own, relatively, at "
     says += "all penalties without superposition."
     after = linear.sel(penalty=linear.penalty >= float(first_without(linear).penalty))
-    exact = without_superposition(linear, ratio, after.penalty)[1]
+    exact = without_superposition(linear, ratio, after.penalty).objective
     off = np.abs(after["objective"] / exact - 1).max()
     yield tm.near(says, 0, off, OWN_AXIS, within=0.01, threshold=SAMPLING)
-    says = f"The features kept by the {which} are the most important ones in this share of "
-    says += "penalties."
+    says = f"The features kept by the {which} are the most important ones: share of the penalties."
     kept = linear["norm"] > 0.5
     last = xr.where(kept, linear.feature, -1).max("feature") + 1
     share = (kept.sum("feature") == last).mean()
@@ -280,7 +230,7 @@ def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> Iterator[t
     off = np.abs(worth_an_axis(linear, ratio) - linear["represented"]).mean()
     ours = "Ours, because one is missing where the least important ones would be in pairs, which "
     ours += "cost some more."
-    yield tm.near(says, 0, off, tm.prediction("Closed form"), within=0.25, threshold=ours)
+    yield tm.near(says, 0, off, CLOSED_FORM, within=0.25, threshold=ours)
     says = f"The features of the {which} lie on axes at all penalties from 0.03 on: the share of a "
     says += "feature on its main axis is nearly 1."
     shown = (linear.penalty >= 0.03) & (linear["represented"] > 0)
@@ -291,9 +241,6 @@ def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> Iterator[t
 
 def plot(results: xr.Dataset) -> Figure:
     figure, grid = plotting.figure(2, 3, size=(9, 6), sharex=True, squeeze=False)
-    titles = ("superposition goes", "features are dropped", "the loss rises")
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title)
     for row, ratio in zip(grid, results.importance_ratio.values, strict=False):
         draw_row(row, results.sel(importance_ratio=ratio), float(ratio))
     for axes in grid.flat:
@@ -302,6 +249,9 @@ def plot(results: xr.Dataset) -> Figure:
         plotting.plain_ticks(axes, "x", (0, 0.01, 0.03, 0.1, 0.3, 1))
     for axes in grid[-1]:
         axes.set_xlabel(r"penalty $\lambda$ on $||h||_1$")
+    titles = ("superposition goes", "features are dropped", "the loss rises")
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title)
     grid[0, 0].legend(loc="upper right")
     for axes, place in zip(grid[0, 1:], ("upper right", "upper left"), strict=True):
         handles, labels = axes.get_legend_handles_labels()
@@ -312,25 +262,24 @@ def plot(results: xr.Dataset) -> Figure:
 def draw_row(row, models: xr.Dataset, ratio: float) -> None:
     """Draw superposition, number and loss of the models of one kind of importances."""
     density, hidden = models.attrs["density"], models.attrs["hidden"]
-    empty = (ratio ** np.arange(models.sizes["feature"])).sum() * variance(density)
+    empty = (ratio ** np.arange(models.sizes["feature"])).sum() * feature_variance(density)
     models = models.assign(loss=models["loss"] / empty)
     models = models.assign_coords(units=[f"{name} hidden units" for name in models.units.values])
     best, choice = tm.best_of(models, "objective"), f"best of {models.sizes['seed']} seeds"
     for axes, name in zip(row, ("superposition", "represented", "loss"), strict=True):
         how = {"x": "penalty", "lines": "units", "chosen": best[name], "choice": choice}
-        values = models[name].transpose("penalty", "seed", "units")
-        plotting.every_seed(axes, values, **how, legend=False)
+        plotting.every_seed(axes, models[name], **how, legend=False)
     first, second, third = row
     importance = "equal importances" if ratio == 1 else f"importances ${ratio:g}^i$"
     first.set(ylabel=f"{importance}\nmean superposition", ylim=(-0.1, None))
-    worth = worth_an_axis(models, ratio).where(ratio < 1)
-    label = "worth an axis in theory"
-    second.plot(models.penalty, worth, "k_", markersize=7, label=label if ratio < 1 else "_")
+    if ratio < 1:
+        worth = worth_an_axis(models, ratio)
+        second.plot(models.penalty, worth, "k_", markersize=7, label="worth an axis in theory")
     second.axhline(hidden, color="0.6", linestyle="--", linewidth=1, zorder=0)
     second.text(0.0002, hidden + 0.2, f"{hidden} dimensions", color="0.3", fontsize=8)
     second.set(ylabel="features represented", yticks=range(0, 21, 5))
     fine = np.concatenate([np.linspace(0, 0.01, 5), np.geomspace(0.01, 1, 200)])
-    exact = without_superposition(models, ratio, fine)[0] / empty
+    exact = without_superposition(models, ratio, fine).loss / empty
     third.plot(fine, exact, "k:", linewidth=1, label="linear, no superposition: exact")
     third.set(ylabel="loss, over that of no features", ylim=(0, 1.2))
 

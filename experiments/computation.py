@@ -26,7 +26,6 @@ import numpy as np
 import optax
 import xarray as xr
 from matplotlib.cm import ScalarMappable
-from matplotlib.ticker import MaxNLocator
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -37,12 +36,15 @@ OFTEN = tm.finding("found here; Elhage et al. (2022) show one model")
 CONVERGED = tm.finding("this experiment: training has converged")
 SYMMETRY = tm.prediction("symmetry of the start")
 CONVERGENCE = "Ours, because training does not converge entirely."
+BY_EYE = "Ours, because the paper gives no number, and its figure was read by eye."
 RATIO = 0.8
 """Importance of a feature relative to the one before it."""
 SERVED = 0.2
 """A neuron serves the features of weights above this share of its largest."""
 SMALL = (3, 6)
 """Features and neurons of the exact solution."""
+ALONE, SHARED = (0.92, 0.95, 1.0), (1.0, 0.84, 0.8)
+"""Backgrounds of neurons that serve one feature, and several."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,15 +64,8 @@ class Config:
     small_start: float = 0.4
 
 
-SMOKE = Config(
-    num_features=10,
-    hidden=8,
-    densities=(1.0, 0.1, 0.01),
-    num_seeds=2,
-    steps=30,
-    batch=16,
-    small_seeds=2,
-)
+SMALLER = {"num_features": 10, "hidden": 8, "densities": (1.0, 0.1, 0.01)}
+SMOKE = Config(**SMALLER, num_seeds=2, steps=30, batch=16, small_seeds=2)
 PAPER = Config(num_features=100)
 
 
@@ -86,11 +81,6 @@ def train(key, density, sizes, start, sign, config):
     def loss(params, features):
         return some * whole(params, features) + (1 - some) * whole(params, jnp.zeros(count))
 
-    def silent(params):
-        alone = jnp.stack([jnp.eye(count), -jnp.eye(count)])
-        outputs = jax.vmap(jax.vmap(lambda x: model.apply({"params": params}, x)))(alone)
-        return jnp.diagonal(outputs, axis1=1, axis2=2) <= 0
-
     key_start, key_data = jax.random.split(key)
     params = model.init(key_start, jnp.zeros(count))["params"]
     out = params["weights_out"]
@@ -102,7 +92,10 @@ def train(key, density, sizes, start, sign, config):
     params = tm.fit(key_data, params, loss, active.sample, **how).params
     common = jax.random.key(2022)
     final = tm.evaluate(common, params, loss, active.sample, batch=1024, examples=2**16)
-    return {**params, "loss": final, "silent": silent(params)}
+    alone = jnp.stack([jnp.eye(count), -jnp.eye(count)])
+    outputs = jax.vmap(jax.vmap(lambda x: model.apply({"params": params}, x)))(alone)
+    silent = jnp.diagonal(outputs, axis1=1, axis2=2) <= 0
+    return {**params, "loss": final, "silent": silent}
 
 
 def run(config: Config) -> xr.Dataset:
@@ -152,265 +145,175 @@ def structure(results: xr.Dataset) -> xr.Dataset:
     return tm.apply(of_neurons, results["weights_in"], model_dims=("neuron", "feature"))
 
 
-def lowest(results: xr.Dataset):
+def best_small(results: xr.Dataset):
     """Return weights in and out, neurons x features, and bias of the best small model."""
     best = results.isel(small_seed=results["small_loss"].values.argmin())
-    into, out = (
-        best[f"small_weights_{name}"].transpose("small_neuron", "small_feature").values
-        for name in ("in", "out")
-    )
-    return into, out, best["small_bias"].values
+    return best["small_weights_in"].values, best["small_weights_out"].values.T, best["small_bias"]
 
 
 def small_claims(results: xr.Dataset):
-    into, out, bias = lowest(results)
+    into, out, bias = best_small(results)
     loss, models = results["small_loss"], "models of 3 features and 6 neurons"
-
     says = f"The lowest loss of {models} is 0."
     single = "Ours, because single precision is used."
     yield tm.near(says, 0, loss.min(), ELHAGE, within=1e-9, threshold=single)
-
     says = f"Half of the {models} have a loss below 1e-6: share of the seeds."
     often = "Ours, because the paper does not say how often it is found."
     yield tm.at_least(says, 0.5, (loss < 1e-6).mean(), OFTEN, threshold=often)
-
-    says = (
-        f"Every neuron of the best of the {models} has one feature as input: largest second "
-        "weight over the first."
-    )
+    best = f"the best of the {models}"
+    says = f"Every neuron of {best} has one input: largest second weight over the first."
     ordered = np.sort(abs(into), axis=1)
     second = (ordered[:, -2] / ordered[:, -1]).max()
     yield tm.near(says, 0, second, ELHAGE, within=0.01, threshold=CONVERGENCE)
-
-    says = (
-        f"The sum of W_2 ReLU(+-W_1) over neurons of the best of the {models} is 1 for both signs "
-        "of each feature: largest difference."
-    )
+    says = f"The sum of W_2 ReLU(+-W_1) over neurons of {best} is 1 for both signs of each "
+    says += "feature: largest difference."
     sides = np.stack([(np.maximum(sign * into, 0) * out).sum(axis=0) for sign in (1, -1)])
-    difference = abs(sides - 1).max()
-    yield tm.near(says, 0, difference, ELHAGE, within=1e-3, threshold=CONVERGENCE)
-
-    says = f"The bias of the best of the {models} is 0: largest size."
+    yield tm.near(says, 0, abs(sides - 1).max(), ELHAGE, within=1e-3, threshold=CONVERGENCE)
+    says = f"The bias of {best} is 0: largest size."
     yield tm.near(says, 0, abs(bias).max(), ELHAGE, within=1e-3, threshold=CONVERGENCE)
 
 
 def claims(results: xr.Dataset):
     yield from small_claims(results)
     found, density = structure(results), results["density"]
-    several = found["count"] > 1
+    count, first, several = found["count"], found["primary"], found["count"] > 1
     shared, second = several.mean("neuron"), found["second"].where(several)
-    total = results.sizes["neuron"]
 
     def at(values, *densities):
         return values.sel(density=list(densities), method="nearest")
 
-    says = (
-        "Neurons serve one feature each at densities 1 and 0.3: share of all neurons of all seeds."
-    )
-    # The paper says all, of one model. Local minima differ between processors: seeds with up to
-    # four shared neurons of forty were seen on one, none on another.
-    one = 1 - shared.where(density >= 0.3).mean()
-    minima = (
-        "Ours, because the paper says all, of one model; another processor ends in minima where a "
-        "neuron in a hundred is shared."
-    )
-    more = int(several.where(density >= 0.3).sum())
-    note = f"{more} neurons of all seeds serve more: local minima, or they hardly reach any output."
+    says = "Neurons serve one feature at densities 1 and 0.3: share of all neurons of all seeds."
+    one, more = 1 - shared.where(density >= 0.3).mean(), several.where(density >= 0.3).sum()
+    # Up to four of forty neurons of a seed were shared on one processor, none on another.
+    minima = "Ours, because the paper says all, of one model; another processor ends in minima "
+    minima += "where a neuron in a hundred is shared."
+    note = f"{int(more)} neurons of all seeds serve more: local minima, or they hardly reach an "
+    note += "output."
     yield tm.near(says, 1, one, ELHAGE, within=0.05, threshold=minima, note=note)
-
-    says = (
-        "Models at densities 1 and 0.3 compute at most half as many features as they have neurons: "
-        "mean share over all seeds."
-    )
-    dense = found["primary"].where(density >= 0.3, drop=True).stack(model=("density", "seed"))
+    says = "Models at densities 1 and 0.3 compute at most half as many features as they have "
+    says += "neurons: mean share over all seeds."
+    dense = first.where(density >= 0.3, drop=True).stack(model=("density", "seed"))
     computed = np.mean([len(np.unique(each)) for each in dense.transpose("model", ...).values])
+    share = computed / results.sizes["neuron"]
     another = "Ours, because it allows one more feature in every other seed."
-    yield tm.at_most(says, 1 / 2, computed / total, ELHAGE, slack=0.0125, threshold=another)
+    yield tm.at_most(says, 1 / 2, share, ELHAGE, slack=0.0125, threshold=another)
 
     says = "A few neurons serve several features at density 0.1: median share of the neurons."
-    few = "Ours, because the paper says a few, read by eye."
-    yield tm.at_most(says, 0.25, at(shared, 0.1).median(), ELHAGE, threshold=few)
-
-    says = (
-        "Neurons that serve several features at density 0.1 do so slightly: median of their second "
-        "weight over the first."
-    )
-    slightly = "Ours, because the paper says slightly, read by eye."
-    yield tm.at_most(says, 0.5, at(second, 0.1).median(), ELHAGE, threshold=slightly)
-
-    says = (
-        "A small number of neurons serve several features at density 0.03: median share of the "
-        "neurons."
-    )
-    small = "Ours, because the paper says a small number, read by eye."
-    yield tm.at_most(says, 0.4, at(shared, 0.03).median(), ELHAGE, threshold=small)
-
+    yield tm.at_most(says, 0.25, at(shared, 0.1).median(), ELHAGE, threshold=BY_EYE)
+    says = "Neurons that serve several features at density 0.1 do so slightly: median of their "
+    says += "second weight over the first."
+    yield tm.at_most(says, 0.5, at(second, 0.1).median(), ELHAGE, threshold=BY_EYE)
+    says = "A small number of neurons serve several features at density 0.03: median share."
+    yield tm.at_most(says, 0.4, at(shared, 0.03).median(), ELHAGE, threshold=BY_EYE)
     says = "Some neuron serves three features or more at density 0.03: share of the seeds."
-    # The largest number itself is 3 to 6, by seed and by processor.
-    share = (at(found["count"], 0.03).max("neuron") >= 3).mean()
-    highly = (
-        "Ours, because the paper says highly polysemantic and gives no number; one seed in five "
-        "may miss it."
-    )
+    share = (at(count, 0.03).max("neuron") >= 3).mean()
+    highly = "Ours, because the paper says highly polysemantic; one seed in five may miss it."
     yield tm.at_least(says, 0.8, share, ELHAGE, threshold=highly)
-
-    says = (
-        "Neurons that serve several features at densities 0.03 and 0.01 serve less important ones "
-        "than the other neurons do: difference of the mean places of their first features, the "
-        "smaller median of the seeds."
-    )
-    first = found["primary"]
+    says = "Neurons that serve several features at densities 0.03 and 0.01 serve less important "
+    says += "ones than the others: difference of the mean places of first features, smaller median."
     later = first.where(several).mean("neuron") - first.where(~several).mean("neuron")
-    place, places = (
-        "Ours, because it is one place in the order of importance.",
-        at(later, 0.03, 0.01),
-    )
-    yield tm.at_least(says, 1, places.median("seed").min(), ELHAGE, threshold=place)
-
-    says = (
-        "Many neurons that serve several features at density 0.01 have one large weight and small "
-        "ones: share of those whose second weight is at most half of the first."
-    )
-    share, many = (
-        (at(second, 0.01) <= 0.5).sum() / at(several, 0.01).sum(),
-        "Ours, because the paper says many.",
-    )
-    yield tm.at_least(says, 1 / 3, share, ELHAGE, threshold=many)
-
-    says = (
-        "A neuron serves the more features, the sparser they are, at densities up to 0.3: smallest "
-        "ratio of the means of neighbouring densities."
-    )
-    counts = found["count"].where(density <= 0.3, drop=True).mean(("neuron", "seed")).values
-    yield tm.at_least(says, 1, (counts[1:] / counts[:-1]).min(), ELHAGE)
-
+    place = "Ours, because it is one place in the order of importance."
+    least = at(later, 0.03, 0.01).median("seed").min()
+    yield tm.at_least(says, 1, least, ELHAGE, threshold=place)
+    says = "Many neurons that serve several features at density 0.01 have one large weight: share "
+    says += "of those whose second weight is at most half of the first."
+    share = (at(second, 0.01) <= 0.5).sum() / at(several, 0.01).sum()
+    yield tm.at_least(says, 1 / 3, share, ELHAGE, threshold=BY_EYE)
+    says = "A neuron serves the more features, the sparser they are, at densities up to 0.3: "
+    says += "smallest ratio of the means of neighbouring densities."
+    mean = count.where(density <= 0.3, drop=True).mean(("neuron", "seed")).values
+    yield tm.at_least(says, 1, (mean[1:] / mean[:-1]).min(), ELHAGE)
     says = "Nearly all neurons serve several features at density 0.001: mean share."
-    eye = "Ours, because the paper's model has all, read by eye."
-    yield tm.at_least(says, 0.9, at(shared, 0.001).mean(), ELHAGE, threshold=eye)
-
+    yield tm.at_least(says, 0.9, at(shared, 0.001).mean(), ELHAGE, threshold=BY_EYE)
     says = "A neuron serves many features at density 0.001: mean number."
-    none = "Ours, because the paper gives no number."
-    yield tm.at_least(says, 4, at(found["count"], 0.001).mean(), ELHAGE, threshold=none)
+    yield tm.at_least(says, 4, at(count, 0.001).mean(), ELHAGE, threshold=BY_EYE)
 
-    says = "The loss of every model is small: largest ratio to the loss of predicting 0."
     relative = results["loss"] / results["nothing"]
+    says = "The loss of every model is small: largest ratio to the loss of predicting 0."
     beside = "Ours, because it is small beside predicting nothing."
     yield tm.at_most(says, 0.02, relative.max(), CONVERGED, threshold=beside)
-
-    says = (
-        "Hardly any output of the models at density 0.001 is 0 for a feature of either sign: share "
-        "of features and signs, weighted by importance."
-    )
+    says = "Hardly any output of the models at density 0.001 is 0 for a feature of either sign: "
+    says += "share of features and signs, weighted by importance."
     importance = RATIO ** xr.DataArray(range(results.sizes["feature"]), dims="feature")
     silent = at(results["silent"], 0.001).weighted(importance).mean()
     hundred = "Ours, because it allows a feature and sign in a hundred."
     yield tm.at_most(says, 0.01, silent, CONVERGED, threshold=hundred)
-
-    says = (
-        "Half of the outputs of the control, whose W_2 starts with both signs, are 0 for a feature "
-        "of one sign: share of features and signs, weighted by importance."
-    )
-    silent, errors = (
-        results["signed_silent"].weighted(importance).mean(),
-        "Ours, because it is three standard errors.",
-    )
+    says = "Half of the outputs of the control, whose W_2 starts with both signs, are 0 for a "
+    says += "feature of one sign: share of features and signs, weighted by importance."
+    silent = results["signed_silent"].weighted(importance).mean()
+    errors = "Ours, because it is three standard errors."
     yield tm.near(says, 1 / 2, silent, SYMMETRY, within=0.16, threshold=errors)
-
-    says = (
-        "The loss of the control is far above that of the other models at density 0.001: lowest of "
-        "the control over the highest of the others."
-    )
-    signed = results["signed_loss"] / results["nothing"].min()
-    ratio, order = (
-        signed.min() / at(relative, 0.001).max(),
-        "Ours, because it is an order of magnitude.",
-    )
+    says = "The loss of the control is far above that of the other models at density 0.001: lowest "
+    says += "of the control over the highest of the others."
+    lowest = results["signed_loss"].min() / results["nothing"].min()
+    order = "Ours, because it is an order of magnitude."
+    ratio = lowest / at(relative, 0.001).max()
     yield tm.at_least(says, 10, ratio, CONVERGED, threshold=order)
 
 
 def plot(results: xr.Dataset):
     figure, (above, below) = plotting.figure_of_parts(2, size=(9.0, 8.4), height_ratios=(1, 2.6))
     stacks, graph, share, loss = above.subplots(1, 4, width_ratios=(1, 1, 1.3, 1.3))
-    draw_small(stacks, graph, results)
-    found = structure(results)
+    into, out, _ = best_small(results)
+    into, out = map(np.asarray, neurons.rescaled(jnp.asarray(into), jnp.asarray(out.T)))
+    order, (features, _) = plotting.by_feature(into), SMALL
+    colors = plotting.IMPORTANCE_MAP(np.linspace(1, 0, features))
+    plotting.neuron_stacks(stacks, into[order], colors)
+    stacks.set(xlabel="neurons", ylabel="$W_1$, rescaled", title="3 features, 6 neurons:")
+    names = {"inputs": ["$x_1$", "$x_2$", "$x_3$"], "outputs": ["$|x_1|$", "$|x_2|$", "$|x_3|$"]}
+    plotting.circuit(graph, into[order], out[:, order], **names)
+    graph.set_title("a neuron for each sign")
 
-    one = (found["count"] == 1).mean("neuron")
-    plotting.every_seed(share, one, x="density")
+    found = structure(results)
+    plotting.every_seed(share, (found["count"] == 1).mean("neuron"), x="density")
     share.set(ylim=(-0.03, 1.03), ylabel="neurons for one feature", title="Sparse: neurons shared")
     relative = results["loss"] / results["nothing"]
     plotting.every_seed(loss, relative, x="density", label="$W_2 \\geq 0$ at the start")
     control = results["signed_loss"] / results["nothing"].min()
     places = np.full(control.size, results["density"].min())
     loss.plot(places, control, "x", color="C1", markersize=5, label="control: both signs")
-    loss.set(
-        yscale="log", ylim=(5e-4, 40), ylabel="loss / loss of predicting 0", title="All converge"
-    )
+    loss.set(yscale="log", ylim=(5e-4, 40), ylabel="loss / loss of predicting 0")
+    loss.set_title("All converge")
     for axes in (share, loss):
         plotting.density_axis(axes, places=(0.001, 0.01, 0.1, 1))
         axes.legend(fontsize=7)
 
-    density = results["density"].values
-    shown = density[np.unique(np.linspace(0, len(density) - 1, 4).round().astype(int))]
+    shown = np.unique(np.linspace(0, results.sizes["density"] - 1, 4).round().astype(int))
     panels = below.subplots(len(shown), 1, squeeze=False).ravel()
-    for axes, value in zip(panels, shown, strict=True):
-        draw_stacks(axes, results.sel(density=value), found.sel(density=value))
+    for axes, number in zip(panels, shown, strict=True):
+        draw_stacks(axes, results.isel(density=number), found["count"].isel(density=number))
     panels[-1].set_xlabel(
         "neurons, each scaled to a largest weight of 1, sorted by the importance of its first "
-        "feature;\nbackground: blue for one feature to red for many; the seed of the lowest loss"
+        "feature;\nbackground: blue for one feature, red for several; the seed of the lowest loss"
     )
     colors = ScalarMappable(plotting.SUPERPOSITION_NORM, plotting.SUPERPOSITION_MAP)
     plotting.color_bar(colors, "superposition of a feature", axes=panels, shrink=0.5)
     return figure
 
 
-def draw_small(stacks, graph, results: xr.Dataset):
-    """Draw stacks and graph of the best small model."""
-    into, out, _ = lowest(results)
-    into, out = map(np.asarray, neurons.rescaled(jnp.asarray(into), jnp.asarray(out.T)))
-    order = by_feature(into)
-    into, out = into[order], out.T[order]
-    features = into.shape[1]
-    plotting.neuron_stacks(stacks, into, plotting.IMPORTANCE_MAP(np.linspace(1, 0, features)))
-    stacks.set(xlabel="neurons", ylabel="$W_1$, rescaled", title="3 features, 6 neurons:")
-    names = range(1, features + 1)
-    inputs, outputs = ([form.format(i) for i in names] for form in ("$x_{}$", "$|x_{}|$"))
-    plotting.circuit(graph, into, out.T, inputs=inputs, outputs=outputs)
-    graph.set_title("a neuron for each sign")
-
-
-def draw_stacks(axes, results: xr.Dataset, found: xr.Dataset):
+def draw_stacks(axes, results: xr.Dataset, count: xr.DataArray):
     """Draw the model of the lowest loss, rescaled, its neurons in order and tinted."""
     seed = results["loss"].values.argmin()
-    best = results.isel(seed=seed)
-    into, _ = neurons.rescaled(
-        jnp.asarray(best["weights_in"].transpose("neuron", "feature").values),
-        jnp.asarray(best["weights_out"].transpose("feature", "neuron").values),
+    weights = (
+        jnp.asarray(results[f"weights_{way}"].isel(seed=seed).values) for way in ("in", "out")
     )
-    superposition = np.asarray(geometry.superposition(into))
-    order = by_feature(into)
+    into, _ = neurons.rescaled(*weights)
+    colors = plotting.SUPERPOSITION_MAP(plotting.SUPERPOSITION_NORM(geometry.superposition(into)))
+    order, one = plotting.by_feature(into), count.transpose("seed", "neuron").values == 1
     seen = np.where(abs(into) > 0.03, into, 0)[order]  # others are thinner than a line
-    count = found["count"].transpose("seed", "neuron").values
-    many = np.clip(np.log10(count[seed, order]), 0, 1)[:, None]
-    colors = plotting.SUPERPOSITION_MAP(plotting.SUPERPOSITION_NORM(superposition))
-    tint = (1 - many) * np.array([0.92, 0.95, 1.0]) + many * np.array([1.0, 0.78, 0.72])
+    tint = np.where(one[seed, order][:, None], ALONE, SHARED)
     plotting.neuron_stacks(axes, seen, colors, tint=tint)
     axes.set_rasterization_zorder(10)
-    alone = (count == 1).sum(axis=1)
-    axes.set_title(
+    alone = one.sum(axis=1)
+    title = (
         f"density {float(results['density']):g}: {alone[seed]} of {len(order)} neurons serve one "
-        f"feature ({alone.min()} to {alone.max()} over {len(alone)} seeds)",
-        fontsize=9,
     )
-    low, high = np.minimum(seen, 0).sum(axis=1).min(), np.maximum(seen, 0).sum(axis=1).max()
-    axes.set(ylabel="$W_1$, rescaled", ylim=(low - 0.15, high + 0.15))
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-
-
-def by_feature(weights):
-    """Order neurons by the feature of their largest weight, positive weights first."""
-    table = np.asarray(weights)
-    primary = abs(table).argmax(axis=1)
-    return np.lexsort((-table[np.arange(len(table)), primary], primary))
+    axes.set_title(
+        f"{title}feature ({alone.min()} to {alone.max()} over {len(alone)} seeds)", fontsize=9
+    )
+    low, high = (part.sum(axis=1) for part in (np.minimum(seen, 0), np.maximum(seen, 0)))
+    axes.set(ylabel="$W_1$, rescaled", ylim=(low.min() - 0.15, high.max() + 0.15))
+    axes.yaxis.get_major_locator().set_params(integer=True, nbins=6)
 
 
 if __name__ == "__main__":

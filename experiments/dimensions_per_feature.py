@@ -1,4 +1,4 @@
-"""How many dimensions does a feature get? Sticky fractions and the polytopes behind them.
+"""Dimensions per feature over density: sticky fractions and the polytopes behind them.
 
 Claim      As equally important features get sparser, dimensions per feature m / ||W||_F^2 stay
            at 1, then rest at 1/2 (antipodal pairs), and only then fall; a single feature's
@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import toymodels as tm
@@ -31,6 +30,12 @@ from toymodels.analysis import geometry
 PAPER_FIGURE = tm.paper("Elhage et al. (2022), The Geometry of Superposition")
 READ = tm.paper(f"{PAPER_FIGURE.text}, read from the figure, n=400, m=30")
 NOTEBOOK = tm.paper("Another person's run of the authors' notebook, n=200, m=20")
+BETA = tm.prediction("D_i of a random subspace is a leverage score: Beta(m/2, (n - m)/2)")
+FRAMES = tm.prediction("sum_i D_i <= rank W, with equality for orthogonal unions of tight frames")
+SENSING = tm.paper(
+    "Elhage et al. (2022), Mathematical Understanding: the bound m = Omega(-n p log p) of "
+    "compressed sensing"
+)
 NOTEBOOK_CURVE = {
     **{1.0: 1.0033, 1.17: 0.9983, 1.37: 0.9512, 1.6: 0.8303, 1.88: 0.584, 2.2: 0.5263},
     **{2.58: 0.5102, 3.02: 0.5052, 3.53: 0.5026, 4.13: 0.4325, 4.84: 0.3694, 5.67: 0.341},
@@ -77,16 +82,9 @@ class Config:
     """The learning rate of these models starts here and falls along a cosine."""
 
 
+SPARSE = {"sparse_features": 6, "sparse_hidden": 2, "sparse_densities": (0.5, 0.1)}
 SMOKE = Config(
-    num_features=8,
-    hidden=3,
-    num_densities=3,
-    steps=20,
-    batch=32,
-    sparse_features=6,
-    sparse_hidden=2,
-    sparse_densities=(0.5, 0.1),
-    sparse_steps=20,
+    num_features=8, hidden=3, num_densities=3, steps=20, batch=32, sparse_steps=20, **SPARSE
 )
 PAPER = Config(num_features=400, hidden=30)
 
@@ -156,17 +154,16 @@ def compressed(results: xr.Dataset) -> xr.DataArray:
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     inverse, ratio = 1 / results.density, results["dimensions_per_feature"]
     hidden, features = results.attrs["hidden"], results.sizes["feature"]
-    shares = results["dimensionality"]
+    shares, per_feature = results["dimensionality"], "The dimensions per feature m/||W||^2"
 
     def at(places, values):
         return np.interp(np.log([*places]), np.log(inverse), values.mean("seed"))
 
-    says = "The dimensions per feature m/||W||^2 are those of the notebook at every density."
+    says = f"{per_feature} are those of the notebook at every density."
     off = abs(at(NOTEBOOK_CURVE, ratio) - [*NOTEBOOK_CURVE.values()]).max()
     two = "Ours, because it is two features of forty."
     yield tm.near(says, 0, off, NOTEBOOK, within=0.03, threshold=two, note=DENSE)
-    says = "The dimensions per feature m/||W||^2 are those of the paper, as the mean of the "
-    says += "absolute difference over densities."
+    says = f"{per_feature} are those of the paper, as the mean absolute difference over densities."
     off = abs(at(PAPER_CURVE, ratio) - [*PAPER_CURVE.values()]).mean()
     reading = "Ours, because reading the figure is uncertain by 0.01, and single models scatter."
     yield tm.near(says, 0, off, READ, within=0.02, threshold=reading, note=DENSE)
@@ -176,19 +173,13 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     off = abs(counted / [*NOTEBOOK_COUNTS.values()] - 1).mean()
     yield tm.near(says, 0, off, NOTEBOOK, within=0.05, threshold=two)
 
-    errors = (
-        "Ours, because it is about two standard errors of the mean, if a count scatters by 2 %."
-    )
-    says = (
-        "The squared norm of W for n features is that for n/2 features in m/2 dimensions, as the "
-    )
-    says += "mean ratio for 1/(1-S) above 3."
+    errors = "Ours, because it is two standard errors of the mean, if a count scatters by 2 %."
+    says = "The squared norm of W for n features is that for n/2 features in m/2 dimensions, as "
+    says += "the mean ratio for 1/(1-S) above 3."
     mean = results["twice_the_features"].mean()
     yield tm.near(says, 1, mean, PAPER_FIGURE, within=0.03, threshold=errors)
-    says = (
-        "The squared norm of W in m dimensions is twice that in m/2 dimensions, as the mean ratio "
-    )
-    says += "for 1/(1-S) above 3."
+    says = "The squared norm of W in m dimensions is twice that in m/2 dimensions, as the mean "
+    says += "ratio for 1/(1-S) above 3."
     mean = results["twice_the_dimensions"].mean()
     note = "It is 2.06 where all are digons, at 3.2. Beyond, small models hold less: 2.10 at 4.6, "
     note += "2.18 at 10, where 10 dimensions hold 42 features and 20 hold 92."
@@ -199,49 +190,40 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     dense = shares.isel(density=0)
     expected = np.sqrt(2 * (features - hidden) / hidden / (features + 2))
     spread = (dense.std("feature") / dense.mean("feature")).mean()
-    beta = tm.prediction("D_i of a random subspace is a leverage score: Beta(m/2, (n - m)/2)")
     ours = "Ours, because it is the standard error of a standard deviation of as many features."
-    yield tm.near(says, expected, spread, beta, within=0.05, threshold=ours)
+    yield tm.near(says, expected, spread, BETA, within=0.05, threshold=ours)
 
-    def furthest(fraction, low, high):
-        window = (inverse >= low) & (inverse <= high)
-        return abs(ratio - fraction).where(window).max()
-
-    says = "The dimensions per feature m/||W||^2 stay at 1 for 1/(1-S) up to 1.15."
-    ours = "Ours, because reading the figure is uncertain by 0.01, and as much again."
-    off = furthest(1.0, 1.0, 1.15)
-    yield tm.near(says, 0, off, PAPER_FIGURE, within=0.02, threshold=ours)
-    says = "The dimensions per feature m/||W||^2 stay at 1/2 for 1/(1-S) from 2.3 to 3.5."
-    ours = "Ours, because the paper's own curve is from 0.52 to 0.487 there."
-    off = furthest(0.5, 2.3, 3.5)
-    yield tm.near(says, 0, off, PAPER_FIGURE, within=0.03, threshold=ours)
-    says = "The dimensions per feature m/||W||^2 fall below 1/2 at 1/(1-S) = 10."
-    last = ratio.isel(density=-1).mean()
-    yield tm.near(
-        says, 0.215, last, NOTEBOOK, within=0.02, threshold="Ours, because it is a tenth."
-    )
+    dense = "Ours, because reading the figure is uncertain by 0.01, and as much again."
+    digons = "Ours, because the paper's own curve is from 0.52 to 0.487 there."
+    for where, fraction, low, high, within, ours in (
+        ("1 for 1/(1-S) up to 1.15", 1.0, 1.0, 1.15, 0.02, dense),
+        ("1/2 for 1/(1-S) from 2.3 to 3.5", 0.5, 2.3, 3.5, 0.03, digons),
+    ):
+        says = f"{per_feature} stay at {where}."
+        off = abs(ratio - fraction).where((inverse >= low) & (inverse <= high)).max()
+        yield tm.near(says, 0, off, PAPER_FIGURE, within=within, threshold=ours)
+    says = f"{per_feature} fall below 1/2, to 0.215 at 1/(1-S) = 10."
+    last, tenth = ratio.isel(density=-1).mean(), "Ours, because it is a tenth."
+    yield tm.near(says, 0.215, last, NOTEBOOK, within=0.02, threshold=tenth)
     says = "All hidden dimensions are used up: the sum of D_i is m at every density."
     off = np.abs(shares.sum("feature") - hidden).max()
-    frames = "sum_i D_i <= rank W, with equality for orthogonal unions of tight frames"
     ours = "Ours, because weights of features that are not learned are not zero."
     note = "At n=400, m=30 a learned feature of a digon has D_i = 0.4986: it loses 0.0014 to the "
     note += "342 features that are not learned but whose weights are not zero, and 58 such losses "
     note += "add up. The tolerance comes from n=200, m=20."
-    yield tm.near(says, 0, off, tm.prediction(frames), within=0.05, threshold=ours, note=note)
+    yield tm.near(says, 0, off, FRAMES, within=0.05, threshold=ours, note=note)
 
     def share(fraction, low, high):
         represented, window = shares > 0.1, (inverse >= low) & (inverse <= high)
         close = (abs(shares - fraction) < 0.02) & represented
         return close.where(window).sum() / represented.where(window).sum()
 
-    says = (
-        "Antipodal pairs hold nearly all represented features for 1/(1-S) from 2.3 to 3.5: D_i is "
-    )
-    says += "within 0.02 of 1/2."
+    says = "Antipodal pairs hold nearly all represented features for 1/(1-S) from 2.3 to 3.5: the "
+    says += "share of D_i within 0.02 of 1/2."
     ours = "Ours, because it is one feature in twenty."
     yield tm.at_least(says, 0.95, share(1 / 2, 2.3, 3.5), PAPER_FIGURE, threshold=ours)
     says = "Pentagons hold as many represented features as in the notebook for 1/(1-S) from 3.9 to "
-    says += "4.4: D_i is within 0.02 of 2/5."
+    says += "4.4: the share of D_i within 0.02 of 2/5."
     note = "Most features of the window have the D_i of diplo-simplices, which are in "
     note += "`feature_geometry.py`: 0.455 in the one model of n=200 that falls into it, where 50 "
     note += "densities give a share of 0.223; from 0.43 to 0.47 at n=400, m=30, where those near "
@@ -254,31 +236,13 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Sparse features are represented as compressed sensing scales, m ~ -k p log p for k "
     says += "features of density p: the largest -k p log p / m is the smallest one for densities "
     says += f"from {float(sparse.min()):g} to {float(sparse.max()):g}."
-    bound = "the bound m = Omega(-n p log p) of compressed sensing"
-    source = tm.paper(f"Elhage et al. (2022), Mathematical Understanding: {bound}")
     spread = compressed(results).max() / compressed(results).min()
     ours = "Ours, because the bound leaves a factor open; k itself grows almost threefold."
-    yield tm.near(says, 1, spread, source, within=0.15, threshold=ours)
+    yield tm.near(says, 1, spread, SENSING, within=0.15, threshold=ours)
 
 
 def plot(results: xr.Dataset) -> Figure:
     figure, (axes, scaling) = plotting.figure(1, 2, size=(9, 4.6), width_ratios=(3.2, 1))
-    draw_shares(axes, results)
-    inverse, density = 1 / results.density, results.density
-    count = (results["dimensionality"] > 0.1).sum("feature").mean("seed")
-    number = -count * density * np.log(density) / results.attrs["hidden"]
-    scaling.plot(inverse, number, "k.", markersize=3, label="models\non the left")
-    sparse = compressed(results)
-    scaling.plot(1 / sparse.sparse_density, sparse, "o", color="C3", label="sparser")
-    plotting.density_axis(scaling, inverse=True)
-    scaling.set(ylabel=r"$-k\, p \log p\; /\; m$", ylim=(0, None), xlabel="$1 / p$")
-    scaling.set_title("$k$ sparse features\nneed $m \\sim -k\\, p \\log p$")
-    scaling.legend(loc="lower right")
-    return figure
-
-
-def draw_shares(axes: Axes, results: xr.Dataset) -> None:
-    """Draw every feature's share as a dot, beside dimensions per feature and named polytopes."""
     average = results["dimensions_per_feature"]
     plotting.dimension_strip(axes, results["dimensionality"], average=average)
     rings = {"markersize": 3.5, "markerfacecolor": "none", "markeredgewidth": 0.7}
@@ -289,6 +253,17 @@ def draw_shares(axes: Axes, results: xr.Dataset) -> None:
     models = f"{results.sizes['seed']} model per density"
     axes.set_title(f"Features share dimensions in the fractions of polytopes\n{size}, {models}")
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.94))
+
+    density, sparse = results.density, compressed(results)
+    count = (results["dimensionality"] > 0.1).sum("feature").mean("seed")
+    number = -count * density * np.log(density) / results.attrs["hidden"]
+    scaling.plot(1 / density, number, "k.", markersize=3, label="models\non the left")
+    scaling.plot(1 / sparse.sparse_density, sparse, "o", color="C3", label="sparser")
+    plotting.density_axis(scaling, inverse=True)
+    scaling.set(ylabel=r"$-k\, p \log p\; /\; m$", ylim=(0, None), xlabel="$1 / p$")
+    scaling.set_title("$k$ sparse features\nneed $m \\sim -k\\, p \\log p$")
+    scaling.legend(loc="lower right")
+    return figure
 
 
 if __name__ == "__main__":

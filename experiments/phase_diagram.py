@@ -1,4 +1,4 @@
-"""When is a second feature worth a direction? The phase diagram of two features in one dimension.
+"""The phase diagram of two features in one dimension: when is a second feature worth a direction?
 
 Claim      Over density and relative importance, the second feature of trained models passes
            between three phases: not represented, dedicated dimension and antipodal superposition.
@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import toymodels as tm
@@ -33,6 +32,8 @@ from toymodels.theory import phases as theory
 PAPER = tm.paper("Elhage et al. (2022), Superposition as a Phase Change")
 PIXELS = tm.paper(f"{PAPER.text}, its figure of trained models, read by pixel")
 FREE = tm.prediction("toymodels.theory.free_optimum")
+KNOWN = tm.prediction("toymodels.theory.phases.FREE_OPTIMUM_BOUNDARY")
+TRIAL = tm.finding("A trial with these settings and another start gave 0.82")
 OPTIMUM_EDGE = theory.FREE_OPTIMUM_BOUNDARY
 PAPER_EDGE = {
     **{0.1: 0.175, 0.15: 0.245, 0.2: 0.302, 0.3: 0.381, 0.5: 0.486, 0.7: 0.566, 1.0: 0.673},
@@ -63,12 +64,8 @@ class Config:
     """The number of random starts of the free optimum in every cell."""
 
 
-SMOKE = Config(
-    grid=6,
-    num_seeds=2,
-    training=tm.Recipe(steps=200, batch=128, learning_rate=1e-2),
-    num_starts=1,
-)
+SHORT = tm.Recipe(steps=200, batch=128, learning_rate=1e-2)
+SMOKE = Config(grid=6, num_seeds=2, training=SHORT, num_starts=1)
 
 
 def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
@@ -118,21 +115,6 @@ def last_density(inside: xr.DataArray) -> xr.DataArray:
     return np.exp(log_density.where(inside).max("density") + step / 2)
 
 
-def mean_of_nine(results: xr.Dataset) -> xr.Dataset:
-    """Return norm and superposition as the paper averages them.
-
-    The mean is that of ten models in every cell, less the one of the highest loss. The ten are a
-    random choice from all seeds, so that cells do not share their starts, as in the paper.
-    """
-    chance = np.random.default_rng(0)
-    loss = results["loss"].transpose("density", "importance", "seed")
-    number = min(10, loss.sizes["seed"])
-    chosen = chance.permuted(np.broadcast_to(results.seed.values, loss.shape), axis=2)[..., :number]
-    chosen = xr.DataArray(chosen, dims=("density", "importance", "one_of_ten"))
-    ten = results[["norm", "superposition", "loss"]].sel(seed=chosen)
-    return ten.where(ten["loss"] < ten["loss"].max("one_of_ten")).mean("one_of_ten")
-
-
 def from_paper(found: xr.DataArray, low: float, high: float) -> float:
     """Return the largest relative deviation of a boundary from the paper's figure."""
     paper = {r: density for r, density in PAPER_EDGE.items() if low <= r <= high}
@@ -147,37 +129,34 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ratio = results.density / tm.apply(theory.boundary, results.importance, model_dims=())
     far = abs(np.log(ratio)) > np.log(1.15)
 
-    says = "The best model of ten seeds is in the phase of the lowest closed-form loss in this "
-    says += "share of all cells."
+    says = "The best of ten seeds is in the phase of the lowest closed-form loss: share of cells."
     edge = "Ours, because cells beside the boundary, where the closed form is not the optimum, "
     edge += "are 2 to 3 % of all."
     yield tm.at_least(says, 0.97, agrees.mean(), PAPER, threshold=edge)
-    says = "The best model of ten seeds is in the phase of the lowest closed-form loss in this "
-    says += "share of the cells that are more than a factor 1.15 in density from the boundary."
+    says = "The best of ten seeds is in the phase of the lowest closed-form loss: share of the "
+    says += "cells that are more than a factor 1.15 in density from the boundary."
     cell = "Ours, because it is a cell in 200."
     yield tm.at_least(says, 0.995, agrees.where(far).mean(), PAPER, threshold=cell)
     says = "One seed is often in a local minimum: it is in the phase of the lowest closed-form "
     says += "loss in this share of all cells, in the mean over seeds."
-    trial = tm.finding("A trial with these settings and another start gave 0.82")
-    share = (results.phase == closed).mean()
     spread = "Ours, because the trial was not recorded, and starts move it by more than that."
     starts = "It depends on the start: 0.63 to 0.75 for five kinds of start, seeds 0-9. Cells of a "
     starts += "seed share their start, so few starts decide it for the whole diagram."
-    yield tm.near(says, 0.82, share, trial, within=0.04, threshold=spread, note=starts)
+    share = (results.phase == closed).mean()
+    yield tm.near(says, 0.82, share, TRIAL, within=0.04, threshold=spread, note=starts)
 
     trained = last_density(best.phase == theory.Phase.SUPERPOSITION)
     says = f"Superposition of the {which} ends at the density where it ends in the free optimum, "
     says += f"at relative importances from {min(OPTIMUM_EDGE):g} to {max(OPTIMUM_EDGE):g}."
     off = [trained.sel(importance=r, method="nearest") / p - 1 for r, p in OPTIMUM_EDGE.items()]
-    known = tm.prediction("toymodels.theory.phases.FREE_OPTIMUM_BOUNDARY")
     # The nearest importance, half a cell away, moves the boundary by up to 3.7 %, and half a cell
     # of density is 3.7 %.
     cells = "Ours, because a cell is 7.6 % of density, and the nearest importance is up to half a "
     cells += "cell away."
-    yield tm.near(says, 0, np.max(np.abs(off)), known, within=0.075, threshold=cells)
+    yield tm.near(says, 0, np.max(np.abs(off)), KNOWN, within=0.075, threshold=cells)
 
-    nine = mean_of_nine(results)
     # The figure is red where both are large; a feature of almost no length has superposition, too.
+    nine = tm.mean_without_worst(results[["norm", "superposition", "loss"]], "loss", of=10)
     averaged = last_density((nine.norm >= 1 / 2) & (nine.superposition >= 1 / 2))
     mean = "mean of nine of ten models, the paper's selection,"
     reading = "Ours, because half a cell of 7.6 % in density is added to as much for reading."
@@ -192,18 +171,18 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     same = (best.phase == best.free_phase).mean()
     yield tm.at_least(says, 0.99, same, FREE, threshold="Ours, because it is a cell in 100.")
     gap = best.loss / best.free_loss - 1
-    says = f"The exact loss of the {which} is this far above that of the free optimum, relatively, "
-    says += "in the median over cells."
     small = "Ours, because annealed training should be as near as its last steps are small."
-    yield tm.at_most(says, 5e-4, gap.median(), FREE, threshold=small)
-    says = f"The exact loss of the {which} is this far above that of the free optimum, relatively, "
-    says += "at the 99th percentile of cells."
     other = "Ours, because one cell in 100 may be in another minimum."
-    yield tm.at_most(says, 0.01, gap.quantile(0.99), FREE, threshold=other)
+    for where, most, measured_gap, why in (
+        ("in the median over cells", 5e-4, gap.median(), small),
+        ("at the 99th percentile of cells", 0.01, gap.quantile(0.99), other),
+    ):
+        says = f"The exact loss of the {which} is this far above that of the free optimum, "
+        says += f"relatively, {where}."
+        yield tm.at_most(says, most, measured_gap, FREE, threshold=why)
     says = "No exact loss of a trained model is below that of the free optimum: the smallest "
     says += "relative difference of all seeds and cells is not negative."
-    least = (results.loss / results.free_loss).min() - 1
-    bound = tm.identity(FREE.text)
+    least, bound = (results.loss / results.free_loss).min() - 1, tm.identity(FREE.text)
     yield tm.at_least(says, 0, least, bound, slack=1e-9, threshold="Ours, because of rounding.")
 
     says = f"The transition of the {which} is of first order: its norm jumps between neighbouring "
@@ -215,25 +194,34 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 def plot(results: xr.Dataset) -> Figure:
     figure, ((first, second, third), (fourth, fifth, last)) = plotting.figure(2, 3, size=(9, 6.4))
-    best, number = tm.best_of(results, "loss"), results.sizes["seed"]
-    free = results[["free_norm", "free_superposition"]]
-    one = results.isel(seed=0)
+    best, one, number = tm.best_of(results, "loss"), results.isel(seed=0), results.sizes["seed"]
     for axes, norm, superposition, title in (
         (first, best.norm, best.superposition, f"trained: best of {number} seeds"),
-        (second, free.free_norm, free.free_superposition, "theory: lowest exact loss"),
+        (second, results.free_norm, results.free_superposition, "theory: lowest exact loss"),
         (fourth, one.norm, one.superposition, "one start for all cells\nis not enough"),
     ):
         colors = plotting.norm_and_superposition(norm, superposition)
         plotting.log_image(axes, colors, x="importance", y="density")
         axes.set(title=title, xlabel="relative importance $r$")
-    name_phases(first)
-    draw_boundary(third, best)
+    first.text(0.11, 0.55, "not\nrepresented", color="0.2", fontsize=8)
+    first.text(9, 0.55, "dedicated\ndimension", color="white", ha="right", fontsize=8)
+    first.text(1, 0.05, "antipodal superposition", color="white", ha="center")
 
-    jump = results.norm.sel(importance=0.5, method="nearest")
-    chosen = best.norm.sel(importance=0.5, method="nearest")
-    choice = f"best of {number}"
-    plotting.every_seed(fifth, jump, x="density", chosen=chosen, choice=choice, legend=False)
-    exact = results.free_norm.sel(importance=0.5, method="nearest")
+    r = xr.DataArray(np.geomspace(0.1, 10, 200), dims="r")
+    third.loglog(r, tm.apply(theory.boundary, r, model_dims=()), color="0.6", label="closed forms")
+    trained = last_density(best.phase == theory.Phase.SUPERPOSITION)
+    third.loglog(best.importance, trained, "o", color="C3", markersize=3, label="trained")
+    third.loglog(*zip(*OPTIMUM_EDGE.items(), strict=True), "k+", markersize=6, label="lowest loss")
+    plotting.plain_ticks(third, "x")
+    plotting.plain_ticks(third, "y")
+    third.set(xlabel="relative importance $r$", ylabel=plotting.DENSITY)
+    third.set_title("where superposition ends")
+    third.legend()
+
+    half = {"importance": 0.5, "method": "nearest"}
+    how = {"chosen": best.norm.sel(**half), "choice": f"best of {number}", "legend": False}
+    plotting.every_seed(fifth, results.norm.sel(**half), x="density", **how)
+    exact = results.free_norm.sel(**half)
     fifth.plot(results.density, exact, "--", color="black", linewidth=1, label="theory")
     plotting.density_axis(fifth)
     fifth.set(ylabel="norm of the second feature", title="the norm jumps\n($r = 1/2$)")
@@ -241,27 +229,6 @@ def plot(results: xr.Dataset) -> Figure:
     plotting.norm_and_superposition_legend(last)
     last.set_title("what the colours mean")
     return figure
-
-
-def name_phases(axes: Axes) -> None:
-    """Write the names of the three phases into a phase diagram."""
-    axes.text(0.11, 0.55, "not\nrepresented", color="0.2", fontsize=8)
-    axes.text(9, 0.55, "dedicated\ndimension", color="white", ha="right", fontsize=8)
-    axes.text(1, 0.05, "antipodal superposition", color="white", ha="center")
-
-
-def draw_boundary(axes: Axes, best: xr.Dataset) -> None:
-    """Draw the density where superposition ends: closed forms, trained models, free optimum."""
-    r = xr.DataArray(np.geomspace(0.1, 10, 200), dims="r")
-    axes.loglog(r, tm.apply(theory.boundary, r, model_dims=()), color="0.6", label="closed forms")
-    trained = last_density(best.phase == theory.Phase.SUPERPOSITION)
-    axes.loglog(best.importance, trained, "o", color="C3", markersize=3, label="trained")
-    axes.loglog(*zip(*OPTIMUM_EDGE.items(), strict=True), "k+", markersize=6, label="lowest loss")
-    plotting.plain_ticks(axes, "x")
-    plotting.plain_ticks(axes, "y")
-    axes.set(xlabel="relative importance $r$", ylabel=plotting.DENSITY)
-    axes.set_title("where superposition ends")
-    axes.legend()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,13 @@ from toymodels.theory.phases import phase as closed_phase
 PAPER = tm.paper("Elhage et al. (2022), Superposition as a Phase Change")
 FREE = tm.prediction("toymodels.theory.free_optimum")
 REPLICATIONS = tm.finding("Replications that average, such as ymgw55/repro-superposition")
+TRIANGLE = tm.finding(f"{FREE.text}; the paper names the triangle and omits it")
+SYMMETRY = tm.prediction("Symmetry: the start does not know which feature is the extra one")
+START = tm.prediction("Each pairing is a local minimum, so the start alone would decide")
+WEAK_PAIRS = (
+    "Those that differ are the rows above density 4/7 at r > 1, where even the exact optimum keeps "
+    "the others in a weak pair, and one cell along the boundary at r < 1."
+)
 SPARSE = 0.3
 """Below this density all solutions that drop a feature are worse, for importances above 0.25."""
 
@@ -50,12 +57,8 @@ class Config:
     """The number of random starts of the free optimum in every cell."""
 
 
-SMOKE = Config(
-    grid=4,
-    num_seeds=3,
-    training=tm.Recipe(steps=200, batch=128, learning_rate=1e-2),
-    num_starts=1,
-)
+SHORT = tm.Recipe(steps=200, batch=128, learning_rate=1e-2)
+SMOKE = Config(grid=4, num_seeds=3, training=SHORT, num_starts=1)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -118,14 +121,8 @@ def closed_form(results: xr.Dataset) -> xr.DataArray:
 
 
 def mean_of_nine(results: xr.Dataset) -> xr.Dataset:
-    """Return norm and superposition as the paper averages them, of random seeds in every cell."""
-    chance = np.random.default_rng(0)
-    loss = results["loss"].transpose("density", "importance", "seed")
-    number = min(10, loss.sizes["seed"])
-    chosen = chance.permuted(np.broadcast_to(results.seed.values, loss.shape), axis=2)[..., :number]
-    chosen = xr.DataArray(chosen, dims=("density", "importance", "one_of_ten"))
-    ten = results[["norm", "superposition", "loss"]].sel(seed=chosen)
-    return ten.where(ten["loss"] < ten["loss"].max("one_of_ten")).mean("one_of_ten")
+    """Return norm and superposition as the paper averages them."""
+    return tm.mean_without_worst(results[["norm", "superposition", "loss"]], "loss", of=10)
 
 
 def sparse(values: xr.DataArray) -> xr.DataArray:
@@ -160,9 +157,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "this share of all cells."
     same = (best.phase == closed_form(results)).mean()
     ours = "Ours, because the paper shows both diagrams and gives no share."
-    note = "Those that differ are the rows above density 4/7 at r > 1, where even the exact "
-    note += "optimum keeps the others in a weak pair, and one cell along the boundary at r < 1."
-    yield tm.at_least(says, 0.93, same, PAPER, threshold=ours, note=note)
+    yield tm.at_least(says, 0.93, same, PAPER, threshold=ours, note=WEAK_PAIRS)
     says = f"The extra feature of the {which} has a dimension of its own at relative importances "
     says += "above 1 in this share of the cells without a triangle, at all densities."
     own = best.phase.isin([Phase.DEDICATED, Phase.DEDICATED_BESIDE_PAIR])
@@ -171,46 +166,38 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
     says = "The free optimum is a triangle, which the paper leaves out, in this share of the cells "
     says += "with an importance within 10 % of 1 and a density from 0.55 to 0.8."
-    triangle = results.free_triangle
-    near_one = np.abs(np.log(results.importance)) < np.log(1.1)
+    triangle, near_one = results.free_triangle, abs(np.log(results.importance)) < np.log(1.1)
     window = (results.density > 0.55) & (results.density < 0.8) & near_one
-    where = results.density.where(triangle.any("importance"), drop=True)
-    ends = (float(where.min()), float(where.max())) if where.size else (np.nan, np.nan)
+    where = results.density.where(triangle.any("importance"))
     note = "Over all importances there are triangles at densities from "
-    note = note + "{:.2f} to {:.2f}.".format(*ends) if where.size else ""
-    named = tm.finding(f"{FREE.text}; the paper names the triangle and omits it")
-    yield tm.near(says, 1, triangle.where(window).mean(), named, within=0, note=note)
+    note += f"{float(where.min()):.2f} to {float(where.max()):.2f}."
+    yield tm.near(says, 1, triangle.where(window).mean(), TRIANGLE, within=0, note=note)
 
     pairs = (sparse(results.phase) == Phase.SUPERPOSITION).mean(("density", "seed"))
-    lesser = pairs.sel(importance=slice(0, 1)).mean()
-    greater = pairs.sel(importance=slice(1, None)).mean()
+    lesser, greater = (
+        float(pairs.sel(importance=side).mean()) for side in (slice(0, 1), slice(1, None))
+    )
     says = f"Two in three of all seeds have the extra feature in a pair at densities up to {SPARSE}"
     says += " and the relative importance nearest to 1, because two of three pairings hold it."
-    symmetry = "Symmetry: the start does not know which feature is the extra one"
     # The cells of a seed share its start.
     error = (2 / 9 / results.sizes["seed"]) ** 0.5
     ours = "Ours, because two standard errors of as many starts as there are seeds are this large."
-    yield tm.near(
-        *(says, 2 / 3, pairs.sel(importance=1, method="nearest"), tm.prediction(symmetry)),
-        within=2 * error,
-        threshold=ours,
-    )
+    equal = pairs.sel(importance=1, method="nearest")
+    yield tm.near(says, 2 / 3, equal, SYMMETRY, within=2 * error, threshold=ours)
     says = f"The share of all seeds with the extra feature in a pair, at densities up to {SPARSE}, "
     says += "is as large at r > 1, where such a pair is not the optimum, as at r from 1/4 to 1."
-    note = f"The start does not decide alone: {float(lesser):.2f} of all seeds have the pair at "
-    note += f"r < 1 and {float(greater):.2f} at r > 1. The optimum attracts more starts than the "
-    note += "other two pairings."
-    source = tm.prediction("Each pairing is a local minimum, so the start alone would decide")
+    note = f"The start does not decide alone: {lesser:.2f} of all seeds have the pair at r < 1 and "
+    note += f"{greater:.2f} at r > 1. The optimum attracts more starts than the other two pairings."
     ours = "Ours, because the first version of this experiment set it."
-    yield tm.near(says, 0, lesser - greater, source, within=0.1, threshold=ours, note=note)
+    yield tm.near(says, 0, lesser - greater, START, within=0.1, threshold=ours, note=note)
     says = "A pair with the extra feature is a local minimum that this share of all seeds finds "
     says += f"at r from 1 to 10 and densities up to {SPARSE}, where it is not the optimum."
     half = "Ours, because it is half of the two thirds of starts that have such a pair by symmetry."
     yield tm.at_least(says, 1 / 3, greater, REPLICATIONS, threshold=half)
     says = "A mean of nine seeds is speckled: its superposition changes this many times as much "
     says += f"between neighbouring cells at r < 1 as that of the {which}."
-    rough = roughness(mean_of_nine(results).superposition)
-    ratio = rough / max(roughness(best.superposition), 1e-3)
+    smooth = max(roughness(best.superposition), 1e-3)
+    ratio = roughness(mean_of_nine(results).superposition) / smooth
     ours = "Ours, because a figure of less than ten times as much would hardly show speckle."
     yield tm.at_least(says, 10, ratio, REPLICATIONS, threshold=ours)
 
@@ -218,46 +205,37 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 def plot(results: xr.Dataset) -> Figure:
     best, mean, number = tm.best_of(results, "loss"), mean_of_nine(results), results.sizes["seed"]
     figure, ((first, second, third), (fourth, square, last)) = plotting.figure(2, 3, size=(9, 6.5))
-    free, triangle = results[["free_norm", "free_superposition"]], results.free_triangle
     for axes, norm, superposition, title in (
         (first, best.norm, best.superposition, f"trained: best of {number} seeds"),
-        (second, free.free_norm, free.free_superposition, "theory: lowest exact loss"),
+        (second, results.free_norm, results.free_superposition, "theory: lowest exact loss"),
         (fourth, mean.norm, mean.superposition, "trained: mean of nine of ten\nis speckled"),
     ):
         colors = plotting.norm_and_superposition(norm, superposition)
         plotting.log_image(axes, colors, x="importance", y="density")
         axes.set(title=title, xlabel="relative importance $r$")
-    outline = triangle.transpose("density", "importance").astype(float)
+    outline = results.free_triangle.transpose("density", "importance").astype(float)
     second.contour(outline.importance, outline.density, outline, [0.5], colors="white")
     second.text(1.5, 0.6, "outlined:\ntriangle", color="white", fontsize=8, va="center")
-    draw_closed_form(third, results)
-    plotting.norm_and_superposition_legend(square)
-    square.set_title("what the colours mean")
-    draw_pairings(last, sparse(results.phase))
-    return figure
-
-
-def draw_closed_form(axes: Axes, results: xr.Dataset) -> None:
-    """Draw the phases of the paper's four solutions, with their names."""
-    plotting.phase_diagram(axes, closed_form(results), legend=False)
+    plotting.phase_diagram(third, closed_form(results), legend=False)
+    third.set(title="the paper's four solutions", xlabel="relative importance $r$")
     for place, name, color in (
         ((0.25, 0.6), "extra dropped", "0.2"),
         ((3.2, 0.77), "another dropped", "white"),
         ((0.32, 0.05), "extra in\na pair", "white"),
         ((3.2, 0.05), "the others\na pair", "white"),
     ):
-        axes.text(*place, name, ha="center", va="center", color=color, fontsize=8)
-    axes.set(title="the paper's four solutions", xlabel="relative importance $r$")
+        third.text(*place, name, ha="center", va="center", color=color, fontsize=8)
+    plotting.norm_and_superposition_legend(square)
+    square.set_title("what the colours mean")
+    draw_pairings(last, sparse(results.phase))
+    return figure
 
 
 def draw_pairings(axes: Axes, phases: xr.DataArray) -> None:
     """Draw the share of all seeds that end in each pairing."""
-    for phase, name, marker in (
-        (Phase.SUPERPOSITION, "extra in a pair", "o-"),
-        (Phase.DEDICATED_BESIDE_PAIR, "the others a pair", "s-"),
-    ):
-        share = (phases == phase).mean(("density", "seed"))
-        color = plotting.PHASE_COLORS[phase]
+    names = {Phase.SUPERPOSITION: "extra in a pair", Phase.DEDICATED_BESIDE_PAIR: "others a pair"}
+    for (phase, name), marker in zip(names.items(), ("o-", "s-"), strict=True):
+        share, color = (phases == phase).mean(("density", "seed")), plotting.PHASE_COLORS[phase]
         axes.semilogx(share.importance, share, marker, color=color, markersize=3, label=name)
     for third in (1 / 3, 2 / 3):
         axes.axhline(third, color="0.7", linewidth=0.8, zorder=0)

@@ -1,13 +1,12 @@
-"""Attacks on models whose harm is known, and what a penalty on activations leaves of a feature."""
+"""Attacks on models whose harm is known."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from arrangements import random_model
 
-from experiments import activation_penalty as penalty
 from experiments import adversarial_robustness as robustness
-from toymodels.theory import expected_loss, frames
+from toymodels.theory import frames
 
 
 def sparse_data(seed, num_features=7):
@@ -67,42 +66,3 @@ def test_a_model_without_superposition_loses_the_square_of_the_attack(x64):
     weights, bias = jnp.eye(3, 7), jnp.where(jnp.arange(7) < 3, 0.0, 0.2)
     found = robustness.harm(weights, bias, sparse_data(4), 0.3)
     np.testing.assert_allclose(found, 1.0, rtol=1e-12)
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.05, 0.2, 0.33, 0.35, 0.9])
-def test_a_feature_under_the_penalty_is_the_lowest_of_all_lengths(strength):
-    importance, density = 0.55, 0.2
-    variance = penalty.variance(density)
-
-    def objective(norm):
-        return importance * variance * (1 - norm**2) ** 2 + strength * norm * density / 2
-
-    grid = np.linspace(0, 1.2, 2_000_001)
-    values = objective(grid)
-    best = grid[values.argmin()]
-    loss, found = penalty.dedicated(importance, strength, density)
-    assert found == pytest.approx(values.min(), rel=1e-9)
-    assert loss == pytest.approx(importance * variance * (1 - best**2) ** 2, abs=1e-6)
-    # 0.33 and 0.35 are on either side of the threshold.
-    assert (best > 0) == (strength < penalty.threshold(importance, density))
-    assert best == 0 or best > (2 / 3) ** 0.5 - 1e-6
-
-
-@pytest.mark.parametrize("norm", [0.0, 0.6, 0.9])
-def test_the_loss_of_a_feature_with_its_best_bias(norm):
-    density = 0.2
-
-    def loss(bias):
-        return float(expected_loss(np.array([[norm]]), np.array([bias]), density))
-
-    best = (1 - norm**2) * density / 2
-    expected = penalty.variance(density) * (1 - norm**2) ** 2
-    assert loss(best) == pytest.approx(expected, rel=1e-12)
-    assert min(loss(best - 1e-3), loss(best + 1e-3)) > loss(best)
-
-
-def test_a_pair_costs_its_penalty_less_than_two_features_do(x64):
-    # Both at once, |x_1 - x_2| is 1/3 on average and not 1.
-    for density in (0.05, 0.3):
-        ratio = penalty.pair_threshold(density) / penalty.threshold(1.0, density)
-        assert 1 < ratio < 1.1

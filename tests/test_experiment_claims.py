@@ -45,22 +45,6 @@ def test_scores_that_differ_are_ranked_as_mann_and_whitney_say():
     np.testing.assert_allclose(auroc, exact, atol=1e-3)
 
 
-def test_the_mean_of_nine_leaves_out_the_model_of_the_highest_loss():
-    """Nine models have norm 1, the worst of ten has norm 11: the paper's mean is 1."""
-    loss = np.arange(10.0)[None, None]
-    ten = ("density", "importance", "seed")
-    results = xr.Dataset(
-        {
-            "loss": (ten, loss),
-            "norm": (ten, np.where(loss == 9, 11.0, 1.0)),
-            "superposition": (ten, np.where(loss == 9, 11.0, 1.0)),
-        },
-        {"density": [0.1], "importance": [1.0], "seed": range(10)},
-    )
-    mean = load("phase_diagram").mean_of_nine(results)
-    assert mean["norm"].item() == mean["superposition"].item() == 1.0
-
-
 def test_a_boundary_is_half_a_cell_above_the_last_density_inside():
     density = np.geomspace(0.01, 1, 9)
     inside = xr.DataArray(

@@ -103,6 +103,7 @@ MEASURES = {
     neurons.code: ([WEIGHTS], {}),
     neurons.code_words: ([WEIGHTS], {}),
     neurons.features_served: ([WEIGHTS], {}),
+    neurons.flagged: ([WEIGHTS], {}),
     neurons.monosemantic: ([WEIGHTS], {}),
     neurons.rescaled: ([WEIGHTS, WEIGHTS.T], {}),
     phases.phase: ([WEIGHTS], {}),

@@ -22,6 +22,7 @@ randoms = st.randoms(use_true_random=False)
 compiled_served = jax.jit(neurons.features_served)
 compiled_code = jax.jit(neurons.code)
 compiled_words = jax.jit(neurons.code_words)
+compiled_flagged = jax.jit(neurons.flagged)
 
 PAIR_CODE = [[0.86, 0.84, -0.66], [0.85, -0.81, 0.8]]
 """Three features in two neurons: both, the one, the other."""
@@ -178,3 +179,22 @@ def test_features_along_neurons_are_aligned_and_random_ones_as_the_formula_says(
     np.testing.assert_allclose(found, neurons.random_alignment(4), atol=4 * 0.16 / 100_000**0.5)
     # In the plane it is the mean of max(cos^2, sin^2).
     np.testing.assert_allclose(neurons.random_alignment(2), 1 / 2 + 1 / np.pi, rtol=1e-7)
+
+
+def test_one_neuron_flags_a_feature_of_one_other_neuron_and_vetoes_those_of_several():
+    """Neuron 0 fires with features 0 and 1, which have one neuron each, and vetoes feature 2."""
+    weights = jnp.array([[0.8, 0.8, -1.0], [0.9, 0.0, 0.8], [0.0, 0.9, 0.8]])
+    assert neurons.flagged(weights) == 1
+    np.testing.assert_allclose(neurons.flagged(weights.at[0, 2].set(0.1)), 2 / 3, rtol=1e-6)
+    # Neurons of one feature each share none, and stand aside.
+    assert neurons.flagged(jnp.eye(3)) == 0
+    beside = jnp.zeros((4, 4)).at[0, 0].set(1.0).at[1:, 1:].set(weights)
+    assert neurons.flagged(beside) == 1
+
+
+@properties
+@given(matrices, randoms)
+def test_flags_do_not_depend_on_the_order_of_neurons_and_features(weights, random):
+    rows, columns = (random.sample(range(size), size) for size in weights.shape)
+    shuffled = jnp.asarray(weights[rows][:, columns])
+    np.testing.assert_array_equal(compiled_flagged(shuffled), compiled_flagged(weights))

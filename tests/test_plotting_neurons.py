@@ -36,6 +36,13 @@ def test_neurons_stand_in_the_order_of_their_features():
     np.testing.assert_array_equal(plotting.by_feature(weights), [3, 1, 2, 0])
 
 
+def test_neurons_of_one_feature_come_before_those_of_a_code():
+    """Neuron 2 alone is monosemantic; 3 fires for features 1 and 2, 0 for feature 1, 1 for 2."""
+    code = np.array([[0.0, 0.8, -0.7], [0.0, -0.7, 0.8], [1.0, 0.0, 0.0], [0.0, 0.8, 0.8]])
+    np.testing.assert_array_equal(plotting.by_code(code), [2, 3, 0, 1])
+    np.testing.assert_array_equal(plotting.by_code(np.eye(3)[::-1]), [2, 1, 0])
+
+
 def test_a_circuit_has_an_edge_for_each_weight_as_wide_as_it_is_large():
     into, out = np.array([[2.0, -1.0], [0.0, 1.0]]), np.array([[0.5, -2.0], [0.0, 0.0]])
     panel = axes()

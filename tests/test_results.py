@@ -62,6 +62,26 @@ def test_best_of_needs_one_number_per_cell(by):
         tm.best_of(results, by)
 
 
+def test_the_mean_without_the_worst_is_that_of_the_paper():
+    """Nine models have norm 1, the worst of ten has norm 11: the paper's mean is 1."""
+    labels = {"density": [0.1], "seed": range(10)}
+    loss = xr.DataArray(np.arange(10.0)[None], labels, ("density", "seed"))
+    results = xr.Dataset({"loss": loss, "norm": xr.where(loss == 9, 11.0, 1.0)})
+    assert tm.mean_without_worst(results, "loss", of=10)["norm"].item() == 1
+    assert tm.mean_without_worst(results, "loss", of=99)["loss"].item() == np.arange(9).mean()
+    with pytest.raises(InputError, match="cannot choose by 'nothing'"):
+        tm.mean_without_worst(results, "nothing", of=10)
+
+
+def test_members_of_the_mean_are_drawn_anew_in_each_cell_and_none_twice():
+    """Of three models of loss 0, 1 and 2 two are drawn, and the lower one stays: 0, 0 or 1."""
+    loss = (("density", "seed"), np.tile(np.arange(3.0), (900, 1)))
+    results = xr.Dataset({"loss": loss}, {"density": range(900), "seed": range(3)})
+    kept = tm.mean_without_worst(results, "loss", of=2)["loss"]
+    assert set(kept.values) == {0, 1}
+    assert abs(kept.mean() - 1 / 3) < 4 * (2 / 9 / 900) ** 0.5
+
+
 def test_an_output_with_the_name_of_a_dimension_labels_it(results):
     assert results["curve"].dims[-1] == "step"
     np.testing.assert_array_equal(results["step"], range(5))

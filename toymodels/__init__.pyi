@@ -53,7 +53,7 @@ from .models import (
 )
 from .sites import Site, activations, intervene
 from .sweeps.measures import apply
-from .sweeps.results import best_of, params
+from .sweeps.results import best_of, mean_without_worst, params
 from .sweeps.store.store import Store
 from .sweeps.sweep import SweepError, SweepInterrupted, sweep
 from .tasks import Task, geometric_importance
@@ -132,6 +132,7 @@ __all__ = [
     "interventions",
     "jit",
     "log_spaced",
+    "mean_without_worst",
     "near",
     "notebook_initializer",
     "paper",

@@ -27,6 +27,7 @@ __all__ = [
     "code",
     "code_words",
     "features_served",
+    "flagged",
     "monosemantic",
     "random_alignment",
     "rescaled",
@@ -197,3 +198,25 @@ def code(weights: Float[Array, "neurons features"]) -> Code:
     shared = jnp.any(_words(weights) & ~alone[:, None], axis=0)
     counts = (jnp.sum(alone), jnp.sum(shared), jnp.sum(~alone))
     return Code(*(inputs.unless_missing(count, weights) for count in counts))
+
+
+def flagged(weights: Float[Array, "neurons features"]) -> Float[Array, ""]:
+    r"""Return the share of the features of a code that one neuron flags, of the best such neuron.
+
+    It flags a feature that fires one other polysemantic neuron by firing, too, and one that fires
+    several others by a veto, $W_{ki} < 0$. In the paper's code of six features in four neurons one
+    neuron flags all six.
+
+    Returns:
+        A number in $[0, 1]$: 0 if no feature is shared, NaN if a weight is not finite.
+
+    References:
+        Elhage et al. (2022), section "Superposition in a Privileged Basis".
+    """
+    weights = inputs.floats("weights", weights, rank=2)
+    polysemantic = ~_alone(weights)[:, None]
+    words = _words(weights) & polysemantic
+    size = jnp.sum(words, axis=0, keepdims=True)
+    fits = jnp.where(words, size == 2, (weights < 0) & (size >= 2)) & polysemantic
+    share = jnp.max(jnp.sum(fits, axis=1), initial=0) / jnp.maximum(jnp.sum(size > 0), 1)
+    return inputs.unless_missing(share, weights)

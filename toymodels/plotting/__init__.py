@@ -52,6 +52,7 @@ from toymodels.plotting.maps import (
 from toymodels.plotting.matrices import by_component, gram, signed_matrix
 from toymodels.plotting.moving import MovingFigure, animate
 from toymodels.plotting.neurons import (
+    by_code,
     by_feature,
     circuit,
     input_output,
@@ -102,6 +103,7 @@ __all__ = [
     "Normalize",
     "NotebookFigure",
     "animate",
+    "by_code",
     "by_component",
     "by_feature",
     "check_figure",

@@ -3,17 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 
+from toymodels.analysis import neurons as measures
 from toymodels.errors import InputError
 from toymodels.plotting.colors import SUPERPOSITION_MAP, SUPERPOSITION_NORM, WEIGHT_MAP
 from toymodels.plotting.vectors import columns
 
-__all__ = ["by_feature", "circuit", "input_output", "neuron_stacks", "norm_bars", "stacks_key"]
+__all__ = [
+    "by_code",
+    "by_feature",
+    "circuit",
+    "input_output",
+    "neuron_stacks",
+    "norm_bars",
+    "stacks_key",
+]
 
 
 def norm_bars(
@@ -139,6 +149,22 @@ def by_feature(weights: Any) -> Int[np.ndarray, " neurons"]:
     table = columns(weights)
     primary = abs(table).argmax(axis=1)
     return np.lexsort((-table[np.arange(len(table)), primary], primary))
+
+
+def by_code(weights: Any) -> Int[np.ndarray, " neurons"]:
+    """Return the order of neurons by their code: monosemantic ones, then by important features.
+
+    Among polysemantic neurons those come first that fire for the first feature, and among them
+    those that fire for the second, and so on.
+
+    Args:
+        weights: neurons x features of a `ReLUHidden` model, the most important feature first; a
+            labelled array has a dimension "feature", in any order.
+    """
+    table = columns(weights)
+    words = np.asarray(measures.code_words(jnp.asarray(table)))
+    alone = np.asarray(measures.monosemantic(jnp.asarray(table)))
+    return np.lexsort(np.vstack([~words.T[::-1], ~alone]))
 
 
 def circuit(

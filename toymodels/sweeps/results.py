@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
@@ -30,20 +31,36 @@ def best_of(results: xr.Dataset, by: str, *, over: str = "seed") -> xr.Dataset:
         `results` without the dimension `over`. The label that was chosen is kept as a
         coordinate.
     """
-    _check_dataset(results)
-    if by not in results or over not in results[by].dims:
-        candidates = [str(name) for name in results if over in results[name].dims]
-        raise InputError(
-            f"cannot choose by {by!r} over {over!r}: variables along {over!r} are "
-            f"{', '.join(candidates) or 'none'}"
-        )
-    recorded = json.loads(results[by].attrs.get(CELL_DIMS, "[]"))
-    own = sorted(str(d) for d in results[by].dims if d not in results.coords or d in recorded)
-    if own:
-        raise InputError(f"{by!r} is not one number per cell: it has dimensions {own}")
+    _check_choice(results, by, over)
     lowest = results[by].fillna(math.inf).argmin(over)
     best = results.isel({over: lowest})
     return best.assign_attrs(selection=f"lowest {by} of {results.sizes[over]} over {over}")
+
+
+def mean_without_worst(
+    results: xr.Dataset, by: str, *, of: int, over: str = "seed", seed: int = 0
+) -> xr.Dataset:
+    """Average `of` random members along `over`, less the one of the highest `by`, in each cell.
+
+    The paper's phase diagrams show it, with ten members. Members are drawn anew in each cell, so
+    that the members of neighbouring cells do not share their starts, as those of a sweep do.
+
+    Args:
+        results: the results of a sweep, without the variables that are not to be averaged.
+        by: a variable that has `over` among its dimensions and no dimension of its own.
+        of: the number of members that are drawn; all if there are fewer.
+        over: the dimension to average along, usually `seed`.
+        seed: decides the draw.
+
+    Returns:
+        `results` without the dimension `over`. A member that diverged is left out.
+    """
+    _check_choice(results, by, over)
+    ranked = results[by].transpose(..., over)
+    members = np.broadcast_to(np.arange(ranked.sizes[over]), ranked.shape)
+    drawn = np.random.default_rng(seed).permuted(members, axis=-1)[..., :of]
+    chosen = results.isel({over: xr.DataArray(drawn, dims=(*ranked.dims[:-1], "_drawn"))})
+    return chosen.where(chosen[by] < chosen[by].max("_drawn")).mean("_drawn")
 
 
 def params(results: xr.Dataset, name: str = "params") -> PyTree:
@@ -80,6 +97,21 @@ def params(results: xr.Dataset, name: str = "params") -> PyTree:
             f"those that do are {', '.join(nested) or 'none'}"
         )
     return tree
+
+
+def _check_choice(results: xr.Dataset, by: str, over: str) -> None:
+    """Refuse to choose by what is not one number per cell."""
+    _check_dataset(results)
+    if by not in results or over not in results[by].dims:
+        candidates = [str(name) for name in results if over in results[name].dims]
+        raise InputError(
+            f"cannot choose by {by!r} over {over!r}: variables along {over!r} are "
+            f"{', '.join(candidates) or 'none'}"
+        )
+    recorded = json.loads(results[by].attrs.get(CELL_DIMS, "[]"))
+    own = sorted(str(d) for d in results[by].dims if d not in results.coords or d in recorded)
+    if own:
+        raise InputError(f"{by!r} is not one number per cell: it has dimensions {own}")
 
 
 def _check_dataset(results: Any) -> None:

@@ -1,10 +1,13 @@
 from . import (
     bounds,
     capacity,
+    compression,
     dictionaries,
     frames,
     k_gons,
     memorisation,
+    no_bias,
+    penalties,
     persian_rug,
     phases,
     polytopes,
@@ -20,10 +23,12 @@ from .loss import (
     expected_loss_signed,
 )
 from .minima import free_optimum, optimum, optimum_one_active
+from .quadrature import expected_value
 
 __all__ = [
     "bounds",
     "capacity",
+    "compression",
     "dictionaries",
     "expected_loss",
     "expected_loss_anticorrelated",
@@ -33,14 +38,17 @@ __all__ = [
     "expected_loss_one_active",
     "expected_loss_sampled",
     "expected_loss_signed",
+    "expected_value",
     "feature_variance",
     "frames",
     "free_optimum",
     "k_gons",
     "memorisation",
     "minimise",
+    "no_bias",
     "optimum",
     "optimum_one_active",
+    "penalties",
     "persian_rug",
     "phases",
     "polytopes",
