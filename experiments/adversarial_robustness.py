@@ -29,7 +29,6 @@ Command    toymodels run experiments/adversarial_robustness.py
 """
 
 import dataclasses
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +39,7 @@ from jax import lax
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import geometry
+from toymodels.analysis import adversarial, geometry
 from toymodels.theory import frames
 
 ELHAGE = tm.paper("Elhage et al. (2022), Relationship to Adversarial Robustness")
@@ -114,53 +113,6 @@ SMOKE = Config(
 )
 
 
-class Harm(NamedTuple):
-    """The rise of the loss, summed over outputs, over the square of the attack's size.
-
-    Attributes:
-        single: the rise by the one attack that is worst for the mean of all examples.
-        each: the mean rise over examples, each under the attack that is worst for it.
-    """
-
-    single: Any
-    each: Any
-
-
-def attacks(weights):
-    r"""Return in row $i$ the direction of length 1 that moves output $i$ most, $(W^\top W)_i$.
-
-    The row is 0 where feature $i$ has no weights.
-    """
-    gram = geometry.gram(weights)
-    norms = geometry.feature_norms(gram)
-    return gram / jnp.where(norms > 0, norms, 1.0)[:, None]
-
-
-def harm(weights, bias, examples, size) -> Harm:
-    """Measure what attacks of length `size` do to a ReLU model on these examples, one per row."""
-    gram = geometry.gram(weights)
-    preactivation = examples @ gram + bias[None, :]
-
-    def errors(shift):
-        return jnp.sum((examples - jax.nn.relu(preactivation + shift[None, :])) ** 2, axis=1)
-
-    clean = errors(jnp.zeros_like(bias))
-    rises = lax.map(lambda shift: errors(shift) - clean, size * attacks(weights) @ gram)
-    rises /= size**2
-    return Harm(single=jnp.max(jnp.mean(rises, axis=1)), each=jnp.mean(jnp.max(rises, axis=0)))
-
-
-def closed_form(weights, bias, size):
-    r"""Return the harm of one attack where no feature is present; without biases, of any size.
-
-    $$\max_i \frac{1}{\lambda^2} \sum_j \mathrm{ReLU}(b_j + (W^\top W \delta_i)_j)^2
-      - \mathrm{ReLU}(b_j)^2$$
-    """
-    outputs = jax.nn.relu(bias[None, :] + size * attacks(weights) @ geometry.gram(weights))
-    rises = jnp.sum(outputs**2, axis=1) - jnp.sum(jax.nn.relu(bias) ** 2)
-    return jnp.max(rises) / size**2
-
-
 def data(num_features, density, config):
     """Return examples for all attacks at this density, and the mean norm of an input."""
     features = tm.SparseUniform(num_features, density)
@@ -171,7 +123,7 @@ def data(num_features, density, config):
 def measured(weights, bias, density, config):
     """Measure superposition and vulnerability of one model."""
     examples, norm = data(bias.size, density, config)
-    hurt = harm(weights, bias, examples, config.attack * norm)
+    hurt = adversarial.harm(weights, bias, examples, config.attack * norm)
     represented = geometry.feature_norms(weights) > 0.5
     superposition = jnp.where(represented, geometry.superposition(weights), 0.0)
     return {
@@ -180,8 +132,10 @@ def measured(weights, bias, density, config):
         "features_per_dimension": 1 / geometry.dimensions_per_feature(weights),
         "total_dimensionality": jnp.sum(geometry.feature_dimensionality(weights)),
         "superposition": jnp.sum(superposition) / jnp.maximum(jnp.sum(represented), 1),
-        "without_bias": closed_form(weights, jnp.zeros_like(bias), config.attack * norm),
-        "with_bias": closed_form(weights, bias, config.attack * norm),
+        "without_bias": adversarial.harm_without_features(
+            weights, jnp.zeros_like(bias), config.attack * norm
+        ),
+        "with_bias": adversarial.harm_without_features(weights, bias, config.attack * norm),
     }
 
 
@@ -198,7 +152,9 @@ def planted(config, densities):
 
         def one(weights):
             bias = jnp.where(geometry.feature_norms(weights) > 0, 0.0, density / 2)
-            return harm(weights, bias, examples, size).single, closed_form(weights, bias, size)
+            return adversarial.harm(
+                weights, bias, examples, size
+            ).single, adversarial.harm_without_features(weights, bias, size)
 
         return lax.map(one, jnp.asarray(weights))
 
@@ -248,7 +204,7 @@ def train_adversarially(config: Config) -> xr.Dataset:
     def cell(key, *, training_attack):
         def loss(params, example):
             features, attacked = example
-            direction = attacks(lax.stop_gradient(params["weights"]))[attacked]
+            direction = adversarial.attacks(lax.stop_gradient(params["weights"]))[attacked]
             shifted = features + training_attack * norm * direction
             return task.loss(features, model.apply({"params": params}, shifted))
 
@@ -313,10 +269,8 @@ def claims(results: xr.Dataset):
         "The vulnerability of trained models of dense features is that of a model without "
         "superposition: median at density 1."
     )
-    dense, convergence = (
-        at(single, density=1.0),
-        "Ours, because training does not converge entirely.",
-    )
+    dense = at(single, density=1.0)
+    convergence = "Ours, because training does not converge entirely."
     yield tm.near(says, 1.0, dense, ELHAGE, within=0.02, threshold=convergence)
 
     says = (
@@ -381,10 +335,8 @@ def claims(results: xr.Dataset):
         "The mean superposition of represented features is left by adversarial training at 40 %: "
         "median of the seeds."
     )
-    half, takes = (
-        at(hardened, training_attack=0.4),
-        "Ours, because the paper says that it takes 80 %.",
-    )
+    half = at(hardened, training_attack=0.4)
+    takes = "Ours, because the paper says that it takes 80 %."
     yield tm.at_least(says, 0.5, half, ELHAGE, threshold=takes)
 
     says = (

@@ -8,16 +8,15 @@ Claim      $|x|$ has two sides for each feature. With fewer neurons than sides, 
 Reproduces Elhage et al. (2022), "Computation in Superposition", the asymmetric motif.
 Settings   The paper gives none. Six features, ten neurons, $S = 0.8$, $I_i = 0.7^i$ and batches of
            128 are those of a public replication; optimiser and number of seeds are ours.
-Motif      `find` reads it off the weights: a neuron computes a side of two features, of opposite
-           sign, $W_1 W_2$ is within 0.3 of 1 for both, but $|W_1|$ is three times as large for A;
-           and another neuron takes at least half of what A then gives to B, so that at most a
-           tenth of it is left by all neurons together.
+Motif      A neuron computes a side of two features, of opposite sign, $W_1 W_2$ is within 0.3 of 1
+           for both, but $|W_1|$ is three times as large for A; and another neuron takes at least
+           half of what A then gives to B, so that at most a tenth of it is left by all neurons
+           together. `toymodels.analysis.motifs` reads that off the weights.
 Selection  None for claims: all seeds. The stacks show the lowest loss with two motifs.
 Command    toymodels run experiments/asymmetric_superposition.py
 """
 
 import dataclasses
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from scipy import stats
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import neurons
+from toymodels.analysis import motifs, neurons
 
 PAPER = tm.paper("Elhage et al. (2022), Computation in Superposition")
 IN_PAPER = tm.finding("found here, after Elhage et al. (2022), Computation in Superposition")
@@ -36,14 +35,6 @@ NULL = tm.finding("null")
 ARITHMETIC = tm.identity("arithmetic")
 SAVES = tm.prediction("arithmetic: a motif saves a neuron")
 ONE_ACTIVE = tm.prediction("one active feature")
-WITHIN = 0.3
-"""How far a product of weights in and out may be from 1."""
-RATIO = 3.0
-"""Smallest |W_1| of A over that of B. The paper's motif has 4."""
-INHIBITED = 0.5
-"""Smallest share of what A gives to B that one other neuron takes."""
-LEFT = 0.1
-"""Largest share of it that all neurons together leave."""
 INPUT, OUTPUT = np.array([[2.0, -0.5]]), np.array([[0.5], [2.0]])
 """The paper's neuron for A and B."""
 INHIBITOR = np.array([[1.0, 0.0]]), np.array([[0.0], [-4.0]])
@@ -72,67 +63,9 @@ SMOKE = Config(
 )
 
 
-class Motifs(NamedTuple):
-    """Arrays of models x neurons x A x B.
-
-    Attributes:
-        asymmetric: whether the neuron computes a side of both A and B, and A drives it far more.
-        inhibited: whether it is asymmetric, and other neurons take what it gives to B.
-        drive: output B for A of size 1, from this neuron alone.
-        total: output B for A of size 1, from all neurons.
-        inhibitor: the neuron that takes most of it.
-        taken: what the inhibitor adds to B; at most 0.
-    """
-
-    asymmetric: Any
-    inhibited: Any
-    drive: Any
-    total: Any
-    inhibitor: Any
-    taken: Any
-
-
-def find(weights_in, weights_out) -> Motifs:
-    """Find every motif of models x neurons x features and models x features x neurons."""
-    out = np.swapaxes(weights_out, 1, 2)
-    side = (out > 0) & (abs(abs(weights_in * out) - 1) < WITHIN)
-    a, b = weights_in[:, :, :, None], weights_in[:, :, None, :]
-    asymmetric = (side[:, :, :, None] & side[:, :, None, :]) & (a * b < 0)
-    asymmetric &= abs(a) >= RATIO * abs(b)
-    drive = abs(a) * out[:, :, None, :]
-    # By the sign of A: models x neurons that give x A x B.
-    given = [np.maximum(s * a, 0) * out[:, :, None, :] for s in (1, -1)]
-
-    def of_side(up, down):
-        return np.where(a > 0, up[:, None], down[:, None])
-
-    total = of_side(*(each.sum(axis=1) for each in given))
-    taken = of_side(*(each.min(axis=1) for each in given))
-    inhibitor = of_side(*(each.argmin(axis=1) for each in given))
-    inhibited = asymmetric & (-taken >= INHIBITED * drive) & (total <= LEFT * drive)
-    return Motifs(asymmetric, inhibited, drive, total, inhibitor, taken)
-
-
-def relabelled(random, weights_in, weights_out):
-    """Give each neuron its weights in and out for features in an order of its own."""
-    order = random.permuted(
-        np.broadcast_to(np.arange(weights_in.shape[2]), weights_in.shape), axis=2
-    )
-    out = np.take_along_axis(np.swapaxes(weights_out, 1, 2), order, axis=2)
-    return np.take_along_axis(weights_in, order, axis=2), np.swapaxes(out, 1, 2)
-
-
-def shuffled(random, weights_in, weights_out):
-    """Exchange the places of all weights in of a model, and of all weights out."""
-    return tuple(
-        random.permuted(each.reshape(len(each), -1), axis=1).reshape(each.shape)
-        for each in (weights_in, weights_out)
-    )
-
-
 def without_inhibitors(config: Config, results: xr.Dataset):
     """Return the loss of each model with a motif, whole and with the weight of inhibition at 0."""
-    found = find(*arrays(results))
+    found = motifs.asymmetric(*arrays(results))
     seeds, neuron, a, b = np.nonzero(found.inhibited)
     task = absolute(config)
     loss = tm.task_loss(tm.TwoLayer(config.hidden), task)
@@ -183,8 +116,10 @@ def run(config: Config) -> xr.Dataset:
     results = tm.sweep(cell, num_seeds=config.num_seeds, dims=dims)
     random = np.random.default_rng(0)
     nulls = {}
-    for name, null in (("relabelled", relabelled), ("shuffled", shuffled)):
-        copies = [find(*null(random, *arrays(results))) for _ in range(config.shuffles)]
+    for name, null in (("relabelled", motifs.relabelled), ("shuffled", motifs.shuffled)):
+        copies = [
+            motifs.asymmetric(*null(random, *arrays(results))) for _ in range(config.shuffles)
+        ]
         shares = np.array([copy.inhibited.any(axis=(1, 2, 3)) for copy in copies])
         nulls[name] = ("shuffle", "seed"), shares
     results = results.assign(nulls).assign(without_inhibitors(config, results))
@@ -197,7 +132,7 @@ def computed_sides(results: xr.Dataset):
     bias = results["bias"].transpose("seed", "feature").values
     own = [np.maximum(sign * weights_in, 0) * np.swapaxes(weights_out, 1, 2) for sign in (1, -1)]
     outputs = np.maximum(np.stack([each.sum(axis=1) for each in own]) + bias, 0)
-    return (abs(outputs - 1) < WITHIN).sum(axis=(0, 2))
+    return (abs(outputs - 1) < motifs.WITHIN).sum(axis=(0, 2))
 
 
 def toy_output(weights_in, weights_out, features):
@@ -220,7 +155,7 @@ def median(values):
 
 def claims(results: xr.Dataset):
     weights_in, weights_out = arrays(results)
-    found = find(weights_in, weights_out)
+    found = motifs.asymmetric(weights_in, weights_out)
     places = np.nonzero(found.inhibited)
     model, neuron, a, b = places
     count = found.inhibited.sum(axis=(1, 2, 3))
@@ -328,7 +263,7 @@ def neurons_of_one(weights_in):
 
 def plot(results: xr.Dataset):
     weights_in, _ = arrays(results)
-    found = find(*arrays(results))
+    found = motifs.asymmetric(*arrays(results))
     places = np.nonzero(found.inhibited)
     model, neuron, a, b = places
     count = found.inhibited.sum(axis=(1, 2, 3))
@@ -382,7 +317,7 @@ def plot(results: xr.Dataset):
     return figure
 
 
-def draw_model(column, results: xr.Dataset, found: Motifs, count):
+def draw_model(column, results: xr.Dataset, found: motifs.Motifs, count):
     """Draw the weights of one model; those into and out of each neuron are scaled to one norm."""
     number = min(2, count.max())
     candidates = np.flatnonzero(count >= number)

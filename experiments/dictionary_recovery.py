@@ -287,10 +287,8 @@ def claims(results: xr.Dataset):
         f"ReLU autoencoders of {wide} latents find all features at densities below 1 and their "
         "best penalty: smallest MCC."
     )
-    smallest, convergence = (
-        relu.max("penalty").min(),
-        "Ours, because training does not converge entirely.",
-    )
+    smallest = relu.max("penalty").min()
+    convergence = "Ours, because training does not converge entirely."
     yield tm.near(says, 1, smallest, OURS, within=0.03, threshold=convergence)
 
     says = (
@@ -323,10 +321,8 @@ def claims(results: xr.Dataset):
         "Every architecture finds the features at densities below 1 and its best setting: "
         "smallest MCC."
     )
-    smallest, recovered = (
-        sparse["each_mcc"].max("setting").min(),
-        "Ours, because that is called recovered.",
-    )
+    smallest = sparse["each_mcc"].max("setting").min()
+    recovered = "Ours, because that is called recovered."
     yield tm.at_least(says, 0.9, smallest, OURS, threshold=recovered)
 
     says = (

@@ -115,16 +115,9 @@ def quadratic(hidden):
     return jnp.concatenate([hidden, hidden[:, rows] * hidden[:, columns]], axis=1)
 
 
-def moments(hidden, concept):
-    """Return mean, covariance and cross-covariance with a concept of one coordinate."""
-    centred = hidden - jnp.mean(hidden, axis=0)[None, :]
-    count = len(hidden)
-    return jnp.mean(hidden, axis=0), centred.T @ centred / count, centred.T @ concept / count
-
-
 def probed(trained_on, tested_on, concept):
     """Return the AUROC of the least squares probe on vectors with, then without the concept."""
-    _, covariance, cross = moments(trained_on, concept)
+    _, covariance, cross = erasure.moments(trained_on, concept)
     probe = jnp.linalg.pinv(covariance, rtol=1e-5, hermitian=True) @ cross
     scores = (tested_on @ probe)[:, 0]
     return ranked(*jnp.split(scores / jnp.maximum(jnp.std(scores), 1e-12), 2))
@@ -156,7 +149,7 @@ def erased(encode, examples, sizes):
         present = jax.vmap(jax.vmap(encode))(examples.at[:, :, feature].set(sizes))
         absent = jax.vmap(jax.vmap(encode))(examples.at[:, :, feature].set(0.0))
         sets = jnp.concatenate([present, absent], axis=1)
-        eraser = erasure.least_squares_eraser(*moments(sets[0], concept))
+        eraser = erasure.least_squares_eraser(*erasure.moments(sets[0], concept))
         left = sets[1:] @ eraser.matrix.T + eraser.offset[None, None, :]
         return jnp.stack(
             [
@@ -167,49 +160,6 @@ def erased(encode, examples, sizes):
         )
 
     return lax.map(of, jnp.arange(examples.shape[2]))
-
-
-def lost(hidden, features):
-    """Return the sum of the readable shares R^2 of all other features that erasing one takes."""
-    mean, covariance, _ = moments(hidden, features)
-    centred = features - jnp.mean(features, axis=0)[None, :]
-    cross = hidden.T @ centred / len(hidden)
-    variances = jnp.var(features, axis=0)
-
-    def readable(matrix):
-        seen = matrix @ cross
-        inverse = jnp.linalg.pinv(matrix @ covariance @ matrix.T, rtol=1e-5, hermitian=True)
-        return jnp.sum(seen * (inverse @ seen), axis=0) / variances
-
-    before = readable(jnp.eye(mean.size))
-
-    def of(feature):
-        eraser = erasure.least_squares_eraser(mean, covariance, cross[:, feature][:, None])
-        fall = before - readable(eraser.matrix)
-        return jnp.sum(fall) - fall[feature]
-
-    return lax.map(of, jnp.arange(variances.size))
-
-
-def steered(model, params, examples, amounts):
-    """Steer each feature; return the changes, amounts x examples x features x outputs."""
-    directions = linearity.steering_vectors(params["weights"]).T
-
-    def one(amount, example, direction):
-        moved = {"hidden": lambda hidden: hidden + amount * direction}
-        return tm.intervene(model, params, example, moved)
-
-    steer = jax.vmap(jax.vmap(jax.vmap(one, (None, None, 0)), (None, 0, None)), (0, None, None))
-    plain = jax.vmap(lambda example: model.apply({"params": params}, example))(examples)
-    return steer(amounts, examples, directions) - plain[None, :, None, :]
-
-
-def side_effects(effects):
-    """Return the root mean square of all other outputs' changes over that of the steered one's."""
-    squares = jnp.mean(effects**2, axis=0)
-    aimed = jnp.diagonal(squares)
-    others = jnp.sum(squares, axis=1) - aimed
-    return jnp.sqrt(others / jnp.where(aimed > 0, aimed, 1.0))
 
 
 def run(config: Config) -> xr.Dataset:
@@ -232,8 +182,10 @@ def run(config: Config) -> xr.Dataset:
         sizes = tm.SparseUniform(3, 1.0).sample(key_sizes, config.pairs).T
         some = examples[: 3 * config.pairs].reshape(3, config.pairs, config.num_features)
         moved = examples[: config.steered]
-        effects = steered(model, params, moved, amounts)
-        linear = steered(tm.LinearOutput(config.hidden), params, moved, amounts[whole][None])[0]
+        effects = linearity.steer(model, params, moved, amounts)
+        linear = linearity.steer(
+            tm.LinearOutput(config.hidden), params, moved, amounts[whole][None]
+        )[0]
         before = jax.vmap(lambda x: weights.T @ encode(x) + params["bias"])(moved)
         closed = jax.vmap(
             lambda z: linearity.steering_effects(weights, z, 1.0, activation=nn.relu)
@@ -247,10 +199,10 @@ def run(config: Config) -> xr.Dataset:
             "pair": linearity.additivity(lambda x: bent(bend)(x[:1] - x[1:]), examples[:, :2]),
             "scaling": linearity.scaling(encode, jnp.eye(config.num_features)[0], scales),
             "auroc": erased(encode, some, sizes),
-            "lost": lost(jax.vmap(encode)(examples), examples),
+            "lost": erasure.features_lost(jax.vmap(encode)(examples), examples),
             "response": jnp.mean(jnp.diagonal(effects, axis1=2, axis2=3), axis=1),
-            "side_effects": side_effects(effects[whole]),
-            "linear_side_effects": side_effects(linear),
+            "side_effects": linearity.side_effects(effects[whole]),
+            "linear_side_effects": linearity.side_effects(linear),
             "steering_error": jnp.max(jnp.abs(effects[whole] - closed), axis=(0, 2)),
         }
 
@@ -394,10 +346,8 @@ def steering_claims(results: xr.Dataset):
         "Side effects of steering are less than a third in a ReLU output of those in a linear "
         "output at the lowest density: median quotient."
     )
-    middle, below = (
-        quotient.sel(density=results["density"].min()).median(),
-        "Ours, because it is well below one.",
-    )
+    middle = quotient.sel(density=results["density"].min()).median()
+    below = "Ours, because it is well below one."
     yield tm.at_most(says, 1 / 3, middle, BELOW_ZERO, threshold=below)
 
 

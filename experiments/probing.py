@@ -334,10 +334,8 @@ def superposition_claims(results: xr.Dataset):
     )
 
     says = "The mass-mean direction of features of random weights is not that of W_i: mean cosine."
-    cosine, eighteen = (
-        along.sel(model="random").mean(),
-        "Ours, because it is the cosine of eighteen degrees.",
-    )
+    cosine = along.sel(model="random").mean()
+    eighteen = "Ours, because it is the cosine of eighteen degrees."
     yield tm.at_most(says, 0.95, cosine, TURNED, threshold=eighteen)
 
     says = (

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from arrangements import random_model
 
-from experiments import adversarial_robustness as robustness
+from toymodels.analysis import adversarial
 from toymodels.theory import frames
 
 
@@ -23,15 +23,15 @@ def test_unit_tight_frames_have_the_closed_form(frame, x64):
     cosines = frame.T @ frame
     expected = count / dimensions * np.sum(np.maximum(cosines[0], 0) ** 2)
     for size in (0.1, 3.0):
-        found = robustness.closed_form(jnp.asarray(frame), jnp.zeros(count), size)
+        found = adversarial.harm_without_features(jnp.asarray(frame), jnp.zeros(count), size)
         assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_closed_form_is_the_harm_without_features(x64):
     for seed in range(5):
         weights, bias = map(jnp.asarray, random_model(seed, 7, 3)[:2])
-        harm = robustness.harm(weights, bias, jnp.zeros((1, 7)), 0.3)
-        closed = robustness.closed_form(weights, bias, 0.3)
+        harm = adversarial.harm(weights, bias, jnp.zeros((1, 7)), 0.3)
+        closed = adversarial.harm_without_features(weights, bias, 0.3)
         np.testing.assert_allclose(harm.single, closed, rtol=1e-12)
 
 
@@ -46,7 +46,7 @@ def test_harm_is_that_of_the_loss_written_out(x64):
     gram = np.asarray(weights.T @ weights)
     attacks = [size * row / np.linalg.norm(row) for row in gram]
     rises = np.array([[loss(e, e + delta) - loss(e, e) for e in x] for delta in attacks])
-    found = robustness.harm(weights, bias, x, size)
+    found = adversarial.harm(weights, bias, x, size)
     assert found.single == pytest.approx(rises.mean(axis=1).max() / size**2, rel=1e-10)
     assert found.each == pytest.approx(rises.max(axis=0).mean() / size**2, rel=1e-10)
 
@@ -54,7 +54,7 @@ def test_harm_is_that_of_the_loss_written_out(x64):
 def test_no_direction_moves_an_output_more_than_its_attack(x64):
     weights = jnp.asarray(random_model(2, 7, 3)[0])
     gram = weights.T @ weights
-    moved = jnp.diagonal(robustness.attacks(weights) @ gram)
+    moved = jnp.diagonal(adversarial.attacks(weights) @ gram)
     np.testing.assert_allclose(moved, np.linalg.norm(gram, axis=1), rtol=1e-12)
     others = np.random.default_rng(3).normal(size=(1000, 7))
     others /= np.linalg.norm(others, axis=1, keepdims=True)
@@ -64,5 +64,5 @@ def test_no_direction_moves_an_output_more_than_its_attack(x64):
 def test_a_model_without_superposition_loses_the_square_of_the_attack(x64):
     # The last four features have no weights: their attacks do nothing, and nothing is NaN.
     weights, bias = jnp.eye(3, 7), jnp.where(jnp.arange(7) < 3, 0.0, 0.2)
-    found = robustness.harm(weights, bias, sparse_data(4), 0.3)
+    found = adversarial.harm(weights, bias, sparse_data(4), 0.3)
     np.testing.assert_allclose(found, 1.0, rtol=1e-12)

@@ -1,5 +1,6 @@
 """Closed forms that the figure on linear representations shows beside its measurements."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toymodels as tm
 from toymodels import experiment
 from toymodels.analysis import erasure, geometry, linearity
 
@@ -74,7 +76,7 @@ def test_erasing_a_feature_costs_one_dimension_of_all(seed):
 def test_side_effects_of_steering_are_told_by_the_dimensionality(seed):
     weights = jnp.asarray(np.random.default_rng(seed).normal(size=(3, 7)), jnp.float32)
     effects = linearity.steering_effects(weights, jnp.zeros(7), 1.0, activation=lambda z: z)
-    ratio = closed.side_effects(effects[None])
+    ratio = linearity.side_effects(effects[None])
     share = geometry.feature_dimensionality(weights)
     np.testing.assert_allclose(ratio, np.sqrt(1 / share - 1), rtol=1e-4)
 
@@ -91,3 +93,29 @@ def test_a_probe_of_what_is_equal_is_at_chance_and_of_what_is_not_is_perfect():
     np.testing.assert_allclose(closed.probed(trained, rounded, concept), 0.5, atol=1e-6)
     moved = jnp.concatenate([present + 10, present])
     assert closed.probed(moved, moved, concept) == 1
+
+
+def test_features_lost_are_those_of_the_projector_on_the_rows():
+    """All sign vectors are uncorrelated, each of variance 1."""
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=7)), np.float32)
+    weights = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+    share = np.diagonal(np.linalg.pinv(weights) @ weights)
+    lost = erasure.features_lost(jnp.asarray(signs @ weights.T), jnp.asarray(signs))
+    np.testing.assert_allclose(lost, 1 - share, atol=1e-3)
+
+
+def test_steering_does_what_the_closed_form_says():
+    rng = np.random.default_rng(1)
+    params = {
+        "weights": jnp.asarray(rng.normal(size=(2, 5)), jnp.float32),
+        "bias": jnp.asarray(rng.normal(size=5), jnp.float32),
+    }
+    examples = jnp.asarray(rng.uniform(size=(3, 5)), jnp.float32)
+    effects = linearity.steer(tm.ReLUOutput(2), params, examples, jnp.array([-0.5, 1.0]))
+    before = examples @ (params["weights"].T @ params["weights"]) + params["bias"][None, :]
+    for amount, found in zip((-0.5, 1.0), effects, strict=True):
+        for preactivation, changes in zip(before, found, strict=True):
+            expected = linearity.steering_effects(
+                params["weights"], preactivation, amount, activation=lambda z: jnp.maximum(z, 0)
+            )
+            np.testing.assert_allclose(changes, expected, atol=1e-5)

@@ -1,4 +1,5 @@
 from . import (
+    adversarial,
     attribution,
     baselines,
     concepts,
@@ -8,6 +9,7 @@ from . import (
     irreducibility,
     learning_coefficient,
     linearity,
+    motifs,
     neurons,
     phases,
     polytopes,
@@ -19,6 +21,7 @@ from . import (
 )
 
 __all__ = [
+    "adversarial",
     "attribution",
     "baselines",
     "concepts",
@@ -28,6 +31,7 @@ __all__ = [
     "irreducibility",
     "learning_coefficient",
     "linearity",
+    "motifs",
     "neurons",
     "phases",
     "polytopes",

@@ -7,12 +7,13 @@ References:
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.analysis import geometry, inputs, units
 
-__all__ = ["Eraser", "least_squares_eraser"]
+__all__ = ["Eraser", "features_lost", "least_squares_eraser", "moments"]
 
 
 class Eraser(NamedTuple):
@@ -80,3 +81,46 @@ def least_squares_eraser(
     removed = (cross_covariance / unit) @ jnp.linalg.pinv(white / unit) @ whitening
     eraser = (jnp.eye(mean.size, dtype=mean.dtype) - removed, removed @ mean)
     return Eraser(*(inputs.unless_missing(p, mean, covariance, cross_covariance) for p in eraser))
+
+
+def moments(
+    hidden: Float[Array, "examples hidden"], concept: Float[Array, "examples concepts"]
+) -> tuple[Float[Array, " hidden"], Float[Array, "hidden hidden"], Float[Array, "hidden concepts"]]:
+    """Return mean, covariance and cross-covariance of examples for `least_squares_eraser`."""
+    centred = hidden - jnp.mean(hidden, axis=0)[None, :]
+    count = len(hidden)
+    return jnp.mean(hidden, axis=0), centred.T @ centred / count, centred.T @ concept / count
+
+
+def features_lost(
+    hidden: Float[Array, "examples hidden"], features: Float[Array, "examples features"]
+) -> Float[Array, " features"]:
+    r"""Return how many readable features the erasure of each feature takes from the others.
+
+    A linear probe reads the share $R^2_j$ of feature $j$; the result for feature $i$ is the sum
+    over $j \ne i$ of what $R^2_j$ falls by where feature $i$ is erased. Uncorrelated features of
+    equal variance in a linear encoder $h = W x$ lose $1 - P_{ii}$, with $P$ the projector on the
+    rows of $W$.
+
+    Args:
+        hidden: hidden vectors of examples.
+        features: features of these examples, each of some variance.
+    """
+    mean, covariance, _ = moments(hidden, features)
+    centred = features - jnp.mean(features, axis=0)[None, :]
+    cross = hidden.T @ centred / len(hidden)
+    variances = jnp.var(features, axis=0)
+
+    def readable(matrix: Float[Array, "hidden hidden"]) -> Float[Array, " features"]:
+        seen = matrix @ cross
+        inverse = jnp.linalg.pinv(matrix @ covariance @ matrix.T, rtol=1e-5, hermitian=True)
+        return jnp.sum(seen * (inverse @ seen), axis=0) / variances
+
+    before = readable(jnp.eye(mean.size))
+
+    def of(feature: Array) -> Float[Array, ""]:
+        eraser = least_squares_eraser(mean, covariance, cross[:, feature][:, None])
+        fall = before - readable(eraser.matrix)
+        return jnp.sum(fall) - fall[feature]
+
+    return lax.map(of, jnp.arange(variances.size))

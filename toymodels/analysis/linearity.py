@@ -11,12 +11,13 @@ References:
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from toymodels import checks
+from toymodels import checks, sites
 from toymodels.analysis import dictionaries, geometry, inputs, units
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "analogy_accuracy",
     "parallelogram_error",
     "scaling",
+    "side_effects",
+    "steer",
     "steering_effects",
     "steering_vectors",
 ]
@@ -207,6 +210,55 @@ def steering_effects(
     checks.same_size("features", weights=weights.shape[1], preactivation=preactivation.size)
     moved = preactivation[None, :] + amount * (steering_vectors(weights).T @ weights)
     return activation(moved) - activation(preactivation)[None, :]
+
+
+def steer(
+    model: nn.Module,
+    params: PyTree,
+    examples: Float[Array, "examples features"],
+    amounts: Float[Array, " amounts"],
+) -> Float[Array, "amounts examples features outputs"]:
+    r"""Steer each feature in turn, and return the changes of all outputs.
+
+    Steering feature $i$ by $\alpha$ adds $\alpha$ times its `steering_vectors` column to the hidden
+    vector of an example.
+
+    Args:
+        model: a model of ONE example with a site "hidden".
+        params: its parameters, with `weights`.
+        examples: the inputs.
+        amounts: how far to steer, $\alpha$.
+    """
+    directions = steering_vectors(params["weights"]).T
+
+    def one(amount: Array, example: Array, direction: Array) -> Array:
+        moved = {"hidden": lambda hidden: hidden + amount * direction}
+        return sites.intervene(model, params, example, moved)
+
+    each = jax.vmap(jax.vmap(jax.vmap(one, (None, None, 0)), (None, 0, None)), (0, None, None))
+    plain = jax.vmap(lambda example: jnp.asarray(model.apply({"params": params}, example)))(
+        examples
+    )
+    return each(amounts, examples, directions) - plain[None, :, None, :]
+
+
+def side_effects(
+    effects: Float[Array, "examples features features"],
+) -> Float[Array, " features"]:
+    r"""Return the root mean square change of all other outputs over that of the steered output.
+
+    It is $\sqrt{1/D_i - 1}$ for a linear output, with $D_i$ the feature dimensionality.
+
+    Args:
+        effects: changes of the outputs (last axis) by steering each feature (second axis).
+
+    Returns:
+        At least 0; the change of the others itself where the steered output does not change.
+    """
+    squares = jnp.mean(effects**2, axis=0)
+    aimed = jnp.diagonal(squares)
+    others = jnp.sum(squares, axis=1) - aimed
+    return jnp.sqrt(others / jnp.where(aimed > 0, aimed, 1.0))
 
 
 def _at_least_two_values(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import asymmetric_superposition
+from toymodels.analysis import motifs
 
 # Features 0 and 1 share neuron 0, neuron 1 inhibits; neurons 2 and 3 serve feature 2.
 INTO = np.array([[2, -1 / 2, 0], [1, 0, 0], [0, 0, 1], [0, 0, -1]])
@@ -11,11 +11,11 @@ OUT = np.array([[1 / 2, 0, 0, 0], [2, -4, 0, 0], [0, 0, 1, 1]])
 
 
 def places(into, out):
-    return np.argwhere(asymmetric_superposition.find(into[None], out[None]).inhibited[0])
+    return np.argwhere(motifs.asymmetric(into[None], out[None]).inhibited[0])
 
 
 def test_a_planted_motif_is_found():
-    found = asymmetric_superposition.find(INTO[None], OUT[None])
+    found = motifs.asymmetric(INTO[None], OUT[None])
     np.testing.assert_array_equal(np.argwhere(found.inhibited), [[0, 0, 0, 1]])
     values = (found.drive, found.total, found.inhibitor, found.taken)
     np.testing.assert_array_equal([each[0, 0, 0, 1] for each in values], [4, 0, 1, -4])
@@ -32,7 +32,7 @@ def test_a_planted_motif_is_found():
 def test_without_an_inhibitor_it_is_only_asymmetric(taken, hears):
     into, out = INTO.copy(), OUT.copy()
     into[1, 0], out[1, 1] = hears, taken
-    found = asymmetric_superposition.find(into[None], out[None])
+    found = motifs.asymmetric(into[None], out[None])
     np.testing.assert_array_equal(np.argwhere(found.asymmetric), [[0, 0, 0, 1]])
     assert not found.inhibited.any()
 
@@ -43,7 +43,7 @@ def test_a_neuron_of_one_sign_or_ratio_or_product_is_not_asymmetric(feature, wei
     into[0, feature] = weight
     out = OUT.copy()
     out[1, 0] = 1 / abs(into[0, 1])
-    assert not asymmetric_superposition.find(into[None], out[None]).asymmetric.any()
+    assert not motifs.asymmetric(into[None], out[None]).asymmetric.any()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -61,8 +61,8 @@ def test_motifs_move_with_neurons_and_features_and_know_no_sign_or_scale(seed):
 def test_relabelling_keeps_asymmetric_neurons_and_the_products_of_each():
     rng = np.random.default_rng(0)
     into, out = np.repeat(INTO[None], 50, axis=0), np.repeat(OUT[None], 50, axis=0)
-    other = asymmetric_superposition.relabelled(rng, into, out)
-    found = asymmetric_superposition.find(*other)
+    other = motifs.relabelled(rng, into, out)
+    found = motifs.asymmetric(*other)
     assert (found.asymmetric.sum(axis=(1, 2, 3)) == 1).all()
     # Chance: of six orders of the inhibitor's features one suits.
     assert 0 < found.inhibited.sum() < 25

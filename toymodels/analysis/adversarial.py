@@ -1,0 +1,96 @@
+r"""Adversarial examples of ReLU models: attacks through interference, and the harm that they do.
+
+References:
+    Elhage et al. (2022), "Toy Models of Superposition", section "Relationship to Adversarial
+    Robustness".
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from toymodels import checks
+from toymodels.analysis import geometry
+
+__all__ = ["Harm", "attacks", "harm", "harm_without_features"]
+
+
+class Harm(NamedTuple):
+    r"""The rise of the loss, summed over outputs, over the square $\lambda^2$ of the attack's size.
+
+    A model that copies some features and ignores all others has 1.
+
+    Attributes:
+        single: the mean rise by the one attack that is worst for the mean of all examples.
+        each: the mean rise over examples, each under the attack that is worst for it.
+    """
+
+    single: Float[Array, ""]
+    each: Float[Array, ""]
+
+
+def attacks(weights: Float[Array, "hidden features"]) -> Float[Array, "features features"]:
+    r"""Return in row $i$ the direction of length 1 that moves output $i$ most.
+
+    It is $\delta_i = (W^\top W)_i / \lVert (W^\top W)_i \rVert$. The row is 0 where feature $i$ has
+    no weights.
+    """
+    gram = geometry.gram(weights)
+    norms = geometry.feature_norms(gram)
+    return gram / jnp.where(norms > 0, norms, 1.0)[:, None]
+
+
+def harm(
+    weights: Float[Array, "hidden features"],
+    bias: Float[Array, " features"],
+    examples: Float[Array, "examples features"],
+    size: Float[Array, ""] | float,
+) -> Harm:
+    r"""Measure what attacks do to the model $y = \mathrm{ReLU}(W^\top W x + b)$ on some examples.
+
+    An attack adds $\lambda \delta_i$ to the input; the target stays the input without it.
+
+    Args:
+        weights: $W$.
+        bias: $b$.
+        examples: the inputs $x$ before an attack.
+        size: the length $\lambda$ of the attacks, above 0.
+    """
+    checks.interval("size", size, low=0, open_low=True, remedy="give the length of an attack")
+    gram = geometry.gram(weights)
+    preactivation = examples @ gram + bias[None, :]
+
+    def errors(shift: Float[Array, " features"]) -> Float[Array, " examples"]:
+        return jnp.sum((examples - jax.nn.relu(preactivation + shift[None, :])) ** 2, axis=1)
+
+    clean = errors(jnp.zeros_like(bias))
+    rises = lax.map(lambda shift: errors(shift) - clean, size * attacks(weights) @ gram)
+    rises /= size**2
+    return Harm(single=jnp.max(jnp.mean(rises, axis=1)), each=jnp.mean(jnp.max(rises, axis=0)))
+
+
+def harm_without_features(
+    weights: Float[Array, "hidden features"],
+    bias: Float[Array, " features"],
+    size: Float[Array, ""] | float,
+) -> Float[Array, ""]:
+    r"""Return the harm of the worst attack on an input of 0.
+
+    $$\max_i \frac{1}{\lambda^2} \sum_j \mathrm{ReLU}(b_j + \lambda (W^\top W \delta_i)_j)^2
+      - \mathrm{ReLU}(b_j)^2$$
+
+    Without biases it does not depend on the size: $k$ features of length 1 that share $d$
+    dimensions evenly have $(k/d) \sum_j \max(0, \cos_{ij})^2$.
+
+    Args:
+        weights: $W$.
+        bias: $b$.
+        size: the length $\lambda$ of the attacks, above 0.
+    """
+    checks.interval("size", size, low=0, open_low=True, remedy="give the length of an attack")
+    outputs = jax.nn.relu(bias[None, :] + size * attacks(weights) @ geometry.gram(weights))
+    rises = jnp.sum(outputs**2, axis=1) - jnp.sum(jax.nn.relu(bias) ** 2)
+    return jnp.max(rises) / size**2
