@@ -63,9 +63,15 @@ SMOKE = Config(
 )
 
 
+def find(weights_in, weights_out) -> motifs.Motifs:
+    """Return the motifs of models as arrays of models x neurons x A x B."""
+    found = jax.jit(jax.vmap(motifs.asymmetric))(weights_in, weights_out)
+    return motifs.Motifs(*map(np.asarray, found))
+
+
 def without_inhibitors(config: Config, results: xr.Dataset):
     """Return the loss of each model with a motif, whole and with the weight of inhibition at 0."""
-    found = motifs.asymmetric(*arrays(results))
+    found = find(*arrays(results))
     seeds, neuron, a, b = np.nonzero(found.inhibited)
     task = absolute(config)
     loss = tm.task_loss(tm.TwoLayer(config.hidden), task)
@@ -117,9 +123,7 @@ def run(config: Config) -> xr.Dataset:
     random = np.random.default_rng(0)
     nulls = {}
     for name, null in (("relabelled", motifs.relabelled), ("shuffled", motifs.shuffled)):
-        copies = [
-            motifs.asymmetric(*null(random, *arrays(results))) for _ in range(config.shuffles)
-        ]
+        copies = [find(*null(random, *arrays(results))) for _ in range(config.shuffles)]
         shares = np.array([copy.inhibited.any(axis=(1, 2, 3)) for copy in copies])
         nulls[name] = ("shuffle", "seed"), shares
     results = results.assign(nulls).assign(without_inhibitors(config, results))
@@ -155,7 +159,7 @@ def median(values):
 
 def claims(results: xr.Dataset):
     weights_in, weights_out = arrays(results)
-    found = motifs.asymmetric(weights_in, weights_out)
+    found = find(weights_in, weights_out)
     places = np.nonzero(found.inhibited)
     model, neuron, a, b = places
     count = found.inhibited.sum(axis=(1, 2, 3))
@@ -263,7 +267,7 @@ def neurons_of_one(weights_in):
 
 def plot(results: xr.Dataset):
     weights_in, _ = arrays(results)
-    found = motifs.asymmetric(*arrays(results))
+    found = find(*arrays(results))
     places = np.nonzero(found.inhibited)
     model, neuron, a, b = places
     count = found.inhibited.sum(axis=(1, 2, 3))

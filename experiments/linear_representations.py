@@ -21,18 +21,18 @@ Command    toymodels run experiments/linear_representations.py
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import linen as nn
-from jax import lax
-from matplotlib.colors import Normalize
 
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import erasure, geometry, linearity
+from toymodels.theory import bent
 
 LINEAR_MAPS = tm.identity("superposition of linear maps")
 PAIR = tm.prediction("1 - bend^2 p^2 / 6 Var h")
@@ -53,9 +53,6 @@ ROUNDING = "Ours, because numbers are rounded."
 SAMPLING = "Ours, because 1024 pairs and six seeds are sampled."
 COVARIANCES = "Ours, because covariances are of 16,384 examples."
 ABOVE_HALF = "Ours, because it is clearly more than one half."
-PROBES = ("before", "linear", "quadratic")
-EQUAL = 1e-3
-"""Scores that differ by less are equal, in standard deviations of all scores."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,79 +84,9 @@ SMOKE = Config(
 )
 
 
-def bent(bend):
+def nonlinearity(bend):
     """Return a nonlinearity: the identity at 0, ReLU at 1."""
     return lambda preactivation: preactivation - bend * jnp.minimum(preactivation, 0)
-
-
-def pair(density, bend):
-    r"""Return the exact additivity of $h = f(x_1 - x_2)$.
-
-    With $f(z) = (1 - \beta) z + \beta \mathrm{ReLU}(z)$ the error is $\beta \min(x_1, x_2)$. The
-    moments are those of $\mathrm{ReLU}(x_1 - x_2)$.
-    """
-    mean = density * (1 - density) / 2 + density**2 / 6
-    square = density * (1 - density) / 3 + density**2 / 12
-    variance = (1 + (1 - bend) ** 2) * square - (bend * mean) ** 2
-    return 1 - bend**2 * density**2 / 6 / variance
-
-
-def signed_scaling(bend):
-    r"""Return the exact scaling $R^2$ on $[-1, 1]$, where the best line has slope $1 - \beta/2$."""
-    return 1 / (1 + (bend / (2 - bend)) ** 2 / 4)
-
-
-def quadratic(hidden):
-    """Return hidden vectors, one a row, and all products of two coordinates."""
-    rows, columns = np.triu_indices(hidden.shape[1])
-    return jnp.concatenate([hidden, hidden[:, rows] * hidden[:, columns]], axis=1)
-
-
-def probed(trained_on, tested_on, concept):
-    """Return the AUROC of the least squares probe on vectors with, then without the concept."""
-    _, covariance, cross = erasure.moments(trained_on, concept)
-    probe = jnp.linalg.pinv(covariance, rtol=1e-5, hermitian=True) @ cross
-    scores = (tested_on @ probe)[:, 0]
-    return ranked(*jnp.split(scores / jnp.maximum(jnp.std(scores), 1e-12), 2))
-
-
-def ranked(positives, negatives):
-    """Return the AUROC of scores of standard deviation 1, in which nearly equal scores are equal.
-
-    Rounding of equal scores must not count as a signal. Two scores are compared with each other,
-    not put on a grid: on a grid the one score that most examples share can lie on an edge between
-    two values, where rounding alone decides.
-    """
-    margins = positives[:, None] - negatives[None, :]
-    return jnp.mean(jnp.where(jnp.abs(margins) < EQUAL, 0.5, margins > 0))
-
-
-def erased(encode, examples, sizes):
-    """Return the AUROC of the presence of each feature: features x probes, see `PROBES`.
-
-    Args:
-        encode: the encoder.
-        examples: three sets, on which eraser and probes are fitted and tested.
-        sizes: values of the feature where it is present.
-    """
-    count = sizes.shape[1]
-    concept = jnp.concatenate([jnp.ones((count, 1)), jnp.zeros((count, 1))])
-
-    def of(feature):
-        present = jax.vmap(jax.vmap(encode))(examples.at[:, :, feature].set(sizes))
-        absent = jax.vmap(jax.vmap(encode))(examples.at[:, :, feature].set(0.0))
-        sets = jnp.concatenate([present, absent], axis=1)
-        eraser = erasure.least_squares_eraser(*erasure.moments(sets[0], concept))
-        left = sets[1:] @ eraser.matrix.T + eraser.offset[None, None, :]
-        return jnp.stack(
-            [
-                probed(sets[1], sets[2], concept),
-                probed(left[0], left[1], concept),
-                probed(quadratic(left[0]), quadratic(left[1]), concept),
-            ]
-        )
-
-    return lax.map(of, jnp.arange(examples.shape[2]))
 
 
 def run(config: Config) -> xr.Dataset:
@@ -169,36 +96,34 @@ def run(config: Config) -> xr.Dataset:
 
     def cell(key, *, density, bend):
         key_train, key_examples, key_sizes = jax.random.split(key, 3)
-        model = tm.Tied(config.hidden, hidden_activation=bent(bend))
+        activation = nonlinearity(bend)
+        model = tm.Tied(config.hidden, hidden_activation=activation)
         features = tm.SparseUniform(config.num_features, density)
         trained = config.training.train(key_train, model, tm.Task(features))
-        params = trained.params
-        weights = params["weights"]
+        params, weights = trained.params, trained.params["weights"]
 
         def encode(example):
-            return bent(bend)(weights @ example)
+            return activation(weights @ example)
 
         examples = features.sample(key_examples, config.examples)
         sizes = tm.SparseUniform(3, 1.0).sample(key_sizes, config.pairs).T
         some = examples[: 3 * config.pairs].reshape(3, config.pairs, config.num_features)
         moved = examples[: config.steered]
         effects = linearity.steer(model, params, moved, amounts)
-        linear = linearity.steer(
-            tm.LinearOutput(config.hidden), params, moved, amounts[whole][None]
-        )[0]
+        linear_model = tm.LinearOutput(config.hidden)
+        linear = linearity.steer(linear_model, params, moved, amounts[whole][None])[0]
         before = jax.vmap(lambda x: weights.T @ encode(x) + params["bias"])(moved)
-        closed = jax.vmap(
-            lambda z: linearity.steering_effects(weights, z, 1.0, activation=nn.relu)
-        )(before)
+        closed_form = partial(linearity.steering_effects, weights, amount=1.0, activation=nn.relu)
+        closed = jax.vmap(lambda z: closed_form(preactivation=z))(before)
         return {
             "loss": trained.loss,
             "norm": geometry.feature_norms(weights),
             "dimensionality": geometry.feature_dimensionality(weights),
             "leverage": jnp.diagonal(jnp.linalg.pinv(weights) @ weights),
             "additivity": linearity.additivity(encode, examples[: config.pairs]),
-            "pair": linearity.additivity(lambda x: bent(bend)(x[:1] - x[1:]), examples[:, :2]),
+            "pair": linearity.additivity(lambda x: activation(x[:1] - x[1:]), examples[:, :2]),
             "scaling": linearity.scaling(encode, jnp.eye(config.num_features)[0], scales),
-            "auroc": erased(encode, some, sizes),
+            "auroc": erasure.presence_auroc(encode, some, sizes),
             "lost": erasure.features_lost(jax.vmap(encode)(examples), examples),
             "response": jnp.mean(jnp.diagonal(effects, axis1=2, axis2=3), axis=1),
             "side_effects": linearity.side_effects(effects[whole]),
@@ -206,14 +131,15 @@ def run(config: Config) -> xr.Dataset:
             "steering_error": jnp.max(jnp.abs(effects[whole] - closed), axis=(0, 2)),
         }
 
-    each = (
-        "norm dimensionality leverage lost side_effects linear_side_effects steering_error".split()
-    )
-    dims = dict.fromkeys(each, ("feature",))
-    dims |= {"auroc": ("feature", "probe"), "response": ("amount", "feature")}
+    dims = {
+        **dict.fromkeys(("norm", "dimensionality", "leverage", "lost"), ("feature",)),
+        **dict.fromkeys(("side_effects", "linear_side_effects", "steering_error"), ("feature",)),
+        "auroc": ("feature", "probe"),
+        "response": ("amount", "feature"),
+    }
     axes = {"density": config.densities, "bend": config.bends}
     results = tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims)
-    return results.assign_coords(probe=list(PROBES), amount=list(config.amounts))
+    return results.assign_coords(probe=list(erasure.PROBES), amount=list(config.amounts))
 
 
 def represented(results: xr.Dataset, name) -> xr.DataArray:
@@ -222,13 +148,8 @@ def represented(results: xr.Dataset, name) -> xr.DataArray:
 
 
 def claims(results: xr.Dataset):
-    yield from additivity_claims(results)
-    yield from erasure_claims(results)
-    yield from steering_claims(results)
-
-
-def additivity_claims(results: xr.Dataset):
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0)
+    sparse, dense = results["density"].min(), results["density"].max()
 
     says = "Linear encoders are additive at every density: largest |R^2 - 1|."
     off = abs(straight["additivity"] - 1).max()
@@ -238,7 +159,7 @@ def additivity_claims(results: xr.Dataset):
         "The additivity of one neuron of an antipodal pair is that of the closed form at densities "
         "below 1: largest difference of R^2."
     )
-    off = abs(results["pair"].mean("seed") - pair(results["density"], results["bend"]))
+    off = abs(results["pair"].mean("seed") - bent.additivity(results["density"], results["bend"]))
     off = off.where(off.density < 1).max()
     yield tm.near(says, 0, off, PAIR, within=0.02, threshold=SAMPLING)
 
@@ -246,43 +167,38 @@ def additivity_claims(results: xr.Dataset):
         "The additivity of one ReLU neuron of an antipodal pair is worst where both features are "
         "always present: R^2 at density 1."
     )
-    worst = curved["pair"].sel(density=results["density"].max()).mean()
+    worst = curved["pair"].sel(density=dense).mean()
     yield tm.near(says, -2, worst, WORSE_THAN_MEAN, within=0.1, threshold=SAMPLING)
 
     says = (
         "The scaling of one feature of either sign is that of the closed form, which is 0.8 for "
         "ReLU: largest difference of R^2."
     )
-    off = abs(results["scaling"] - signed_scaling(results["bend"])).max()
+    off = abs(results["scaling"] - bent.scaling(results["bend"])).max()
     grid = "Ours, because numbers are rounded and 200 scales are used."
     yield tm.near(says, 0, off, LINE, within=1e-3, threshold=grid)
 
     additive = results["additivity"].median("seed").where(results["bend"] > 0, drop=True)
-    sparse, dense = (additive.sel(density=getattr(results["density"], m)()) for m in ("min", "max"))
     says = (
         "Trained, bent encoders are more additive at the lowest density than at the highest: "
         "smallest difference of the medians over bends."
     )
-    yield tm.at_least(says, 0, (sparse - dense).min(), MEETING)
+    difference = (additive.sel(density=sparse) - additive.sel(density=dense)).min()
+    yield tm.at_least(says, 0, difference, MEETING)
 
     says = (
         "Trained ReLU encoders are less additive than the least bent encoders at every density: "
         "largest difference of the medians."
     )
-    yield tm.at_most(says, 0, (additive.isel(bend=-1) - additive.isel(bend=0)).max(), PROPORTIONAL)
-
-
-def erasure_claims(results: xr.Dataset):
-    straight, curved = results.sel(bend=0.0), results.sel(bend=1.0)
-    sparse = results["density"].min()
+    difference = (additive.isel(bend=-1) - additive.isel(bend=0)).max()
+    yield tm.at_most(says, 0, difference, PROPORTIONAL)
 
     says = (
         "Linear and quadratic probes find nothing of an erased concept in linear encoders: AUROC "
         "farthest from 1/2, over all features."
     )
     off = abs(straight["auroc"].sel(probe=["linear", "quadratic"]) - 1 / 2).max()
-    rounding = "Ours, because numbers are rounded: see `EQUAL`."
-    yield tm.near(says, 0, off, LEACE, within=1e-3, threshold=rounding)
+    yield tm.near(says, 0, off, LEACE, within=1e-3, threshold=ROUNDING)
 
     says = (
         "A quadratic probe still finds an erased concept in ReLU encoders at the lowest density: "
@@ -304,21 +220,15 @@ def erasure_claims(results: xr.Dataset):
         "Erasing a feature from linear encoders takes 1 - P_ii readable features from the others: "
         "largest difference, over all features."
     )
-    lost = straight["lost"]
-    off = abs(lost - 1 + straight["leverage"]).max()
+    off = abs(straight["lost"] - 1 + straight["leverage"]).max()
     yield tm.near(says, 0, off, PROJECTOR, within=0.06, threshold=COVARIANCES)
 
     says = (
         "Erasing a feature from linear encoders takes at most 1 - D_i readable features from the "
         "others: largest excess, over all features."
     )
-    excess = (lost - 1 + straight["dimensionality"]).max()
+    excess = (straight["lost"] - 1 + straight["dimensionality"]).max()
     yield tm.at_most(says, 0, excess, LEVERAGE, slack=0.06, threshold=COVARIANCES)
-
-
-def steering_claims(results: xr.Dataset):
-    straight = results.sel(bend=0.0)
-    share = represented(straight, "dimensionality")
 
     says = (
         "Interventions on the hidden layer of trained models do what the closed form says: largest "
@@ -331,6 +241,7 @@ def steering_claims(results: xr.Dataset):
         "Side effects of steering in a linear output are sqrt(1/D_i - 1) for weights of linear "
         "encoders: largest difference."
     )
+    share = represented(straight, "dimensionality")
     linear = represented(straight, "linear_side_effects")
     off = abs(linear - np.sqrt(1 / share - 1)).max()
     yield tm.near(says, 0, off, DIMENSIONALITY, within=1e-3, threshold=ROUNDING)
@@ -346,7 +257,7 @@ def steering_claims(results: xr.Dataset):
         "Side effects of steering are less than a third in a ReLU output of those in a linear "
         "output at the lowest density: median quotient."
     )
-    middle = quotient.sel(density=results["density"].min()).median()
+    middle = quotient.sel(density=sparse).median()
     below = "Ours, because it is well below one."
     yield tm.at_most(says, 1 / 3, middle, BELOW_ZERO, threshold=below)
 
@@ -354,68 +265,67 @@ def steering_claims(results: xr.Dataset):
 def plot(results: xr.Dataset):
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.2))
     (added, two, probe), (erasing, steering, response) = grid
-    straight, seeds = results.sel(bend=0.0), results.sizes["seed"]
+    straight, density = results.sel(bend=0.0), results.density
     left = represented(results, "auroc").sel(probe="quadratic").mean(("seed", "feature"))
-    for axes, values, low, high, title in (
-        (
-            added,
-            results["additivity"].median("seed"),
-            0,
-            1,
-            "Bent encoders of dense features\ndo not add (median $R^2$)",
-        ),
-        (probe, left, 0.5, 0.85, "A quadratic probe finds erased\nfeatures (mean AUROC)"),
+    for axes, values, scale, title in (
+        (added, results["additivity"].median("seed"), (0, 1), "dense features\ndo not add"),
+        (probe, left, (0.5, 0.85), "sparse features\nkeep what was erased"),
     ):
-        scale = {"numbers": ".2f", "norm": Normalize(low, high)}
-        plotting.heat_map(axes, values, x="density", y="bend", **scale)
-        axes.set(ylabel="bend (0: linear, 1: ReLU)", title=title)
+        norm = plotting.Normalize(*scale)
+        plotting.heat_map(axes, values, x="density", y="bend", numbers=".2f", norm=norm)
+        axes.set(ylabel="bend (0: linear, 1: ReLU)", title=f"Bent encoders of {title}")
+    added.set_xlabel(f"{plotting.DENSITY}\n(median additivity $R^2$)")
+    probe.set_xlabel(f"{plotting.DENSITY}\n(mean AUROC of a quadratic probe)")
 
-    fine = np.geomspace(float(results.density.min()), 1, 200)
+    fine = np.geomspace(float(density.min()), 1, 200)
     for number, bend in enumerate(results.bend.values):
         color, marker = plotting.CYCLE[number], plotting.MARKERS[number]
-        two.plot(fine, pair(fine, bend), color=color)
+        two.plot(fine, bent.additivity(fine, bend), color=color)
         found = results["pair"].sel(bend=bend).transpose("density", "seed")
-        two.plot(results.density, found, marker, color=color, ms=3)
+        two.plot(density, found, marker, color=color, ms=3)
         two.plot([], [], f"{marker}-", color=color, label=f"bend {bend:g}", ms=3)
     plotting.density_axis(two)
-    two.set(ylabel="additivity $R^2$", ylim=(-2.3, 1.1))
-    two.set_title(f"Two opposite features in a neuron:\ntheory, {seeds} trained seeds")
-    two.legend(loc="lower left", fontsize=7)
+    seeds = f"theory, {results.sizes['seed']} trained seeds"
+    two.set(ylabel="additivity $R^2$", title=f"Two opposite features in a neuron:\n{seeds}")
 
-    share = represented(straight, "dimensionality")
+    share = np.ravel(represented(straight, "dimensionality"))
     line = np.linspace(0.2, 1, 100)
+    style = {"ms": 3, "rasterized": True}
     erasing.plot(line, 1 - line, color="black", linewidth=1, label="$1 - D_i$")
-    dots(erasing, share, represented(straight, "lost"), ".", color="C0", label="trained, bend 0")
-    erasing.set(xlabel="feature dimensionality $D_i$", ylabel="readable features lost")
-    erasing.set_title("Erasing takes from the others\n(a dot is a feature)")
-
+    lost = np.ravel(represented(straight, "lost"))
+    erasing.plot(share, lost, ".", label="trained, bend 0", **style)
+    erasing.set(
+        ylabel="readable features lost",
+        title="Erasing takes from the others\n(a dot is a feature)",
+    )
     steering.plot(line, np.sqrt(1 / line - 1), color="black", lw=1, label="$\\sqrt{1/D_i - 1}$")
-    for name, marker, color, label in (
-        ("linear_side_effects", ".", "C0", "linear output"),
-        ("side_effects", "x", "C1", "ReLU output"),
+    for name, marker, label in (
+        ("linear_side_effects", ".", "linear output"),
+        ("side_effects", "x", "ReLU output"),
     ):
-        dots(steering, share, represented(straight, name), marker, color=color, label=label)
-    steering.set(xlabel="feature dimensionality $D_i$", ylim=(-0.05, None))
-    steering.set(ylabel="change of others / of the steered")
-    steering.set_title("A ReLU output hides\nside effects of steering by 1")
+        effects = np.ravel(represented(straight, name))
+        steering.plot(share, effects, marker, label=label, **style)
+    steering.set(
+        ylabel="change of others / of the steered",
+        title="A ReLU output hides\nside effects of steering by 1",
+    )
 
     amount = results.amount.values
     response.plot(amount, amount, color="black", linewidth=1, label="linear output")
     mean = represented(straight, "response").mean(("seed", "feature"))
-    shown = results.density.values[:: max(1, len(results.density) // 3)]
-    for density, style in zip(shown, ("-", "--", "-.", ":"), strict=False):
-        label = f"ReLU, p = {density:g}"
-        response.plot(amount, mean.sel(density=density), style, color="C1", label=label)
-    response.set(xlabel="steering amount $\\alpha$", ylabel="mean change of the steered output")
-    response.set_title("Absent features do not\nrespond to small steering")
-    for axes in grid[1]:
+    shown = density.values[:: max(1, len(density) // 3)]
+    for p, style in zip(shown, ("-", "--", "-.", ":"), strict=False):
+        response.plot(amount, mean.sel(density=p), style, color="C1", label=f"ReLU, p = {p:g}")
+    response.set(
+        xlabel="steering amount $\\alpha$",
+        ylabel="mean change of the steered output",
+        title="Absent features do not\nrespond to small steering",
+    )
+    for axes in (erasing, steering):
+        axes.set_xlabel("feature dimensionality $D_i$")
+    for axes in (two, *grid[1]):
         axes.legend(fontsize=7)
     return figure
-
-
-def dots(axes, x: xr.DataArray, y: xr.DataArray, marker, **style):
-    """Draw one mark for every feature of every model."""
-    axes.plot(x.values.ravel(), y.values.ravel(), marker, ms=3, rasterized=True, **style)
 
 
 if __name__ == "__main__":

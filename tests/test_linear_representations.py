@@ -1,8 +1,6 @@
-"""Closed forms that the figure on linear representations shows beside its measurements."""
+"""Closed forms of linear representations: additivity, scaling, erasure and steering."""
 
 import itertools
-import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toymodels as tm
-from toymodels import experiment
 from toymodels.analysis import erasure, geometry, linearity
-
-loaded = experiment.load(Path(__file__).parent.parent / "experiments" / "linear_representations.py")
-closed = sys.modules[loaded.run.__module__]
+from toymodels.theory import bent
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=15)
@@ -35,7 +30,7 @@ def test_additivity_of_a_pair_by_quadrature(density, bend):
     alone = first - (1 - bend) * second
     expected = 1 - np.mean((hidden - alone) ** 2) / np.var(hidden)
     # Midpoints of 1/64 are wrong by their square, of which R^2 takes about 10.
-    np.testing.assert_allclose(closed.pair(density, bend), expected, atol=3e-3)
+    np.testing.assert_allclose(bent.additivity(density, bend), expected, atol=3e-3)
 
 
 @pytest.mark.parametrize("bend", [0.0, 0.5, 1.0])
@@ -43,7 +38,7 @@ def test_scaling_of_either_sign_is_a_correlation(bend):
     scale = 2 * midpoints(10_000) - 1
     hidden = np.maximum(scale, (1 - bend) * scale)
     expected = np.corrcoef(scale, hidden)[0, 1] ** 2
-    np.testing.assert_allclose(closed.signed_scaling(bend), expected, atol=1e-6)
+    np.testing.assert_allclose(bent.scaling(bend), expected, atol=1e-6)
 
 
 @properties
@@ -83,16 +78,15 @@ def test_side_effects_of_steering_are_told_by_the_dimensionality(seed):
 
 def test_a_probe_of_what_is_equal_is_at_chance_and_of_what_is_not_is_perfect():
     present = jnp.asarray(np.random.default_rng(0).normal(size=(40, 2)), jnp.float32)
-    concept = jnp.concatenate([jnp.ones((40, 1)), jnp.zeros((40, 1))])
     same = jnp.concatenate([present, present])
-    np.testing.assert_allclose(closed.probed(same, same, concept), 0.5, atol=1e-6)
+    np.testing.assert_allclose(erasure.least_squares_auroc(same, same), 0.5, atol=1e-6)
     # Nearly all are alike but for rounding, by which they could be ranked.
     rare = jnp.where(jnp.arange(40)[:, None] < 4, present, 0.0)
     rounded = jnp.concatenate([rare + 1e-6, rare])
     trained = jnp.concatenate([present + 1, present])
-    np.testing.assert_allclose(closed.probed(trained, rounded, concept), 0.5, atol=1e-6)
+    np.testing.assert_allclose(erasure.least_squares_auroc(trained, rounded), 0.5, atol=1e-6)
     moved = jnp.concatenate([present + 10, present])
-    assert closed.probed(moved, moved, concept) == 1
+    assert erasure.least_squares_auroc(moved, moved) == 1
 
 
 def test_features_lost_are_those_of_the_projector_on_the_rows():

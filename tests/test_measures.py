@@ -12,6 +12,7 @@ import xarray as xr
 
 from toymodels import analysis
 from toymodels.analysis import (
+    adversarial,
     attribution,
     baselines,
     concepts,
@@ -21,6 +22,7 @@ from toymodels.analysis import (
     irreducibility,
     learning_coefficient,
     linearity,
+    motifs,
     neurons,
     phases,
     polytopes,
@@ -52,6 +54,9 @@ def relu(features):
 
 # Each public function: the arrays of real numbers that it takes first, and whatever else.
 MEASURES = {
+    adversarial.attacks: ([WEIGHTS], {}),
+    adversarial.harm: ([WEIGHTS, FEATURES[0], FEATURES], {"size": 2}),
+    adversarial.harm_without_features: ([WEIGHTS, FEATURES[0]], {"size": 2}),
     attribution.gradient_times_input: (None, "takes a function"),
     attribution.integrated_gradients: (None, "takes a function"),
     attribution.sampled_shapley_values: (None, "takes a function"),
@@ -80,6 +85,10 @@ MEASURES = {
     dictionaries.mean_max_cosine: ([WEIGHTS, DICTIONARY], {}),
     dictionaries.shrinkage: ([ROWS, OTHER_ROWS], {}),
     dictionaries.uniqueness: ([DICTIONARY, WEIGHTS], {}),
+    erasure.features_lost: ([ROWS, OTHER_ROWS], {}),
+    erasure.least_squares_auroc: ([ROWS, OTHER_ROWS], {}),
+    erasure.presence_auroc: (None, "takes a function"),
+    erasure.moments: ([ROWS, OTHER_ROWS[:, :2]], {}),
     erasure.least_squares_eraser: ([VECTOR, METRIC, METRIC[:, :1]], {}),
     geometry.dimensions_per_feature: ([WEIGHTS], {}),
     geometry.eigenvector_residual: ([WEIGHTS], {}),
@@ -96,8 +105,13 @@ MEASURES = {
     linearity.analogy_accuracy: ([PAIRS], {"exclude_inputs": False}),
     linearity.parallelogram_error: ([PAIRS], {}),
     linearity.scaling: ([FEATURES[0], VECTOR], {"encode": relu}),
+    linearity.side_effects: ([np.stack([METRIC, ROWS[:3]])], {}),
+    linearity.steer: (None, "takes a model"),
     linearity.steering_effects: ([WEIGHTS, FEATURES[0]], {"amount": 2, "activation": jax.nn.relu}),
     linearity.steering_vectors: ([WEIGHTS], {}),
+    motifs.asymmetric: ([WEIGHTS, WEIGHTS.T], {}),
+    motifs.relabelled: (None, "takes a random generator"),
+    motifs.shuffled: (None, "takes a random generator"),
     neurons.alignment: ([WEIGHTS], {}),
     neurons.random_alignment: (None, "takes a number"),
     neurons.code: ([WEIGHTS], {}),
@@ -151,6 +165,7 @@ TAKING_ARRAYS = {
 }
 CANNOT_SAY_NAN = {
     "dictionaries.match",
+    "motifs.asymmetric",
     "neurons.code_words",
     "neurons.features_served",
     "neurons.monosemantic",
@@ -238,8 +253,11 @@ def test_nothing_is_known_of_what_is_missing(name, how_many):
 def test_a_traced_mask_of_what_is_missing_is_empty(name):
     _, arrays, _ = TAKING_ARRAYS[name]
     missing = [np.full(array.shape, np.nan, np.float32) for array in arrays]
-    result = numbers(jax.jit(lambda given: measured(name, given))(missing))
-    assert set(result) == ({-1} if name == "dictionaries.match" else {0})
+    leaves = jax.tree.leaves(jax.jit(lambda given: measured(name, given))(missing))
+    expected = {"dictionaries.match": {-1}, "motifs.asymmetric": {0, -1}}.get(name, {0})
+    masks = [leaf for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert set(numbers(masks)) == expected
+    assert all(jnp.isnan(leaf).all() for leaf in leaves if leaf.dtype == jnp.float32)
 
 
 @every_measure

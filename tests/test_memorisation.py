@@ -1,4 +1,4 @@
-"""Cover's count against linear programs, and its own identities."""
+"""Cover's count against linear programs and its own identities, and probes of random labels."""
 
 import itertools
 from fractions import Fraction
@@ -79,6 +79,30 @@ def test_the_capacity_is_two_points_per_parameter():
     parameters = (num_points / 2 + deviations * num_points**0.5 / 2).astype(int)
     actual = [memorisation.separability(num_points, int(d)) for d in parameters]
     np.testing.assert_allclose(actual, stats.norm.cdf(deviations), atol=1e-3)
+
+
+def test_least_squares_on_coin_tosses():
+    random = np.random.default_rng(2)
+    right = []
+    for _ in range(500):
+        points = np.column_stack([random.normal(size=(400, 4)), np.ones(400)])
+        signs = random.choice([-1.0, 1.0], 400)
+        right.append(np.mean(points @ np.linalg.lstsq(points, signs)[0] * signs > 0))
+    expected = memorisation.least_squares_accuracy(400, 5)
+    # Four standard errors are 0.0045; unequal leverages take some of it.
+    np.testing.assert_allclose(np.mean(right), expected, atol=6e-3)
+
+
+def test_a_probe_on_permuted_labels():
+    """The difference of means, of white normal points, is the best direction."""
+    random = np.random.default_rng(3)
+    found = []
+    for _ in range(300):
+        points, labels = random.normal(size=(500, 4)), np.arange(500) < 100
+        scores = points @ (points[labels].mean(axis=0) - points[~labels].mean(axis=0))
+        found.append(stats.mannwhitneyu(scores[labels], scores[~labels]).statistic / (100 * 400))
+    expected = memorisation.permuted_auroc(500, 4, 0.2)
+    np.testing.assert_allclose(np.mean(found), expected, atol=3e-3)
 
 
 def test_counts_are_whole():

@@ -1,5 +1,7 @@
 """The detector of asymmetric superposition finds planted motifs."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,15 +12,19 @@ INTO = np.array([[2, -1 / 2, 0], [1, 0, 0], [0, 0, 1], [0, 0, -1]])
 OUT = np.array([[1 / 2, 0, 0, 0], [2, -4, 0, 0], [0, 0, 1, 1]])
 
 
+def find(into, out):
+    return motifs.asymmetric(jnp.asarray(into, jnp.float32), jnp.asarray(out, jnp.float32))
+
+
 def places(into, out):
-    return np.argwhere(motifs.asymmetric(into[None], out[None]).inhibited[0])
+    return np.argwhere(find(into, out).inhibited)
 
 
 def test_a_planted_motif_is_found():
-    found = motifs.asymmetric(INTO[None], OUT[None])
-    np.testing.assert_array_equal(np.argwhere(found.inhibited), [[0, 0, 0, 1]])
+    found = find(INTO, OUT)
+    np.testing.assert_array_equal(np.argwhere(found.inhibited), [[0, 0, 1]])
     values = (found.drive, found.total, found.inhibitor, found.taken)
-    np.testing.assert_array_equal([each[0, 0, 0, 1] for each in values], [4, 0, 1, -4])
+    np.testing.assert_array_equal([each[0, 0, 1] for each in values], [4, 0, 1, -4])
 
 
 @pytest.mark.parametrize(
@@ -32,8 +38,8 @@ def test_a_planted_motif_is_found():
 def test_without_an_inhibitor_it_is_only_asymmetric(taken, hears):
     into, out = INTO.copy(), OUT.copy()
     into[1, 0], out[1, 1] = hears, taken
-    found = motifs.asymmetric(into[None], out[None])
-    np.testing.assert_array_equal(np.argwhere(found.asymmetric), [[0, 0, 0, 1]])
+    found = find(into, out)
+    np.testing.assert_array_equal(np.argwhere(found.asymmetric), [[0, 0, 1]])
     assert not found.inhibited.any()
 
 
@@ -43,7 +49,7 @@ def test_a_neuron_of_one_sign_or_ratio_or_product_is_not_asymmetric(feature, wei
     into[0, feature] = weight
     out = OUT.copy()
     out[1, 0] = 1 / abs(into[0, 1])
-    assert not motifs.asymmetric(into[None], out[None]).asymmetric.any()
+    assert not find(into, out).asymmetric.any()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,7 +68,7 @@ def test_relabelling_keeps_asymmetric_neurons_and_the_products_of_each():
     rng = np.random.default_rng(0)
     into, out = np.repeat(INTO[None], 50, axis=0), np.repeat(OUT[None], 50, axis=0)
     other = motifs.relabelled(rng, into, out)
-    found = motifs.asymmetric(*other)
+    found = jax.vmap(motifs.asymmetric)(*(jnp.asarray(each, jnp.float32) for each in other))
     assert (found.asymmetric.sum(axis=(1, 2, 3)) == 1).all()
     # Chance: of six orders of the inhibitor's features one suits.
     assert 0 < found.inhibited.sum() < 25

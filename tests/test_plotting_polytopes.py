@@ -7,8 +7,7 @@ from matplotlib.colors import to_rgba
 
 from toymodels import plotting
 from toymodels.errors import InputError
-from toymodels.theory.frames import regular_polygon, simplex
-from toymodels.theory.polytopes import SQUARE_ANTIPRISM
+from toymodels.theory.frames import regular_polygon
 
 OCTAHEDRON = np.hstack([np.eye(3), -np.eye(3)])
 CUBE = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]).T
@@ -21,20 +20,6 @@ def drawn(points, **options):
     _, axes = plotting.figure()
     plotting.polytope(axes, points, **options)
     return axes
-
-
-@pytest.mark.parametrize(
-    ("points", "count"),
-    [
-        pytest.param(simplex(3), 6, id="tetrahedron"),
-        pytest.param(OCTAHEDRON, 12, id="octahedron"),
-        pytest.param(CUBE, 12, id="cube, without diagonals of its faces"),
-        pytest.param(SQUARE_ANTIPRISM.vertices, 16, id="square antiprism"),
-        pytest.param(np.vstack([regular_polygon(5), np.zeros(5)]), 0, id="flat"),
-    ],
-)
-def test_edges_of_a_hull_are_those_of_the_polyhedron(points, count):
-    assert len(plotting.hull_edges(ROTATION @ points)) == count
 
 
 def test_edges_join_vertices_and_those_behind_are_paler():

@@ -5,7 +5,7 @@ References:
     Robustness".
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from toymodels import checks
-from toymodels.analysis import geometry
+from toymodels.analysis import geometry, inputs, units
 
 __all__ = ["Harm", "attacks", "harm", "harm_without_features"]
 
@@ -38,9 +38,8 @@ def attacks(weights: Float[Array, "hidden features"]) -> Float[Array, "features 
     It is $\delta_i = (W^\top W)_i / \lVert (W^\top W)_i \rVert$. The row is 0 where feature $i$ has
     no weights.
     """
-    gram = geometry.gram(weights)
-    norms = geometry.feature_norms(gram)
-    return gram / jnp.where(norms > 0, norms, 1.0)[:, None]
+    gram = geometry.gram(inputs.floats("weights", weights, rank=2))
+    return gram / units.positive(geometry.feature_norms(gram))[:, None]
 
 
 def harm(
@@ -59,7 +58,9 @@ def harm(
         examples: the inputs $x$ before an attack.
         size: the length $\lambda$ of the attacks, above 0.
     """
-    checks.interval("size", size, low=0, open_low=True, remedy="give the length of an attack")
+    weights, bias = _checked(weights, bias, size)
+    examples = inputs.floats("examples", examples, rank=2)
+    checks.same_size("features", bias=bias.size, examples=examples.shape[1])
     gram = geometry.gram(weights)
     preactivation = examples @ gram + bias[None, :]
 
@@ -90,7 +91,18 @@ def harm_without_features(
         bias: $b$.
         size: the length $\lambda$ of the attacks, above 0.
     """
-    checks.interval("size", size, low=0, open_low=True, remedy="give the length of an attack")
+    weights, bias = _checked(weights, bias, size)
     outputs = jax.nn.relu(bias[None, :] + size * attacks(weights) @ geometry.gram(weights))
     rises = jnp.sum(outputs**2, axis=1) - jnp.sum(jax.nn.relu(bias) ** 2)
     return jnp.max(rises) / size**2
+
+
+def _checked(
+    weights: Any, bias: Any, size: Any
+) -> tuple[Float[Array, "hidden features"], Float[Array, " features"]]:
+    """Return the weights and the bias of one model in floating point, and check the length."""
+    weights = inputs.floats("weights", weights, rank=2)
+    bias = inputs.floats("bias", bias, rank=1)
+    checks.same_size("features", weights=weights.shape[1], bias=bias.size)
+    checks.interval("size", size, low=0, open_low=True, remedy="give the length of an attack")
+    return weights, bias

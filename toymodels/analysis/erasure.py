@@ -4,16 +4,33 @@ References:
     Belrose et al. (2023), "LEACE: Perfect Linear Concept Erasure in Closed Form".
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.analysis import geometry, inputs, units
+from toymodels.errors import InputError
 
-__all__ = ["Eraser", "features_lost", "least_squares_eraser", "moments"]
+__all__ = [
+    "PROBES",
+    "Eraser",
+    "features_lost",
+    "least_squares_auroc",
+    "least_squares_eraser",
+    "moments",
+    "presence_auroc",
+]
+
+PROBES: Final = ("before", "linear", "quadratic")
+"""The probes of `presence_auroc`: a linear one before the erasure, and two after it."""
+EQUAL: Final = 1e-3
+"""Scores that differ by less are equal, in standard deviations of all scores."""
 
 
 class Eraser(NamedTuple):
@@ -86,10 +103,18 @@ def least_squares_eraser(
 def moments(
     hidden: Float[Array, "examples hidden"], concept: Float[Array, "examples concepts"]
 ) -> tuple[Float[Array, " hidden"], Float[Array, "hidden hidden"], Float[Array, "hidden concepts"]]:
-    """Return mean, covariance and cross-covariance of examples for `least_squares_eraser`."""
+    """Return mean, covariance and cross-covariance of examples for `least_squares_eraser`.
+
+    Args:
+        hidden: hidden vectors of examples.
+        concept: coordinates of the concept in these examples.
+    """
+    hidden, concept = _examples(hidden=hidden, concept=concept)
     centred = hidden - jnp.mean(hidden, axis=0)[None, :]
     count = len(hidden)
-    return jnp.mean(hidden, axis=0), centred.T @ centred / count, centred.T @ concept / count
+    found = (jnp.mean(hidden, axis=0), centred.T @ centred / count, centred.T @ concept / count)
+    mean, covariance, cross = (inputs.unless_missing(part, hidden, concept) for part in found)
+    return mean, covariance, cross
 
 
 def features_lost(
@@ -104,8 +129,9 @@ def features_lost(
 
     Args:
         hidden: hidden vectors of examples.
-        features: features of these examples, each of some variance.
+        features: features of these examples. A feature that is constant loses nothing.
     """
+    hidden, features = _examples(hidden=hidden, features=features)
     mean, covariance, _ = moments(hidden, features)
     centred = features - jnp.mean(features, axis=0)[None, :]
     cross = hidden.T @ centred / len(hidden)
@@ -114,13 +140,95 @@ def features_lost(
     def readable(matrix: Float[Array, "hidden hidden"]) -> Float[Array, " features"]:
         seen = matrix @ cross
         inverse = jnp.linalg.pinv(matrix @ covariance @ matrix.T, rtol=1e-5, hermitian=True)
-        return jnp.sum(seen * (inverse @ seen), axis=0) / variances
+        return jnp.sum(seen * (inverse @ seen), axis=0) / units.positive(variances)
 
     before = readable(jnp.eye(mean.size))
 
-    def of(feature: Array) -> Float[Array, ""]:
+    def lost(feature: Array) -> Float[Array, ""]:
         eraser = least_squares_eraser(mean, covariance, cross[:, feature][:, None])
         fall = before - readable(eraser.matrix)
         return jnp.sum(fall) - fall[feature]
 
-    return lax.map(of, jnp.arange(variances.size))
+    return inputs.unless_missing(lax.map(lost, jnp.arange(variances.size)), hidden, features)
+
+
+def least_squares_auroc(
+    fitted_on: Float[Array, "examples hidden"], tested_on: Float[Array, "examples hidden"]
+) -> Float[Array, ""]:
+    """Return the AUROC of a least squares probe that is fitted and tested on different examples.
+
+    The first half of the examples of each array has the concept, and the second half has not.
+
+    Scores that differ by less than a thousandth of their standard deviation count as equal, so that
+    the rounding of equal scores is no signal. Two scores are compared with each other, not put on
+    a grid: the one score that most examples share can lie on an edge of a grid, where rounding
+    alone decides.
+
+    Args:
+        fitted_on: hidden vectors to which the probe is fitted.
+        tested_on: hidden vectors that it scores.
+
+    Returns:
+        A number in $[0, 1]$: 1/2 where nothing is left of the concept.
+    """
+    fitted_on, tested_on = _examples(fitted_on=fitted_on, tested_on=tested_on)
+    if len(fitted_on) % 2:
+        raise InputError(f"{len(fitted_on)} examples have no halves: give an even number of them")
+    _, covariance, cross = moments(fitted_on, _first_half(len(fitted_on) // 2))
+    probe = jnp.linalg.pinv(covariance, rtol=1e-5, hermitian=True) @ cross
+    scores = (tested_on @ probe)[:, 0]
+    positives, negatives = jnp.split(scores / jnp.maximum(jnp.std(scores), 1e-12), 2)
+    margins = positives[:, None] - negatives[None, :]
+    auroc = jnp.mean(jnp.where(jnp.abs(margins) < EQUAL, 0.5, margins > 0))
+    return inputs.unless_missing(auroc, fitted_on, tested_on)
+
+
+def presence_auroc(
+    encode: Callable[[Float[Array, " features"]], Float[Array, " hidden"]],
+    examples: Float[Array, "sets=3 pairs features"],
+    sizes: Float[Array, "sets=3 pairs"],
+) -> Float[Array, "features probes=3"]:
+    """Return how well probes tell the presence of each feature before and after its erasure.
+
+    Each example becomes a pair, with and without the feature. The eraser is fitted on the first
+    set; a linear probe and one of all products of two coordinates are fitted on the second set and
+    tested on the third.
+
+    Args:
+        encode: a function from one feature vector to one hidden vector.
+        examples: three sets of examples, of which one feature at a time is replaced.
+        sizes: the values of that feature where it is present.
+
+    Returns:
+        The AUROC of each probe of `PROBES`.
+    """
+    each = jax.vmap(jax.vmap(encode))
+    concept = _first_half(sizes.shape[1])
+
+    def of_feature(feature: Array) -> Float[Array, " probes"]:
+        present = each(examples.at[:, :, feature].set(sizes))
+        absent = each(examples.at[:, :, feature].set(0.0))
+        sets = jnp.concatenate([present, absent], axis=1)
+        eraser = least_squares_eraser(*moments(sets[0], concept))
+        left = sets[1:] @ eraser.matrix.T + eraser.offset[None, None, :]
+        pairs = (sets[1:], left, jax.vmap(_quadratic)(left))
+        return jnp.stack([least_squares_auroc(*pair) for pair in pairs])
+
+    return lax.map(of_feature, jnp.arange(examples.shape[2]))
+
+
+def _first_half(count: int) -> Float[Array, "examples 1"]:
+    return jnp.concatenate([jnp.ones((count, 1)), jnp.zeros((count, 1))])
+
+
+def _quadratic(hidden: Float[Array, "examples hidden"]) -> Float[Array, "examples products"]:
+    """Return hidden vectors, and all products of two coordinates."""
+    rows, columns = np.triu_indices(hidden.shape[1])
+    return jnp.concatenate([hidden, hidden[:, rows] * hidden[:, columns]], axis=1)
+
+
+def _examples(**examples: Any) -> list[Float[Array, "examples columns"]]:
+    """Return arrays of equally many examples in floating point."""
+    arrays = [inputs.floats(name, array, rank=2) for name, array in examples.items()]
+    checks.same_size("examples", **{n: len(a) for n, a in zip(examples, arrays, strict=True)})
+    return arrays

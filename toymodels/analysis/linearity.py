@@ -229,6 +229,8 @@ def steer(
         examples: the inputs.
         amounts: how far to steer, $\alpha$.
     """
+    examples = inputs.floats("examples", examples, rank=2)
+    amounts = inputs.floats("amounts", amounts, rank=1)
     directions = steering_vectors(params["weights"]).T
 
     def one(amount: Array, example: Array, direction: Array) -> Array:
@@ -255,10 +257,12 @@ def side_effects(
     Returns:
         At least 0; the change of the others itself where the steered output does not change.
     """
+    effects = inputs.floats("effects", effects, rank=3)
+    checks.same_size("features", steered=effects.shape[1], outputs=effects.shape[2])
     squares = jnp.mean(effects**2, axis=0)
     aimed = jnp.diagonal(squares)
     others = jnp.sum(squares, axis=1) - aimed
-    return jnp.sqrt(others / jnp.where(aimed > 0, aimed, 1.0))
+    return jnp.sqrt(others / units.positive(aimed))
 
 
 def _at_least_two_values(

@@ -69,7 +69,7 @@ from toymodels.plotting.scales import (
     plain_ticks,
 )
 from toymodels.plotting.seeds import every_seed, grouped_bars
-from toymodels.plotting.solids import hull_edges, overlap_graph, polytope, shape_colors_of
+from toymodels.plotting.solids import overlap_graph, polytope, shape_colors_of
 from toymodels.plotting.strips import LEVELS, dimension_strip, shape_shares
 from toymodels.plotting.vectors import columns, importance_bar, spokes, turned, upright
 
@@ -119,7 +119,6 @@ __all__ = [
     "gram",
     "grouped_bars",
     "heat_map",
-    "hull_edges",
     "importance_bar",
     "importance_colors",
     "importance_norm",

@@ -3,18 +3,18 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba, to_rgba_array
-from scipy.spatial import ConvexHull, QhullError
 
 from toymodels.analysis.polytopes import identify
 from toymodels.errors import InputError
 from toymodels.plotting.colors import BACKGROUND, CYCLE, SHAPE_COLORS
 from toymodels.plotting.vectors import columns, spokes, upright
+from toymodels.theory.polyhedra import edges_and_normals
 
-__all__ = ["hull_edges", "overlap_graph", "polytope", "shape_colors_of"]
+__all__ = ["overlap_graph", "polytope", "shape_colors_of"]
 
 _around, _tilt = 0.4, 0.35  # radians: a turn around the axis, then a lean towards the reader
 _TURN = np.array(
@@ -68,7 +68,7 @@ def polytope(axes: Axes, points: Any, *, color: Any = CYCLE[0], limit: float | N
 
 def _draw_edges(axes: Axes, solid: Any, places: Any, paint: Any) -> None:
     """Draw the edges of the hull; the reader looks along the second coordinate."""
-    pairs, normals = _edges_and_normals(solid)
+    pairs, normals = edges_and_normals(solid)
     hidden = (normals[:, :, 1] > -1e-9).all(axis=1)  # both faces look away
     own = (paint[pairs[:, 0]] == paint[pairs[:, 1]]).all(axis=1)
     own &= len(np.unique(paint, axis=0)) > 1
@@ -82,31 +82,6 @@ def _together(points: Any, places: Any, near: float) -> list[tuple[Any, int]]:
     close = np.linalg.norm(points[:, :, None] - points[:, None], axis=0) < near
     first = np.flatnonzero(close.argmax(axis=1) == np.arange(len(close)))
     return [(places[one], int(close[one].sum())) for one in first if close[one].sum() > 1]
-
-
-def hull_edges(points: Float[Any, "3 points"]) -> Int[np.ndarray, "edges ends=2"]:
-    """Return the edges of the convex hull as pairs of columns, without those inside of flat faces.
-
-    There are none where all points lie in a plane.
-    """
-    return _edges_and_normals(np.asarray(points, float))[0]
-
-
-def _edges_and_normals(points: Any) -> tuple[Any, Any]:
-    """Return the edges of the hull, and the outward normals of the two faces that each joins."""
-    try:
-        hull = ConvexHull(points.T)
-    except QhullError:
-        return np.zeros((0, 2), int), np.zeros((0, 2, 3))
-    found: dict[tuple[int, int], Any] = {}
-    normals = hull.equations[:, :3]
-    for face, others, normal in zip(hull.simplices, hull.neighbors, normals, strict=True):
-        for opposite, other in enumerate(others):  # the neighbour across from each corner
-            if normal @ normals[other] < 1 - 1e-6:
-                low, high = sorted(np.delete(face, opposite).tolist())
-                found[low, high] = np.stack([normal, normals[other]])
-    pairs = sorted(found)
-    return np.array(pairs).reshape(-1, 2), np.array([found[pair] for pair in pairs])
 
 
 def shape_colors_of(weights: Any) -> Float[np.ndarray, "features 4"]:

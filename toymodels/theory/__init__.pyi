@@ -1,4 +1,5 @@
 from . import (
+    bent,
     bounds,
     capacity,
     compression,
@@ -10,7 +11,9 @@ from . import (
     penalties,
     persian_rug,
     phases,
+    polyhedra,
     polytopes,
+    spheres,
 )
 from .correlated import expected_loss_anticorrelated, expected_loss_correlated
 from .descent import minimise
@@ -26,6 +29,7 @@ from .minima import free_optimum, optimum, optimum_one_active
 from .quadrature import expected_value
 
 __all__ = [
+    "bent",
     "bounds",
     "capacity",
     "compression",
@@ -51,5 +55,7 @@ __all__ = [
     "penalties",
     "persian_rug",
     "phases",
+    "polyhedra",
     "polytopes",
+    "spheres",
 ]

@@ -1,4 +1,4 @@
-r"""Cover's count of dichotomies: how many random labels a linear probe can fit.
+r"""Labels without a meaning: how many of them a linear probe fits.
 
 References:
     Cover (1965), "Geometrical and Statistical Properties of Systems of Linear Inequalities with
@@ -7,7 +7,8 @@ References:
 
 import math
 
-from scipy import special
+import numpy as np
+from scipy import special, stats
 
 from toymodels import checks
 
@@ -55,3 +56,47 @@ def separability(num_points: int, num_parameters: int) -> float:
     if num_parameters >= num_points:
         return 1.0
     return float(special.bdtr(num_parameters - 1, num_points - 1, 0.5))
+
+
+def least_squares_accuracy(num_points: int, num_parameters: int) -> float:
+    r"""Return the accuracy of least squares on labels from coin tosses that it is fitted to.
+
+    The points are normal variables. The label of an example contributes its leverage $h = d / N$ to
+    the prediction for it; the rest of the prediction is normal, of variance $h (1 - h)$. So
+
+    $$P = \Phi\bigl(\sqrt{h / (1 - h)}\bigr).$$
+
+    Args:
+        num_points: $N$, above $d$.
+        num_parameters: $d$, the parameters of a probe: the dimensions, and one for an intercept.
+
+    Returns:
+        A number in $(1/2, 1)$, exact for $N \gg d$.
+    """
+    checks.count("num_parameters", num_parameters)
+    checks.count("num_points", num_points, minimum=num_parameters + 1)
+    leverage = num_parameters / num_points
+    return float(stats.norm.cdf(np.sqrt(leverage / (1 - leverage))))
+
+
+def permuted_auroc(num_examples: int, dimensions: int, density: float) -> float:
+    r"""Return the mean AUROC of a probe on permuted labels that it is fitted to.
+
+    The points are normal variables. In units of their spread the means of the two classes are
+    $\chi_m / \sqrt{N p (1 - p)}$ apart, and normal scores whose means are $\delta$ apart have the
+    AUROC $\Phi(\delta / \sqrt 2)$.
+
+    Args:
+        num_examples: $N$.
+        dimensions: $m$.
+        density: the share $p$ of positive labels, below 1.
+
+    Returns:
+        A number in $(1/2, 1)$, exact for $N p (1 - p) \gg m$.
+    """
+    checks.count("num_examples", num_examples)
+    checks.count("dimensions", dimensions)
+    checks.density(density)
+    chi = stats.chi.ppf((np.arange(1000) + 0.5) / 1000, dimensions)  # in place of an integral
+    scale = (2 * num_examples * density * (1 - density)) ** -0.5
+    return float(stats.norm.cdf(scale * chi).mean())
