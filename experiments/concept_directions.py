@@ -4,18 +4,15 @@ Claim      A linear encoder makes every analogy a parallelogram and every concep
            in too few dimensions for the model to read the answer: analogies tell of the encoder
            and not of what the model knows. ReLU neurons break both at no loss. Independent concepts
            are orthogonal in the causal inner product as soon as the words span all concepts,
-           whatever the weights; the values of a concept are then a regular simplex. A circle stays
-           a circle in superposition if features are sparse, and looks like noise if they are not.
+           whatever the weights; the values of a concept are then a regular simplex.
 Words      Three concepts of 2, 3 and 4 values, 24 words. In training each concept applies half of
            the time, in the words always. All concepts but the last are one attribute of an analogy.
 Model      $h = f(W x)$, $y = \mathrm{ReLU}(W^\top h + b)$ with $f(z) = z$ for $z > 0$, else
            $(1 - \beta) z$: `ReLUOutput` at a bend of $\beta = 0$, `ReLUHidden` at $\beta = 1$.
 Metric     The causal inner product of Park et al. is $u^\top M v$ with $M$ the (pseudo)inverse of
            the covariance of the words' hidden vectors; the Euclidean one is $u^\top v$.
-Circles    Six in eight dimensions, $y = f(W^\top W x + b)$ with $f(z) = 0$ up to $|z| = 1/2$ and a
-           slope of 1 beyond. The plane of each circle is read, $W_c^+ h$, where it is present.
-Source     Park et al. (2024), Engels et al. (2025); there is no figure with these settings.
-Selection  None: every seed; circles whose plane has no singular value below 1/2.
+Source     Park et al. (2024); there is no figure with these settings.
+Selection  None: every seed.
 Command    toymodels run experiments/concept_directions.py
 """
 
@@ -26,12 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax import lax
 from scipy import linalg
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import concepts, geometry, irreducibility, linearity, probing
+from toymodels.analysis import concepts, geometry, linearity, probing
 
 SUMS = tm.identity("sums of directions")
 NOT_PARALLEL = tm.identity("sums of directions, none parallel")
@@ -50,14 +46,8 @@ CATEGORIES = tm.identity(
 )
 NO_INTERFERENCE = tm.prediction("no interference at the optimum")
 A_SQUARE = tm.finding("cosines 0, 0, -1 for -1/3: sqrt(2) / 3")
-_CIRCLES = "Engels et al. (2025), Not All Language Model Features Are One-Dimensionally Linear"
-MIXTURE = tm.paper(f"{_CIRCLES}: a circle has 0.2187")
-SEPARABILITY = tm.paper(f"{_CIRCLES}: a circle has 1.50 bits")
-NOISE = tm.finding("found here, after Engels et al. (2025): other circles add up")
-ROUNDING, CONVERGENCE = (
-    "Ours, because numbers are rounded.",
-    "Ours, because training does not converge entirely.",
-)
+ROUNDING = "Ours, because numbers are rounded."
+CONVERGENCE = "Ours, because training does not converge entirely."
 
 SIZES = (2, 3, 4)
 FEATURES = sum(SIZES)
@@ -74,10 +64,6 @@ CONTRASTS = linalg.block_diag(*(np.eye(k)[1:] - np.eye(k)[0] for k in SIZES))
 SPAN = sum(SIZES) - len(SIZES)
 SQUARE = 2**0.5 / 3
 """Deviation of a square from a simplex: its cosines are 0, 0 and -1 where a simplex has -1/3."""
-NUM_BINS = 10
-CIRCLE = {"separability": 1.50, "mixture": 0.2187}
-"""Exact indices of a circle with ten bins and epsilon = 0.1: see `irreducibility`."""
-GAUSSIAN = {"separability": 0.0, "mixture": 0.0797}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,23 +71,15 @@ class Config:
     hidden: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     bends: tuple[float, ...] = (0.0, 0.5, 1.0)
     density: float = 0.5
-    num_circles: int = 6
-    circle_hidden: int = 8
-    circle_densities: tuple[float, ...] = (1.0, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
-    threshold: float = 0.5
     num_seeds: int = 6
     training: tm.Recipe = tm.Recipe(steps=4000, batch=512, learning_rate=5e-3)
-    examples: int = 8192
-    """Examples of each circle."""
 
 
 SMOKE = Config(
     hidden=(2, 8),
     bends=(0.0, 1.0),
-    circle_densities=(1.0, 0.1),
     num_seeds=2,
     training=tm.Recipe(steps=10, batch=32, learning_rate=5e-3),
-    examples=256,
 )
 
 
@@ -148,8 +126,7 @@ def angles(found):
     return measured
 
 
-def words_of(config: Config) -> xr.Dataset:
-    """Measure analogies, directions and angles of all words, over sizes and bends of encoders."""
+def run(config: Config) -> xr.Dataset:
     words = jnp.asarray(WORDS, float)
     king, man, woman, queen = analogies()
     order = np.random.default_rng(0).permuted(np.tile(range(len(WORDS)), (10, 1)), axis=1)
@@ -194,62 +171,7 @@ def words_of(config: Config) -> xr.Dataset:
     return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds)
 
 
-def circles_of(config: Config) -> xr.Dataset:
-    """Measure both indices of every circle, over densities."""
-
-    def activation(z):
-        return z - jnp.clip(z, -config.threshold, config.threshold)
-
-    model = tm.ReLUOutput(config.circle_hidden, activation=activation)
-    turns = jnp.arange(8) * jnp.pi / 16
-    views = jnp.stack([jnp.cos(2 * turns), jnp.sin(2 * turns)], axis=1)
-    offsets = jnp.concatenate([jnp.linspace(-1.2, 1.2, 25), jnp.array([-0.8866, 0.8866])])
-
-    def cell(key, *, circle_density):
-        features = tm.Circles(config.num_circles, circle_density)
-        trained = config.training.train(key, model, tm.Task(features))
-        key_others, key_circle = jax.random.split(jax.random.fold_in(key, 1))
-        others = features.sample(key_others, config.examples)
-        circle = tm.Circles(1, 1.0).sample(key_circle, config.examples)
-
-        def of(index):
-            plane = lax.dynamic_slice_in_dim(trained.params["weights"], 2 * index, 2, axis=1)
-            examples = lax.dynamic_update_slice_in_dim(others, circle, 2 * index, axis=1)
-            # One decomposition: two that do not wait for each other can block a CPU's pool.
-            left, lengths, right = jnp.linalg.svd(plane, full_matrices=False)
-            seen = examples @ trained.params["weights"].T @ (left / lengths[None, :]) @ right
-            return {
-                "strength": lengths[-1],
-                "separability": irreducibility.separability_index(seen, turns, num_bins=NUM_BINS),
-                "mixture": irreducibility.mixture_index(seen, views, offsets, epsilon=0.1),
-            }
-
-        return {"circle_loss": trained.loss, **lax.map(of, jnp.arange(config.num_circles))}
-
-    return tm.sweep(
-        cell,
-        axes={"circle_density": config.circle_densities},
-        num_seeds=config.num_seeds,
-        dims=dict.fromkeys(("strength", "separability", "mixture"), ("circle",)),
-    )
-
-
-def run(config: Config) -> xr.Dataset:
-    return xr.merge([words_of(config), circles_of(config)], combine_attrs="drop_conflicts")
-
-
-def planes(results: xr.Dataset, name) -> xr.DataArray:
-    """Return the index of circles that have a plane; others are NaN."""
-    return results[name].where(results["strength"] > 1 / 2)
-
-
 def claims(results: xr.Dataset):
-    yield from analogy_claims(results)
-    yield from causal_claims(results)
-    yield from circle_claims(results)
-
-
-def analogy_claims(results: xr.Dataset):
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0, hidden=results["hidden"].max())
     three = straight.sel(hidden=3, method="nearest")
     enough = straight.where(straight["hidden"] > 3, drop=True)
@@ -309,9 +231,7 @@ def analogy_claims(results: xr.Dataset):
     no_number = "Ours, because the source gives no number."
     yield tm.at_least(says, 0.3, curved["parallelogram"].median(), DEPENDS, threshold=no_number)
 
-
-def causal_claims(results: xr.Dataset):
-    straight, spans = results.sel(bend=0.0), results["hidden"] >= SPAN
+    spans = results["hidden"] >= SPAN
     five = straight.sel(hidden=5, method="nearest")
 
     says = (
@@ -357,94 +277,72 @@ def causal_claims(results: xr.Dataset):
     yield tm.near(says, SQUARE, deviation, A_SQUARE, within=0.01, threshold=CONVERGENCE)
 
 
-def circle_claims(results: xr.Dataset):
-    found = {name: planes(results, name).mean(("seed", "circle")) for name in CIRCLE}
-    sparse = results["circle_density"].min()
-    mixture, separability = (each.sel(circle_density=sparse) for each in reversed(found.values()))
-
-    says = (
-        "The mixture index of circles in superposition is that of a circle at the lowest density: "
-        "mean."
-    )
-    twenty = "Ours, because it is a twentieth of the paper's number."
-    yield tm.near(says, CIRCLE["mixture"], mixture, MIXTURE, within=0.01, threshold=twenty)
-
-    says = (
-        "The separability index of circles in superposition is that of a circle at the lowest "
-        "density: mean, with ten bins."
-    )
-    note = (
-        "One example in ten has another circle on top, which breaks the exact relation of the "
-        "coordinates: planted noise in a tenth of the examples of a circle leaves 0.7 to 1.4 bits. "
-        "The mixture index is robust against that."
-    )
-    bits, fifteen = CIRCLE["separability"], "Ours, because it is a fifteenth of the paper's number."
-    how = {"within": 0.1, "threshold": fifteen, "note": note}
-    yield tm.near(says, bits, separability, SEPARABILITY, **how)
-
-    says = (
-        "The mixture index of circles of middle density is nearer to that of a Gaussian than to "
-        "that of a circle: smallest mean over densities below 1/2."
-    )
-    middle = found["mixture"].where(found["mixture"]["circle_density"] < 0.5).min()
-    half_way = (CIRCLE["mixture"] + GAUSSIAN["mixture"]) / 2
-    between = "Ours, because it is half way between a circle and a Gaussian."
-    yield tm.at_most(says, half_way, middle, NOISE, threshold=between)
-
-
 def plot(results: xr.Dataset):
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.2))
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0)
-    (closing, answers, direction), (orthogonal, simplex, circles) = grid
-    for axes, name, label in (
-        (closing, "parallelogram", "closing error / side"),
-        (direction, "auroc", "AUROC against random pairs"),
+    linear_and_relu = {"linear encoder": straight, "ReLU encoder": curved}
+    for axes, lines, label, title in (
+        (
+            grid[0, 0],
+            {name: each["parallelogram"] for name, each in linear_and_relu.items()},
+            "closing error / side",
+            "Analogies are parallelograms\nin linear encoders only",
+        ),
+        (
+            grid[0, 1],
+            {
+                "linear: word found": straight["included"],
+                "ReLU: word found": curved["included"],
+                "linear: decoder reads it": straight["decoded"],
+            },
+            "share of king - man + woman",
+            "Queen is found even where\nthe decoder cannot read it",
+        ),
+        (
+            grid[0, 2],
+            {name: each["auroc"] for name, each in linear_and_relu.items()},
+            "AUROC against random pairs",
+            "A concept of a linear encoder\nis a direction",
+        ),
+        (
+            grid[1, 0],
+            {
+                "random: Euclidean": straight["start_euclidean"],
+                "random: causal": straight["start_causal"],
+                "trained: causal": straight["causal"],
+            },
+            "largest |cos| of two concepts",
+            "Concepts are causally orthogonal\nonce words span them (grey line)",
+        ),
+        (
+            grid[1, 1],
+            {
+                "random: Euclidean": straight["start_euclidean_simplex"],
+                "random: causal": straight["start_causal_simplex"],
+                "trained: causal": straight["causal_simplex"],
+            },
+            "deviation of cosines from -1/3",
+            "Then four values are a simplex;\ntrained ones a square before",
+        ),
+        (
+            grid[1, 2],
+            {"linear encoder": straight["interference"]},
+            "largest $|W_i \\cdot W_j|$ of two concepts",
+            "Concepts that interfere\ndo not hurt analogies",
+        ),
     ):
-        plotting.every_seed(axes, straight[name], x="hidden", label="linear encoder")
-        plotting.every_seed(axes, curved[name], x="hidden", label="ReLU encoder")
-        axes.set_ylabel(label)
-    closing.set(ylim=(-0.05, 1.3), title="Analogies are parallelograms\nin linear encoders only")
-    direction.set_title("A concept of a linear encoder\nis a direction")
-
-    plotting.every_seed(answers, straight["included"], x="hidden", label="linear: word found")
-    plotting.every_seed(answers, curved["included"], x="hidden", label="ReLU: word found")
-    plotting.every_seed(answers, straight["decoded"], x="hidden", label="linear: decoder reads it")
-    answers.set(ylim=(-0.03, 1.5), ylabel="share of king - man + woman")
-    answers.set_yticks((0, 0.5, 1))
-    answers.set_title("Queen is found even where\nthe decoder cannot read it")
-
-    for axes, suffix in ((orthogonal, ""), (simplex, "_simplex")):
-        for label, name in (
-            ("random: Euclidean", f"start_euclidean{suffix}"),
-            ("random: causal", f"start_causal{suffix}"),
-            ("trained: causal", f"causal{suffix}"),
-        ):
-            plotting.every_seed(axes, straight[name], x="hidden", label=label)
+        for name, values in lines.items():
+            plotting.every_seed(axes, values, x="hidden", label=name, legend=False)
+        axes.set(xlabel="hidden dimensions $m$", ylabel=label, title=title)
+        shown = [line for line in axes.get_lines() if line.get_gid()]
+        axes.legend(handles=shown, fontsize=7)
+    for axes in (grid[0, 0], grid[0, 1], grid[1, 0]):
+        axes.set(ylim=(-0.03, 1.5), yticks=(0, 0.5, 1))  # leaves room for the legend
+    for axes in grid[1, :2]:
         axes.axvline(SPAN, color="0.7", linewidth=1, zorder=0)
-    orthogonal.set(ylabel="largest |cos| of two concepts")
-    orthogonal.set_title("Concepts are causally orthogonal\nonce words span them (grey line)")
-    simplex.axhline(SQUARE, color="black", linewidth=1)
-    simplex.text(8, SQUARE + 0.02, "a square", ha="right")
-    simplex.set(ylabel="deviation of cosines from -1/3")
-    simplex.set_title("Then four values are a simplex;\ntrained ones a square before")
-
-    for name, color in (("mixture", "C0"), ("separability", "C1")):
-        relative = (planes(results, name) / CIRCLE[name]).mean("circle")
-        plotting.every_seed(circles, relative, x="circle_density", label=f"{name} index")
-        circles.axhline(GAUSSIAN[name] / CIRCLE[name], color=color, linewidth=1, linestyle="--")
-    circles.axhline(1, color="black", linewidth=1)
-    plotting.density_axis(circles)
-    circles.set(ylim=(-0.05, 1.4), ylabel="index / that of a circle")
-    circles.set_yticks((0, 0.5, 1))
-    circles.set_title("A circle looks like one if sparse\n(dashed: Gaussian noise)")
-    for axes in grid.flat:
-        lines = [line for line in axes.get_lines() if line.get_gid()]
-        axes.legend(
-            handles=lines, fontsize=7, loc="lower left" if axes is orthogonal else "upper right"
-        )
+    grid[1, 1].axhline(SQUARE, color="black", linewidth=1)
+    grid[1, 1].text(8, SQUARE + 0.02, "a square", ha="right")
     figure.supxlabel(f"dots: each of {results.sizes['seed']} seeds, lines: medians", fontsize=8)
-    for axes in (*grid[0], orthogonal, simplex):
-        axes.set_xlabel("hidden dimensions $m$")
     return figure
 
 

@@ -4,9 +4,9 @@ Claim      No probe beats the Bayes ceiling, which is exact here. Probes reach i
            alone in its dimension; in superposition they leave much unread, above all of features
            that the model hardly represents. Features are read BETTER off random weights than off
            trained weights of equal length, on average: an AUROC above chance says little about
-           what training did. Labels without meaning are memorised as Cover's theorem says.
+           what training did. `memorised_labels` shows what probes fit of labels without a meaning.
 Reproduces Controls of Hewitt & Liang (2019), "Designing and Interpreting Probes with Control
-           Tasks", and Cover (1965), on the models of Elhage et al. (2022).
+           Tasks", on the models of Elhage et al. (2022).
 Selection  None: all seeds, all features. A feature is represented if its norm is above 1/2.
 Settings   Ours: 12 binary features of geometric importance in 4 dimensions, so that the posterior
            is a sum over 2^12 states; Gaussian noise on the activations that are read. Probes are
@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import lax
-from matplotlib.colors import LogNorm, Normalize
 from scipy import stats
 
 import toymodels as tm
@@ -40,9 +39,8 @@ TRAINING = tm.prediction("what training is for")
 DECODER = tm.prediction("training makes each direction its own best linear decoder")
 TURNED = tm.prediction("the direction is Cov(h)^-1 W_i")
 OUTPUT = tm.prediction("the output W_i . h + b_i of a tied model, through ReLU")
-COVER = tm.prediction("Cover (1965)")
-LEAST_SQUARES = tm.prediction("least squares of normal variables")
 CHI = tm.prediction("a chi variable of as many degrees as dimensions")
+SAMPLING = "Ours, because examples are sampled."
 FOUR_ERRORS = "Ours, because the largest of many errors can be four standard errors."
 MODELS = ("trained", "random")
 PROBES = ("difference of means", "mass-mean", "logistic")
@@ -63,10 +61,6 @@ class Config:
     """Examples to fit probes, and as many to score them."""
     penalty: float = 0.01
     """Penalty of the logistic probe."""
-    sizes: tuple[int, ...] = (6, 8, 10, 12, 16, 20, 24, 48, 120, 240)
-    """Numbers of examples with labels from coin tosses; each divides the last."""
-    tosses: int = 32
-    """Sets of labels for each of these sizes, in each cell."""
     num_seeds: int = 6
     training: tm.Recipe = tm.Recipe(steps=4000, batch=512, learning_rate=3e-3)
 
@@ -77,22 +71,17 @@ SMOKE = Config(
     densities=(0.5, 0.3),
     noises=(0.3,),
     examples=256,
-    sizes=(6, 48),
-    tosses=4,
     num_seeds=2,
     training=tm.Recipe(steps=20, batch=16, learning_rate=3e-3),
 )
 
 
 def read(config, density, features, noise, weights, bias, others):
-    """Return activations of one model in noise, and what is read off them."""
+    """Return the AUROC of each readout of one model in noise, its error, and directions."""
     level, normal = noise
     seen, fresh = jnp.split(features @ weights.T + level * normal, 2)
     labels, true = jnp.split(features > 0, 2)
     states, log_weights = probing.binary_states(jnp.full(config.num_features, density))
-
-    def logistic(hidden, labels):
-        return probing.logistic(hidden, labels, penalty=config.penalty)
 
     def posterior(some):
         odds = partial(probing.posterior_log_odds, some, states @ weights.T, log_weights)
@@ -100,7 +89,8 @@ def read(config, density, features, noise, weights, bias, others):
 
     # Examples are independent, so a fixed permutation is as good as a random one.
     permuted = jnp.roll(labels, 1, axis=0)
-    each = jax.vmap(logistic, (None, 1))(seen, jnp.concatenate([labels, permuted], axis=1))
+    logistic = jax.vmap(partial(probing.logistic, penalty=config.penalty), (None, 1))
+    each = logistic(seen, jnp.concatenate([labels, permuted], axis=1))
     fitted, control = (jax.tree.map(lambda part, n=n: jnp.split(part, 2)[n], each) for n in (0, 1))
     probes = [
         jax.vmap(probing.difference_of_means, (None, 1))(seen, labels),
@@ -122,13 +112,12 @@ def read(config, density, features, noise, weights, bias, others):
     auroc = jnp.mean(placed, 2, where=jnp.moveaxis(truths, 2, 1))
     below = placed[:-1] - placed[:1]
     variances = (
-        jnp.var(below, 2, where=chosen.T[None]) / jnp.sum(chosen, 0)[None]
-        for chosen in (true, ~true)
+        jnp.var(below, 2, where=one.T[None]) / jnp.sum(one, 0)[None] for one in (true, ~true)
     )
     directions = jnp.stack([probe.direction for probe in probes])
     products = jnp.einsum("pfh,hf->pf", directions, weights)
     lengths = jnp.linalg.norm(directions, axis=2) * jnp.linalg.norm(weights, axis=0)[None, :]
-    return seen, {
+    return {
         "auroc": auroc[:-1],
         "error": jnp.sqrt(sum(variances)),
         "permuted": auroc[-1],
@@ -136,37 +125,20 @@ def read(config, density, features, noise, weights, bias, others):
     }
 
 
-def memorise(config, key, hidden):
-    """Return the accuracy of probes on coin tosses that they are fitted to: tosses x sizes."""
-    largest = config.sizes[-1]
-
-    def accuracy(coins, size):
-        # Copies of the first examples, each equally often, change neither what can be separated nor
-        # the accuracy, and make all sizes one program.
-        copies = jnp.arange(largest) % size
-        labels = coins[copies]
-        # The penalty is so small that the probe separates whatever can be separated.
-        probe = probing.logistic(hidden[copies], labels, penalty=1e-7)
-        reached = probing.accuracy(probing.scores(probe, hidden[copies]), labels)
-        return jnp.where(jnp.all(labels == labels[0]), 1.0, reached)  # a constant fits one class
-
-    coins = jax.random.bernoulli(key, shape=(config.tosses, len(config.sizes), largest))
-    return jax.vmap(jax.vmap(accuracy), (0, None))(coins, jnp.asarray(config.sizes))
-
-
 def run(config: Config) -> xr.Dataset:
     model = tm.ReLUOutput(hidden=config.hidden)
     importance = tm.geometric_importance(config.num_features, config.importance_ratio)
 
     def cell(key, *, density):
-        key_train, key_random, key_features, key_noise, key_coin = jax.random.split(key, 5)
-        world = tm.Binary(config.num_features, density)
-        trained = config.training.train(key_train, model, tm.Task(world, importance=importance))
+        key_train, key_random, key_features, key_noise, _ = jax.random.split(key, 5)
+        distribution = tm.Binary(config.num_features, density)
+        task = tm.Task(distribution, importance=importance)
+        trained = config.training.train(key_train, model, task)
         weights, bias = trained.params["weights"], trained.params["bias"]
         random = model.init(key_random, jnp.zeros(config.num_features))["params"]["weights"]
         random = random * jnp.linalg.norm(weights) / jnp.linalg.norm(random)
         both = jnp.stack([weights, random])
-        features = world.sample(key_features, 2 * config.examples)
+        features = distribution.sample(key_features, 2 * config.examples)
         normal = jax.random.normal(key_noise, (2 * config.examples, config.hidden))
         biases = jnp.stack([bias, jnp.zeros_like(bias)])
 
@@ -174,24 +146,19 @@ def run(config: Config) -> xr.Dataset:
             one = partial(read, config, density, features, (level, normal))
             return jax.vmap(one)(both, biases, both[::-1])
 
-        hidden, readings = lax.map(at_level, jnp.asarray(config.noises))
         return {
-            **readings,
+            **lax.map(at_level, jnp.asarray(config.noises)),
             "loss": trained.loss,
             "norm": jax.vmap(geometry.feature_norms)(both),
             "dimensionality": jax.vmap(geometry.feature_dimensionality)(both),
-            "memorised": memorise(config, key_coin, hidden[0, 0]),
         }
 
     readings = ("noise", "model", "readout", "feature")
     dims = {
-        "auroc": readings,
-        "error": readings,
+        **dict.fromkeys(("auroc", "error"), readings),
         "along_weights": ("noise", "model", "probe", "feature"),
         "permuted": ("noise", "model", "feature"),
-        "norm": ("model", "feature"),
-        "dimensionality": ("model", "feature"),
-        "memorised": ("toss", "size"),
+        **dict.fromkeys(("norm", "dimensionality"), ("model", "feature")),
     }
     axes = {"density": config.densities}
     results = tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims)
@@ -200,16 +167,8 @@ def run(config: Config) -> xr.Dataset:
         model=list(MODELS),
         readout=list(READOUTS),
         probe=list(PROBES),
-        size=list(config.sizes),
         importance=("feature", np.asarray(importance)),
     ).assign_attrs(hidden=config.hidden, examples=config.examples)
-
-
-def excess(results: xr.Dataset) -> xr.DataArray:
-    """Return by how many standard errors each readout beats the posterior on common examples."""
-    above = results["auroc"] - results["auroc"].sel(readout="posterior")
-    # Where two readouts agree on every example, the difference has no error: NaN, if it is 0.
-    return (above / results["error"]).drop_sel(readout="posterior")
 
 
 def rank_correlation(results: xr.Dataset) -> xr.DataArray:
@@ -217,43 +176,17 @@ def rank_correlation(results: xr.Dataset) -> xr.DataArray:
     trained = results.sel(model="trained").transpose("density", ...)
     pair = trained["dimensionality"], trained["auroc"].sel(readout="logistic")
     cells = (values.stack(each=("seed", "feature")).transpose("density", "each") for values in pair)
-    found = [
-        stats.spearmanr(*each).statistic for each in zip(*(c.values for c in cells), strict=True)
-    ]
-    return xr.zeros_like(results.density) + np.array(found)
+    found = [stats.spearmanr(*each).statistic for each in zip(*cells, strict=True)]
+    return xr.zeros_like(results.density) + found
 
 
-def separated(results: xr.Dataset) -> xr.DataArray:
-    """Return the share of labels from coin tosses that a probe fits without an error."""
-    return (results["memorised"] == 1).mean(("density", "seed", "toss"))
-
-
-def least_squares_accuracy(results: xr.Dataset, size):
-    """Return the accuracy of least squares on coin tosses of normal variables.
-
-    The own label contributes h = d / N to the prediction of an example; the rest is normal, of
-    variance h (1 - h).
-    """
-    leverage = (results.attrs["hidden"] + 1) / size
-    return stats.norm.cdf(np.sqrt(leverage / (1 - leverage)))
-
-
-def permuted_auroc(results: xr.Dataset) -> xr.DataArray:
-    """Return the AUROC on permuted labels: the classes' means are a chi variable apart."""
-    # Quantiles in place of an integral.
-    chi = stats.chi.ppf((np.arange(1000) + 0.5) / 1000, results.attrs["hidden"])
-    density = results.density
-    scale = (2 * results.attrs["examples"] * density * (1 - density)) ** -0.5
-    values = stats.norm.cdf(np.outer(scale, chi)).mean(axis=1)
-    return xr.DataArray(values, {"density": density}, ("density",))
+def permuted_theory(results: xr.Dataset) -> xr.DataArray:
+    """Return the AUROC on permuted labels that normal variables would have, at each density."""
+    of = partial(memorisation.permuted_auroc, results.attrs["examples"], results.attrs["hidden"])
+    return xr.zeros_like(results.density) + [of(float(p)) for p in results.density]
 
 
 def claims(results: xr.Dataset):
-    yield from superposition_claims(results)
-    yield from control_claims(results)
-
-
-def superposition_claims(results: xr.Dataset):
     sharp = results.isel(noise=0)
     trained = sharp.sel(model="trained")
     represented = trained["norm"] > 0.5
@@ -263,19 +196,18 @@ def superposition_claims(results: xr.Dataset):
         "No readout of any model, noise and feature has a higher AUROC than the posterior: largest "
         "excess in standard errors."
     )
-    largest = excess(results).max()
-    yield tm.at_most(says, 4.0, largest, BEST_TEST, threshold=FOUR_ERRORS)
+    above = results["auroc"] - results["auroc"].sel(readout="posterior")
+    # Where two readouts agree on every example, the difference has no error: NaN, if it is 0.
+    errors = (above / results["error"]).drop_sel(readout="posterior")
+    yield tm.at_most(says, 4.0, errors.max(), BEST_TEST, threshold=FOUR_ERRORS)
 
-    noise = float(results.noise[-1])
     says = (
         "The logistic probe reaches the ceiling for represented features alone in their dimension "
-        f"(D_i > 0.98) in noise {noise:g}: largest AUROC that it lacks."
+        f"(D_i > 0.98) in noise {float(results.noise[-1]):g}: largest AUROC that it lacks."
     )
     alone = represented & (trained["dimensionality"] > 0.98)
     lacks = gap.sel(model="trained").isel(noise=-1).where(alone).max()
-    yield tm.near(
-        says, 0.0, lacks, MONOTONE, within=0.002, threshold="Ours, because examples are sampled."
-    )
+    yield tm.near(says, 0.0, lacks, MONOTONE, within=0.002, threshold=SAMPLING)
 
     says = (
         "The logistic probe is far below the ceiling for some feature of a trained model: largest "
@@ -329,9 +261,8 @@ def superposition_claims(results: xr.Dataset):
         "cosine."
     )
     cosine = along.sel(model="trained").where(represented).mean()
-    yield tm.at_least(
-        says, 0.99, cosine, DECODER, threshold="Ours, because it is the cosine of eight degrees."
-    )
+    eight = "Ours, because it is the cosine of eight degrees."
+    yield tm.at_least(says, 0.99, cosine, DECODER, threshold=eight)
 
     says = "The mass-mean direction of features of random weights is not that of W_i: mean cosine."
     cosine = along.sel(model="random").mean()
@@ -346,73 +277,66 @@ def superposition_claims(results: xr.Dataset):
     seen = "Ours, because a reader could not see it in a figure."
     yield tm.at_least(says, -0.01, difference, OUTPUT, threshold=seen)
 
-
-def control_claims(results: xr.Dataset):
-    says = (
-        "Labels from coin tosses are separated by a probe as often as Cover's theorem says: "
-        "largest deviation in standard errors."
-    )
-    parameters = results.attrs["hidden"] + 1
-    share = [memorisation.separability(int(size), parameters) for size in results["size"]]
-    share = xr.DataArray(share, dims="size")
-    count = results["memorised"].size / results.sizes["size"]
-    error = ((share * (1 - share)).clip(1 / count) / count) ** 0.5
-    largest = np.abs((separated(results) - share) / error).max()
-    yield tm.near(says, 0.0, largest, COVER, within=4.0, threshold=FOUR_ERRORS)
-
-    size = int(results["size"][-1])
-    says = (
-        f"A probe fitted to {size} labels from coin tosses is right about as many of them as least "
-        "squares of normal variables: accuracy."
-    )
-    expected, accuracy = least_squares_accuracy(results, size), results["memorised"].isel(size=-1)
-    sampling = "Ours, because labels are sampled and correlated."
-    how = {"within": 0.01, "threshold": sampling}
-    yield tm.near(says, expected, accuracy.mean(), LEAST_SQUARES, **how)
-
     says = (
         "The AUROC of probes on permuted labels that they are fitted to is that of normal "
         "variables: largest deviation of a mean over densities."
     )
     permuted = results["permuted"].mean(("seed", "noise", "model", "feature"))
-    largest = np.abs(permuted - permuted_auroc(results)).max()
-    yield tm.near(
-        says, 0.0, largest, CHI, within=0.01, threshold="Ours, because examples are sampled."
-    )
+    largest = np.abs(permuted - permuted_theory(results)).max()
+    yield tm.near(says, 0.0, largest, CHI, within=0.01, threshold=SAMPLING)
 
 
 def plot(results: xr.Dataset):
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.4), width_ratios=(1.3, 1, 1))
     sharp = results.isel(noise=0)
-    draw_means(grid[0, 0], sharp)
+    axes = grid[0, 0]
+    for model in ("random", "trained"):
+        for readout, name in (("posterior", "ceiling"), ("logistic", "probe")):
+            mean = sharp["auroc"].sel(model=model, readout=readout).mean("feature")
+            plotting.every_seed(axes, mean, x="density", label=f"{name}, {model}", legend=False)
+    axes.set(ylabel="mean AUROC of features", title="Features are read better\noff random weights")
 
     trained = sharp["auroc"].sel(model="trained", readout="logistic")
+    axes = grid[0, 1]
     shown = trained.mean("seed").assign_coords(feature=results.importance.values)
-    image = plotting.log_image(grid[0, 1], shown, x="density", y="feature", norm=Normalize(0.5, 1))
+    scale = plotting.Normalize(0.5, 1)
+    image = plotting.log_image(axes, shown, x="density", y="feature", norm=scale)
     plotting.color_bar(image, "AUROC of the probe")
-    grid[0, 1].set(
-        ylabel="importance $I_i$", title="Trained models: important\nfeatures can be read"
-    )
+    axes.set(ylabel="importance $I_i$", title="Trained models: important\nfeatures can be read")
 
     axes = grid[0, 2]
     density = results.density.broadcast_like(trained).transpose(*trained.dims)
     dimensionality = sharp["dimensionality"].sel(model="trained").transpose(*trained.dims)
-    style = {"cmap": plotting.VALUE_MAP, "norm": LogNorm(results.density.min() / 3, 1)}
+    style = {"cmap": plotting.VALUE_MAP, "norm": plotting.LogNorm(results.density.min() / 3, 1)}
     points = axes.scatter(dimensionality, trained, c=density, s=6, rasterized=True, **style)
     plotting.color_bar(points, plotting.DENSITY, ticks=(0.05, 0.1, 0.2, 0.5))
-    axes.set(xlabel="feature dimensionality $D_i$", ylabel="AUROC of the probe")
-    axes.set_title("A dimension of its own\nmakes a feature readable")
+    axes.set(
+        xlabel="feature dimensionality $D_i$",
+        ylabel="AUROC of the probe",
+        title="A dimension of its own\nmakes a feature readable",
+    )
 
-    for axes, model in zip(grid[1], MODELS, strict=False):
+    for axes, model, title in (
+        (grid[1, 0], "trained", "Trained: no probe beats the ceiling,\nsome are far below"),
+        (grid[1, 1], "random", "Random weights:\nnearly all is there, less is read"),
+    ):
         one = sharp["auroc"].sel(model=model)
         pair = (np.ravel(one.sel(readout=name)) for name in ("posterior", "logistic"))
         axes.plot(*pair, ".", ms=3, alpha=0.5, rasterized=True)
         axes.plot((0.4, 1), (0.4, 1), "k", linewidth=0.6)
-        axes.set(xlabel="AUROC, Bayes ceiling", ylabel="AUROC of the probe")
+        axes.set(xlabel="AUROC, Bayes ceiling", ylabel="AUROC of the probe", title=title)
         axes.set(xlim=(0.42, 1.02), ylim=(0.42, 1.02))
-    grid[1, 0].set_title("Trained: no probe beats the ceiling,\nsome are far below")
-    grid[1, 1].set_title("Random weights:\nnearly all is there, less is read")
-    draw_memory(grid[1, 2], results)
+
+    axes = grid[1, 2]
+    permuted = sharp["permuted"].sel(model="trained").mean("feature")
+    plotting.every_seed(axes, permuted, x="density", label="probe", legend=False)
+    axes.plot(results.density, permuted_theory(results), "k:", label="normal variables")
+    axes.set(ylabel="AUROC on permuted labels", title="Labels without a meaning\nare read, too")
+    axes.set_ylim(0.5, 0.6)
+    for axes in (grid[0, 0], grid[1, 2]):
+        plotting.density_axis(axes, places=(0.05, 0.1, 0.2, 0.5))
+    plotting.direct_labels(grid[0, 0], fontsize=7)
+    grid[1, 2].legend()
     figure.supxlabel(
         f"{results.sizes['feature']} binary features in {results.attrs['hidden']} dimensions, read "
         f"in noise {float(sharp.noise):g}, {results.sizes['seed']} seeds: map of means, a dot of "
@@ -420,45 +344,6 @@ def plot(results: xr.Dataset):
         fontsize=8,
     )
     return figure
-
-
-def draw_means(axes, results: xr.Dataset):
-    """Draw means over the features of every seed."""
-    for model, readout, label in (
-        ("random", "posterior", "ceiling, random"),
-        ("random", "logistic", "probe, random"),
-        ("trained", "posterior", "ceiling, trained"),
-        ("trained", "logistic", "probe, trained"),
-    ):
-        mean = results["auroc"].sel(model=model, readout=readout).mean("feature")
-        plotting.every_seed(axes, mean, x="density", label=label)
-    permuted = results["permuted"].sel(model="trained").mean("feature")
-    plotting.every_seed(axes, permuted, x="density", label="permuted labels", color="0.5")
-    axes.plot(results.density, permuted_auroc(results), "k:", linewidth=1)
-    plotting.density_axis(axes, places=(0.05, 0.1, 0.2, 0.5))
-    axes.set(ylim=(0.48, 1.02), ylabel="AUROC, mean over features")
-    axes.set_title("Features are read better\noff random weights")
-    plotting.direct_labels(axes, fontsize=7)
-    axes.get_legend().remove()
-
-
-def draw_memory(axes, results: xr.Dataset):
-    """Draw the share of labels fitted without an error, and the accuracy of the fit."""
-    parameters = results.attrs["hidden"] + 1
-    fine = np.arange(parameters + 1, 2 * int(results["size"][-1]))
-    share = [memorisation.separability(int(size), parameters) for size in fine]
-    axes.plot(fine / parameters, share, color="C0", label="Cover's theorem")
-    ratio = results["size"] / parameters
-    axes.plot(ratio, separated(results), "o", color="C0", ms=4, label="fitted without an error")
-    normal = least_squares_accuracy(results, fine)
-    axes.plot(fine / parameters, normal, color="C1", linewidth=1, label="normal variables")
-    accuracy = results["memorised"].mean(("density", "seed", "toss"))
-    axes.plot(ratio, accuracy, "s", color="C1", ms=3, label="accuracy")
-    axes.set(xscale="log", xlabel="examples per parameter, $N / d$", ylabel="share of coin tosses")
-    plotting.plain_ticks(axes, places=(1, 2, 5, 10, 20, 50))
-    axes.set(ylim=(-0.03, 1.6), title="Coin tosses are memorised\nas Cover's theorem says")
-    axes.set_yticks((0, 0.5, 1))
-    axes.legend(fontsize=7, loc="upper right")
 
 
 if __name__ == "__main__":
