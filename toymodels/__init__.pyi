@@ -23,6 +23,7 @@ from .experiment.claims import (
     paper,
     prediction,
 )
+from .explorer import explore
 from .features import (
     Activations,
     AnticorrelatedSets,
@@ -123,6 +124,7 @@ __all__ = [
     "best_of",
     "evaluate",
     "explain",
+    "explore",
     "finding",
     "fit",
     "fit_autoencoder",

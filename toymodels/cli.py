@@ -106,6 +106,13 @@ def _parser() -> tuple[_Parser, Collection[str]]:
     )
     claims.add_argument("folder", nargs="?", default=Path("figures"), type=Path, metavar="FOLDER")
     claims.add_argument("page", nargs="?", type=Path, metavar="PAGE")
+    explore = add(
+        "explore",
+        "FILE [--out PAGE] [--hidden NAME] [--feature NAME]",
+        "Write a page on which you walk through the cells of saved results in a browser.",
+        _explore,
+    )
+    _add_options_of_explore(explore)
     copy = add(
         "copy",
         "NAME [FOLDER]",
@@ -160,6 +167,29 @@ def _add_options_of_draw(draw: _Parser) -> None:
         help="The format of the figure. It may be given several times. By default the figure is "
         "drawn as png and svg.",
     )
+
+
+def _add_options_of_explore(explore: _Parser) -> None:
+    explore.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="The saved results, such as results/NAME.nc.",
+    )
+    explore.add_argument(
+        "--out",
+        dest="page",
+        type=Path,
+        metavar="PAGE",
+        help="The page. By default it lies beside FILE and ends in .html.",
+    )
+    for dim in ("hidden", "feature"):
+        explore.add_argument(
+            f"--{dim}",
+            default=dim,
+            metavar="NAME",
+            help=f"The name of the {dim} dimension of the weights. By default it is {dim}.",
+        )
 
 
 def _list(folder: Path | None) -> None:
@@ -244,6 +274,15 @@ def _read_records(folder: Path) -> dict[str, pages.Record]:
     for warning in broken:
         messages.complain(str(warning.message))
     return records
+
+
+def _explore(file: Path, page: Path | None, hidden: str, feature: str) -> None:
+    from toymodels.experiment import saving
+    from toymodels.explorer import explore
+
+    made = explore(saving.load(file), hidden=hidden, feature=feature, title=file.stem)
+    saved = made.save(page or file.with_suffix(".html"))
+    print(f"{saved} is ready: open it in a browser")
 
 
 def _copy(name: str, folder: Path) -> None:
