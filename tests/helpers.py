@@ -7,6 +7,8 @@ import contextlib
 import functools
 import time
 
+from jax.extend import core
+
 import toymodels as tm
 from toymodels.sweeps.program import Program
 
@@ -47,3 +49,12 @@ def slowly(run, *block):
     """Run a block slowly, so that some have not begun when others are stored."""
     time.sleep(0.02)
     return run(*block)
+
+
+def operations(program, name):
+    """The operations of that name in a traced program, those of its loops and branches as well."""
+    found = [each for each in program.eqns if each.primitive.name == name]
+    for each in program.eqns:
+        for inner in core.jaxprs_in_params(each.params):
+            found += operations(inner, name)
+    return found

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
+from helpers import operations
 
 import toymodels as tm
 from toymodels.engine import keys
@@ -134,8 +136,28 @@ def test_fusing(draw):
 
 @pytest.mark.parametrize("draw", CHOOSY.values(), ids=CHOOSY.keys())
 def test_fusing_leaves_no_draw_that_xla_cannot_fuse(draw):
-    text = jax.jit(keys.fusing(draw)).lower(pair()[1]).as_text()
-    assert "threefry2x32" not in text
+    program = jax.make_jaxpr(keys.fusing(draw))(pair()[1])
+    drawn = [each.invars[0].aval.dtype for each in operations(program, "random_bits")]
+    assert set(drawn) <= {pair()[1].dtype}
+
+
+def test_a_chain_of_keys_compiles_about_as_fast_as_with_the_keys_of_jax():
+    """With JAX 0.12 one kernel for a split, a fold and a draw once compiled for minutes."""
+    unique = time.time_ns() % 2**31  # so that no earlier run has left the program in the cache
+
+    def draw(key):
+        for link in range(3):
+            key = jax.random.fold_in(jax.random.split(key)[0], unique ^ link)
+        return jax.random.uniform(key, (2, 4))
+
+    seconds = []
+    for key in pair():
+        lowered = jax.jit(draw).lower(key)
+        start = time.process_time()
+        lowered.compile()
+        seconds.append(time.process_time() - start)
+    stock, ours = seconds
+    assert ours < 10 * stock
 
 
 @struct.dataclass

@@ -4,6 +4,11 @@
 of its own, so a draw is never fused with what consumes it. Here the same twenty rounds
 are plain array operations. The words are bit-identical to those of `jax.random` under its
 default setting `jax_threefry_partitionable=True`; only the speed differs.
+
+Only draws are fused. Keys are split and folded by the primitive of JAX, because XLA would
+otherwise fuse a whole chain of splits, folds and a draw into one kernel. LLVM counts the paths
+through such a kernel, which are 2**20 for each link of the chain, and compiles for minutes (seen
+with JAX 0.12).
 """
 
 import functools
@@ -15,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
-from jax.extend.random import define_prng_impl
+from jax.extend.random import define_prng_impl, threefry2x32_p
 from jaxtyping import Array, Key, UInt32
 
 from toymodels.engine import interpreter
@@ -71,7 +76,7 @@ def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
 
 
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    return jnp.stack(threefry_2x32(key, *_counters(shape)), axis=-1).reshape(*shape, 2)
+    return _derived(key, *_counters(shape)).reshape(*shape, 2)
 
 
 def _seed(seed: Array) -> Array:
@@ -80,7 +85,15 @@ def _seed(seed: Array) -> Array:
 
 def _fold_in(key: Array, data: Array | int) -> Array:
     low = jnp.asarray(data, jnp.uint32)
-    return jnp.stack(threefry_2x32(key, jnp.zeros_like(low), low))
+    zero = low ^ low  # which is mapped by `vmap` where `low` is, as the primitive needs it
+    return _derived(key, zero, low)
+
+
+def _derived(
+    key: UInt32[Array, "2"], high: UInt32[Array, "*shape"], low: UInt32[Array, "*shape"]
+) -> UInt32[Array, "*shape 2"]:
+    """Return the keys with the words of `threefry_2x32`, which no draw is fused with."""
+    return jnp.stack(threefry2x32_p.bind(key[0], key[1], high, low), axis=-1)
 
 
 fusable_threefry = define_prng_impl(

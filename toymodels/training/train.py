@@ -138,9 +138,7 @@ def train(
     """
     checks.count("evaluation", evaluation, minimum=0)  # before the training, not after
     check_optimizer(optimizer)
-    # XLA of JAX 0.12 needs minutes for one kernel in which fusable splits, folds and draws follow
-    # each other. What happens once is left to the draws of JAX, which XLA does not fuse.
-    key_start, key_data = jax.random.split(keys.stock(checked_key(key)))
+    key_start, key_data = jax.random.split(checked_key(key))
     params = models.start(key_start, model, _example(task))
     loss = task_loss(model, task)
     fitted = fit(
