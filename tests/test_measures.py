@@ -13,6 +13,7 @@ import xarray as xr
 from toymodels import analysis
 from toymodels.analysis import (
     adversarial,
+    attention,
     attribution,
     baselines,
     concepts,
@@ -57,6 +58,13 @@ MEASURES = {
     adversarial.attacks: ([WEIGHTS], {}),
     adversarial.harm: ([WEIGHTS, FEATURES[0], FEATURES], {"size": 2}),
     adversarial.harm_without_features: ([WEIGHTS, FEATURES[0]], {"size": 2}),
+    attention.composition_score: ([METRIC, ROWS[:3]], {}),
+    attention.copying_score: ([METRIC], {}),
+    attention.induction_score: ([METRIC, OTHER_ROWS[[0, 1, 0]]], {}),
+    attention.logit_lens: ([ROWS, ROWS], {}),
+    attention.ov_circuit: ([ROWS, METRIC], {}),
+    attention.previous_token_score: ([METRIC], {}),
+    attention.qk_circuit: ([ROWS, OTHER_ROWS], {}),
     attribution.gradient_times_input: (None, "takes a function"),
     attribution.integrated_gradients: (None, "takes a function"),
     attribution.sampled_shapley_values: (None, "takes a function"),

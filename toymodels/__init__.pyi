@@ -35,8 +35,11 @@ from .features import (
     FiniteData,
     GaussianCopula,
     Hierarchy,
+    MarkovChains,
     OneActive,
+    RepeatedTokens,
     SignedSparseUniform,
+    SkipTrigrams,
     SomeActive,
     SparseUniform,
     StandardisedSparse,
@@ -45,6 +48,7 @@ from .features import (
 )
 from .interventions.recording import record
 from .models import (
+    AttentionOnly,
     LinearOutput,
     ReLUHidden,
     ReLUOutput,
@@ -57,7 +61,7 @@ from .sweeps.measures import apply
 from .sweeps.results import best_of, mean_without_worst, params
 from .sweeps.store.store import Store
 from .sweeps.sweep import SweepError, SweepInterrupted, sweep
-from .tasks import Task, geometric_importance
+from .tasks import NextToken, Task, geometric_importance
 from .training.recipe import Recipe
 from .training.train import (
     Fitted,
@@ -76,6 +80,7 @@ __version__: str
 __all__ = [
     "Activations",
     "AnticorrelatedSets",
+    "AttentionOnly",
     "BatchTopKAutoencoder",
     "Binary",
     "Bound",
@@ -95,14 +100,18 @@ __all__ = [
     "JumpReLUAutoencoder",
     "Kind",
     "LinearOutput",
+    "MarkovChains",
     "MatryoshkaAutoencoder",
+    "NextToken",
     "OneActive",
     "ReLUAutoencoder",
     "ReLUHidden",
     "ReLUOutput",
     "Recipe",
+    "RepeatedTokens",
     "SignedSparseUniform",
     "Site",
+    "SkipTrigrams",
     "SomeActive",
     "Source",
     "SparseUniform",

@@ -77,6 +77,41 @@ class Task:
         return jnp.sum(importance * (target - outputs) ** 2)
 
 
+@struct.dataclass
+class NextToken(Task):
+    r"""The task to predict each token of a sequence from those before it.
+
+    Attributes:
+        features: a distribution of sequences of one-hot tokens (length x tokens), such as
+            `MarkovChains`. The outputs are logits at each position.
+        first: the index of the first token that is predicted, at least 1. The last token alone is
+            -1.
+    """
+
+    first: int = struct.field(pytree_node=False, default=1)
+
+    def loss(self, features: PyTree, outputs: Float[Array, "*outputs"]) -> Float[Array, ""]:
+        r"""Return the mean cross-entropy of ONE example in nats for each predicted token.
+
+        With $\ell_i$ the logits at position $i$ and $t_{i+1}$ the next token, it is the mean of
+        $-\log \operatorname{softmax}(\ell_i)_{t_{i+1}}$.
+        """
+        if outputs.shape != jnp.shape(features) or outputs.ndim != 2:
+            raise InputError(
+                f"the sequence has shape {jnp.shape(features)} and the logits {outputs.shape}: "
+                "give a sequence of one-hot tokens, and one logit for each token and position"
+            )
+        length = outputs.shape[0]
+        first = range(length)[self.first] if -length < self.first < length else 0
+        if not first:
+            raise InputError(
+                f"first is {self.first}: give the index of a token after the first, up to "
+                f"{length - 1}"
+            )
+        logits, targets = outputs[first - 1 : -1], features[first:]
+        return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
+
+
 def geometric_importance(
     num_features: int, ratio: Float[Array, ""] | float
 ) -> Float[Array, " features"]:

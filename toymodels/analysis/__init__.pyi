@@ -1,5 +1,6 @@
 from . import (
     adversarial,
+    attention,
     attribution,
     baselines,
     concepts,
@@ -22,6 +23,7 @@ from . import (
 
 __all__ = [
     "adversarial",
+    "attention",
     "attribution",
     "baselines",
     "concepts",

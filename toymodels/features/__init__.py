@@ -14,6 +14,7 @@ from toymodels.features.independent import (
     StandardisedSparse,
     zipf_density,
 )
+from toymodels.features.sequences import MarkovChains, RepeatedTokens, SkipTrigrams
 from toymodels.features.sets import AnticorrelatedSets, Concepts, CorrelatedSets
 
 __all__ = [
@@ -27,8 +28,11 @@ __all__ = [
     "FiniteData",
     "GaussianCopula",
     "Hierarchy",
+    "MarkovChains",
     "OneActive",
+    "RepeatedTokens",
     "SignedSparseUniform",
+    "SkipTrigrams",
     "SomeActive",
     "SparseUniform",
     "StandardisedSparse",

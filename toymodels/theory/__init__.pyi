@@ -13,6 +13,7 @@ from . import (
     phases,
     polyhedra,
     polytopes,
+    sequences,
     spheres,
 )
 from .correlated import expected_loss_anticorrelated, expected_loss_correlated
@@ -57,5 +58,6 @@ __all__ = [
     "phases",
     "polyhedra",
     "polytopes",
+    "sequences",
     "spheres",
 ]

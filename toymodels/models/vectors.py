@@ -1,49 +1,17 @@
-"""The toy models: Linen modules that take ONE example.
+"""The toy models of the paper: Linen modules that take ONE vector of features.
 
 `weights` is hidden x features, as in the paper's equations: column $i$ is the direction
 $W_i$ of feature $i$. A model takes the number of features from its input.
-
-Each model passes its intermediate values through a named `Site`, where `activations` reads them
-and `intervene` replaces them.
 """
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import flax.linen as nn
-import jax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float
 
 from toymodels import checks
-from toymodels.errors import InputError
+from toymodels.models.base import Activation, Initializer, xavier
 from toymodels.sites import Site
-
-Activation: TypeAlias = Callable[[Array], Array]
-Initializer: TypeAlias = Callable[..., Array]
-
-xavier = nn.initializers.xavier_normal()
-r"""Truncated normal of variance $2 / (m + n)$: the default start of all weights."""
-
-
-def notebook_initializer(num_instances: int) -> Initializer:
-    r"""Start of the paper's notebook: normal of variance $2 / (m (n + \text{instances}))$.
-
-    The notebook applies PyTorch's Xavier rule to one array of all instances, which PyTorch
-    reads as a convolution: the start is smaller the more models are trained at once. Small
-    starts leave unused features at zero, so some figures depend on it.
-
-    Args:
-        num_instances: models in the array: 10 in the introduction, 20 in the other figures.
-    """
-    checks.count("num_instances", num_instances)
-
-    def initializer(key: Array, shape: tuple[int, int], dtype: Any = float) -> Array:
-        hidden, num_features = shape
-        deviation = (2 / (hidden * (num_features + num_instances))) ** 0.5
-        return deviation * jax.random.normal(key, shape, dtype)
-
-    return initializer
 
 
 def _identity(values: Array) -> Array:
@@ -176,32 +144,6 @@ class TwoLayer(nn.Module):
         hidden = Site(name="hidden")(self.activation(weights_in @ features))
         preactivation = Site(name="preactivation")(weights_out @ hidden + bias)
         return Site(name="output")(self.activation(preactivation))
-
-
-def start(key: Key[Array, ""], model: nn.Module, example: PyTree) -> PyTree:
-    """The first parameters of `model`, after a check that it is one that can be trained.
-
-    Raises:
-        ValueError: what is not an instance of a Linen module, or has no parameters.
-    """
-    if isinstance(model, type) and issubclass(model, nn.Module):
-        given = [f for f in dataclasses.fields(model) if f.default is dataclasses.MISSING]
-        size = f"{given[0].name}=2" if given else ""
-        raise InputError(
-            f"model is the class {model.__name__}: give an instance, such as "
-            f"{model.__name__}({size})"
-        )
-    if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
-        kind = type(model)
-        raise InputError(
-            f"model is of type {kind.__module__}.{kind.__qualname__}: give a Flax Linen module "
-            "of ONE example; train any other model, of NNX or Equinox, say, by `fit`, which takes "
-            "its arrays and a loss"
-        )
-    params = model.init(key, example).get("params")
-    if not jax.tree.leaves(params):
-        raise InputError(f"the model {type(model).__name__} has no parameters to train")
-    return params
 
 
 def _preactivation(
