@@ -1,4 +1,4 @@
-from . import analysis, interventions, plotting, theory
+from . import analysis, circuits, interventions, plotting, theory
 from .autoencoders import (
     BatchTopKAutoencoder,
     Decomposition,
@@ -131,6 +131,7 @@ __all__ = [
     "at_most",
     "balanced_tree",
     "best_of",
+    "circuits",
     "evaluate",
     "explain",
     "explore",

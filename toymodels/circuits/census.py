@@ -1,0 +1,59 @@
+"""A census: every subgraph of a small network, and which of them are minimal circuits."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from toymodels import checks
+from toymodels.errors import InputError
+
+
+def all_circuits(num_edges: int) -> Float[np.ndarray, "circuits edges"]:
+    """Return every circuit of `num_edges` edges: row $i$ holds the binary digits of $i$.
+
+    The first edge is the highest digit, so that the rows of truth values reshape to one axis of
+    length 2 for each edge.
+
+    Args:
+        num_edges: the number of edges, at most 20.
+    """
+    checks.count("num_edges", num_edges)
+    if num_edges > 20:
+        raise InputError(f"num_edges is {num_edges}: a census of more than 20 is too large")
+    places = np.arange(num_edges)[::-1]
+    return ((np.arange(2**num_edges)[:, None] >> places) & 1).astype(np.float32)
+
+
+def holds_faithful(faithful: Bool[Array, " circuits"]) -> Bool[Array, " circuits"]:
+    """Return which circuits are faithful, or have a subset of edges that is faithful.
+
+    Args:
+        faithful: whether each circuit does what the network does, in the order of `all_circuits`.
+    """
+    cube = _cube(faithful)
+    for axis in range(cube.ndim):
+        without, with_edge = jnp.split(cube, 2, axis=axis)
+        cube = jnp.concatenate([without, with_edge | without], axis=axis)
+    return cube.reshape(-1)
+
+
+def minimal_circuits(faithful: Bool[Array, " circuits"]) -> Bool[Array, " circuits"]:
+    """Return which circuits are faithful, and have no proper subset of edges that is faithful.
+
+    Args:
+        faithful: whether each circuit does what the network does, in the order of `all_circuits`.
+    """
+    below = _cube(holds_faithful(faithful))
+    proper = jnp.zeros_like(below)
+    for axis in range(below.ndim):  # a proper subset lacks one of the edges
+        without, _ = jnp.split(below, 2, axis=axis)
+        proper = proper | jnp.concatenate([jnp.zeros_like(without), without], axis=axis)
+    return faithful & ~proper.reshape(-1)
+
+
+def _cube(faithful: Bool[Array, " circuits"]) -> Bool[Array, "..."]:
+    """Return one axis for each edge, of length 2: without and with the edge."""
+    edges = faithful.size.bit_length() - 1
+    if 2**edges != faithful.size:
+        raise InputError(f"faithful has {faithful.size} entries: give one for each of 2^E circuits")
+    return faithful.reshape((2,) * edges)

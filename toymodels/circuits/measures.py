@@ -1,0 +1,179 @@
+r"""Scores of circuits: how much of a model they hold, and whether an edge of them is superfluous.
+
+With $\Delta(k)$ the metric of a run with the circuit $k$, less that with no edge, the faithfulness
+of the circuit is
+
+$$f(k) = \frac{E\, \Delta(k) \cdot \Delta(1)}{E\, \Delta(1) \cdot \Delta(1)},$$
+
+the share of the effect of all edges that the circuit has; means go over pairs of examples. It is 1
+for all edges and 0 for none, and may lie outside of $[0, 1]$ between them. If the metric is one
+number and $\Delta(1)$ is equal in all pairs, it is the usual
+$(m(k) - m(0)) / (m(1) - m(0))$.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, PyTree
+
+from toymodels.circuits import graphs
+from toymodels.circuits.discovery import Metric
+from toymodels.circuits.graphs import Edges, Graph
+from toymodels.errors import InputError
+
+MIB_GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""The shares of edges at which the Mechanistic Interpretability Benchmark measures circuits."""
+
+
+def faithfulness(
+    model: nn.Module,
+    params: PyTree,
+    graph: Graph,
+    cleans: PyTree,
+    corrupts: PyTree,
+    metric: Metric,
+    kept: Edges,
+) -> Float[Array, ""]:
+    """Return the share of the effect of all edges that a circuit has; see the module.
+
+    Args:
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        graph: the pairs of sites.
+        cleans: a batch of examples along the leading axis.
+        corrupts: a batch of corrupt examples, one for each clean one.
+        metric: a function of the output that returns an array.
+        kept: a number in [0, 1] for each edge.
+
+    Returns:
+        1 for all edges and 0 for none; NaN if clean and corrupt examples have equal metrics.
+    """
+    ones, zeros = (jax.tree.map(like, kept) for like in (jnp.ones_like, jnp.zeros_like))
+
+    def products(clean: PyTree, corrupt: PyTree) -> tuple[Array, Array]:
+        def at(circuit: Edges) -> Array:
+            return metric(graphs.run(model, params, graph, clean, corrupt, circuit))
+
+        none = at(zeros)
+        whole = at(ones) - none
+        return jnp.sum((at(kept) - none) * whole), jnp.sum(whole**2)
+
+    own, whole = (jnp.mean(each) for each in jax.vmap(products)(cleans, corrupts))
+    return jnp.where(whole > 0, own / jnp.where(whole > 0, whole, 1.0), jnp.nan)
+
+
+def completeness(
+    model: nn.Module,
+    params: PyTree,
+    graph: Graph,
+    cleans: PyTree,
+    corrupts: PyTree,
+    metric: Metric,
+    kept: Edges,
+) -> Float[Array, ""]:
+    """Return 1 less the faithfulness of all edges that the circuit leaves out.
+
+    It is 1 for a circuit without which nothing is left, and near 0 for a circuit with a backup.
+    The arguments are those of `faithfulness`.
+    """
+    others = jax.tree.map(lambda edges: 1 - edges, kept)
+    return 1 - faithfulness(model, params, graph, cleans, corrupts, metric, others)
+
+
+def minimality(
+    model: nn.Module,
+    params: PyTree,
+    graph: Graph,
+    cleans: PyTree,
+    corrupts: PyTree,
+    metric: Metric,
+    kept: Edges,
+) -> Float[Array, ""]:
+    """Return how much faithfulness falls without the edge of the circuit that matters least.
+
+    It is near 0 if some edge is superfluous. The arguments are those of `faithfulness`; `kept`
+    holds 1 for the edges of the circuit and 0 for others, at least one 1.
+    """
+    flat = graphs.vector(kept)
+    if not isinstance(flat, Tracer) and not jnp.any(flat > 0):
+        raise InputError("the circuit is empty: keep one edge or more")
+
+    def at(numbers: Array) -> Array:
+        edges = graphs.of_edges(numbers, kept)
+        return faithfulness(model, params, graph, cleans, corrupts, metric, edges)
+
+    without = lax.map(lambda place: at(flat.at[place].set(0.0)), jnp.arange(flat.size))
+    return jnp.min(jnp.where(flat > 0, at(flat) - without, jnp.inf))
+
+
+def faithfulness_curve(
+    model: nn.Module,
+    params: PyTree,
+    graph: Graph,
+    cleans: PyTree,
+    corrupts: PyTree,
+    metric: Metric,
+    scores: Edges,
+) -> Float[Array, " counts"]:
+    """Return the faithfulness of the circuits of the 0, 1, 2, ... edges with the highest scores.
+
+    Edges of equal scores follow in the order of `circuits.vector`. The arguments are those of
+    `faithfulness`, with a score for each edge in place of a circuit.
+    """
+    flat = graphs.vector(scores)
+    rank = jnp.argsort(jnp.argsort(-flat, stable=True))
+
+    def at(count: Int[Array, ""]) -> Array:
+        kept = graphs.of_edges((rank < count).astype(flat.dtype), scores)
+        return faithfulness(model, params, graph, cleans, corrupts, metric, kept)
+
+    return lax.map(at, jnp.arange(flat.size + 1))
+
+
+class Areas(NamedTuple):
+    r"""The areas under a curve of faithfulness $f$ over the share of edges that are kept.
+
+    Attributes:
+        cpr: the circuit performance ratio $\int_0^1 f$, where $f$ is a step function: a share
+            between $j / E$ and $(j + 1) / E$ keeps $j$ of $E$ edges.
+        cmd: the circuit-model distance $\int_0^1 |1 - f|$.
+        cpr_grid: the CPR of the benchmark: the trapezoid rule on the ten shares of `MIB_GRID`.
+        cmd_grid: the CMD of the benchmark. The grid has no point between 0.5 and 1 and few above
+            0.1, so it differs from the integral.
+    """
+
+    cpr: Float[Array, "*curves"]
+    cmd: Float[Array, "*curves"]
+    cpr_grid: Float[Array, "*curves"]
+    cmd_grid: Float[Array, "*curves"]
+
+
+def areas(curve: Float[Array, " counts"]) -> Areas:
+    r"""Return the areas under a curve of faithfulness, as `faithfulness_curve` returns it.
+
+    If $K$ of $E$ edges matter equally and are ranked first, $\text{CPR} = 1 - (K + 1) / 2E$ and
+    $\text{CMD} = (K + 1) / 2E$.
+
+    References:
+        Mueller et al. (2025), "MIB: A Mechanistic Interpretability Benchmark".
+    """
+    edges = curve.size - 1
+    if edges < 1:
+        raise InputError("the curve has no edge: give the faithfulness of 0, 1, 2, ... edges")
+    at = curve[np.floor(np.asarray(MIB_GRID) * edges + 1e-9).astype(int)]
+    widths = np.diff(MIB_GRID)
+
+    def trapezoid(heights: Array) -> Array:
+        return jnp.sum(jnp.asarray(widths, curve.dtype) * (heights[1:] + heights[:-1]) / 2)
+
+    return Areas(
+        cpr=jnp.mean(curve[:-1]),
+        cmd=jnp.mean(jnp.abs(1 - curve[:-1])),
+        cpr_grid=trapezoid(at),
+        cmd_grid=trapezoid(jnp.abs(1 - at)),
+    )
