@@ -92,14 +92,6 @@ def test_maps_over_a_sweep():
     assert bool(np.isfinite(found.denoised).all())
 
 
-def test_recordings_are_the_activations_of_every_example():
-    found = iv.recordings(MODEL, PENTAGON, jnp.stack([CLEAN, CORRUPT]))
-    assert found.hidden.sizes == {"example": 2, "hidden_0": 2}
-    for place, example in enumerate((CLEAN, CORRUPT)):
-        for site, value in tm.activations(MODEL, PENTAGON, example).items():
-            np.testing.assert_allclose(found[site][place], value, atol=1e-6)
-
-
 def test_an_edit_that_fails_leaves_no_trace():
     plain = MODEL.apply({"params": PENTAGON}, CLEAN)
     with pytest.raises(tm.InputError):

@@ -7,7 +7,7 @@ Everything is a pure function of ONE model and ONE example or pair of examples, 
     edits            how it is changed: zero, mean, resample, set_to, add, patch; edits compose
     recording        the value at every site for a batch, as a labelled Dataset (`tm.record`)
     effects          what happens on a pair of examples: mediation, patching, paths
-    maps             the effect of patching every place of a run, and every site of a batch
+    maps             the effect of patching every place of a run
     studies          what happens over a batch: lesions and stimulation
     controls         intervals for the mean of an effect, and the controls beside it
     approximations   the effects of patching, by gradients
@@ -48,7 +48,7 @@ from toymodels.interventions.effects import (
     patching,
     path_patching,
 )
-from toymodels.interventions.maps import label, patching_map, places, recordings
+from toymodels.interventions.maps import label, patching_map, places
 from toymodels.interventions.parts import (
     Part,
     direction,
@@ -108,7 +108,6 @@ __all__ = [
     "places",
     "position",
     "read_write_overlap",
-    "recordings",
     "resample",
     "run",
     "scrub",

@@ -1,4 +1,4 @@
-"""Whole runs at a glance: the effect of patching every place, and every site of a batch.
+"""Whole runs at a glance: the effect of patching every place of a model.
 
 A *place* of a site is an entry along its first axis: a unit of a vector, a position of a sequence,
 or a head.
@@ -113,23 +113,3 @@ def label(effects: Mapping[str, Patching], *dims: str) -> xr.Dataset:
         for field in Patching._fields
     }
     return xr.Dataset(variables, {"site": list(effects), "place": np.arange(longest)})
-
-
-def recordings(model: nn.Module, params: PyTree, examples: PyTree) -> xr.Dataset:
-    """Return the value at every site for every example of a batch, labelled.
-
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        examples: a batch of examples along the leading axis.
-
-    Returns:
-        One variable for each site, over `example` and the axes of the site, `<site>_0`, ...
-    """
-    read = jax.jit(jax.vmap(lambda example: sites.activations(model, params, example)))
-    return xr.Dataset(
-        {
-            site: (["example", *(f"{site}_{axis}" for axis in range(np.ndim(value) - 1))], value)
-            for site, value in jax.device_get(read(examples)).items()
-        }
-    )
