@@ -45,7 +45,7 @@ __all__ = [
 
 
 class Firing(NamedTuple):
-    """How well firing latents predict which features are active: three scores in [0, 1]."""
+    """Scores of firing latents as predictions of active features, each in [0, 1]."""
 
     precision: Float[Array, " features"]
     recall: Float[Array, " features"]

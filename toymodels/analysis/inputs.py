@@ -1,4 +1,4 @@
-"""What measures take: real numbers of ONE model, and what they answer where some are not finite.
+"""Inputs of measures: real numbers of ONE model. Answers to numbers that are not finite.
 
 Whole numbers and truth values become floats, so that nothing wraps around as it does in a byte, and
 labels have to be truth values. NaN never becomes a count: a measure of what is not finite is NaN,

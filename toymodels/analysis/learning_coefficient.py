@@ -153,7 +153,7 @@ def learning_coefficient(
 
 
 class _Visited(NamedTuple):
-    """What the chains met: sums over the kept steps, and the lowest excess loss of all steps."""
+    """The record of all chains: sums over the kept steps, and the lowest excess loss of all steps."""
 
     total: Float[Array, "sums chains"]
     accepted: Float[Array, ""]

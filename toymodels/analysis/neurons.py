@@ -128,7 +128,7 @@ def rescaled(
 
 
 class Code(NamedTuple):
-    """How the features of a model share its neurons: whole numbers as floats, which can be NaN.
+    """Counts of the neurons that features share: whole numbers as floats, which can be NaN.
 
     Attributes:
         monosemantic: the number of neurons that serve one feature.

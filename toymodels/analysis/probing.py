@@ -54,8 +54,8 @@ NEWTON_STEPS = 20
 """The number of steps of Newton's method. Separable data need the most: 16 in float32 with a
 penalty of 1e-7, and 12 with 1e-3."""
 HALVINGS = 3
-"""How often a step of Newton's method that would raise the loss is halved. Only data with heavy
-tails need it."""
+"""The number of times that a step of Newton's method is halved while it would raise the loss. Only
+data with heavy tails need it."""
 
 
 class Probe(NamedTuple):

@@ -1,4 +1,4 @@
-"""How a function of one model becomes one fast program.
+"""The engine, which turns a function of one model into one fast program.
 
 The engine knows no model and no sweep. It takes a loss of ONE example and the sampler of a
 batch, and returns a training step that XLA compiles to one loop over the batch. Take a model

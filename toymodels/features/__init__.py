@@ -1,4 +1,4 @@
-"""Distributions over feature vectors: what the world looks like."""
+"""Distributions over feature vectors."""
 
 from toymodels.features.activations import Activations
 from toymodels.features.active import OneActive, SomeActive

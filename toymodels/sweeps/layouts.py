@@ -14,7 +14,7 @@ Shapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
 
 
 class Layout(NamedTuple):
-    """How the dimensions that outputs bring along are named and labelled.
+    """The names and labels of the dimensions that outputs bring along.
 
     Attributes:
         dims: the dimensions of each output.

@@ -137,7 +137,7 @@ class _Models(NamedTuple):
 
     @property
     def has_nan(self) -> NDArray[Any]:
-        """Which models have any NaN, along the leading dimensions."""
+        """Say for each model, along the leading dimensions, whether it has any NaN."""
         nan = [_has_nan(values) for values in self.values]
         return np.any(nan, axis=0).reshape([*self.leading.values()])
 

@@ -1,4 +1,4 @@
-"""What the user asks of a sweep, checked before the cell is called."""
+"""The request of a user for a sweep, checked before the cell is called."""
 
 import inspect
 from collections.abc import Collection, Iterable
@@ -17,7 +17,7 @@ _MAX_WIDTH = 2**20
 
 
 class Request(NamedTuple):
-    """What the user asked for, after checks of the names and numbers.
+    """A request for a sweep, after checks of its names and numbers.
 
     Attributes:
         cell: the function.

@@ -29,7 +29,7 @@ class History(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What a run of `fit` returns.
+    """The result of a run of `fit`.
 
     Attributes:
         params: the parameters after the last update.
@@ -57,7 +57,7 @@ class Change(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """What one update must know of its place in the run; arrays hold one entry for each update.
+    """The place of one update in the run; arrays hold one entry for each update.
 
     Attributes:
         step: the number of updates before this one.

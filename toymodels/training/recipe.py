@@ -1,4 +1,4 @@
-"""How most toy models are trained: Adam with a learning rate that falls along a cosine."""
+"""The usual training of toy models: Adam with a learning rate that falls along a cosine."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -33,7 +33,7 @@ _EVALUATION = np.array([2022, 2022], np.uint32)  # the first word of a seed's ke
 
 
 class Trained(NamedTuple):
-    """What a run of `train` returns.
+    """The result of a run of `train`.
 
     Attributes:
         params: the parameters after the last update.

@@ -1,4 +1,4 @@
-"""What a store refuses: paths that lead to no store, and errors of SQLite with a remedy."""
+"""Refusals of a store: paths that lead to no store, and errors of SQLite with a remedy."""
 
 import contextlib
 import sqlite3

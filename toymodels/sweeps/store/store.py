@@ -32,10 +32,10 @@ _T = TypeVar("_T")
 
 
 class Difference(NamedTuple):
-    """How the program of stored cells differs from another program of the same title.
+    """The difference between the program of stored cells and another one of the same title.
 
     Attributes:
-        cells: how many cells of that program are stored.
+        cells: the number of stored cells of that program.
         changed: the stored text and the new text of each part that differs, by the name of the
             part. None stands for a part that one of the programs does not have.
     """
@@ -45,13 +45,13 @@ class Difference(NamedTuple):
 
 
 class StoredProgram(NamedTuple):
-    """What a store holds of one program.
+    """The cells that a store holds of one program.
 
     Attributes:
         identity: the identity of the program; None if its description was damaged.
-        cells: how many cells are stored.
-        damaged: how many damaged rows are quarantined.
-        created: when the first cell was stored, in UTC.
+        cells: the number of stored cells.
+        damaged: the number of damaged rows in quarantine.
+        created: the time at which the first cell was stored, in UTC.
     """
 
     identity: Identity | None
@@ -61,11 +61,11 @@ class StoredProgram(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """What a check of a whole store found.
+    """The result of a check of a whole store.
 
     Attributes:
-        cells: how many cells are intact.
-        quarantined: how many damaged rows this check moved out of the way.
+        cells: the number of intact cells.
+        quarantined: the number of damaged rows that this check moved out of the way.
         copies: the copies that were made of the file, because it was damaged, since it was opened.
     """
 
