@@ -27,7 +27,7 @@ from scipy import linalg
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import concepts, geometry, linearity, probing
+from toymodels.analysis import classification, concepts, geometry, linearity
 
 SUMS = tm.identity("sums of directions")
 NOT_PARALLEL = tm.identity("sums of directions, none parallel")
@@ -159,7 +159,7 @@ def run(config: Config) -> xr.Dataset:
             "excluded": linearity.analogy_accuracy(world, exclude_inputs=True),
             "decoded": jnp.mean(jnp.all(answers == VALUES[queen], axis=1)),
             "read": jnp.mean(jnp.all(jax.vmap(read)(found) == VALUES, axis=1)),
-            "auroc": probing.auroc(
+            "auroc": classification.auroc(
                 jnp.concatenate([of_sexes, of_random_pairs]),
                 jnp.arange(of_sexes.size + of_random_pairs.size) < of_sexes.size,
             ),

@@ -33,7 +33,14 @@ from scipy import stats
 
 import toymodels as tm
 from toymodels import autoencoders, experiment, plotting
-from toymodels.analysis import baselines, dictionaries, geometry, sparse_coding
+from toymodels.analysis import (
+    activity,
+    baselines,
+    dictionaries,
+    geometry,
+    reconstruction,
+    sparse_coding,
+)
 
 OURS = tm.finding("ours: a toy model knows its features")
 CHANCE = tm.finding("chance: as many random directions")
@@ -153,16 +160,16 @@ def sweep(config, build, latents, *, setting_is_k):
         hidden = examples @ weights.T
         found = jax.vmap(lambda h: autoencoder.apply({"params": fitted}, h))(hidden)
         mcc, matching = score(dictionary, weights)
-        firing = dictionaries.firing(found.latents, examples > 0, matching)
-        explained = dictionaries.explained_variance(hidden, found.reconstruction, centred=True)
+        firing = activity.firing(found.latents, examples > 0, matching)
+        explained = reconstruction.explained_variance(hidden, found.reconstruction, centred=True)
         return {
             "weights": weights,
             "mcc": mcc,
             "precision": dictionaries.mean_max_cosine(dictionary, weights),
             "f1": over_represented(firing.f1, weights),
             "explained": explained,
-            "l0": dictionaries.l0(found.latents),
-            "dead": dictionaries.dead_fraction(found.latents),
+            "l0": activity.l0(found.latents),
+            "dead": activity.dead_fraction(found.latents),
         }
 
     settings = config.active if setting_is_k else config.penalties
@@ -186,7 +193,7 @@ def without_training(config: Config, weights: xr.DataArray) -> xr.Dataset:
         codes = jax.vmap(
             lambda h: sparse_coding.lasso_codes(directions, h, penalty, iterations=ITERATIONS)
         )(hidden)
-        f1 = dictionaries.firing(codes, active, jnp.arange(weights.shape[1])).f1
+        f1 = activity.firing(codes, active, jnp.arange(weights.shape[1])).f1
         return over_represented(f1, weights)
 
     scored = jax.jit(lambda dictionary, weights: score(dictionary, weights)[0])

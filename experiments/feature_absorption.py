@@ -30,7 +30,7 @@ from matplotlib.colors import Normalize
 
 import toymodels as tm
 from toymodels import autoencoders, experiment, plotting
-from toymodels.analysis import dictionaries
+from toymodels.analysis import activity, dictionaries
 from toymodels.theory import dictionaries as exact
 
 ABSORPTION = tm.paper("Chanin et al. (2024), A is for Absorption")
@@ -211,7 +211,7 @@ def trees(config, architectures, *, toy):
         )
         return {
             "absorption": jnp.mean(absorbed[:ROOTS]),
-            "l0": dictionaries.l0(latents),
+            "l0": activity.l0(latents),
             "mcc": dictionaries.mcc(directions, weights),
         }
 

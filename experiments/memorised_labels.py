@@ -19,7 +19,7 @@ import xarray as xr
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import probing
+from toymodels.analysis import classification, probing
 from toymodels.theory import memorisation
 
 COVER = tm.prediction("Cover (1965)")
@@ -78,7 +78,7 @@ def run(config: Config) -> xr.Dataset:
             labels = coins[copies]
             # The penalty is so small that the probe separates whatever can be separated.
             probe = probing.logistic(hidden[copies], labels, penalty=1e-7)
-            reached = probing.accuracy(probing.scores(probe, hidden[copies]), labels)
+            reached = classification.accuracy(probing.scores(probe, hidden[copies]), labels)
             return jnp.where(jnp.all(labels == labels[0]), 1.0, reached)  # the intercept fits them
 
         coins = jax.random.bernoulli(key_coins, shape=(config.tosses, len(config.sizes), largest))

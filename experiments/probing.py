@@ -26,13 +26,13 @@ from scipy import stats
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import geometry, probing
+from toymodels.analysis import classification, geometry, probing, readouts
 from toymodels.theory import memorisation
 
 BEST_TEST = tm.identity("Neyman and Pearson (1933)")
 MONOTONE = tm.prediction("the posterior is monotone in W_i . h if no other feature is along W_i")
 HIDES = tm.finding("superposition hides features from linear readouts, not from all")
-CEILING = tm.finding("toymodels.analysis.probing.posterior_log_odds")
+CEILING = tm.finding("toymodels.analysis.readouts.posterior_log_odds")
 DIMENSIONALITY = tm.finding("feature dimensionality of Elhage et al. (2022)")
 CRITICISM = tm.finding("criticism of probes: random projections keep what is linear")
 TRAINING = tm.prediction("what training is for")
@@ -81,10 +81,10 @@ def read(config, density, features, noise, weights, bias, others):
     level, normal = noise
     seen, fresh = jnp.split(features @ weights.T + level * normal, 2)
     labels, true = jnp.split(features > 0, 2)
-    states, log_weights = probing.binary_states(jnp.full(config.num_features, density))
+    states, log_weights = readouts.binary_states(jnp.full(config.num_features, density))
 
     def posterior(some):
-        odds = partial(probing.posterior_log_odds, some, states @ weights.T, log_weights)
+        odds = partial(readouts.posterior_log_odds, some, states @ weights.T, log_weights)
         return jax.vmap(lambda state: odds(state, noise=level), 1, 1)(states)
 
     # Examples are independent, so a fixed permutation is as good as a random one.
@@ -108,7 +108,7 @@ def read(config, density, features, noise, weights, bias, others):
         each_score(control, seen),
     ]
     truths = jnp.stack([true] * (len(scores) - 1) + [permuted])
-    placed = jax.vmap(jax.vmap(probing.placements, (1, 1)))(jnp.stack(scores), truths)
+    placed = jax.vmap(jax.vmap(classification.placements, (1, 1)))(jnp.stack(scores), truths)
     auroc = jnp.mean(placed, 2, where=jnp.moveaxis(truths, 2, 1))
     below = placed[:-1] - placed[:1]
     variances = (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toymodels import errors
-from toymodels.analysis import concepts, probing
+from toymodels.analysis import classification, concepts
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
 properties = settings(deadline=None, derandomize=True, max_examples=15)
@@ -28,7 +28,7 @@ signs = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))  # all words of
 @jax.jit
 def auroc(positives, negatives):
     scores = jnp.concatenate([positives, negatives])
-    return probing.auroc(scores, jnp.arange(scores.size) < positives.size)
+    return classification.auroc(scores, jnp.arange(scores.size) < positives.size)
 
 
 def normal(seed, *shape):

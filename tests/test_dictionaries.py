@@ -11,7 +11,7 @@ from scipy import optimize
 from sklearn import metrics
 
 from toymodels import errors
-from toymodels.analysis import dictionaries, probing, sparse_coding
+from toymodels.analysis import activity, dictionaries, probing, reconstruction, sparse_coding
 from toymodels.theory import dictionaries as exact
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
@@ -33,7 +33,7 @@ def compared(dictionary, weights):
     }
 
 
-firing = jax.jit(dictionaries.firing)
+firing = jax.jit(activity.firing)
 absorption_rate = jax.jit(dictionaries.absorption_rate, static_argnames="min_share")
 
 
@@ -112,13 +112,15 @@ def test_the_true_dictionary_has_the_best_scores(seed):
     assert directly["uniqueness"] == 1
     hidden = features @ weights.T
     for centred in (False, True):
-        explained = dictionaries.explained_variance(hidden, latents @ dictionary.T, centred=centred)
+        explained = reconstruction.explained_variance(
+            hidden, latents @ dictionary.T, centred=centred
+        )
         np.testing.assert_allclose(explained, 1, atol=1e-6)
     absorbed = absorption_rate(
         latents, dictionary, features, weights, directly["match"], min_share=0.1
     )
     np.testing.assert_array_equal(absorbed, 0)
-    np.testing.assert_allclose(dictionaries.l0(latents), dictionaries.l0(features))
+    np.testing.assert_allclose(activity.l0(latents), activity.l0(features))
 
 
 @properties
@@ -141,9 +143,9 @@ def test_explained_variance_is_that_of_scikit_learn(seed):
     hidden = normal(seed, 30, 3) + 2
     guess = hidden + 0.3 * normal(seed + 1, 30, 3)
     expected = metrics.r2_score(hidden, guess, multioutput="variance_weighted")
-    actual = dictionaries.explained_variance(hidden, guess, centred=True)
+    actual = reconstruction.explained_variance(hidden, guess, centred=True)
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
-    about_zero = dictionaries.explained_variance(hidden, guess, centred=False)
+    about_zero = reconstruction.explained_variance(hidden, guess, centred=False)
     assert about_zero >= actual
     # With the mirrored examples the mean is 0.
     mirrored = [np.concatenate([each, -each]) for each in (hidden, guess)]
@@ -153,19 +155,19 @@ def test_explained_variance_is_that_of_scikit_learn(seed):
 
 def test_explained_variance_of_what_does_not_vary():
     constant = jnp.ones((4, 2))
-    assert dictionaries.explained_variance(constant, constant, centred=True) == 1
-    assert dictionaries.explained_variance(constant, 0 * constant, centred=True) == -np.inf
-    assert dictionaries.explained_variance(constant, 0 * constant, centred=False) == 0
+    assert reconstruction.explained_variance(constant, constant, centred=True) == 1
+    assert reconstruction.explained_variance(constant, 0 * constant, centred=True) == -np.inf
+    assert reconstruction.explained_variance(constant, 0 * constant, centred=False) == 0
 
 
 def test_sizes_of_codes():
     latents = jnp.array([[1.0, 0.0, 0.0, 0.0], [-2.0, 0.5, 0.0, -1.0]])
-    assert dictionaries.l0(latents) == 2
-    assert dictionaries.dead_fraction(latents) == 1 / 4
+    assert activity.l0(latents) == 2
+    assert activity.dead_fraction(latents) == 1 / 4
     hidden = jnp.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]])
     halves = jnp.array([[2.5, 0.0], [1.0, 0.0], [7.0, 7.0]])
-    assert dictionaries.shrinkage(hidden, halves) == 0.5  # the last example has no length
-    assert dictionaries.shrinkage(0 * hidden, halves) == 0
+    assert reconstruction.shrinkage(hidden, halves) == 0.5  # the last example has no length
+    assert reconstruction.shrinkage(0 * hidden, halves) == 0
 
 
 def family(angle):
@@ -273,8 +275,8 @@ def unchecked():
         dictionaries.uniqueness,
         lambda d, w: dictionaries.hedging_degree(d, w, jnp.arange(2)),
         lambda d, w: dictionaries.absorption_rate(d.T, d, w.T, w, jnp.arange(2), min_share=0.5),
-        lambda d, w: dictionaries.explained_variance(d.T, w.T, centred=True),
-        lambda d, w: dictionaries.shrinkage(d.T, w.T),
+        lambda d, w: reconstruction.explained_variance(d.T, w.T, centred=True),
+        lambda d, w: reconstruction.shrinkage(d.T, w.T),
         lambda d, w: sparse_coding.lasso_codes(d, w[:, 0], 0.1, iterations=1),
         lambda d, w: sparse_coding.pursuit_codes(d, w[:, 0], active=1),
     ],
@@ -290,6 +292,6 @@ def test_arrays_of_different_width_are_refused(score):
 @pytest.mark.usefixtures("unchecked")
 def test_arrays_of_different_length_are_refused():
     with pytest.raises(errors.InputError, match="latents has 5 and active has 6 examples"):
-        dictionaries.firing(jnp.ones((5, 2)), jnp.ones((6, 2), bool), jnp.arange(2))
+        activity.firing(jnp.ones((5, 2)), jnp.ones((6, 2), bool), jnp.arange(2))
     with pytest.raises(errors.InputError, match="hidden has 5 and labels has 4 examples"):
         probing.mass_mean(jnp.ones((5, 2)), jnp.array([True, False, True, True]))

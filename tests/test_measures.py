@@ -12,10 +12,12 @@ import xarray as xr
 
 from toymodels import analysis
 from toymodels.analysis import (
+    activity,
     adversarial,
     attention,
     attribution,
     baselines,
+    classification,
     concepts,
     dictionaries,
     erasure,
@@ -28,8 +30,11 @@ from toymodels.analysis import (
     phases,
     polytopes,
     probing,
+    readouts,
+    reconstruction,
     sparse_coding,
     superposition,
+    virtual_weights,
     visualization,
 )
 from toymodels.errors import InputError
@@ -82,16 +87,16 @@ MEASURES = {
         [LATENTS, DICTIONARY, FEATURES, WEIGHTS],
         {"matching": MATCHING, "min_share": 0.5},
     ),
-    dictionaries.dead_fraction: ([LATENTS], {}),
-    dictionaries.explained_variance: ([ROWS, OTHER_ROWS], {"centred": True}),
-    dictionaries.firing: ([LATENTS], {"active": FEATURES > 0, "matching": MATCHING}),
+    activity.dead_fraction: ([LATENTS], {}),
+    reconstruction.explained_variance: ([ROWS, OTHER_ROWS], {"centred": True}),
+    activity.firing: ([LATENTS], {"active": FEATURES > 0, "matching": MATCHING}),
     dictionaries.hedging_degree: ([DICTIONARY, WEIGHTS], {"matching": MATCHING}),
-    dictionaries.l0: ([LATENTS], {}),
+    activity.l0: ([LATENTS], {}),
     dictionaries.match: ([DICTIONARY, WEIGHTS], {}),
     dictionaries.matched_cosines: ([DICTIONARY, WEIGHTS], {"matching": MATCHING}),
     dictionaries.mcc: ([DICTIONARY, WEIGHTS], {}),
     dictionaries.mean_max_cosine: ([WEIGHTS, DICTIONARY], {}),
-    dictionaries.shrinkage: ([ROWS, OTHER_ROWS], {}),
+    reconstruction.shrinkage: ([ROWS, OTHER_ROWS], {}),
     dictionaries.uniqueness: ([DICTIONARY, WEIGHTS], {}),
     erasure.features_lost: ([ROWS, OTHER_ROWS], {}),
     erasure.least_squares_auroc: ([ROWS, OTHER_ROWS], {}),
@@ -130,15 +135,15 @@ MEASURES = {
     neurons.rescaled: ([WEIGHTS, WEIGHTS.T], {}),
     phases.phase: ([WEIGHTS], {}),
     polytopes.identify: ([WEIGHTS], {}),
-    probing.accuracy: ([SCORES], {"labels": LABELS}),
-    probing.auroc: ([SCORES], {"labels": LABELS}),
-    probing.binary_states: (None, "its states are those of all densities"),
-    probing.decoding_directions: ([WEIGHTS, FEATURES[0]], {"noise": 1}),
+    classification.accuracy: ([SCORES], {"labels": LABELS}),
+    classification.auroc: ([SCORES], {"labels": LABELS}),
+    readouts.binary_states: (None, "its states are those of all densities"),
+    readouts.decoding_directions: ([WEIGHTS, FEATURES[0]], {"noise": 1}),
     probing.difference_of_means: ([ROWS], {"labels": LABELS}),
     probing.logistic: ([ROWS], {"labels": LABELS, "penalty": 1}),
     probing.mass_mean: ([ROWS], {"labels": LABELS}),
-    probing.placements: ([SCORES], {"labels": LABELS}),
-    probing.posterior_log_odds: (
+    classification.placements: ([SCORES], {"labels": LABELS}),
+    readouts.posterior_log_odds: (
         [ROWS, ROWS, SCORES],
         {"labels": LABELS, "noise": 1},
     ),
@@ -155,10 +160,10 @@ MEASURES = {
     superposition.effective_rank: ([WEIGHTS], {}),
     superposition.excess_coherence: ([WEIGHTS], {}),
     superposition.feature_polysemanticity: ([WEIGHTS], {}),
-    superposition.loss_contributions: ([WEIGHTS], {"loss": lambda virtual: jnp.sum(virtual**2)}),
+    virtual_weights.loss_contributions: ([WEIGHTS], {"loss": lambda virtual: jnp.sum(virtual**2)}),
     superposition.neuron_polysemanticity: ([WEIGHTS], {}),
     superposition.participation_ratio: ([WEIGHTS], {}),
-    superposition.real_and_interference: ([WEIGHTS, WEIGHTS[::-1]], {}),
+    virtual_weights.real_and_interference: ([WEIGHTS, WEIGHTS[::-1]], {}),
     superposition.squared_interference: ([WEIGHTS], {}),
     superposition.squared_neuron_polysemanticity: ([WEIGHTS], {}),
     visualization.activation_maximum: (None, "takes a function"),
@@ -285,7 +290,7 @@ def test_numbers_are_no_labels(labels):
             with pytest.raises(InputError, match="give truth values, such as labels > 0"):
                 inspect.unwrap(measure)(*arrays, **{**others, "labels": labels})
     with pytest.raises(InputError, match="give truth values"):
-        inspect.unwrap(dictionaries.firing)(LATENTS, FEATURES, MATCHING)
+        inspect.unwrap(activity.firing)(LATENTS, FEATURES, MATCHING)
 
 
 @every_measure

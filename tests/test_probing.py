@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from toymodels import errors
-from toymodels.analysis import erasure, probing
+from toymodels.analysis import classification, erasure, probing, readouts
 from toymodels.theory import memorisation
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
@@ -40,13 +40,13 @@ COMPILED = {
     "logistic": lambda hidden, labels: logistic(hidden, labels, 0.5),
 }
 mass_mean, difference_of_means = COMPILED["mass-mean"], COMPILED["difference of means"]
-auroc, placements = jax.jit(probing.auroc), jax.jit(probing.placements)
-accuracy, binary_states = jax.jit(probing.accuracy), jax.jit(probing.binary_states)
+auroc, placements = jax.jit(classification.auroc), jax.jit(classification.placements)
+accuracy, binary_states = jax.jit(classification.accuracy), jax.jit(readouts.binary_states)
 
 
 @jax.jit
 def log_odds(hidden, centres, log_weights, labels, noise):
-    return probing.posterior_log_odds(hidden, centres, log_weights, labels, noise=noise)
+    return readouts.posterior_log_odds(hidden, centres, log_weights, labels, noise=noise)
 
 
 def world(seed, examples=120):
@@ -93,7 +93,7 @@ def test_separable_data_stay_finite(seed, penalty):
     probe = logistic(*single(hidden, labels), penalty)
     np.testing.assert_allclose(probe.direction, oracle.coef_[0], rtol=1e-2, atol=1e-4)
     read = probing.scores(probe, *single(hidden))
-    assert probing.accuracy(read, *single(labels)) == 1
+    assert classification.accuracy(read, *single(labels)) == 1
 
 
 def test_two_points_are_separated_half_way():
@@ -174,11 +174,11 @@ def test_scores_at_the_ends():
     assert auroc(tied, labels) == 7 / 8
     assert auroc(jnp.array([-jnp.inf, 0.0, 1.0, jnp.inf]), labels) == 1
     assert auroc(jnp.array([-jnp.inf, jnp.inf, -jnp.inf, jnp.inf]), labels) == 1 / 2
-    for measure in (auroc, probing.accuracy):
+    for measure in (auroc, classification.accuracy):
         assert np.isnan(measure(jnp.array([0.0, jnp.nan, 1.0, 2.0]), labels))
     assert np.isnan(auroc(jnp.arange(3.0), jnp.ones(3, bool)))
     assert np.isnan(auroc(jnp.arange(3.0), jnp.zeros(3, bool)))
-    assert probing.accuracy(jnp.zeros(4), labels) == 1 / 2  # 0 is not positive
+    assert classification.accuracy(jnp.zeros(4), labels) == 1 / 2  # 0 is not positive
 
 
 def test_the_error_of_a_difference_of_two_areas():
@@ -187,7 +187,7 @@ def test_the_error_of_a_difference_of_two_areas():
     labels = random.random((worlds, examples)) < 0.3
     signal = random.normal(size=(worlds, examples)) + labels
     noisy = signal + 0.7 * random.normal(size=signal.shape)
-    each = jax.jit(jax.vmap(probing.placements))
+    each = jax.jit(jax.vmap(classification.placements))
     first, second = (np.asarray(each(*single(s, labels)), float) for s in (signal, noisy))
     difference = first - second
     areas = np.mean(difference, axis=1, where=labels)
@@ -213,7 +213,7 @@ def test_after_erasure_nothing_is_left_to_read(name):
     if name == "difference of means":
         return  # its threshold is not the best
     scores = probing.scores(after, *single(erased))
-    assert probing.accuracy(scores, *single(labels)) == np.float32(1 - labels.mean())
+    assert classification.accuracy(scores, *single(labels)) == np.float32(1 - labels.mean())
 
 
 def counted(density_quarters, num_features=4):
@@ -233,7 +233,7 @@ def test_probes_point_along_the_feature_as_the_covariance_tells(seed):
     weights = random.normal(size=(3, 4)) + np.eye(3, 4)
     hidden, labels = features @ weights.T, features > 0
     density = quarters / 4
-    ideal = probing.decoding_directions(
+    ideal = readouts.decoding_directions(
         *single(weights, density * (1 - density)), noise=jnp.float32(1e-3)
     )
     for i in range(4):
@@ -252,7 +252,7 @@ def test_decoding_directions_are_the_least_squares_of_many_samples(seed):
     mixing = np.hstack([weights * np.sqrt(variances), 0.3 * np.eye(3)])
     target = np.hstack([np.diag(np.sqrt(variances)), np.zeros((5, 3))])
     expected = np.linalg.lstsq(mixing.T, target.T, rcond=None)[0]
-    actual = probing.decoding_directions(*single(weights, variances), noise=0.3)
+    actual = readouts.decoding_directions(*single(weights, variances), noise=0.3)
     np.testing.assert_allclose(actual, expected, atol=1e-4)
     np.testing.assert_array_equal(actual[:, 2], 0)
 
@@ -290,7 +290,7 @@ def test_all_states_of_binary_features():
     pair = weights @ np.asarray(states[:, 0] & states[:, 2])
     np.testing.assert_allclose(pair, 0.1 * 0.9, rtol=1e-5)
     with pytest.raises(errors.InputError, match="16 or fewer"):
-        probing.binary_states(jnp.full(17, 0.5))
+        readouts.binary_states(jnp.full(17, 0.5))
 
 
 def superposed(key, weights, density, noise, examples):
@@ -312,14 +312,14 @@ def beaten(key):
     keys = jax.random.split(key, 3)
     weights = jax.random.normal(keys[0], (2, 5))
     (seen, hidden), (fresh, other) = (superposed(key, weights, 0.3, 0.3, 1000) for key in keys[1:])
-    states, log_weights = probing.binary_states(jnp.full(5, 0.3))
+    states, log_weights = readouts.binary_states(jnp.full(5, 0.3))
 
     def one(seen, fresh, state, weight):
         known = states @ weights.T, log_weights, state
-        best = probing.posterior_log_odds(other, *known, noise=0.3)
+        best = readouts.posterior_log_odds(other, *known, noise=0.3)
         scores = [probing.scores(fit(hidden, seen), other) for fit in FITS.values()]
         scores = jnp.stack([best, *scores, jax.nn.relu(other @ weight - 0.1)])
-        placed = jax.vmap(probing.placements, (0, None))(scores, fresh)
+        placed = jax.vmap(classification.placements, (0, None))(scores, fresh)
         above = placed[1:] - placed[:1]
         variance = sum(
             jnp.var(above, 1, where=chosen[None]) / jnp.sum(chosen) for chosen in (fresh, ~fresh)
@@ -357,7 +357,7 @@ def test_alone_in_its_dimension_a_feature_is_read_as_well_as_can_be():
 def test_samples_in_place_of_all_states_enclose_the_ceiling():
     noise, density = 0.3, 0.3
     weights = jax.random.normal(jax.random.key(0), (3, 6))
-    states, log_weights = probing.binary_states(jnp.full(6, density))
+    states, log_weights = readouts.binary_states(jnp.full(6, density))
 
     def areas(key):
         key_states, key_fresh = jax.random.split(key)
@@ -366,7 +366,7 @@ def test_samples_in_place_of_all_states_enclose_the_ceiling():
         drawn_as_states = drawn @ weights.T, jnp.zeros(150), drawn[:, 0]
         every_state = states @ weights.T, log_weights, states[:, 0]
         return jnp.stack([
-            probing.auroc(probing.posterior_log_odds(h, *known, noise=noise), labels[:, 0])
+            classification.auroc(readouts.posterior_log_odds(h, *known, noise=noise), labels[:, 0])
             for h, known, labels in [
                 (hidden, drawn_as_states, fresh),
                 (hidden, every_state, fresh),
@@ -387,8 +387,8 @@ def test_labels_without_meaning_are_read_by_chance():
         hidden = jax.random.normal(key_hidden, (100, 3))
         labels = jax.random.bernoulli(key_labels, 0.4, (100,))
         probe = fit(hidden[:50], labels[:50])
-        unseen = probing.auroc(probing.scores(probe, hidden[50:]), labels[50:])
-        return unseen, probing.selectivity(key_order, fit, probing.accuracy, hidden, labels)
+        unseen = classification.auroc(probing.scores(probe, hidden[50:]), labels[50:])
+        return unseen, probing.selectivity(key_order, fit, classification.accuracy, hidden, labels)
 
     found = jax.jit(jax.vmap(control))(jax.random.split(jax.random.key(0), 200))
     for values, chance in zip(found, (1 / 2, 0), strict=True):
@@ -405,8 +405,8 @@ def test_selectivity_is_what_meaning_adds():
     @jax.jit
     def both(hidden, labels):
         permuted = jax.random.permutation(key, labels)
-        control = probing.auroc(probing.scores(fit(hidden, permuted), hidden), permuted)
-        return probing.selectivity(key, fit, probing.auroc, hidden, labels), control
+        control = classification.auroc(probing.scores(fit(hidden, permuted), hidden), permuted)
+        return probing.selectivity(key, fit, classification.auroc, hidden, labels), control
 
     found, control = both(apart, labels)
     np.testing.assert_allclose(found, 1 - control, atol=1e-6)
@@ -414,7 +414,7 @@ def test_selectivity_is_what_meaning_adds():
     few = jnp.concatenate([jnp.eye(3), jnp.zeros((1, 3))])
     some = jnp.array([True, True, False, False])
     weak = partial(probing.logistic, penalty=1e-3)
-    memorised = jax.jit(partial(probing.selectivity, key, weak, probing.accuracy))
+    memorised = jax.jit(partial(probing.selectivity, key, weak, classification.accuracy))
     assert memorised(few, some) == 0
 
 
@@ -424,7 +424,7 @@ def test_a_weak_penalty_separates_all_that_can_be():
 
     def fitted(labels):
         probe = probing.logistic(hidden, labels, penalty=1e-7)
-        return probing.accuracy(probing.scores(probe, hidden), labels) == 1
+        return classification.accuracy(probing.scores(probe, hidden), labels) == 1
 
     count = int(jnp.sum(jax.jit(jax.vmap(fitted))(jnp.asarray(labels))))
     assert count + 2 == memorisation.separable_dichotomies(8, 4)
@@ -462,17 +462,17 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(errors.InputError, match="reads 3 dimensions and the activations have 2"):
         probing.scores(probing.Probe(jnp.ones(3), jnp.zeros(())), jnp.ones((4, 2)))
     with pytest.raises(errors.InputError, match="noise is 0"):
-        probing.decoding_directions(jnp.ones((2, 3)), jnp.ones(3), noise=0.0)
+        readouts.decoding_directions(jnp.ones((2, 3)), jnp.ones(3), noise=0.0)
 
 
 def test_auroc_has_the_precision_of_the_scores(x64):
     random = np.random.default_rng(0)
     labels, values = random.random(1000) < 0.3, random.normal(size=1000)
-    actual = probing.auroc(jnp.asarray(values), jnp.asarray(labels))
+    actual = classification.auroc(jnp.asarray(values), jnp.asarray(labels))
     assert actual.dtype == np.float64
     np.testing.assert_allclose(actual, roc_auc_score(labels, values), rtol=1e-14)
     # Counts of some thousand examples are beyond half precision.
     half, truth = jnp.arange(4000) % 7, jnp.arange(4000) % 2 == 0
     expected = roc_auc_score(np.asarray(truth), np.asarray(half))
-    actual = inspect.unwrap(probing.auroc)(half.astype(jnp.float16), truth)
+    actual = inspect.unwrap(classification.auroc)(half.astype(jnp.float16), truth)
     np.testing.assert_allclose(actual, expected, rtol=1e-6)

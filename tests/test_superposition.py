@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from toymodels.analysis import geometry, superposition
+from toymodels.analysis import geometry, superposition, virtual_weights
 from toymodels.theory import bounds, frames
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
@@ -320,7 +320,7 @@ def test_effective_features_of_unit_directions_weigh_norms_by_activity():
 
 
 maps = hnp.arrays(np.float32, (3, 4), elements=quarters)
-split = jax.jit(superposition.real_and_interference)
+split = jax.jit(virtual_weights.real_and_interference)
 
 
 @pytest.mark.parametrize("count", [3, 5])
@@ -379,7 +379,7 @@ def test_dropping_a_term_of_a_linear_output():
         return jnp.mean(jnp.sum(errors**2, axis=1))
 
     np.testing.assert_allclose(
-        superposition.loss_contributions(jnp.asarray(virtual), loss),
+        virtual_weights.loss_contributions(jnp.asarray(virtual), loss),
         0.3 * virtual * (2 * true_map - virtual),
         rtol=1e-4,
         atol=1e-5,
@@ -396,7 +396,7 @@ def test_an_antipodal_pair_needs_its_interference_not():
         outputs = jax.nn.relu(features @ virtual.T)
         return chances @ jnp.sum((features - outputs) ** 2, axis=1)
 
-    worth = superposition.loss_contributions(jnp.array([[1.0, -1.0], [-1.0, 1.0]]), loss)
+    worth = virtual_weights.loss_contributions(jnp.array([[1.0, -1.0], [-1.0, 1.0]]), loss)
     real, interference = density - density**2, -(density**2)
     expected = [[real, interference], [interference, real]]
     np.testing.assert_allclose(worth, expected, rtol=1e-5)

@@ -16,8 +16,10 @@ from toymodels.analysis import (
     geometry,
     linearity,
     probing,
+    reconstruction,
     superposition,
     units,
+    virtual_weights,
 )
 
 # No deadline: a new shape compiles. Derandomized: a failure comes back.
@@ -154,13 +156,13 @@ OF_NO_UNIT = {
     "coherence": superposition.coherence,
     "neurons": superposition.squared_neuron_polysemanticity,
     "MCC": pair_of(dictionaries.mcc),
-    "shrinkage": pair_of(dictionaries.shrinkage),
-    "explained": pair_of(lambda a, b: dictionaries.explained_variance(b, a, centred=True)),
+    "shrinkage": pair_of(reconstruction.shrinkage),
+    "explained": pair_of(lambda a, b: reconstruction.explained_variance(b, a, centred=True)),
     "hedging": pair_of(lambda a, b: dictionaries.hedging_degree(a, b, jnp.arange(4))),
     "held out": concepts.held_out_cosines,
     "cosines": lambda weights: concepts.cosines(weights, jnp.eye(4)),
-    "real": pair_of(lambda a, b: superposition.real_and_interference(a, b).explained),
-    "gain": pair_of(lambda a, b: superposition.real_and_interference(a, b).gain),
+    "real": pair_of(lambda a, b: virtual_weights.real_and_interference(a, b).explained),
+    "gain": pair_of(lambda a, b: virtual_weights.real_and_interference(a, b).gain),
     "parallelogram": lambda weights: linearity.parallelogram_error(weights[None, :].repeat(2, 0)),
     "additivity": lambda weights: linearity.additivity(lambda x: jnp.abs(x - weights[0]), weights),
 }

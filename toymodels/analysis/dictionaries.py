@@ -1,16 +1,14 @@
 r"""Scores of a dictionary against the known directions of the features.
 
 A dictionary $D$ is hidden x latents, and the true weights $W$ are hidden x features; columns are
-directions. Cosines are absolute, because principal and independent components have no sign. Latents
-$z$ are examples x latents, and a latent *fires* if it is not 0. These are pure functions of ONE
-dictionary; `vmap` over a sweep.
+directions. Cosines are absolute, because principal and independent components have no sign. These
+are pure functions of ONE dictionary; `vmap` over a sweep.
 
 **Matching.** Two ways are in use, and they answer different questions. `mcc`, and by `match` every
 function with an argument `matching`, pairs features and latents one to one. In `mean_max_cosine`
 and `uniqueness` each column chooses its best partner, and several may choose the same one.
 
-Finite inputs give finite numbers, except the `explained_variance` of activations that do not vary;
-where a share is 0/0, the docstring gives its value. Inputs that are not finite give NaN.
+Where a share is 0/0, the docstring gives its value. Inputs that are not finite give NaN.
 
 References:
     Kuhn (1955), "The Hungarian method for the assignment problem".
@@ -18,38 +16,24 @@ References:
     autoencoders", for the mean of the maximal cosines (MMCS).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from toymodels import checks
 from toymodels.analysis import geometry, inputs, units
 
 __all__ = [
-    "Firing",
     "absorption_rate",
-    "dead_fraction",
-    "explained_variance",
-    "firing",
     "hedging_degree",
-    "l0",
     "match",
     "matched_cosines",
     "mcc",
     "mean_max_cosine",
-    "shrinkage",
     "uniqueness",
 ]
-
-
-class Firing(NamedTuple):
-    """Scores of firing latents as predictions of active features, each in [0, 1]."""
-
-    precision: Float[Array, " features"]
-    recall: Float[Array, " features"]
-    f1: Float[Array, " features"]
 
 
 def match(
@@ -160,111 +144,6 @@ def uniqueness(
     found = jnp.zeros(weights.shape[1]).at[jnp.argmax(similarity, axis=1)]
     count = jnp.sum(found.max(jnp.sign(jnp.max(similarity, axis=1))))
     return inputs.unless_missing(count / dictionary.shape[1], dictionary, weights)
-
-
-def firing(
-    latents: Float[Array, "examples latents"],
-    active: Bool[Array, "examples features"],
-    matching: Int[Array, " features"],
-) -> Firing:
-    r"""Return how well the firing of each feature's matched latent predicts the feature.
-
-    Precision is the share of examples with an active feature among those where the latent fires.
-    Recall is the share of examples where the latent fires among those with an active feature.
-    $F_1 = 2 TP / (2 TP + FP + FN)$ is their harmonic mean.
-
-    Args:
-        latents: the latents of each example.
-        active: which features are active in each example, $x_i \ne 0$.
-        matching: the latent of each feature, from `match`. Some authors let several features share
-            a latent here, which gives other numbers.
-
-    Returns:
-        Three scores for each feature. All are 0 for a feature without a latent, or whose latent
-        never fires. Leave out a feature that is active in no example: its recall and $F_1$ are 0
-        but mean nothing. All scores are NaN if a latent is not finite.
-    """
-    latents = inputs.floats("latents", latents, rank=2)
-    active = inputs.labels("active", active, rank=2)
-    matching = inputs.indices("matching", matching)
-    checks.same_size("examples", latents=latents.shape[0], active=active.shape[0])
-    fires = (jnp.take(latents, matching, axis=1) != 0) & (matching >= 0)[None, :]
-    hits = jnp.sum(fires & active, axis=0)
-    fired, present = jnp.sum(fires, axis=0), jnp.sum(active, axis=0)
-    shares = (
-        hits / jnp.maximum(fired, 1),
-        hits / jnp.maximum(present, 1),
-        2 * hits / jnp.maximum(fired + present, 1),
-    )
-    return Firing(*(inputs.unless_missing(share, latents) for share in shares))
-
-
-def l0(latents: Float[Array, "examples latents"]) -> Float[Array, ""]:
-    """Return the mean number of latents that fire in an example; NaN if a latent is not finite."""
-    latents = inputs.floats("latents", latents, rank=2)
-    return inputs.unless_missing(jnp.mean(jnp.sum(latents != 0, axis=1)), latents)
-
-
-def dead_fraction(latents: Float[Array, "examples latents"]) -> Float[Array, ""]:
-    """Return the share of latents that fire in no example; it falls with the number of examples.
-
-    Returns:
-        A number in [0, 1]; NaN if a latent is not finite.
-    """
-    latents = inputs.floats("latents", latents, rank=2)
-    return inputs.unless_missing(jnp.mean(jnp.all(latents == 0, axis=0)), latents)
-
-
-def explained_variance(
-    activations: Float[Array, "examples hidden"],
-    reconstruction: Float[Array, "examples hidden"],
-    *,
-    centred: bool,
-) -> Float[Array, ""]:
-    r"""Return the share of the activations' variance that a reconstruction explains.
-
-    $$1 - \frac{\sum_x \lVert h - \hat h \rVert^2}{\sum_x \lVert h - c \rVert^2}$$
-
-    This is 1 minus the fraction of variance unexplained (FVU), over all dimensions together.
-
-    Args:
-        activations: $h$.
-        reconstruction: $\hat h$.
-        centred: whether $c$ is the mean of $h$, as in $R^2$, or 0, which gives a higher number.
-
-    Returns:
-        A number of at most 1: 0 for a reconstruction by $c$, and less for worse ones. If the
-        activations do not vary, it is 1 for a perfect reconstruction and minus infinity for any
-        other; a sweep treats minus infinity as a cell that diverged.
-    """
-    activations = inputs.floats("activations", activations, rank=2)
-    reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
-    sizes = {"activations": activations.shape[1], "reconstruction": reconstruction.shape[1]}
-    checks.same_size("dimensions", **sizes)
-    unit = units.power_of_two(jnp.max(jnp.abs(activations), initial=0.0))
-    residual = jnp.sum(((activations - reconstruction) / unit) ** 2)
-    centre = jnp.mean(activations, axis=0) if centred else jnp.zeros_like(activations[0])
-    total = jnp.sum(((activations - centre[None, :]) / unit) ** 2)
-    return 1 - residual / jnp.where(residual == 0, 1.0, total)
-
-
-def shrinkage(
-    activations: Float[Array, "examples hidden"], reconstruction: Float[Array, "examples hidden"]
-) -> Float[Array, ""]:
-    r"""Return the mean of $\lVert \hat h \rVert / \lVert h \rVert$, how long reconstructions are.
-
-    Returns:
-        A number that is 1 without shrinkage, and smaller with an $L_1$ penalty. The mean is over
-        the examples with $h \ne 0$; without any it is 0. It is NaN if a number is not finite.
-    """
-    activations = inputs.floats("activations", activations, rank=2)
-    reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
-    sizes = {"activations": activations.shape[1], "reconstruction": reconstruction.shape[1]}
-    checks.same_size("dimensions", **sizes)
-    lengths = geometry.feature_norms(activations.T)
-    ratios = geometry.feature_norms(reconstruction.T) / jnp.where(lengths > 0, lengths, jnp.inf)
-    mean = jnp.sum(ratios) / jnp.maximum(jnp.sum(lengths > 0), 1)
-    return inputs.unless_missing(mean, activations, reconstruction)
 
 
 def absorption_rate(

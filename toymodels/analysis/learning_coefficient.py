@@ -153,7 +153,7 @@ def learning_coefficient(
 
 
 class _Visited(NamedTuple):
-    """The record of all chains: sums over the kept steps, and the lowest excess loss of all steps."""
+    """The record of all chains: sums over the kept steps, and the lowest excess loss."""
 
     total: Float[Array, "sums chains"]
     accepted: Float[Array, ""]

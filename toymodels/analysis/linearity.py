@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from toymodels import checks, sites
-from toymodels.analysis import dictionaries, geometry, inputs, units
+from toymodels.analysis import geometry, inputs, reconstruction, units
 
 __all__ = [
     "additivity",
@@ -57,7 +57,7 @@ def additivity(
         return origin + jnp.sum(jax.vmap(encode)(jnp.diag(example)) - origin[None, :], axis=0)
 
     hidden, predicted = jax.vmap(encode)(features), jax.vmap(one_by_one)(features)
-    return dictionaries.explained_variance(hidden, predicted, centred=True)
+    return reconstruction.explained_variance(hidden, predicted, centred=True)
 
 
 def scaling(
@@ -91,7 +91,7 @@ def scaling(
     centred = scales - jnp.mean(scales)
     slope = centred @ hidden / jnp.sum(centred**2)
     predicted = jnp.mean(hidden, axis=0)[None, :] + jnp.outer(centred, slope)
-    return dictionaries.explained_variance(hidden, predicted, centred=True)
+    return reconstruction.explained_variance(hidden, predicted, centred=True)
 
 
 def parallelogram_error(

@@ -3,13 +3,13 @@ r"""Linear probes, which read ONE binary label from hidden activations, and thei
 A fit turns activations and labels into a `Probe`; `vmap` it over labels, or over a sweep. A score
 alone says little. Compare it with the fit to permuted labels (`selectivity`), with the fit to
 activations of an untrained model, with a `Probe` of random direction, with the chance of fitting
-random labels (`toymodels.theory.memorisation`), and with the best possible readout, the AUROC of
-`posterior_log_odds`.
+random labels (`toymodels.theory.memorisation`), and with the best possible readout, the AUROC
+(`classification.auroc`) of `readouts.posterior_log_odds`.
 
 With independent features, $h = W x + \varepsilon$ and a label $y$ that depends on $x_i$ alone,
 $\operatorname{Cov}(h, y) = W_i \operatorname{Cov}(x_i, y)$ exactly. So `difference_of_means` points
 along $W_i$ for any other features, and `mass_mean`, `ridge` and least squares point along
-`decoding_directions`, $\operatorname{Cov}(h)^{-1} W_i$.
+`readouts.decoding_directions`, $\operatorname{Cov}(h)^{-1} W_i$.
 
 Labels are truth values. Numbers, such as 1 and -1 or the values of a feature, are refused.
 
@@ -36,15 +36,9 @@ __all__ = [
     "Fit",
     "Measure",
     "Probe",
-    "accuracy",
-    "auroc",
-    "binary_states",
-    "decoding_directions",
     "difference_of_means",
     "logistic",
     "mass_mean",
-    "placements",
-    "posterior_log_odds",
     "ridge",
     "scores",
     "selectivity",
@@ -250,76 +244,6 @@ def scores(probe: Probe, hidden: Float[Array, "examples hidden"]) -> Float[Array
     return hidden @ probe.direction + probe.intercept
 
 
-def accuracy(
-    scores: Float[Array, " examples"], labels: Bool[Array, " examples"]
-) -> Float[Array, ""]:
-    """Return the share of examples that are classified correctly, by the sign of their score.
-
-    Returns:
-        A number in $[0, 1]$. A constant score reaches the share of the more frequent class, which
-        is nearly 1 for sparse features. It is NaN if a score is NaN.
-    """
-    scores, labels = _scored(scores, labels)
-    share = jnp.mean((scores > 0) == labels, dtype=scores.dtype)
-    return jnp.where(jnp.isnan(scores).any(), jnp.nan, share)
-
-
-def placements(
-    scores: Float[Array, " examples"], labels: Bool[Array, " examples"]
-) -> Float[Array, " examples"]:
-    r"""Return the share of the other class that each example is on the right side of.
-
-    For a positive it is the share of negatives below it, and for a negative the share of positives
-    above it; ties count half. The mean over either class is the AUROC. For two scores of the same
-    examples, whose placements differ by $\delta$,
-
-    $$\operatorname{Var}(\Delta \text{AUROC}) \approx \frac{\operatorname{Var}_+ \delta}{n_+}
-      + \frac{\operatorname{Var}_- \delta}{n_-}.$$
-
-    Returns:
-        Numbers in $[0, 1]$; NaN if a score is NaN, or if all labels are of one class.
-
-    References:
-        DeLong, DeLong, Clarke-Pearson (1988), "Comparing the Areas under Two or More Correlated
-        Receiver Operating Characteristic Curves".
-    """
-    scores, labels = _scored(scores, labels)
-    order = jnp.argsort(scores)
-    ascending = scores[order]
-    zero = jnp.zeros(1, jnp.int32)
-    positives = jnp.concatenate([zero, jnp.cumsum(labels[order], dtype=jnp.int32)])
-    below = jnp.searchsorted(ascending, scores, side="left")
-    not_above = jnp.searchsorted(ascending, scores, side="right")
-    # Half precision is too coarse for counts.
-    dtype = jnp.promote_types(scores.dtype, jnp.float32)
-    positives_below = (positives[below] + positives[not_above]).astype(dtype) / 2
-    negatives_below = (below + not_above).astype(dtype) / 2 - positives_below
-    # To subtract before the division gives exactly 0 if there is no positive above.
-    positives_above = positives[-1] - positives_below
-    placed = jnp.where(
-        labels,
-        negatives_below / (labels.size - positives[-1]),
-        positives_above / positives[-1],
-    )
-    # Labels of one class give 0/0, which is NaN.
-    return jnp.where(jnp.isnan(scores).any(), jnp.nan, placed)
-
-
-def auroc(scores: Float[Array, " examples"], labels: Bool[Array, " examples"]) -> Float[Array, ""]:
-    r"""Return how well scores tell two classes apart: $P(s_+ > s_-) + P(s_+ = s_-) / 2$.
-
-    It is the area under the curve of true positives against false positives, over all thresholds.
-
-    Returns:
-        A number in $[0, 1]$: 1/2 for scores that do not depend on the label, and 1 if every
-        positive scores higher than every negative. Increasing maps of the scores do not change
-        it. It is NaN if a score is NaN, or if all labels are of one class.
-    """
-    scores, labels = _scored(scores, labels)
-    placed = placements(scores, labels)
-    return jnp.sum(jnp.where(labels, placed, 0.0)) / jnp.sum(labels)
-
-
 def selectivity(
     key: Key[Array, ""],
     fit: Fit,
@@ -335,7 +259,7 @@ def selectivity(
     Args:
         key: decides the permutation.
         fit: a function of activations and labels, such as `difference_of_means`.
-        measure: a function of scores and labels, such as `accuracy` or `auroc`.
+        measure: a function of scores and labels, such as `classification.accuracy`.
         hidden: $h$.
         labels: the labels of the examples.
 
@@ -350,112 +274,6 @@ def selectivity(
         return measure(scores(fit(hidden, labels), hidden), labels)
 
     return fitted(labels) - fitted(jax.random.permutation(key, labels))
-
-
-def decoding_directions(
-    weights: Float[Array, "hidden features"],
-    variances: Float[Array, " features"],
-    *,
-    noise: Float[Array, ""] | float,
-) -> Float[Array, "hidden features"]:
-    r"""Return the best linear readout of each independent feature from $h = W x + \varepsilon$.
-
-    $$(W V W^\top + \sigma^2 1)^{-1} W V, \qquad V = \operatorname{diag}(\operatorname{Var} x_j),$$
-
-    the population's least squares. Column $i$ is along $\operatorname{Cov}(h)^{-1} W_i$, to which
-    `mass_mean` and, without penalty, `ridge` converge for every label that depends on $x_i$ alone.
-
-    Args:
-        weights: $W$.
-        variances: $\operatorname{Var} x_j$ of independent features.
-        noise: $\sigma > 0$, the standard deviation of each coordinate of $\varepsilon$.
-
-    Returns:
-        One column per feature, zero for a zero column of `weights`.
-
-    Raises:
-        ValueError: noise that is not positive.
-    """
-    weights = inputs.floats("weights", weights, rank=2)
-    variances = inputs.floats("variances", variances, rank=1)
-    checks.same_size("features", weights=weights.shape[1], variances=variances.size)
-    _check_noise(noise)
-    signal = weights * variances[None, :]
-    covariance = signal @ weights.T + noise**2 * jnp.eye(weights.shape[0])
-    return _solve(covariance, signal)
-
-
-def posterior_log_odds(
-    hidden: Float[Array, "examples hidden"],
-    centres: Float[Array, "states hidden"],
-    log_weights: Float[Array, " states"],
-    labels: Bool[Array, " states"],
-    *,
-    noise: Float[Array, ""] | float,
-) -> Float[Array, " examples"]:
-    r"""Return the log odds of the label given activations with Gaussian noise, the optimal score.
-
-    A state $k$ of probability $\pi_k$ has the label $y_k$ and the activation
-    $h = c_k + \varepsilon$, $\varepsilon \sim N(0, \sigma^2 1)$:
-
-    $$\log \frac{P(y \mid h)}{P(\bar y \mid h)} =
-      \log \frac{\sum_{k: y_k} \pi_k e^{-\lVert h - c_k \rVert^2 / 2 \sigma^2}}
-                {\sum_{k: \bar y_k} \pi_k e^{-\lVert h - c_k \rVert^2 / 2 \sigma^2}}.$$
-
-    By the Neyman-Pearson lemma no score of $h$, linear or not, has a larger expected AUROC. It is
-    exact for features of finitely many values (`binary_states`). Otherwise take $K$ fresh samples
-    as states, alike in weight. AUROCs then enclose the ceiling in expectation: of activations of
-    other samples it is at most the ceiling, for it is one more score; of noisy activations of the
-    states themselves at least the ceiling, for it is the best score of a world that knows which
-    $K$ samples there are. Both converge to it with $K$.
-
-    Args:
-        hidden: $h$, noise included.
-        centres: $c_k$, such as $W x_k$.
-        log_weights: $\log \pi_k$, up to a constant.
-        labels: $y_k$.
-        noise: $\sigma > 0$.
-
-    Returns:
-        Infinite where the density of one class vanishes in floating point, or has no state.
-
-    Raises:
-        ValueError: noise that is not positive.
-    """
-    hidden = inputs.floats("hidden", hidden, rank=2)
-    centres = inputs.floats("centres", centres, rank=2)
-    log_weights = inputs.floats("log_weights", log_weights, rank=1)
-    labels = inputs.labels("labels", labels, rank=1)
-    checks.same_size("dimensions", hidden=hidden.shape[1], centres=centres.shape[1])
-    checks.same_size("states", centres=len(centres), labels=labels.size, weights=log_weights.size)
-    _check_noise(noise)
-    # Leave |h|^2 out, because it is equal for all states.
-    logits = (hidden @ centres.T - jnp.sum(centres**2, axis=1)[None, :] / 2) / noise**2
-    logits = logits + log_weights[None, :]
-    likelihood = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
-    positive = likelihood @ jnp.where(labels, 1.0, 0.0)
-    negative = likelihood @ jnp.where(labels, 0.0, 1.0)
-    return jnp.log(positive) - jnp.log(negative)
-
-
-def binary_states(
-    density: Float[Array, " features"],
-) -> tuple[Bool[Array, "states features"], Float[Array, " states"]]:
-    r"""Return all $2^n$ vectors of independent features 0 and 1, and their log probabilities.
-
-    Args:
-        density: $p_i$, the probability of 1, above 0 and below 1.
-
-    Raises:
-        ValueError: more than 16 features.
-    """
-    density = inputs.floats("density", density, rank=1)
-    num_features = density.size
-    if num_features > 16:
-        raise InputError(f"{num_features} features have 2^{num_features} states: give 16 or fewer")
-    states = (jnp.arange(2**num_features)[:, None] >> jnp.arange(num_features)[None, :]) % 2 == 1
-    each = jnp.where(states, jnp.log(density)[None, :], jnp.log1p(-density)[None, :])
-    return states, jnp.sum(each, axis=1)
 
 
 def _solve(matrix: Array, right: Array) -> Array:
@@ -477,13 +295,6 @@ def _both(labels: Bool[Array, " examples"], probe: Probe) -> Probe:
     return Probe(*(jnp.where(both, part, jnp.nan) for part in probe))
 
 
-def _scored(scores: Any, labels: Any) -> tuple[Float[Array, " examples"], Bool[Array, " examples"]]:
-    scores = inputs.floats("scores", scores, rank=1)
-    labels = inputs.labels("labels", labels, rank=1)
-    checks.same_size("examples", scores=scores.size, labels=labels.size)
-    return scores, labels
-
-
 def _examples(
     hidden: Any, labels: Any
 ) -> tuple[Float[Array, "examples hidden"], Bool[Array, " examples"]]:
@@ -500,8 +311,3 @@ def _examples(
 
 def _check_penalty(penalty: Float[Array, ""] | float) -> None:
     checks.interval("penalty", penalty, low=0, open_low=True, remedy="give a positive penalty")
-
-
-def _check_noise(noise: Float[Array, ""] | float) -> None:
-    remedy = "without noise all states with different activations are told apart"
-    checks.interval("noise", noise, low=0, open_low=True, remedy=remedy)
