@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from toymodels.theory import expected_loss_one_active, k_gons
+from toymodels.theory import expected_loss_one_active, k_gons, posterior
 
 properties = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -176,6 +176,29 @@ def test_descent_leaves_saddles_and_stays_at_minima(num_features, vertices, posi
         assert np.median(ends) < expected - 1e-4
 
 
+def test_the_minima_of_six_features_are_listed_by_rising_potential():
+    assert k_gons.minima(6) == list(TEN_MINIMA)
+    assert len(k_gons.critical_points(6)) == 28 - 5  # no vertex of one with positive columns
+    with pytest.raises(ValueError, match="not settled"):
+        k_gons.minima(7)
+
+
+def test_the_nearest_point_is_that_of_the_nearest_potential():
+    listed = k_gons.minima(6)
+    exact = np.array(list(TEN_MINIMA.values()))
+    found = k_gons.nearest(6, 1.01 * exact[None], listed)
+    np.testing.assert_array_equal(found.index, [range(10)])
+    np.testing.assert_allclose(found.deviation, 0.01, atol=1e-4)
+
+
+def test_the_potential_below_a_disturbed_minimum_is_its_own():
+    params = flat(6, 5, 0) + 3e-3 * np.random.default_rng(2).normal(size=18)
+    below = jax.jit(lambda w, b: k_gons.potential_below(w, b, steps=1000))(
+        params[:12].reshape(2, 6), params[12:]
+    )
+    assert below == pytest.approx(TEN_MINIMA[5, 0], abs=1e-5)
+
+
 def test_two_silent_columns_can_pull_a_square_apart(x64):
     """Why `is_minimum` does not answer there: nine features, two of them positive."""
     params = flat(9, 4, 2)
@@ -226,10 +249,10 @@ def test_crossover_is_where_free_energies_meet():
     potentials = tuple(k_gons.potential(6, *phase) for phase in phases)
     coefficients = tuple(k_gons.learning_coefficient(6, *phase) for phase in phases)
     for noise_variance, expected in ((1.0, 1010), (0.5, 445)):
-        number = k_gons.crossover(potentials, coefficients, noise_variance=noise_variance)
+        number = posterior.crossover(potentials, coefficients, noise_variance=noise_variance)
         assert number == pytest.approx(expected, abs=0.5)
         pentagon, hexagon = (
-            k_gons.free_energy(
+            posterior.free_energy(
                 h, c, number * np.array([0.9, 1, 1.1]), noise_variance=noise_variance
             )
             for h, c in zip(potentials, coefficients, strict=True)
@@ -238,9 +261,9 @@ def test_crossover_is_where_free_energies_meet():
 
 
 def test_crossover_without_a_price_is_at_once():
-    assert k_gons.crossover((0.2, 0.1), (3.0, 3.0), noise_variance=1.0) == 1
+    assert posterior.crossover((0.2, 0.1), (3.0, 3.0), noise_variance=1.0) == 1
     # a = 2 / 0.75 < e: n > a log n for every n
-    assert k_gons.crossover((0.75, 0.0), (0.0, 1.0), noise_variance=1.0) == 1
+    assert posterior.crossover((0.75, 0.0), (0.0, 1.0), noise_variance=1.0) == 1
 
 
 @pytest.mark.parametrize(
@@ -252,9 +275,9 @@ def test_crossover_without_a_price_is_at_once():
         (lambda: k_gons.configuration(6, 5, 1, dead_bias=0.1), "dead bias is 0.1"),
         (lambda: k_gons.is_minimum(15, 13, 0), "not settled"),
         (lambda: k_gons.learning_coefficient(6, 3, 1), "saddle"),
-        (lambda: k_gons.free_energy(0.1, 2.0, 0, noise_variance=1.0), "num_examples is 0"),
-        (lambda: k_gons.free_energy(0.1, 2.0, 9, noise_variance=0.0), "noise variance is 0"),
-        (lambda: k_gons.crossover((0.1, 0.2), (3.0, 4.0), noise_variance=1.0), "do not cross"),
+        (lambda: posterior.free_energy(0.1, 2.0, 0, noise_variance=1.0), "num_examples is 0"),
+        (lambda: posterior.free_energy(0.1, 2.0, 9, noise_variance=0.0), "noise variance is 0"),
+        (lambda: posterior.crossover((0.1, 0.2), (3.0, 4.0), noise_variance=1.0), "do not cross"),
     ],
 )
 def test_impossible_numbers_are_refused(call, message):
@@ -264,4 +287,4 @@ def test_impossible_numbers_are_refused(call, message):
 
 def test_phases_that_only_touch_do_not_cross():
     """The equation n = e log n holds at n = e alone."""
-    assert k_gons.crossover((1.0, 0.0), (0.0, np.e / 2), noise_variance=1.0) == 1
+    assert posterior.crossover((1.0, 0.0), (0.0, np.e / 2), noise_variance=1.0) == 1

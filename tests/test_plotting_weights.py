@@ -45,6 +45,13 @@ def test_a_collapsed_pair_is_marked():
     assert not spokes(np.zeros((2, 3)))[3].texts  # features that are not represented share nothing
 
 
+@pytest.mark.parametrize(("apart", "marks"), [(0.005, ["x2"]), (0.03, [])])
+def test_only_ends_that_cannot_be_told_apart_are_marked(apart, marks):
+    """The picture is 1.2 to each side, and a dot is about 0.1 wide."""
+    texts = spokes(np.array([[1, 1], [0, apart]]))[3].texts
+    assert [text.get_text() for text in texts] == marks
+
+
 def test_the_most_important_feature_is_yellow():
     colors = plotting.importance_colors(np.array([1.0, 0.1, 0.5]))
     np.testing.assert_allclose(colors[0], plotting.IMPORTANCE_MAP(1.0))
@@ -101,3 +108,22 @@ def test_a_point_set_has_one_pose_however_it_lies(seed):
     pose = plotting.upright(rotation @ points)
     np.testing.assert_allclose(pose.T @ pose, points.T @ points, atol=1e-9)
     np.testing.assert_allclose(np.abs(pose[:, -1]), [0, 0, 2], atol=1e-9)
+
+
+def test_pairs_have_one_pose_whatever_their_order_rotation_and_mirror():
+    angles = np.radians([70, 110, 200, 260, -50, -20])  # gaps of 40, 60 and 30 degrees
+    weights = np.stack([np.cos(angles), np.sin(angles)])
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    mirrored = np.diag([1, -1]) @ weights
+    found = []
+    for table in (weights, turn @ weights[:, [4, 5, 0, 1, 2, 3]], mirrored):
+        _, axes = plotting.figure()
+        plotting.pair_spokes(axes, table)
+        ends = axes.collections[1].get_offsets().reshape(3, 2, 2)
+        np.testing.assert_allclose(ends[0].sum(axis=0)[0], 0, atol=1e-12)  # the widest points up
+        assert ends[0].sum(axis=0)[1] > 0
+        assert ends[1].sum(axis=0)[0] < 0  # and the next is on the left
+        found.append({tuple(np.round(end, 9)) for end in ends.reshape(-1, 2)})
+    assert found[0] == found[1] == found[2]
+    with pytest.raises(InputError, match="3 features"):
+        plotting.pair_spokes(axes, WEIGHTS)

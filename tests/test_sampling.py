@@ -70,3 +70,37 @@ def test_a_step_remembers_what_the_energy_function_returns():
     np.testing.assert_array_equal(chain.extra["double"], 2.0)
     np.testing.assert_array_equal(chain.gradient, 1.0)
     assert chain.energy == 1.5
+
+
+def test_replicas_have_the_variance_of_their_temperature_and_cross_barriers():
+    """$U = 20 (w^2 - 1)^2$ has two wells; replicas of its temperature alone stay in the first."""
+    betas = jnp.array([0.0, 0.02, 0.1, 0.3, 1.0])
+
+    def energy(place, beta):
+        return beta * 20 * jnp.sum((place**2 - 1) ** 2) + jnp.sum(place**2) / 2
+
+    def ladder(key, betas):
+        return sampling.replica_exchange(
+            key,
+            energy,
+            jnp.ones((len(betas), 1)),
+            betas,
+            draw_step_size=lambda key, beta: (
+                0.3 / (1 + 80 * beta) ** 0.5 * jax.random.uniform(key, (), minval=0.5, maxval=1.5)
+            ),
+            leapfrog=6,
+            rounds=400,
+        )[100:, :, 0]
+
+    both = jax.jit(jax.vmap(ladder, (0, None)))
+    places = np.asarray(both(jax.random.split(jax.random.key(0), 100), betas))
+    shares = (places[..., -1] > 0).mean(axis=1)  # of each ladder
+    assert abs(shares.mean() - 1 / 2) < 5 * shares.std() / 10
+    grid = np.linspace(-4, 4, 4001)
+    for number, beta in enumerate(np.asarray(betas)):
+        density = np.exp(-beta * 20 * (grid**2 - 1) ** 2 - grid**2 / 2)
+        exact = (grid**2 * density).sum() / density.sum()
+        squares = (places[..., number] ** 2).mean(axis=1)
+        assert abs(squares.mean() - exact) < 5 * squares.std() / 10, beta
+    alone = np.asarray(both(jax.random.split(jax.random.key(1), 20), betas[-1:]))
+    assert alone.min() > 0

@@ -2,6 +2,7 @@ r"""Hamiltonian Monte Carlo: sample parameters with probability proportional to 
 
 References:
     Neal (2011), "MCMC using Hamiltonian Dynamics".
+    Swendsen and Wang (1986), "Replica Monte Carlo Simulation of Spin Glasses", for the exchange.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-__all__ = ["Chain", "Energy", "begin", "hamiltonian_step"]
+__all__ = ["Chain", "Energy", "begin", "hamiltonian_step", "replica_exchange"]
 
 Energy: TypeAlias = Callable[[Any], tuple[Array, Any]]
 """A function of the parameters that returns their energy and anything else to remember."""
@@ -83,3 +84,67 @@ def hamiltonian_step(
     chance = jnp.where(error < jnp.inf, jnp.exp(-jnp.maximum(error, 0.0)), 0.0)
     accept = jax.random.uniform(key_accept, (), chance.dtype) < chance
     return jax.tree.map(lambda new, old: jnp.where(accept, new, old), end, chain), chance
+
+
+def replica_exchange(
+    key: Key[Array, ""],
+    energy: Callable[[Array, Array], Array],
+    starts: Float[Array, "replicas parameters"],
+    inverse_temperatures: Float[Array, " replicas"],
+    *,
+    draw_step_size: Callable[[Key[Array, ""], Array], Float[Array, ""]],
+    leapfrog: int,
+    rounds: int,
+) -> Float[Array, "rounds replicas parameters"]:
+    r"""Sample at several temperatures at once; neighbours trade places, so that none gets stuck.
+
+    The energy is $E_\beta(w) = \beta U(w) + V(w)$: a replica of small $\beta$ crosses the barriers
+    of $U$, and what it finds moves up the ladder. In each round every replica makes one Hamiltonian
+    step, and then neighbours $i, j$ (even pairs and odd pairs in turn) trade places with the
+    probability $\min(1, e^{(\beta_i - \beta_j)(U(w_i) - U(w_j))})$, which leaves the distribution
+    of all replicas together as it is.
+
+    Args:
+        key: decides all steps and trades.
+        energy: $E_\beta(w)$ of one replica, as a function of $w$ and $\beta$.
+        starts: where each replica begins.
+        inverse_temperatures: $\beta$ of each replica, in rising order.
+        draw_step_size: a function of a key and $\beta$ that returns the step size of a trajectory.
+        leapfrog: the number of steps of a trajectory.
+        rounds: the number of rounds.
+
+    Returns:
+        The place of each replica after each round.
+    """
+    count = len(inverse_temperatures)
+
+    def move(key: Array, place: Array, beta: Array) -> Array:
+        def at(place: Array) -> tuple[Array, None]:
+            return energy(place, beta), None
+
+        def size(key: Array) -> Array:
+            return draw_step_size(key, beta)
+
+        chain = begin(at, place)
+        return hamiltonian_step(key, at, chain, draw_step_size=size, leapfrog=leapfrog)[0].place
+
+    def trade(key: Array, places: Array, parity: Array) -> Array:
+        ones = jnp.ones((), places.dtype)
+        hot = jax.vmap(energy, (0, None))
+        potential = hot(places, ones) - hot(places, 0 * ones)
+        index = jnp.arange(count)
+        partner = jnp.where((index + parity) % 2 == 0, index + 1, index - 1)
+        partner = jnp.where((partner < 0) | (partner >= count), index, partner)
+        colder = inverse_temperatures - inverse_temperatures[partner]
+        gain = colder * (potential - potential[partner])
+        luck = jnp.log(jax.random.uniform(key, index.shape))[jnp.minimum(index, partner)]
+        return jnp.where((luck < gain)[:, None], places[partner], places)
+
+    def one_round(places: Array, number: Array) -> tuple[Array, Array]:
+        key_move, key_trade = jax.random.split(jax.random.fold_in(key, number))
+        keys = jax.random.split(key_move, count)
+        places = jax.vmap(move)(keys, places, inverse_temperatures)
+        places = trade(key_trade, places, number % 2)
+        return places, places
+
+    return lax.scan(one_round, starts, jnp.arange(rounds))[1]

@@ -71,7 +71,14 @@ from toymodels.plotting.scales import (
 from toymodels.plotting.seeds import every_seed, grouped_bars
 from toymodels.plotting.solids import overlap_graph, polytope, shape_colors_of
 from toymodels.plotting.strips import LEVELS, dimension_strip, shape_shares
-from toymodels.plotting.vectors import columns, importance_bar, spokes, turned, upright
+from toymodels.plotting.vectors import (
+    columns,
+    importance_bar,
+    pair_spokes,
+    spokes,
+    turned,
+    upright,
+)
 
 __all__ = [
     "ANTIPODAL",
@@ -130,6 +137,7 @@ __all__ = [
     "norm_and_superposition_legend",
     "norm_bars",
     "overlap_graph",
+    "pair_spokes",
     "pareto",
     "phase_colors",
     "phase_diagram",

@@ -14,8 +14,9 @@ from matplotlib.colors import to_rgba_array
 from toymodels.errors import InputError
 from toymodels.plotting.colors import BACKGROUND, CYCLE, IMPORTANCE_MAP, importance_norm
 from toymodels.plotting.maps import color_bar
+from toymodels.theory.pairs import mate_angles
 
-__all__ = ["columns", "importance_bar", "spokes", "turned", "upright"]
+__all__ = ["columns", "importance_bar", "pair_spokes", "spokes", "turned", "upright"]
 
 _MANY = 100
 
@@ -54,7 +55,7 @@ def spokes(
 ) -> None:
     """Draw the columns of a 2 x n weight matrix as spokes from the origin.
 
-    Features that share an end are marked with their number, such as "x2".
+    Features whose ends cannot be told apart are marked with their number, such as "x2".
 
     Args:
         axes: axes to draw on; they become square, on the paper's cream background, without ticks.
@@ -83,11 +84,38 @@ def spokes(
         LineCollection(list(lines), colors=paint, linewidths=0.4 if many else 1.8, rasterized=many)
     )
     axes.scatter(*ends.T, s=4 if many else 22, c=paint, linewidths=0, zorder=2, rasterized=many)
-    for place, count in [] if many else _shared_ends(ends, 0.04 * reach):
+    # A hundredth of the picture is a tenth of a dot: such ends cannot be told apart.
+    for place, count in [] if many else _shared_ends(ends, 0.01 * reach):
         axes.annotate(
             f"x{count}", place * (1 + 0.13 * reach / max(np.linalg.norm(place), 1e-9)),
             ha="center", va="center", fontsize=7, color="0.2",
         )  # fmt: skip
+
+
+def pair_spokes(axes: Axes, weights: Any, *, circles: Sequence[float] = (1.0,)) -> None:
+    """Draw pairs of features in the plane as spokes, in a pose in which models can be compared.
+
+    The pair with the widest angle comes first and points up, and the next one is on the left. Mates
+    have one colour.
+
+    Args:
+        axes: axes to draw on; they become square, without ticks.
+        weights: 2 x features, mates side by side; a labelled array has a dimension "feature", in
+            any order.
+        circles: radii of grey circles behind the spokes.
+    """
+    table = columns(weights, hidden=2)
+    if table.shape[1] % 2:
+        raise InputError(f"weights has {table.shape[1]} features: give pairs, side by side")
+    order = np.argsort(-mate_angles(table), kind="stable")
+    pairs = (table[0] + 1j * table[1]).reshape(-1, 2)[order]
+    half = np.angle(pairs[0, 1] / pairs[0, 0]) / 2
+    pairs = pairs * 1j / np.exp(1j * (np.angle(pairs[0, 0]) + half))
+    if len(pairs) > 1 and pairs[1].real.sum() > 0:
+        pairs = -pairs.conj()
+    posed = np.stack([pairs.real, pairs.imag]).reshape(2, -1)
+    colors = [CYCLE[number % len(CYCLE)] for number in range(len(pairs)) for _ in range(2)]
+    spokes(axes, posed, color=colors, limit=1.25, circles=circles)
 
 
 def _cross(axes: Axes, limit: float, circles: Sequence[float]) -> None:

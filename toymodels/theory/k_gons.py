@@ -45,17 +45,21 @@ $\epsilon^{d/2}$, so $\lambda = d/2$. Hence count the directions that are not fl
 References:
     Chen, Lau, Mendel, Wei and Murfet (2023), "Dynamical versus Bayesian Phase Transitions in a Toy
     Model of Superposition".
-    Watanabe (2009), "Algebraic Geometry and Statistical Learning Theory", for the free energy.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float
-from scipy import optimize, special
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+from scipy import optimize
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.theory.loss import expected_loss_one_active
 
 MAX_SETTLED_VERTICES: Final = 12
 """The largest number of vertices for which minima are known; larger polygons were not tried."""
@@ -241,68 +245,64 @@ def learning_coefficient(num_features: int, vertices: int, positive: int) -> flo
     return directions / 2
 
 
-def free_energy(
-    potential: Float[np.ndarray, "*cells"] | float,
-    coefficient: Float[np.ndarray, "*cells"] | float,
-    num_examples: Float[np.ndarray, "*cells"] | float,
-    *,
-    noise_variance: float,
-) -> Float[np.ndarray, "*cells"]:
-    r"""Return the free energy of a phase, $F = n H / (2 \sigma^2) + \lambda \log n$.
-
-    The likelihood is $p(x \mid w) \propto \exp(-\lVert x - f_w(x) \rVert^2 / (2 \sigma^2))$: its
-    negative logarithm is half the squared error for $\sigma^2 = 1$, and the squared error for
-    $\sigma^2 = 1/2$. Terms of order 1 are left out: the number of copies of the phase, the volume
-    of its flat directions, and the prior.
-
-    Args:
-        potential: $H$.
-        coefficient: $\lambda$.
-        num_examples: $n \ge 1$.
-        noise_variance: $\sigma^2 > 0$.
-    """
-    _check_noise(noise_variance)
-    checks.interval("num_examples", num_examples, low=1, remedy="it is the size of a data set")
-    examples = np.asarray(num_examples, np.float64)
-    return examples * potential / (2 * noise_variance) + coefficient * np.log(examples)
+def critical_points(num_features: int) -> list[tuple[int, int]]:
+    """Return the numbers of vertices and of positive dead columns of all $k^{s+}$."""
+    checks.count("num_features", num_features)
+    pairs = [(k, s) for k in range(num_features + 1) for s in range(num_features - k + 1)]
+    return [(vertices, positive) for vertices, positive in pairs if vertices != 1 or not positive]
 
 
-def crossover(
-    potentials: tuple[float, float], coefficients: tuple[float, float], *, noise_variance: float
-) -> float:
-    r"""Return the number of examples from which the posterior prefers the second of two phases.
-
-    It is the larger root of $n = a \log n$ with $a = 2 \sigma^2 \Delta\lambda / \Delta H$, that is
-    $n = -a W_{-1}(-1/a)$ with the lower branch of Lambert's function.
-
-    Args:
-        potentials: $H$ of the simpler and of the more accurate phase: decreasing.
-        coefficients: their $\lambda$: not decreasing.
-        noise_variance: $\sigma^2 > 0$, as in `free_energy`.
-
-    Returns:
-        A number above $e$, or 1 if the second phase is preferred for every $n$, for $a \le e$.
+def minima(num_features: int) -> list[tuple[int, int]]:
+    """Return the numbers of vertices and of positive dead columns of the minima, lowest first.
 
     Raises:
-        ValueError: the potentials do not decrease, or the coefficients do.
+        ValueError: seven features or more, because `is_minimum` is not settled for all their
+            squares.
     """
-    _check_noise(noise_variance)
-    gain, price = potentials[0] - potentials[1], coefficients[1] - coefficients[0]
-    if not (gain > 0 and price >= 0):
-        raise InputError(
-            f"potentials {potentials} and coefficients {coefficients} do not cross: give first the "
-            "phase of the higher potential and of the lower coefficient"
-        )
-    ratio = 2 * noise_variance * price / gain
-    if ratio <= np.e:
-        return 1.0
-    return float(-ratio * special.lambertw(-1 / ratio, -1).real)
+    found = [each for each in critical_points(num_features) if is_minimum(num_features, *each)]
+    return sorted(found, key=lambda each: potential(num_features, *each))
 
 
-def _check_noise(noise_variance: float) -> None:
-    checks.interval(
-        "noise variance", noise_variance, low=0, open_low=True, remedy="it is that of the outputs"
-    )
+class Nearest(NamedTuple):
+    """The critical points whose potentials are nearest to given ones.
+
+    Attributes:
+        index: the place in the list of the nearest point.
+        deviation: the relative distance of the potential from that of the point.
+    """
+
+    index: Int[np.ndarray, "*any"]
+    deviation: Float[np.ndarray, "*any"]
+
+
+def nearest(num_features: int, potentials: Any, listed: Sequence[tuple[int, int]]) -> Nearest:
+    """Return the nearest of the listed points, such as `minima(num_features)`, by the potential."""
+    exact = np.array([potential(num_features, *point) for point in listed])
+    deviations = np.abs(np.asarray(potentials)[..., None] / exact - 1)
+    return Nearest(deviations.argmin(axis=-1), deviations.min(axis=-1))
+
+
+def potential_below(
+    weights: Float[Array, "2 features"], bias: Float[Array, " features"], *, steps: int
+) -> Float[Array, ""]:
+    """Return the potential of the minimum below a model, by gradient descent with momentum.
+
+    Steps of rate 0.2 with momentum 0.9 and gradients of norm 1 at most do not leave the basin of
+    attraction on kinks, on which quasi-Newton descents are slow.
+    """
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.2, momentum=0.9))
+
+    def value(params: Any) -> Any:
+        return expected_loss_one_active(params["weights"], params["bias"], 1.0)
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(value)(params), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    start = {"weights": weights, "bias": bias}
+    (params, _), _ = lax.scan(step, (start, optimizer.init(start)), length=steps)
+    return value(params)
 
 
 def _check(num_features: int, vertices: int, positive: int) -> None:
