@@ -90,6 +90,17 @@ def _parser() -> tuple[_Parser, Collection[str]]:
         _run,
     )
     run.add_argument("name", metavar="NAME")
+    figures = add(
+        "figures",
+        "NAME... [--draw]",
+        "Run experiments, those that take least time first, each in a process of its own. Print "
+        "one line for each; results/NAME.log keeps what it prints.",
+        _figures,
+    )
+    figures.add_argument("names", nargs="+", metavar="NAME")
+    figures.add_argument(
+        "--draw", action="store_true", help="Draw saved results instead of running."
+    )
     draw = add(
         "draw",
         "NAME [--smoke | --paper | --from FILE] [--out FOLDER] [--format FORMAT]",
@@ -235,6 +246,13 @@ def _print_experiments(
 
 def _run(name: str, words: Sequence[str]) -> None:
     command.run(library.find(name), words)
+
+
+def _figures(names: Sequence[str], draw: bool) -> None:
+    from toymodels.experiment import many
+
+    if status := many.make([library.find(name) for name in names], draw=draw):
+        raise SystemExit(status)
 
 
 def _draw(
