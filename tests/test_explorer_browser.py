@@ -209,6 +209,13 @@ def test_a_seed_is_chosen_by_its_drawing(visit):
     assert page.locator("#seed").input_value() == "0"
 
 
+def test_seeds_can_be_an_axis_of_the_map(visit):
+    page = visit("colour=loss&x=density&y=seed&at=0.0.0.2")
+    np.testing.assert_allclose(drawn(page, "map")["z"], [[0.2, 0.5], [0.1, 0.6]], rtol=1e-6)
+    page.get_by_role("button", name="seed 8: pentagon").click()
+    assert fact(page, "loss") == "0.1"
+
+
 def test_one_axis_is_a_line_with_every_seed(show):
     page = show(results().isel(length=0, drop=True), at="#colour=loss&y=")
     np.testing.assert_allclose(drawn(page, "map")["y"], [0.1, 0.5], rtol=1e-6)

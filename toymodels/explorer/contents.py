@@ -260,5 +260,8 @@ def _name(weights: Float[np.ndarray, "hidden features"]) -> str:
         return ""
     found = identify(weights)
     shapes = [component.shape.value for component in found.components]
-    counts = [*Counter(shapes).most_common(), ("not represented", len(found.not_represented))]
+    counts = [
+        *Counter(sorted(shapes)).most_common(),
+        ("not represented", len(found.not_represented)),
+    ]
     return ", ".join(f"{name} x {count}" if count > 1 else name for name, count in counts if count)

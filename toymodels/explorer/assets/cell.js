@@ -196,7 +196,7 @@ function drawSeeds(box, cell) {
     const there = { ...cell, seed }, number = geometry ? numberAt(geometry, there) : NaN;
     const name = `seed ${label}` + (geometry ? `: ${said(geometry, there)}` : "");
     const colour = Number.isFinite(number) ? WORDS[Math.min(number, WORDS.length - 1)] : ink("--quiet");
-    const button = make("button", { type: "button", title: name, onclick: () => choose({ seed: String(seed) }) },
+    const button = make("button", { type: "button", title: name, onclick: () => seedIsOnMap() ? go({ seed }) : choose({ seed: String(seed) }) },
       mainModel.shape.at(-2) <= 2 ? spokes(matrixAt(mainModel, there), colour)
         : make("span", { textContent: label, style: `color: ${colour}` }));
     button.setAttribute("aria-label", name);

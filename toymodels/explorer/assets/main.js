@@ -48,7 +48,7 @@ function drawControls() {
   fill("x", axes, view.x);
   fill("y", [["", "(a line)"], ...axes.filter(([name]) => name !== view.x)], view.y);
   fill("seed", seedsOffered(), view.seed);
-  byId("seed-choice").hidden = !seedsOffered().length;
+  byId("seed-choice").hidden = !seedsOffered().length || seedIsOnMap();
   byId("feature-choice").hidden = view.colour !== LEGEND;
   if (mainModel) {
     fill("feature", Array.from({ length: mainModel.shape.at(-1) }, (_, k) => [String(k), String(k)]),

@@ -62,7 +62,7 @@ function colourAt(cell) {
     return step(shared) * STEPS + step(norm);
   }
   const entry = colourEntry();
-  if (!hasAxis(entry, SEED) || view.x === SEED || view.y === SEED) return numberAt(entry, cell);
+  if (!hasAxis(entry, SEED) || seedIsOnMap()) return numberAt(entry, cell);
   return view.seed === "mean" && !entry.labels
     ? meanOverSeeds(entry, cell) : numberAt(entry, withSeed(cell));
 }

@@ -19,9 +19,11 @@ function axesOfColour() {
   return entry.dims.filter((dim) => description.axes.some((axis) => axis.name === dim));
 }
 
-// The seed that stands for a cell: a chosen one, or the best.
+const seedIsOnMap = () => view.x === SEED || view.y === SEED;
+
+// The seed that stands for a cell: that of its place on the map, a chosen one, or the best.
 function withSeed(cell) {
-  if (!(SEED in axisOf)) return cell;
+  if (!(SEED in axisOf) || seedIsOnMap()) return cell;
   const seed = /^\d+$/.test(view.seed) ? Number(view.seed) : bestBy ? bestSeed(cell) : 0;
   return { ...cell, seed };
 }
