@@ -30,6 +30,7 @@ from .loss import (
 )
 from .minima import free_optimum, optimum, optimum_one_active
 from .quadrature import expected_value
+from .scrubbing import scrubbing_distance, scrubbing_distance_linear
 
 __all__ = [
     "bent",
@@ -64,4 +65,6 @@ __all__ = [
     "posterior",
     "sequences",
     "spheres",
+    "scrubbing_distance",
+    "scrubbing_distance_linear",
 ]
