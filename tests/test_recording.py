@@ -40,12 +40,14 @@ MODELS = {
     "JumpReLUAutoencoder": tm.JumpReLUAutoencoder(LATENTS, bandwidth=0.1, start=0.05),
     "GatedAutoencoder": tm.GatedAutoencoder(LATENTS),
     "MatryoshkaAutoencoder": tm.MatryoshkaAutoencoder(LATENTS, (2, LATENTS)),
+    "AttentionOnly": tm.AttentionOnly(layers=1, heads=2, width=4, head_width=2),
     "a sequence": Attention(),
 }
 
 
 def batch(name, number=4, seed=0):
-    shape = (LENGTH, FEATURES) if name == "a sequence" else (FEATURES,)
+    sequences = name in ("a sequence", "AttentionOnly")
+    shape = (LENGTH, FEATURES) if sequences else (FEATURES,)
     return jax.random.uniform(jax.random.key(seed), (number, *shape))
 
 

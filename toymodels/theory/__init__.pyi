@@ -63,8 +63,8 @@ __all__ = [
     "polyhedra",
     "polytopes",
     "posterior",
-    "sequences",
-    "spheres",
     "scrubbing_distance",
     "scrubbing_distance_linear",
+    "sequences",
+    "spheres",
 ]
