@@ -1,4 +1,4 @@
-r"""What a linear model cannot do: W^T W and b of linear and ReLU models as features get sparser.
+r"""Superposition needs a ReLU: W^T W and b of linear and ReLU models as features get sparser.
 
 Claim      The linear model keeps the m most important features, each in a dimension of its own,
            whatever the density: principal components. The ReLU model does the same where
@@ -21,12 +21,12 @@ import numpy as np
 import optax
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
+from toymodels.theory import feature_variance
 
 PAPER = tm.paper("Elhage et al. (2022), Demonstrating Superposition")
 BARS = tm.paper(f"Bars of the figure, {PAPER.text}")
@@ -158,7 +158,8 @@ def dedicated(models: xr.Dataset) -> xr.DataArray:
 
 def dropped_loss(models: xr.Dataset, density):
     """Return the least loss of a linear model: the variance of all features but the first m."""
-    return float(models.importance[models.sizes["hidden"] :].sum()) * (density / 3 - density**2 / 4)
+    dropped = models.importance[models.sizes["hidden"] :]
+    return float(dropped.sum()) * feature_variance(density)
 
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
@@ -211,18 +212,15 @@ def counts(models: xr.Dataset) -> Iterator[tm.Claim]:
     ):
         low, high = (xr.DataArray(list(side), dims="density") for side in zip(*paper, strict=True))
         bars = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in paper)
-        found = ", ".join(f"{float(each):.3g}" for each in count.mean("seed"))
-
-        def beyond(number, low=low, high=high):
-            return (low - number).clip(min=0) + (number - high).clip(min=0)
-
+        average = count.mean("seed")
+        found = ", ".join(f"{float(each):.3g}" for each in average)
         says = f"The number of {name} features of {which}, in the mean over all seeds {found} {at},"
         says += f" is that of the paper's figure, {bars}."
-        off = beyond(count.mean("seed")).max()
+        off = abs(average - average.clip(low, high)).max()
         yield tm.near(says, 0, off, BARS, within=allowed, threshold=counting, note=note)
         says = f"The number of {name} features of {which} is within {allowed} of that of the "
         says += f"paper's figure in this share of all seeds and densities, {at}."
-        share = (beyond(count) <= allowed).mean()
+        share = (abs(count - count.clip(low, high)) <= allowed).mean()
         yield tm.at_least(says, 0.9, share, BARS, threshold=counting, note=note)
 
 
@@ -270,15 +268,8 @@ def plot(results: xr.Dataset) -> Figure:
             f"$n$ = {size}, $m$ = {hidden}, $I_i = {ratio:g}^i$\n$W^T W$ and $b$"
         )
         bars[0].set_ylabel("norm $||W_i||$ of each feature")
-    weight = ScalarMappable(plotting.WEIGHT_NORM, plotting.WEIGHT_MAP)
-    shared = ScalarMappable(plotting.SUPERPOSITION_NORM, plotting.SUPERPOSITION_MAP)
-    for number in (0, 2):
-        rows = {"axes": list(grid[number]), "shrink": 0.8, "aspect": 15}
-        plotting.color_bar(weight, "weight or bias", ticks=(-1, 1), **rows)
-        rows["axes"] = list(grid[number + 1])
-        plotting.color_bar(shared, "superposition", ticks=(0, 1), **rows).ax.set_yticklabels(
-            ["0", "≥ 1"]
-        )
+        plotting.weight_bar(list(matrices))
+        plotting.superposition_bar(list(bars))
     seeds = results.sizes["seed"]
     figure.suptitle(f"Sparser features share dimensions (best of {seeds} seeds [range of all])")
     return figure

@@ -10,14 +10,12 @@ Reproduces Henighan et al. (2023), "Superposition, Memorization, and Double Desc
            and, after a comment on it by Jermyn, weight decay.
 Settings   From the paper: m = 2, ten active features per example on average, examples of length 1,
            full batch, AdamW with decay 1e-2, warm-up over a twentieth of the run, then a cosine to
-           0; Adam's b1 = 0.9, b2 = 0.999 are Optax's defaults. Ours: 1000 features, not 10,000 (200
-           in the last two panels); 3000 steps at 5e-3, not 50,000 at 1e-3. The height of the peak
-           depends on that: in trials (n = 300, 3000 steps) it was 1.8 at 5e-3 and 14 at 2e-2, both
-           at T = 100; at 1e-3 there was hardly one, 1.02. Memorising K points gains K/T,
+           0. Ours: 1000 features, not 10,000 (200 in the last two panels); 3000 steps at 5e-3, not
+           50,000 at 1e-3. The height of the peak depends on that: in trials (n = 300, 3000 steps)
+           it was 1.02 at 1e-3, 1.8 at 5e-3 and 14 at 2e-2. Memorising K points gains K/T,
            representing k features gains k/n, so T at the peak should grow with n; in trials it was
-           30, 60, 100, 300 for n = 100, 200, 300, 1000. Data sets are nested: each is the first T
-           examples of one list. An example without features (4e-5 of them) stays 0. The loss is
-           summed over outputs: predicting nothing has 1.
+           30, 60, 100, 300 for n = 100, 200, 300, 1000. Each data set is the first T examples of
+           one list. The loss is summed over outputs: predicting nothing has 1.
 Selection  Lines, vectors and claims are the seed of the lowest TRAIN loss; dots are all seeds.
 Command    toymodels run experiments/double_descent.py
 """
@@ -30,7 +28,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.colors import CenteredNorm
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -43,9 +40,17 @@ OPTIMUM = tm.prediction("the optimum of sparse features in two dimensions, see `
 HERE = tm.finding("found here, in trials at other n")
 REPLICATIONS = tm.paper("replications at n = 1000: 100 to 500")
 NO_NUMBER = "Ours, because the paper gives no number."
+ROUNDED = "Ours, because numbers are rounded."
+HUNDREDTH = "Ours, because it is a hundredth of predicting nothing."
+IN_RANGE = "The replications have their peaks between 100 and 500 examples."
+SLOPE_LINE = "Ours, because the paper shows a line of slope -1 in a logarithmic plot."
+HEIGHT = "Ours, because the paper shows a peak, whose height depends on rate and steps."
+IN_MAP = "Ours, because the paper shows a map; 0.03 is more than its seeds differ."
+STEP = "Ours, because half a step of the grid of T moves the slope by that."
+STEPS = "Ours, because it is half a step of both grids of T."
+CURVE = "Ours, because the comment shows a curve."
 PARTS = ("", "map_", "decay_")
-DECAY_COLORS = ("#dd8888", "#aa3333", "#551111")
-DATA_COLOR, FEATURE_COLOR = "#3366cc", "#cc3333"
+DATA_COLOR, FEATURE_COLOR = "C0", "C1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,6 @@ class Config:
     """Mean number of active features of an example: the density is this over their number."""
     hidden: int = 2
     sizes: tuple[int, ...] = (3, 5, 6, 8, 10, 15, 30, 50, 100, 200, 300, 500, 1000, 2000)
-    """Numbers T of examples."""
     num_seeds: int = 4
     map_features: int = 200
     map_hidden: tuple[int, ...] = (2, 3, 4, 6, 8, 12)
@@ -63,7 +67,6 @@ class Config:
     map_seeds: int = 2
     decays: tuple[float, ...] = (0.01, 0.1, 1.0)
     decay_sizes: tuple[int, ...] = (20, 40, 60, 90, 150, 300)
-    """Numbers T of examples; the other numbers are those of the map at m = 2."""
     steps: int = 3000
     learning_rate: float = 5e-3
     """The learning rate after the warm-up."""
@@ -173,36 +176,26 @@ def run(config: Config) -> xr.Dataset:
     lines = sweep(config, "", n, m, config.sizes, config.num_seeds, {})
     grid = sweep(config, "map_", small, max(config.map_hidden), config.map_sizes, seeds, widths)
     decayed = sweep(config, "decay_", small, m, config.decay_sizes, seeds, decays)
-    losses = [
-        part[[each for each in part if str(each).endswith(("_loss", "_share"))]]
-        for part in (grid, decayed)
-    ]
-    results = xr.merge([lines, *losses], combine_attrs="override")
+    small_parts = xr.merge([grid, decayed], combine_attrs="override")
+    kept = [each for each in small_parts if str(each).endswith(("_loss", "_share"))]
+    results = xr.merge([lines, small_parts[kept]], combine_attrs="override")
     return results.assign_attrs(hidden=m, num_features=n, map_features=small)
 
 
 def chosen(results: xr.Dataset) -> xr.Dataset:
     """Choose the seed of the lowest train loss for each data set and each cell of the map."""
-    chosen = xr.Dataset()
+    parts = []
     for name in PARTS:
         own = [each for each in results if f"{name}seed" in results[each].dims]
         best = tm.best_of(results[own], f"{name}train_loss", over=f"{name}seed")
-        chosen = chosen.merge(best.drop_vars(f"{name}seed")).assign_attrs(best.attrs | chosen.attrs)
-    return chosen
+        parts.append(best.drop_vars(f"{name}seed"))
+    return xr.merge(parts, combine_attrs="override")
 
 
 def rise(losses):
     """Return how far a curve rises above the higher of its lowest values before and after."""
     before, after = (np.minimum.accumulate(losses[::way])[::way] for way in (1, -1))
     return float(np.max(losses - np.maximum(before, after)))
-
-
-def farthest_gap(last: xr.Dataset, corners: xr.DataArray) -> float:
-    """Return the angle between neighbouring corners, in degrees, that is farthest from 72."""
-    x, y = last["weights"].transpose("dimension", "feature").values[:2, corners.values]
-    angles = np.sort(np.degrees(np.arctan2(y, x)))
-    gaps = np.diff(angles, append=angles[:1] + 360)
-    return gaps[abs(gaps - 72).argmax()] if gaps.size else np.nan
 
 
 def claims(results: xr.Dataset):
@@ -213,14 +206,11 @@ def claims(results: xr.Dataset):
     for kind, vectors in (("point", "data points"), ("feature", "features")):
         says = f"The dimensionalities of the {vectors} of every model sum to at most m: sum / m."
         largest = max(results[f"{name}{kind}_share"].max() for name in PARTS)
-        yield tm.at_most(
-            says, 1, largest, RANK, slack=1e-4, threshold="Ours, because numbers are rounded."
-        )
+        yield tm.at_most(says, 1, largest, RANK, slack=1e-4, threshold=ROUNDED)
 
     says = "The largest train loss of the models of at most 6 examples is 0."
-    hundredth = "Ours, because it is a hundredth of predicting nothing."
     largest = few["train_loss"].max()
-    yield tm.near(says, 0, largest, HENIGHAN, within=0.01, threshold=hundredth)
+    yield tm.near(says, 0, largest, HENIGHAN, within=0.01, threshold=HUNDREDTH)
 
     says = "The data points of models of T ≤ 6 examples form regular T-gons: max |D T / 2 - 1|."
     largest = abs(few["point_dimensionality"] * few["size"] / hidden - 1).max()
@@ -229,20 +219,18 @@ def claims(results: xr.Dataset):
     says = "The median data point of models of 5 ≤ T ≤ 200 examples has D = m/T: max |D T / m - 1|."
     median = best["point_dimensionality"].median("example") * sizes / hidden
     largest = abs(median[(sizes >= 5) & (sizes <= 200)] - 1).max()
-    line = "Ours, because the paper shows a line of slope -1 in a logarithmic plot."
-    yield tm.near(says, 0, largest, HENIGHAN, within=0.25, threshold=line)
+    yield tm.near(says, 0, largest, HENIGHAN, within=0.25, threshold=SLOPE_LINE)
 
     says = (
         "At our learning rate of 5e-3 the highest test loss is above 1, that of predicting "
         "nothing. (At the paper's 1e-3, in 3000 steps, trials had 1.02; the rate was chosen for "
         "the peak.)"
     )
-    height = "Ours, because the paper shows a peak, whose height depends on rate and steps."
-    yield tm.at_least(says, 1.1, best["test_loss"].max(), HENIGHAN, threshold=height)
+    yield tm.at_least(says, 1.1, best["test_loss"].max(), HENIGHAN, threshold=HEIGHT)
 
     says = "The highest test loss is at a number of examples T in the range of replications."
-    peak, between = best["test_loss"].idxmax("size"), "The range of the replications."
-    yield tm.near(says, 300, peak, REPLICATIONS, within=200, threshold=between)
+    peak = best["test_loss"].idxmax("size")
+    yield tm.near(says, 300, peak, REPLICATIONS, within=200, threshold=IN_RANGE)
 
     says = "The model of the most examples has a lower test loss than predicting the mean: ratio."
     ratio = last["test_loss"] / float(results["mean_loss"])
@@ -252,140 +240,110 @@ def claims(results: xr.Dataset):
     corners = last["feature_dimensionality"] > 0.1
     yield tm.near(says, 5, corners.sum(), OPTIMUM, within=0)
 
-    says = (
-        "The features of D > 1/10 of the model of the most examples are 72 degrees apart: the "
-        "angle between neighbours that is farthest from it."
-    )
-    gap = farthest_gap(last, corners)
+    says = "The features of D > 1/10 of the model of the most examples are 72 degrees apart: the "
+    says += "angle between neighbours that is farthest from it."
+    x, y = last["weights"].transpose("dimension", "feature").values[:2, corners.values]
+    angles = np.sort(np.degrees(np.arctan2(y, x)))
+    gaps = np.diff(angles, append=angles[:1] + 360)
+    gap = gaps[abs(gaps - 72).argmax()] if gaps.size else np.nan
     yield tm.near(says, 72, gap, HENIGHAN, within=5, threshold=NO_NUMBER)
 
-    says = (
-        "The features of D > 1/10 of the model of the most examples hold most of the hidden "
-        "space: sum of their D / m."
-    )
+    says = "The features of D > 1/10 of the model of the most examples hold most of the hidden "
+    says += "space: sum of their D / m."
     held = last["feature_dimensionality"].where(corners).sum() / hidden
     yield tm.at_least(says, 0.5, held, HENIGHAN, threshold="Ours, because most is more than half.")
 
     loss = best["map_test_loss"].transpose("map_size", "map_hidden")
-    differ = "Ours, because the paper shows a map; 0.03 is more than its seeds differ."
     says = "The test loss of every m of the map has a peak over T: smallest rise to the peak."
     smallest = min(map(rise, loss.values.T))
-    yield tm.at_least(says, 0.03, smallest, HENIGHAN, threshold=differ)
+    yield tm.at_least(says, 0.03, smallest, HENIGHAN, threshold=IN_MAP)
 
     says = "The test loss of some T of the map has a peak over m: largest rise to the peak."
     largest = max(map(rise, loss.values))
-    yield tm.at_least(says, 0.03, largest, HENIGHAN, threshold=differ)
+    yield tm.at_least(says, 0.03, largest, HENIGHAN, threshold=IN_MAP)
 
-    says = (
-        "The number T of examples at the highest test loss grows in proportion to m: slope of "
-        "log T over log m."
-    )
-    peaks, slower = loss.idxmax("map_size"), "It grows more slowly."
+    says = "The number T of examples at the highest test loss grows in proportion to m: slope of "
+    says += "log T over log m."
+    peaks, slower = loss.idxmax("map_size"), "The number of examples grows more slowly."
     slope = np.polyfit(np.log(peaks["map_hidden"]), np.log(peaks), 1)[0]
-    step = "Ours, because half a step of the grid of T moves the slope by that."
-    yield tm.near(says, 1, slope, HERE, within=0.15, threshold=step, note=slower)
+    yield tm.near(says, 1, slope, HERE, within=0.15, threshold=STEP, note=slower)
 
-    says = (
-        "The number T of examples at the highest test loss of models of m = 2 grows in proportion "
-        "to n: T / n of the larger n over T / n of the smaller n."
-    )
+    says = "The number T of examples at the highest test loss of models of m = 2 grows in "
+    says += "proportion to n: T / n of the larger n over T / n of the smaller n."
     same = peaks.sel(map_hidden=hidden) / results.attrs["map_features"]
     growth = peak / results.attrs["num_features"] / same
-    steps = "Ours, because it is half a step of both grids of T."
-    yield tm.near(says, 1, growth, HERE, within=0.3, threshold=steps, note=slower)
+    yield tm.near(says, 1, growth, HERE, within=0.3, threshold=STEPS, note=slower)
 
     decayed = best["decay_test_loss"].max("decay_size").sortby("decay_decay")
-    curve = "Ours, because the comment shows a curve."
-    says = (
-        "The highest test loss of models of the greatest weight decay is hardly above 1: no peak."
-    )
-    yield tm.at_most(says, 1.05, decayed[-1], JERMYN, threshold=curve)
+    says = "The highest test loss of models of the greatest weight decay is hardly above 1: no "
+    says += "peak."
+    yield tm.at_most(says, 1.05, decayed[-1], JERMYN, threshold=CURVE)
 
     says = "The highest test loss of models of the smallest weight decay is well above 1: a peak."
-    yield tm.at_least(says, 1.1, decayed[0], JERMYN, threshold=curve)
+    yield tm.at_least(says, 1.1, decayed[0], JERMYN, threshold=CURVE)
 
 
 def plot(results: xr.Dataset):
     best = chosen(results)
-    sizes = best["size"].values
+    sizes, hidden = best["size"].values, best.attrs["hidden"]
     shown = sizes[np.unique(np.linspace(0, len(sizes) - 1, 5).round().astype(int))]
     figure, (above, below) = plotting.figure_of_parts(2, size=(8.6, 5.8), height_ratios=(1.15, 1))
-    clouds = above.subplots(2, len(shown), squeeze=False)
-    for (top, bottom), size in zip(clouds.T, shown, strict=True):
-        points, weights = (best[each].sel(size=size) for each in ("points", "weights"))
-        plotting.spokes(top, points.transpose("dimension", ...).values, color=DATA_COLOR)
-        plotting.spokes(bottom, weights.transpose("dimension", ...).values, color=FEATURE_COLOR)
-        top.set_title(f"T = {size}")
-    rows = (("data points $h_t$", DATA_COLOR), ("features $W_i$", FEATURE_COLOR))
-    for axes, (name, color) in zip(clouds[:, 0], rows, strict=True):
-        side = {"rotation": 90, "ha": "right", "va": "center", "transform": axes.transAxes}
-        axes.text(-0.08, 0.5, name, color=color, **side)
+    for row, (vectors, name, color) in zip(
+        above.subplots(2, len(shown), squeeze=False),
+        (("points", "data points $h_t$", DATA_COLOR), ("weights", "features $W_i$", FEATURE_COLOR)),
+        strict=True,
+    ):
+        row[0].set_ylabel(name, color=color)
+        for axes, size in zip(row, shown, strict=True):
+            table = best[vectors].sel(size=size).transpose("dimension", ...).values
+            plotting.spokes(axes, table, color=color)
+            axes.set_title(f"T = {size}" if vectors == "points" else "")
     above.suptitle(
         "Few examples T: the data points form a polygon. Many: the features do.\n"
-        f"n = {best.attrs['num_features']} features, m = {best.attrs['hidden']}; vectors and "
-        f"lines: the seed of lowest train loss, dots: all {results.sizes['seed']} seeds",
+        f"n = {best.attrs['num_features']} features, m = {hidden}; vectors and lines: the seed of "
+        f"lowest train loss, dots: all {results.sizes['seed']} seeds",
         fontsize=10,
     )
     dimensions, losses, grid, decay = below.subplots(1, 4, width_ratios=(1, 1, 1.25, 0.9))
-    draw_dimensions(dimensions, best, best.attrs["hidden"])
+    draw_dimensions(dimensions, best, hidden)
     for name, color in (("test_loss", FEATURE_COLOR), ("train_loss", DATA_COLOR)):
         draw_losses(losses, results[name], best[name], color=color, label=name.replace("_", " "))
     losses.set(ylabel="loss", title="Test loss peaks between")
-    losses.legend(handles=lines_of(losses), loc="upper left", fontsize=7, handlelength=1)
-    draw_map(grid, best)
-    for value, color in zip(best["decay_decay"].values, DECAY_COLORS, strict=False):
+    loss, norm = best["map_test_loss"], plotting.CenteredNorm(1, 0.3)
+    image = plotting.heat_map(grid, loss, x="map_size", y="map_hidden", cmap="RdBu_r", norm=norm)
+    peaks, named = loss.idxmax("map_size"), f"test loss, n = {best.attrs['map_features']}"
+    grid.plot(np.searchsorted(loss["map_size"], peaks), range(peaks.size), "x", color="black")
+    grid.tick_params(axis="x", rotation=60)
+    grid.set(xlabel="examples T", ylabel="hidden dimensions m", title="The peak (x) moves with m")
+    plotting.color_bar(image, named, extend="both")
+    for number, value in enumerate(best["decay_decay"].values):
         every, line = (each["decay_test_loss"].sel(decay_decay=value) for each in (results, best))
-        draw_losses(decay, every, line, color=color, label=f"{value:g}")
-    decay.set(
-        ylabel=f"test loss, n = {best.attrs['map_features']}",
-        title="Weight decay\nremoves the peak",
-    )
-    decay.set_xticks(best["decay_size"].values, best["decay_size"].values, rotation=60)
-    decay.minorticks_off()
-    decay.legend(handles=lines_of(decay), title="decay", title_fontsize=8, loc="upper right")
+        draw_losses(decay, every, line, color=f"C{number}", label=f"decay {value:g}")
+    decay.set(ylabel=named, title="Weight decay\nremoves the peak")
+    plotting.plain_ticks(decay, places=(20, 50, 100, 200))
     return figure
-
-
-def lines_of(axes):
-    """Return the lines through the chosen seeds; the title of the figure says what dots are."""
-    return [line for line in axes.get_lines() if line.get_gid()]
 
 
 def draw_dimensions(axes, best: xr.Dataset, hidden):
     sizes = best["size"].values
-    for name, color, shift, label in (
-        ("point_dimensionality", DATA_COLOR, 0.94, "data points"),
-        ("feature_dimensionality", FEATURE_COLOR, 1.06, "features"),
-    ):
-        each = best[name].transpose("size", ...).values
-        across = np.broadcast_to(shift * sizes[:, None], each.shape)
-        seen = each > 2e-3
-        style = {"color": color, "markersize": 1.6, "rasterized": True, "label": label}
-        axes.plot(across[seen], each[seen], ".", **style)
+    for kind, color, shift in (("point", DATA_COLOR, 0.94), ("feature", FEATURE_COLOR, 1.06)):
+        each = best[f"{kind}_dimensionality"].transpose("size", ...).where(lambda d: d > 2e-3)
+        axes.loglog(shift * sizes, each, ".", color=color, markersize=1.6, rasterized=True)
+        axes.plot([], [], ".", color=color, label=f"{'data ' * (kind == 'point')}{kind}s")
     axes.plot(sizes, np.minimum(hidden / sizes, 1), color="black", linewidth=0.8, label="m / T")
-    axes.set(xscale="log", yscale="log", ylim=(2e-3, 1.3))
-    axes.set(xlabel="examples T", ylabel="dimensionality D", title="A point has D = m / T")
-    axes.legend(loc="upper right", markerscale=5, handletextpad=0.3, fontsize=7)
+    axes.set(ylim=(2e-3, 1.3), xlabel="examples T", ylabel="dimensionality D")
+    axes.set_title("A point has D = m / T")
+    axes.legend(loc="upper right", handletextpad=0.3, fontsize=7)
 
 
 def draw_losses(axes, every: xr.DataArray, best: xr.DataArray, **line):
     """Draw every seed, and a line through the seed of the lowest train loss."""
     size, seed = best.dims[0], next(dim for dim in every.dims if str(dim).endswith("seed"))
     plotting.every_seed(axes, every.rename({seed: "seed"}), x=size, chosen=best, **line)
-    axes.set(xscale="log", xlabel="examples T")
     axes.axhline(1, color="0.4", linewidth=0.8, linestyle=":")  # the loss of predicting 0
-
-
-def draw_map(axes, best: xr.Dataset):
-    loss = best["map_test_loss"]
-    norm = CenteredNorm(1, 0.3)
-    image = plotting.heat_map(axes, loss, x="map_size", y="map_hidden", cmap="RdBu_r", norm=norm)
-    peaks = loss.transpose("map_hidden", "map_size").argmax("map_size")
-    axes.plot(peaks, range(peaks.size), "x", color="black")
-    axes.tick_params(axis="x", rotation=60)
-    axes.set(xlabel="examples T", ylabel="hidden dimensions m", title="The peak (x) moves with m")
-    label = f"test loss, n = {best.attrs['map_features']}"
-    plotting.color_bar(image, label, extend="both")
+    axes.set(xscale="log", xlabel="examples T")
+    named = [line for line in axes.get_lines() if line.get_gid()]  # dots: see the title
+    axes.legend(handles=named, fontsize=7, handlelength=1)
 
 
 if __name__ == "__main__":

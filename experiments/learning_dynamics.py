@@ -1,4 +1,4 @@
-r"""How features are learned: their dimensionalities jump between levels.
+r"""Features are learned in jumps: their dimensionalities move between levels.
 
 Claim      Feature dimensionalities $D_i$ jump between levels during training, and the loss falls
            when they do, until antipodal pairs remain ($D_i = 1/2$).
@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
-from toymodels.theory import expected_loss_sampled, polytopes
+from toymodels.theory import expected_loss_sampled, feature_variance, polytopes
 
 WORK = "Elhage et al. (2022), Superposition and Learning Dynamics"
 PAPER = tm.paper(WORK)
@@ -93,20 +93,17 @@ def run(config: Config) -> xr.Dataset:
         output_core_dims=[[], []],
         vectorize=True,
     )
-    variance = config.density / 3 - config.density**2 / 4
+    variance = feature_variance(config.density)
     digon = polytopes.arrangement(polytopes.DIGON, config.density).loss
     rest = config.num_features - 2 * config.hidden
-    return (
-        results[["dimensionality"]]
-        .assign(
-            loss=loss,
-            loss_error=error,
-            digons_loss=config.hidden * digon + rest * variance,
-            one_short_loss=(config.hidden - 1) * digon + (rest + 1) * variance,
-            variance=variance,
-        )
-        .assign_attrs(hidden=config.hidden)
+    results = results[["dimensionality"]].assign(
+        loss=loss,
+        loss_error=error,
+        digons_loss=config.hidden * digon + rest * variance,
+        one_short_loss=(config.hidden - 1) * digon + (rest + 1) * variance,
+        variance=variance,
     )
+    return results.assign_attrs(hidden=config.hidden)
 
 
 def jumps(results: xr.Dataset, seed: int) -> list[slice]:
@@ -133,15 +130,12 @@ def moves(results: xr.Dataset, seed: int) -> Float[np.ndarray, "moves 2"]:
     return both[abs(both[:, 1] - both[:, 0]) > 0.1]
 
 
-def falls(results: xr.Dataset, seed: int) -> list[float]:
-    """Return the fall of the loss in each jump of a seed."""
-    loss = results.loss.sel(seed=seed).values
-    return [float(loss[part][0] - loss[part][-1]) for part in jumps(results, seed)]
-
-
-def fall_errors(results: xr.Dataset, seed: int) -> list[float]:
-    error = results.loss_error.sel(seed=seed).values
-    return [float(np.hypot(*error[part][[0, -1]])) for part in jumps(results, seed)]
+def falls(results: xr.Dataset, seed: int) -> Float[np.ndarray, "jumps 2"]:
+    """Return the fall of the loss in each jump of a seed, and its standard error."""
+    loss, error = (results[name].sel(seed=seed).values for name in ("loss", "loss_error"))
+    ends = [(part.start, part.stop - 1) for part in jumps(results, seed)]
+    found = [(loss[first] - loss[last], np.hypot(*error[[first, last]])) for first, last in ends]
+    return np.array(found).reshape(-1, 2)
 
 
 def speeds(results: xr.Dataset) -> tuple[float, float]:
@@ -150,7 +144,7 @@ def speeds(results: xr.Dataset) -> tuple[float, float]:
     for seed in results.seed.values:
         loss, found = results.loss.sel(seed=seed).values, jumps(results, seed)
         if found:
-            inside, first = sum(falls(results, seed)), found[0].start
+            inside, first = sum(falls(results, seed)[:, 0]), found[0].start
             length = sum(part.stop - 1 - part.start for part in found)
             fell += inside, loss[first] - loss[-1] - inside
             lasted += length, len(loss) - 1 - first - length
@@ -169,8 +163,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.8, share, PAPER)
 
     says = "The loss falls in every jump, by more than four standard errors."
-    errors = [fall_errors(results, seed) for seed in seeds]
-    smallest = min(np.concatenate(found) / np.concatenate(errors), default=np.nan)
+    fell, errors = np.concatenate(found).T
+    smallest = min(fell / errors, default=np.nan)
     threshold = "Ours, because four standard errors are no chance."
     yield tm.at_least(says, 4, smallest, PAPER, threshold=threshold)
 
@@ -197,11 +191,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because one feature in ten may differ."
     yield tm.at_least(says, 0.9, settled.mean(), PAPER, threshold=threshold)
 
-    says = (
-        "The loss falls more in the second jump of a seed than in the first, by the median ratio "
-        "of the seeds that have both."
-    )
-    second = [parts[1] / parts[0] for parts in found if len(parts) > 1]
+    says = "The loss falls more in the second jump of a seed than in the first, by the median "
+    says += "ratio of the seeds that have both."
+    second = [parts[1, 0] / parts[0, 0] for parts in found if len(parts) > 1]
     threshold = "Ours, because the paper says very small and larger."
     note = (
         f"{len(second)} of {len(found)} seeds have two jumps. In these small models many features "
@@ -215,10 +207,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     gap = ended.median() - 1
     yield tm.near(says, 0, gap, POLYTOPES, within=0.002, threshold=CONVERGENCE)
 
-    says = (
-        "The loss of every seed ends at that of m digons, or at that of one digon less and a "
-        "single feature."
-    )
+    says = "The loss of every seed ends at that of m digons, or at that of one digon less and a "
+    says += "single feature."
     gap = np.minimum(abs(ended - 1), abs(last.loss / last.one_short_loss - 1)).max()
     yield tm.near(says, 0, gap, POLYTOPES, within=0.01, threshold=CONVERGENCE)
 
@@ -230,8 +220,7 @@ def plot(results: xr.Dataset) -> Figure:
     steps, last = results.step.values, results.isel(seed=0, step=-1)
     for feature in last.feature.values:
         line = results.dimensionality.sel(seed=0, feature=feature)
-        ends_in_pair = float(line[-1]) > 0.25
-        above.plot(steps, line, color="C0" if ends_in_pair else "C1", linewidth=1.2)
+        above.plot(steps, line, color="C0" if line[-1] > 0.25 else "C1", linewidth=1.2)
     above.plot([], color="C0", label="features that end in a digon")
     above.plot([], color="C1", label="features that are dropped")
     above.legend(loc="upper left")
@@ -252,11 +241,19 @@ def plot(results: xr.Dataset) -> Figure:
         below.axhline(height, color="C3", linewidth=0.8, linestyle=":")
         below.text(110, height, label, va=side, color="C3", fontsize=8)
     floor = float(results.digons_loss / results.variance)
-    above.set(xscale="log", xlim=(min(100, steps[-1] / 3), steps[-1]), ylim=(0, 1))
-    above.set(ylabel="feature dimensionality $D_i$")
-    above.set_title("the dimensionalities of seed 0 jump between levels (shaded)")
-    below.set(xlabel="step", ylabel="loss / variance of a feature", ylim=(floor - 0.5, floor + 4))
-    below.set_title(f"the loss falls in the jumps (grey: the other {len(results.seed) - 1} seeds)")
+    above.set(
+        xscale="log",
+        xlim=(min(100, steps[-1] / 3), steps[-1]),
+        ylim=(0, 1),
+        ylabel="feature dimensionality $D_i$",
+        title="The dimensionalities of seed 0 jump between levels (shaded)",
+    )
+    below.set(
+        xlabel="step",
+        ylabel="loss / variance of a feature",
+        ylim=(floor - 0.5, floor + 4),
+        title=f"The loss falls in the jumps (grey: the other {len(results.seed) - 1} seeds)",
+    )
     return figure
 
 

@@ -1,4 +1,4 @@
-r"""How features are learned: the geometry of correlated features unfolds in stages.
+r"""Correlated features are learned in stages: their geometry unfolds.
 
 Claim      Two sets of three correlated features in three dimensions are first learned as one
            direction for each set, on a plateau of loss $p/3$; then they unfold into triangles,
@@ -23,7 +23,6 @@ import numpy as np
 import optax
 import xarray as xr
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import optimize
 
@@ -39,7 +38,6 @@ NO_NUMBER = "Ours, because the paper shows a picture, and gives no number."
 SETS: Final = 2
 SIZE: Final = 3
 """Features of a set; as many as hidden dimensions."""
-SET_COLORS: Final = ("#0072b2", "#d55e00")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,9 +80,7 @@ def run(config: Config) -> xr.Dataset:
         dims={"weights": ("step", "hidden", "feature"), "bias": ("step", "feature")},
     ).assign_coords(step=list(steps))
     results["loss"] = tm.apply(
-        lambda weights, bias: expected_loss_correlated(
-            weights, bias, config.density, num_sets=SETS
-        ),
+        lambda *model: expected_loss_correlated(*model, config.density, num_sets=SETS),
         results.weights,
         results.bias,
         model_dims=("hidden", "feature"),
@@ -154,9 +150,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     final = last.weights.transpose(*order).values
     gram = np.swapaxes(final, 1, 2) @ final
 
-    says = (
-        "The least loss of one direction for each of two orthogonal sets is a third of density p."
-    )
+    says = "The least loss of one direction for each of two orthogonal sets is a third of density "
+    says += "p."
     source = tm.identity("Exact loss")
     threshold = "Ours, because numbers are rounded."
     yield tm.near(says, 1 / 3, orthogonal, source, within=1e-6, threshold=threshold)
@@ -165,14 +160,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because it is three percent of the loss."
     yield tm.near(says, 1 / 3, plateau.median(), EXACT, within=0.01, threshold=threshold)
 
-    says = (
-        "The loss on the plateau of every seed, in units of p, is at most that of antipodal sets."
-    )
+    says = "The loss on the plateau of every seed, in units of p, is at most that of antipodal "
+    says += "sets."
     yield tm.at_most(says, antipodal, plateau.max(), EXACT, slack=0.005, threshold=SAMPLING)
 
-    says = (
-        "The loss on the plateau of every seed, in units of p, is at least that of orthogonal sets."
-    )
+    says = "The loss on the plateau of every seed, in units of p, is at least that of orthogonal "
+    says += "sets."
     yield tm.at_least(says, orthogonal, plateau.min(), EXACT, slack=0.005, threshold=SAMPLING)
 
     says = "Features of a set are nearly parallel on the plateau of every seed, by their cosine."
@@ -182,10 +175,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     cosine = (np.swapaxes(units, 1, 2) @ units)[:, own].min()
     yield tm.at_least(says, 0.95, cosine, PAPER, threshold=NO_NUMBER)
 
-    says = (
-        "Every seed ends as an octahedron of pairs of features of different sets: no entry of "
-        "W^T W differs much."
-    )
+    says = "Every seed ends as an octahedron of pairs of features of different sets: no entry of "
+    says += "W^T W differs much."
     gap = abs(gram - gram_of_pairs(gram)).max()
     note = (
         "Overlaps of features of different sets that are no partners are soft: they matter only "
@@ -193,9 +184,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     )
     yield tm.near(says, 0, gap, PAPER, within=0.06, threshold=NO_NUMBER, note=note)
 
-    says = (
-        "Each feature of every seed ends opposite to a partner in the other set, by their cosine."
-    )
+    says = "Each feature of every seed ends opposite to a partner in the other set, by their "
+    says += "cosine."
     norms = np.linalg.norm(final, axis=1)
     cosine = (gram / (norms[:, :, None] * norms[:, None, :])).min(axis=2).max()
     yield tm.at_most(says, -0.98, cosine, PAPER, threshold=NO_NUMBER)
@@ -210,16 +200,21 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, gap, EXACT, within=0.01, threshold=threshold)
 
 
+def view_of(model: Float[np.ndarray, "hidden features"]) -> Float[np.ndarray, "2 hidden"]:
+    """Return directions to the right and up, so that the two sets stand above each other."""
+    axis = model[:, :SIZE].mean(axis=1) - model[:, SIZE:].mean(axis=1)
+    basis = np.linalg.qr(np.column_stack([axis, np.eye(SIZE)]))[0]
+    up = basis[:, 0] * np.sign(basis[:, 0] @ axis)
+    return np.stack([basis[:, 1], np.cos(0.35) * up + np.sin(0.35) * basis[:, 2]])
+
+
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(
-        2, 4, size=(9, 6), height_ratios=(1, 1.4), subplot_kw={"projection": "3d"}
-    )
-    curve = figure.add_subplot(grid[1, 0].get_gridspec()[1, :])
-    for unused in grid[1]:
-        unused.remove()
-    steps, relative = results.step.values, results.loss / results.attrs["density"]
-    weights = upright(results.weights.sel(seed=0).transpose("step", "hidden", "feature").values)
-    shown = relative.sel(seed=0).values
+    figure, (top, bottom) = plotting.figure_of_parts(2, size=(9, 6), height_ratios=(1, 1.5))
+    top.suptitle("Features of seed 0, seen from the side; a colour is a set", fontsize=10)
+    curve, steps = bottom.subplots(), results.step.values
+    relative = results.loss / results.attrs["density"]
+    weights = results.weights.sel(seed=0).transpose("step", "hidden", "feature").values
+    view, shown = view_of(weights[-1]), relative.sel(seed=0).values
     stages = {
         "sets push apart": int((shown < 1).argmax()),
         "plateau": int(plateaus(results).sel(seed=0)),
@@ -229,8 +224,9 @@ def plot(results: xr.Dataset) -> Figure:
     for seed in results.seed.values[::-1]:
         style = {"color": "0.75", "linewidth": 1} if seed else {"color": "k", "linewidth": 1.6}
         curve.plot(steps, relative.sel(seed=seed), **style)
-    for number, (axes, (name, place)) in enumerate(zip(grid[0], stages.items(), strict=True), 1):
-        draw_features(axes, weights[: place + 1])
+    panels, colors = top.subplots(1, len(stages)), np.repeat(["C0", "C1"], SIZE)
+    for number, (axes, (name, place)) in enumerate(zip(panels, stages.items(), strict=True), 1):
+        plotting.spokes(axes, view @ weights[place], color=colors, limit=1.15)
         axes.set_title(f"{number}  {name}\n(step {steps[place]})")
         curve.plot(steps[place], shown[place], "o", color="black", markersize=5, zorder=5)
         curve.text(steps[place] * 1.05, shown[place] * 1.1, number, weight="bold", fontsize=11)
@@ -238,37 +234,16 @@ def plot(results: xr.Dataset) -> Figure:
         curve.axhline(height, color="C3", linewidth=0.8, linestyle=":")
         side = "top" if name in ("sets orthogonal", "octahedron") else "bottom"
         curve.text(10, height, f"{name} {height:.3f}", va=side, color="C3", fontsize=8)
-    curve.set(xscale="log", yscale="log", xlim=(9, steps[-1] * 1.2), xlabel="step")
-    curve.set_ylabel("exact loss / density $p$,\nsummed over outputs")
     others = results.sizes["seed"] - 1
-    curve.set_title(f"the loss rests where the stages do (black: seed 0, grey: {others} others)")
+    curve.set(
+        xscale="log",
+        yscale="log",
+        xlim=(9, steps[-1] * 1.2),
+        xlabel="step",
+        ylabel="exact loss / density $p$,\nsummed over outputs",
+        title=f"The loss rests where the stages do (black: seed 0, grey: {others} others)",
+    )
     return figure
-
-
-def upright(weights: Float[np.ndarray, "steps hidden features"]) -> np.ndarray:
-    """Return all snapshots turned alike, so that in the end the two sets are above each other."""
-    end = weights[-1]
-    axis = end[:, :SIZE].mean(axis=1) - end[:, SIZE:].mean(axis=1)
-    basis = np.linalg.qr(np.column_stack([axis, np.eye(SIZE)]))[0]
-    basis[:, 0] *= np.sign(basis[:, 0] @ axis)
-    return basis[:, [1, 2, 0]].T @ weights
-
-
-def draw_features(axes: Axes, path: Float[np.ndarray, "steps hidden features"]) -> None:
-    """Draw the features of the last snapshot of `path` as spokes, and the way of each."""
-    axes.set_axis_off()
-    for member in range(SETS * SIZE):
-        color = SET_COLORS[member // SIZE]
-        x, y, z = path[:, :, member].T
-        axes.plot(x, y, z, color=color, linewidth=0.7, alpha=0.5)
-        axes.plot([0, x[-1]], [0, y[-1]], [0, z[-1]], color=color, linewidth=1.6)
-        axes.plot(x[-1:], y[-1:], z[-1:], "o", color=color, markersize=4)
-    for own in range(SETS):
-        around = [own * SIZE + member % SIZE for member in range(SIZE + 1)]
-        axes.plot(*path[-1][:, around], color=SET_COLORS[own], linewidth=0.6, linestyle="--")
-    axes.set(xlim=(-0.75, 0.75), ylim=(-0.75, 0.75), zlim=(-0.75, 0.75))
-    axes.set_box_aspect((1, 1, 1), zoom=1.3)
-    axes.view_init(elev=18, azim=35)
 
 
 if __name__ == "__main__":

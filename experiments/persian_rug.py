@@ -1,4 +1,4 @@
-"""The Persian rug: is the permutation-symmetric solution what training finds?
+"""The Persian rug: training finds better models than the permutation-symmetric solution.
 
 Claim      A model whose noise is Gaussian has a closed-form loss, and random rows of a Hadamard
            matrix reach it. Training goes below it: it finds couplings that are skewed, so that
@@ -23,11 +23,14 @@ from scipy import stats
 
 import toymodels as tm
 from toymodels import experiment, plotting
+from toymodels.theory import feature_variance
 from toymodels.theory import persian_rug as theory
 
 WORK = "Cowsik, Dolev, Infanger (2024)"
 PAPER = tm.paper(WORK)
 FOUND = tm.finding("Found here")
+SAMPLED = "Ours, because losses are sampled."
+LACKING = "Ours, because one in 128 may lack."
 RATIO = 1 / 4
 """The hidden dimensions per feature of the models that are shown in detail."""
 
@@ -80,23 +83,18 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         recipe = dataclasses.replace(config.training, learning_rate=rate)
         task = tm.Task(tm.SparseUniform(size, density))
         trained = recipe.train(key, Untied(round(ratio * size)), task)
-        return {
-            "loss": trained.loss / size,
-            "curve": trained.history.loss / size,
-            "step": trained.history.step,
-            "couplings": trained.params["weights_out"] @ trained.params["weights_in"],
-        }
+        couplings = trained.params["weights_out"] @ trained.params["weights_in"]
+        return {"loss": trained.loss / size, "couplings": couplings}
 
     def other_cell(key, *, density, size):
-        measured = cell(key, density=density, size=size)
-        return {f"{name}_of_size": measured[name] for name in ("loss", "curve")}
+        return {"loss_of_size": cell(key, density=density, size=size)["loss"]}
 
     trained = tm.sweep(
         cell,
         axes={"density": [config.density]},
         static={"ratio": config.ratios},
         num_seeds=config.num_seeds,
-        dims={"curve": ("point",), "step": ("point",), "couplings": ("output", "feature")},
+        dims={"couplings": ("output", "feature")},
         units={"loss": "mean over outputs"},
         store=store,
     )
@@ -104,12 +102,10 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         other_cell,
         axes={"density": [config.density]},
         static={"size": config.other_sizes},
-        dims={"curve_of_size": ("point",)},
         store=store,
     )
     results = xr.merge([trained, others.isel(seed=0, drop=True)], combine_attrs="drop_conflicts")
     results = results.isel(density=0)
-    results["step"] = results.step.isel(ratio=0, seed=0)
     rug = [hadamard_loss(config, ratio) for ratio in config.ratios]
     results["hadamard"] = ("ratio", [loss for loss, _ in rug])
     results["hadamard_error"] = ("ratio", [error for _, error in rug])
@@ -168,8 +164,8 @@ def standard_noise(
     others = couplings.copy()
     np.fill_diagonal(others, 0)
     x = samples(np.random.default_rng(2), couplings.shape[1], 4096, density)
-    variance = density / 3 - density**2 / 4
-    mean, deviation = others.sum(axis=1) * density / 2, np.sqrt((others**2).sum(axis=1) * variance)
+    mean = others.sum(axis=1) * density / 2
+    deviation = np.sqrt((others**2).sum(axis=1) * feature_variance(density))
     kept = deviation > 1e-3 * deviation.max()  # features that are not represented have no noise
     return ((others[kept] @ x - mean[kept, None]) / deviation[kept, None]).ravel()
 
@@ -207,10 +203,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because losses are sampled, and the number of features is finite."
     yield tm.near(says, 0, gap, PAPER, within=0.02, threshold=threshold)
 
-    says = (
-        "The closed-form loss is at most that of principal components at all densities and ratios "
-        "from 0.001 to 1."
-    )
+    says = "The closed-form loss is at most that of principal components at all densities and "
+    says += "ratios from 0.001 to 1."
     source = tm.identity("Targets are not negative, so a ReLU cannot hurt")
     quotient = map_of(lambda *point: theory.best_rug(*point).loss, 20)
     quotient = quotient / map_of(theory.loss_of_linear, 20)
@@ -229,8 +223,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
     says = f"The loss of trained models with {models} is at most the closed form at every ratio."
     source = tm.prediction("Any solution that training finds must do at least as well")
-    threshold = "Ours, because losses are sampled."
-    yield tm.at_most(says, 1, relative.max(), source, slack=0.02, threshold=threshold)
+    yield tm.at_most(says, 1, relative.max(), source, slack=0.02, threshold=SAMPLED)
 
     size = int(results["size"][-1])
     says = f"The loss of a trained model with n={size} and r = 1/4 is below the closed form, too."
@@ -245,18 +238,14 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because training does not converge entirely."
     yield tm.at_most(says, 1, quotient, source, slack=0.05, threshold=threshold)
 
-    says = (
-        "A feature of trained models at r = 1/2 has one partner: the median Lyapunov ratio of its "
-        "couplings is 1, not 0.14 as for 127 Gaussian ones."
-    )
+    says = "A feature of trained models at r = 1/2 has one partner: the median Lyapunov ratio of "
+    says += "its couplings is 1, not 0.14 as for 127 Gaussian ones."
     threshold = "Ours, because it is a small part of the range from 0.14 to 1."
     ratio = lyapunov(half.couplings).median()
     yield tm.near(says, 1, ratio, FOUND, within=0.05, threshold=threshold)
 
-    says = (
-        "The represented features of a trained model have nearly equal diagonal entries of "
-        "W_out W_in at every r from 1/4: their coefficient of variation is near 0."
-    )
+    says = "The represented features of a trained model have nearly equal diagonal entries of "
+    says += "W_out W_in at every r from 1/4: their coefficient of variation is near 0."
     source = tm.paper(f"{WORK}: variance of the diagonal")
     spread = own.where(represented).std("output") / own.where(represented).mean("output")
     largest = spread.sel(ratio=slice(RATIO, None)).max()
@@ -270,40 +259,33 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         "At r = 1/16, n=128 models drop two features of three, at 1/8 one of five, to serve the "
         "others better."
     )
-    yield tm.at_least(says, 0.99, share, source, threshold="Ours: one in 128 may lack.", note=note)
+    yield tm.at_least(says, 0.99, share, source, threshold=LACKING, note=note)
 
-    says = (
-        "The noise of a trained model at r = 1/4 leans to the negative side, where the ReLU cuts "
-        "it: its skewness is below that of the Hadamard model with as many features."
-    )
+    says = "The noise of a trained model at r = 1/4 leans to the negative side, where the ReLU "
+    says += "cuts it: its skewness is below that of the Hadamard model with as many features."
     lean = results["skew"][2] - results["skew"][1]
     yield tm.at_most(says, -0.5, lean, FOUND, threshold="Ours, because it is clearly below 0.")
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(2, 3, size=(9, 6))
-    draw_losses(grid[0, 0], results)
-    draw_curves(grid[0, 1], results)
-    draw_map(figure, grid[0, 2], results)
+    figure, (top, bottom) = plotting.figure_of_parts(2, size=(9, 6.8))
+    losses, noise = top.subplots(1, 2)
+    draw_losses(losses, results)
+    draw_noise(noise, results)
+    rug, trained, gains = bottom.subplots(1, 3)
+    draw_map(gains, results)
     couplings = results.couplings.sel(ratio=RATIO).isel(seed=0)
-    image = None
-    titles = ("the rug: Hadamard rows", "trained: fewer, stronger,\nmostly negative couplings")
-    for axes, matrix, title in zip(grid[1], (results.rug, couplings), titles, strict=False):
+    for axes, matrix, title in (
+        (rug, results.rug, "The rug: Hadamard rows"),
+        (trained, couplings, "Trained: fewer, stronger,\nmostly negative couplings"),
+    ):
         values = matrix.transpose("output", "feature").values
         # A feature that is not represented has no diagonal to divide by.
         scale = np.maximum(np.diag(values), 0.1 * np.diag(values).max())
-        unit = (values / scale[:, None])[:64, :64]
-        image = axes.imshow(unit, cmap=plotting.WEIGHT_MAP, vmin=-0.5, vmax=0.5)
-        axes.set(title=title, ylabel="output", xlabel=f"feature ({len(unit)} of {len(values)})")
-    figure.colorbar(
-        image,
-        ax=list(grid[1, :2]),
-        location="bottom",
-        shrink=0.6,
-        label=r"$W_{ij} / W_{ii}$ at r = 1/4",
-        extend="both",
-    )
-    draw_noise(grid[1, 2], results)
+        image = plotting.signed_matrix(axes, (values / scale[:, None])[:64, :64], limit=0.5)
+        axes.set(title=title, ylabel="output", xlabel="feature (first 64)")
+    style = {"location": "bottom", "shrink": 0.6, "extend": "both"}
+    plotting.color_bar(image, r"$W_{ij} / W_{ii}$ at r = 1/4", axes=[rug, trained], **style)
     return figure
 
 
@@ -318,27 +300,17 @@ def draw_losses(axes: Axes, results: xr.Dataset) -> None:
     trained = results.loss.transpose("ratio", "seed")
     dots = axes.semilogy(results.ratio, trained, ".", color="C3", ms=5, zorder=3)
     dots[0].set_label(f"trained, n = {results.sizes['feature']}, {trained.sizes['seed']} seeds")
+    others = np.full(results.sizes["size"], RATIO)
+    sizes = " and ".join(str(size) for size in results["size"].values)
+    axes.semilogy(others, results.loss_of_size, "x", color="C2", label=f"trained, n = {sizes}")
     axes.set(xlabel="dimensions per feature r", ylabel="loss, mean over features")
-    axes.set(ylim=(5e-6, 3e-2), title=f"training beats the closed form\n(density {density:g})")
+    axes.set(ylim=(5e-6, 3e-2), title=f"Training beats the closed form\n(density {density:g})")
     axes.legend(loc="lower left", fontsize=7)
 
 
-def draw_curves(axes: Axes, results: xr.Dataset) -> None:
-    loss = float(theory.best_rug(float(results.density), RATIO).loss)
-    curves = {int(size): results.curve_of_size.sel(size=size) for size in results["size"]}
-    curves[results.sizes["feature"]] = results.curve.sel(ratio=RATIO).isel(seed=0)
-    for number, (size, curve) in enumerate(sorted(curves.items())):
-        axes.plot(results.step, curve / loss, color=f"C{number}", linewidth=1, label=f"n = {size}")
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set(xlabel="step", ylabel="minibatch loss / closed form", ylim=(0.5, 2))
-    axes.set_title("training goes below it\n(r = 1/4, seed 0)")
-    axes.legend()
-
-
-def draw_map(figure: Figure, axes: Axes, results: xr.Dataset) -> None:
+def draw_map(axes: Axes, results: xr.Dataset) -> None:
     rug = map_of(lambda *point: theory.best_rug(*point).loss, 80)
     gain = np.log2(map_of(theory.loss_of_pairs, 80) / rug)
-    gain.attrs = {}
     norm = plotting.Normalize(-2, 2)
     image = plotting.log_image(axes, gain, x="density", y="ratio", cmap="PuOr", norm=norm)
     # Not 0: dense features leave all solutions alike, but for rounding.
@@ -348,24 +320,26 @@ def draw_map(figure: Figure, axes: Axes, results: xr.Dataset) -> None:
     axes.plot(gain.density, half, "k:", label="half of the variance lost")
     place = np.full(results.sizes["ratio"], results.density)
     axes.plot(place, results.ratio, "o", color="black", mec="white", ms=5, label="trained")
-    axes.set(xlabel="density", ylabel="dimensions per feature r")
-    axes.set_title("purple: symmetry\nbeats pairs")
+    axes.set(ylabel="dimensions per feature r", title="Purple: symmetry\nbeats pairs")
     axes.legend(loc="lower center", fontsize=7, frameon=True, framealpha=0.8)
-    figure.colorbar(image, ax=axes, label=r"log$_2$ (loss of pairs / symmetric)", extend="both")
+    label = r"log$_2$ (loss of pairs / symmetric)"
+    plotting.color_bar(image, label, location="bottom", extend="both")
 
 
 def draw_noise(axes: Axes, results: xr.Dataset) -> None:
-    for number, name in enumerate(results.model.values):
+    for name in results.model.values:
         model = results.sel(model=name)
-        seen = model.noise.where(model.noise > 0)
-        axes.step(model.bin, seen, where="mid", color=f"C{number}", label=name, lw=1)
+        axes.step(model.bin, model.noise.where(model.noise > 0), where="mid", label=name, lw=1)
     axes.plot(results.bin, stats.norm.pdf(results.bin), "k", lw=0.8, label="Gaussian")
-    axes.set(yscale="log", ylim=(1e-7, 2))
     _, small, trained = results["skew"].values
-    axes.set_title(
-        f"trained noise leans left: its skew\nis {trained:.2f}, of Hadamard rows {small:.2f}"
+    axes.set(
+        xlabel="noise / its standard deviation",
+        ylabel="probability density",
+        yscale="log",
+        ylim=(1e-7, 2),
+        title=f"Trained noise leans left: its skewness\nis {trained:.2f}, of Hadamard rows "
+        f"{small:.2f} (r = 1/4)",
     )
-    axes.set(xlabel="noise / its standard deviation", ylabel="probability density")
     axes.legend(loc="lower center", fontsize=7, handlelength=1)
 
 

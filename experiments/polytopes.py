@@ -213,16 +213,14 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     found = sum(as_named(results, name) for name in models)
     yield tm.near(says, len(models), found, PAPER, within=0)
 
-    says = (
-        f"At least two of {results.sizes['start']} starts find the lowest minimum of any polytope."
-    )
+    says = f"At least two of {results.sizes['start']} starts find the lowest minimum of any "
+    says += "polytope."
     found = (results.loss < results.loss.min("start") + 1e-9).sum("start").min()
     threshold = "Ours, because once could be chance."
     yield tm.at_least(says, 2, found, tm.finding("This figure"), threshold=threshold)
 
-    says = (
-        "W^T W of triangle and tetrahedron is 1 - 11^T/n up to a factor, by the largest difference."
-    )
+    says = "W^T W of triangle and tetrahedron is 1 - 11^T/n up to a factor, by the largest "
+    says += "difference."
     yield zero(says, map(projection_error, simplices))
 
     says = "All cosines of two features are -1/(n - 1) in triangle and tetrahedron."
@@ -231,15 +229,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "W is orthogonal to (1, ..., 1) in triangle and tetrahedron, by |W (1, ..., 1)|."
     yield zero(says, [np.linalg.norm(weights.sum(axis=1)) for weights in simplices])
 
-    says = (
-        "All cosines of two features are -1 or 0 in square and octahedron, digons at right angles."
-    )
+    says = "All cosines of two features are -1 or 0 in square and octahedron, digons at right "
+    says += "angles."
     yield zero(says, [gram_error(weights, -1.0, 0.0) for weights in digons])
 
-    says = (
-        "All cosines of two features in the bipyramids are those of a polygon and a digon at right "
-        "angles."
-    )
+    says = "All cosines of two features in the bipyramids are those of a polygon and a digon at "
+    says += "right angles."
     inside = {name: allowed for name, allowed in bipyramids.items() if name in models}
     yield zero(says, [gram_error(models[name], -1.0, 0.0, *inside[name]) for name in inside])
 

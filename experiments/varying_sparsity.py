@@ -17,7 +17,6 @@ from collections.abc import Iterator
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 import toymodels as tm
@@ -125,21 +124,17 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     mean = abs(off(dedicated(results).mean("seed"), DEDICATED)).mean()
     yield tm.near(says, 0, mean, RERUN, within=1.5, threshold=scatter)
 
-    says = (
-        "The features represented at density 1 are the most important ones: as many of the first "
-    )
+    says = "The features represented at density 1 are the most important ones: as many of the "
+    says += "first "
     says += "m are represented as there are dimensions."
     kept = (results["norm"].isel(density=0) > 0.5).isel(feature=slice(hidden))
     neighbours = "Ours, because neighbours in importance differ by 5 %."
     count = kept.sum("feature").mean()
     yield tm.near(says, hidden, count, PAPER, within=1, threshold=neighbours)
     says = "The longest feature at the smallest density is longer than 1, as in the notebook."
-    longest, run = (
-        results["norm"].mean("seed").isel(density=-1).max(),
-        tm.paper(f"{NOTEBOOK}: 1.13"),
-    )
-    one = "Ours, because it is one norm of fifty."
-    yield tm.near(says, 1.13, longest, run, within=0.05, threshold=one)
+    longest = results["norm"].mean("seed").isel(density=-1).max()
+    one, source = "Ours, because it is one norm of fifty.", tm.paper(f"{NOTEBOOK}: 1.13")
+    yield tm.near(says, 1.13, longest, source, within=0.05, threshold=one)
 
 
 def plot(results: xr.Dataset) -> Figure:
@@ -157,12 +152,8 @@ def plot(results: xr.Dataset) -> Figure:
     hidden = results.sizes["hidden"]
     grid[0, 0].set_ylabel(f"norm of each feature\n(line: as many as the {hidden} dimensions)")
     grid[1, 0].set_ylabel("$W^T W$ and $b$")
-    shared = ScalarMappable(plotting.SUPERPOSITION_NORM, plotting.SUPERPOSITION_MAP)
-    weight = ScalarMappable(plotting.WEIGHT_NORM, plotting.WEIGHT_MAP)
-    how = {"shrink": 0.8, "aspect": 15}
-    bar = plotting.color_bar(shared, "root of superposition", axes=list(grid[0]), **how)
-    bar.set_ticks([0, 1], labels=["0", "≥ 1"])
-    plotting.color_bar(weight, "weight or bias", axes=list(grid[1]), ticks=(-1, 1), **how)
+    plotting.superposition_bar(list(grid[0]), "root of superposition")
+    plotting.weight_bar(list(grid[1]))
     figure.suptitle("Sparser features: more are represented, fewer alone (one model per density)")
     return figure
 

@@ -153,3 +153,18 @@ def test_wrong_shapes_are_refused():
         inspect.unwrap(plotting.norm_bars)(axes, np.ones(2), np.ones(3))
     with pytest.raises(InputError, match=r"weights has shape \(2, 3\) for 2 colors"):
         inspect.unwrap(plotting.neuron_stacks)(axes, np.ones((2, 3)), np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("bar", "low", "labels"),
+    [(plotting.superposition_bar, 0, ["0", "≥ 1"]), (plotting.weight_bar, -1, ["-1", "1"])],
+)
+def test_bars_of_a_scale_show_its_ends(bar, low, labels):
+    """What lies beyond an end has the colour of that end."""
+    figure, (left, right) = plotting.figure(1, 2)
+    made = bar([left, right])
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in made.ax.get_yticklabels()] == labels
+    colors = made.mappable
+    np.testing.assert_array_equal(colors.to_rgba(1.0), colors.to_rgba(2.0))
+    assert not np.array_equal(colors.to_rgba(float(low)), colors.to_rgba(1.0))

@@ -48,6 +48,8 @@ from toymodels.plotting.maps import (
     log_image,
     norm_and_superposition_legend,
     phase_diagram,
+    superposition_bar,
+    weight_bar,
 )
 from toymodels.plotting.matrices import by_component, gram, signed_matrix
 from toymodels.plotting.moving import MovingFigure, animate
@@ -149,6 +151,8 @@ __all__ = [
     "spokes",
     "stacks_key",
     "style",
+    "superposition_bar",
     "turned",
     "upright",
+    "weight_bar",
 ]

@@ -13,7 +13,16 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Patch
 
 from toymodels.errors import InputError
-from toymodels.plotting.colors import PHASE_COLORS, VALUE_MAP, norm_and_superposition, phase_colors
+from toymodels.plotting.colors import (
+    PHASE_COLORS,
+    SUPERPOSITION_MAP,
+    SUPERPOSITION_NORM,
+    VALUE_MAP,
+    WEIGHT_MAP,
+    WEIGHT_NORM,
+    norm_and_superposition,
+    phase_colors,
+)
 from toymodels.plotting.scales import density_axis, name_of, plain, plain_ticks
 from toymodels.theory.phases import Phase
 
@@ -24,6 +33,8 @@ __all__ = [
     "log_image",
     "norm_and_superposition_legend",
     "phase_diagram",
+    "superposition_bar",
+    "weight_bar",
 ]
 
 # In the order of `toymodels.theory.phases.Phase`.
@@ -215,6 +226,36 @@ def color_bar(
         made.set_ticks(list(ticks), labels=[plain(tick) for tick in ticks])
     made.minorticks_off()
     return made
+
+
+def superposition_bar(axes: Any, label: str = "superposition") -> Any:
+    """Draw the colours of `norm_bars` beside one or several axes; values from 1 on have one colour.
+
+    Args:
+        axes: the axes that share the bar.
+        label: what the colours mean.
+
+    Returns:
+        The colour bar.
+    """
+    scale = ScalarMappable(SUPERPOSITION_NORM, SUPERPOSITION_MAP)
+    made = color_bar(scale, label, axes=axes, shrink=0.8, aspect=15)
+    made.set_ticks([0, 1], labels=["0", "≥ 1"])
+    return made
+
+
+def weight_bar(axes: Any, label: str = "weight or bias") -> Any:
+    """Draw the colours of `gram` and of weights from -1 to 1 beside one or several axes.
+
+    Args:
+        axes: the axes that share the bar.
+        label: what the colours mean.
+
+    Returns:
+        The colour bar.
+    """
+    scale = ScalarMappable(WEIGHT_NORM, WEIGHT_MAP)
+    return color_bar(scale, label, axes=axes, ticks=(-1, 1), shrink=0.8, aspect=15)
 
 
 def phase_diagram(
