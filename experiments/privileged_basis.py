@@ -23,7 +23,6 @@ Command    toymodels run experiments/privileged_basis.py
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -44,17 +43,20 @@ WIDER = tm.finding("The code of the paper at 0.12, one feature wider")
 RANDOM = tm.prediction("E max_k g_k^2 / m for normal numbers g")
 FEATURES, HIDDEN, IMPORTANCE = 10, 5, 0.75
 CODES = {
-    (5, 0, 0): "5 monosemantic",
-    (3, 3, 2): "3 + three in two",
-    (2, 5, 3): "2 + five in three",
-    (1, 6, 4): "1 + six in four",
-    (0, 8, 5): "eight in five",
-    (0, 10, 5): "pairs: ten in five",
+    (5, 0, 0): ("5 monosemantic", 0.5, 1.0),
+    (3, 3, 2): ("3 + three in two", 0.2, 0.5),
+    (2, 5, 3): ("2 + five in three", 0.15, 0.15),
+    (1, 6, 4): ("1 + six in four", 0.12, 0.12),
+    (0, 8, 5): ("eight in five", 0.05, 0.08),
+    (0, 10, 5): ("pairs: ten in five", 0.0, 0.04),
 }
-"""Monosemantic neurons, features in the others, these others: the paper's codes, densest first."""
-RANGES = ((0.5, 1.0), (0.2, 0.5), (0.15, 0.15), (0.12, 0.12), (0.05, 0.08), (0.0, 0.04))
-"""Densities of these codes in the paper."""
+"""Monosemantic neurons, features in the others, these others: the paper's codes, densest first.
+Each has a name, and the smallest and the largest density at which the paper finds it."""
 BETWEEN = (1.0, 0.5, 0.45, 0.4, 0.3, 0.25, 0.2, 0.175, 0.135, 0.1, 0.08, 0.07, 0.05, 0.04, 0.03)
+DIMS, UNITS = (
+    {"weights": ("neuron", "feature"), "bias": ("feature",)},
+    {"loss": "summed over outputs"},
+)
 DEDICATED, SHARED, DROPPED = "#3b528b", "#f2b134", "0.8"
 MONOSEMANTIC, POLYSEMANTIC = "#e3e8f6", "#fdf0d8"
 MEANING = {
@@ -86,21 +88,12 @@ class Config:
     """The number of common examples that the last comparison is made on."""
 
 
-SMOKE = Config(
-    num_seeds=2,
-    training=tm.Recipe(steps=20, batch=32, learning_rate=0.03),
-    linear_seeds=2,
-    kept=2,
-    carried=1,
-    other_densities=(),
-    refine_steps=4,
-    refine_batch=32,
-    examples=64,
-)
+FEWER = {"num_seeds": 2, "linear_seeds": 2, "kept": 2, "carried": 1, "other_densities": ()}
+SHORT = tm.Recipe(steps=20, batch=32, learning_rate=0.03)
+SMOKE = Config(**FEWER, training=SHORT, refine_steps=4, refine_batch=32, examples=64)
 
 
 def task(density) -> tm.Task:
-    """Return the task at one density."""
     importance = tm.geometric_importance(FEATURES, IMPORTANCE)
     return tm.Task(tm.SparseUniform(FEATURES, density), importance=importance)
 
@@ -114,13 +107,7 @@ def search(config: Config, model: nn.Module, densities, num_seeds: int) -> xr.Da
         aligned = neurons.alignment(trained.params["weights"])
         return {**trained.params, "loss": trained.loss, "alignment": aligned}
 
-    return tm.sweep(
-        cell,
-        axes={"density": densities},
-        num_seeds=num_seeds,
-        dims={"weights": ("neuron", "feature"), "bias": ("feature",)},
-        units={"loss": "summed over outputs"},
-    )
+    return tm.sweep(cell, axes={"density": densities}, num_seeds=num_seeds, dims=DIMS, units=UNITS)
 
 
 def refine(config: Config, found: xr.Dataset) -> xr.Dataset:
@@ -150,10 +137,7 @@ def refine(config: Config, found: xr.Dataset) -> xr.Dataset:
         if at == density or rank < config.carried
     ]
     refined = tm.sweep(
-        cell,
-        axes={("origin", "rank", "at"): jobs},
-        dims={"weights": ("neuron", "feature"), "bias": ("feature",), "code": ("part",)},
-        units={"loss": "summed over outputs"},
+        cell, axes={("origin", "rank", "at"): jobs}, dims={**DIMS, "code": ("part",)}, units=UNITS
     )
     origins = np.asarray(config.densities)[refined["origin"].values]
     refined = refined.isel(seed=0, drop=True).rename_dims(origin="job")
@@ -171,79 +155,50 @@ def run(config: Config) -> xr.Dataset:
     )
 
 
-class Coded(NamedTuple):
-    """A model with its neurons in order: monosemantic ones, then by most important features."""
+def chosen(results: xr.Dataset) -> dict[float, jnp.ndarray]:
+    """Return for each density the weights of the best model of the seeds that began there.
 
-    weights: np.ndarray
-    words: np.ndarray
-    alone: np.ndarray
-
-
-def coded(weights) -> Coded:
-    """Return a model with its neurons in order."""
-    given = jnp.asarray(weights)
-    words, alone = (np.asarray(of(given)) for of in (neurons.code_words, neurons.monosemantic))
-    order = sorted(range(HIDDEN), key=lambda k: (alone[k], *words[k]), reverse=True)
-    return Coded(np.asarray(weights)[order], words[order], alone[order])
-
-
-def chosen(results: xr.Dataset) -> dict[float, Coded]:
-    """Return for each density the best model of the seeds that began there."""
-    best: dict[float, Coded] = {}
+    Monosemantic neurons come first, then the others by their most important features.
+    """
+    best: dict[float, jnp.ndarray] = {}
     for density in results["density"].values:
         own = ((results["at"] == density) & (results["origin"] == density)).values
-        lowest = np.where(own, results["loss"].values, np.inf).argmin()
-        best[float(density)] = coded(results["weights"].values[lowest])
+        weights = results["weights"].values[np.where(own, results["loss"].values, np.inf).argmin()]
+        best[float(density)] = jnp.asarray(weights[plotting.by_code(weights)])
     return best
 
 
-def flagged(model: Coded) -> float:
-    """Return the share of the features of a code that one neuron flags, for the best such neuron.
-
-    It fires for a feature that has one other neuron, and vetoes one that has several.
-    """
-    weights, words = model.weights[~model.alone], model.words[~model.alone]
-    size = words.sum(axis=0)
-    fits = np.where(words, size == 2, (weights < 0) & (size >= 2))[:, size > 0]
-    return float(fits.mean(axis=1).max()) if fits.size else 0.0
-
-
 def flag_costs(results: xr.Dataset, density: float) -> float:
-    """Return the lowest loss of models with such a neuron, over the lowest of all, less 1."""
+    """Return the lowest loss of models where a neuron flags all, over that of all, less 1."""
     there = results.isel(job=np.flatnonzero(results["at"] == density))
-    all_flagged = [flagged(coded(weights)) == 1 for weights in there["weights"].values]
-    loss = there["loss"].values
-    return float(np.min(loss, where=all_flagged, initial=np.inf) / loss.min()) - 1
+    flags = tm.apply(neurons.flagged, there["weights"], model_dims=("neuron", "feature")) == 1
+    return float(there["loss"].where(flags, np.inf).min() / there["loss"].min()) - 1
 
 
 def by_code(results: xr.Dataset) -> xr.DataArray:
     """Return the lowest loss of each code at each density, over that of all, less 1, or NaN."""
-    densities = np.unique(results["at"])
-    loss, codes = results["loss"].values, results["code"].transpose("job", "part").values
-    table = np.full((len(CODES), len(densities)), np.nan)
-    for column, density in enumerate(densities):
-        there = (results["at"] == density).values
-        for row, code in enumerate(CODES):
-            own = loss[there & (codes == code).all(axis=1)]
-            if own.size:
-                table[row, column] = own.min() / loss[there].min() - 1
-    return xr.DataArray(table, dims=("code", "at"), coords={"at": densities})
+    loss, at = results["loss"], results["at"]
+    codes = xr.DataArray(list(CODES), dims=("name", "part"))
+    fits = (results["code"] == codes).all("part")
+    lowest = [
+        loss.where(fits & (at == p)).min("job") / loss[at == p].min() - 1 for p in np.unique(at)
+    ]
+    return xr.concat(lowest, "at").assign_coords(at=np.unique(at)).transpose("name", "at")
 
 
 def paper_codes(density: float) -> list[tuple[int, int, int]]:
     """Return the codes of the paper at a density: two where its ranges meet, none between them."""
-    ranges = zip(CODES, RANGES, strict=True)
-    return [code for code, (low, high) in ranges if low <= density <= high]
+    return [code for code, (_, low, high) in CODES.items() if low <= density <= high]
 
 
 def wrong_codes(results: xr.Dataset) -> list[str]:
     """Return the densities where the lowest of all models has another code than the paper's."""
     wrong: list[str] = []
     for density, losses in by_code(results).groupby("at"):
-        expected = [row for row, code in enumerate(CODES) if code in paper_codes(float(density))]
-        lowest = np.nanmin([*losses.values.ravel()[expected], np.inf])
-        if expected and lowest > 0:
-            wrong.append(f"{density:g}, where the paper's is {lowest:.1%} above it")
+        expected = [code in paper_codes(float(density)) for code in CODES]
+        behind = losses.squeeze("at").where(expected).min().fillna(np.inf)
+        if any(expected) and behind > 0:
+            wrong.append(f"{density:g}, where the paper's is {behind:.1%} above it")
     return wrong
 
 
@@ -256,16 +211,16 @@ def near_best(results: xr.Dataset) -> xr.DataArray:
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Features align with neurons if the hidden layer has a ReLU: the largest squared cosine "
     says += "of a feature with a neuron is nearly 1, in the mean over features and seeds."
-    aligned = results["hidden_alignment"].mean()
     picture = "Ours, because the paper shows a picture."
+    aligned = results["hidden_alignment"].mean()
     yield tm.near(says, 1, aligned, PAPER, within=0.03, threshold=picture)
     says = "Features align with the neurons of a linear hidden layer no more than random "
     says += "directions, by the largest squared cosine in the mean over features and seeds."
     chance = neurons.random_alignment(HIDDEN)
     yield tm.at_most(says, chance, results["linear_alignment"].mean(), RANDOM)
-    for density, model in chosen(results).items():
+    for density, weights in chosen(results).items():
         for code in paper_codes(density):
-            yield from code_claims(results, density, model, code)
+            yield from code_claims(results, density, weights, code)
     says = "The model of lowest loss has the code of the paper at every density of the paper's "
     says += "ranges, so that the number of densities with another code is 0."
     wrong = wrong_codes(results)
@@ -278,62 +233,61 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 
 def code_claims(
-    results: xr.Dataset, density: float, model: Coded, code: tuple[int, int, int]
+    results: xr.Dataset, density: float, weights: jnp.ndarray, code: tuple[int, int, int]
 ) -> Iterator[tm.Claim]:
     """Yield the claims of one code, of the best model where the paper finds this code."""
-    where, words = f"best of all seeds at density {density:g}", model.words
+    where, words = f"best of all seeds at density {density:g}", neurons.code_words(weights)
+    alone, shared, _ = neurons.code(weights)
     behind = float(by_code(results).sel(at=density)[list(CODES).index(code)])
     note = f"The lowest loss of the paper's code is {behind:.1%} above the lowest of all."
     says = f"The {where} has as many monosemantic neurons as the code of the paper."
-    yield tm.near(says, code[0], model.alone.sum(), PAPER, within=0, note=note)
+    yield tm.near(says, code[0], alone, PAPER, within=0, note=note)
     says = f"The polysemantic neurons of the {where} hold as many features as in the paper."
-    shared = words[~model.alone].any(axis=0).sum()
     yield tm.near(says, code[1], shared, PAPER, within=0, note=note)
     if code == (3, 3, 2):
         says = f"The code words of three features in two neurons of the {where} are both, the one "
         says += "and the other neuron."
-        plain = np.sort(words[-2:, 3:6].T @ [1, 2]) == [1, 2, 3]
+        plain = np.sort(np.asarray(words[-2:, 3:6]).T @ [1, 2]) == [1, 2, 3]
         yield tm.near(says, 3, plain.sum(), PAPER, within=0)
         says = f"The second and the third of three features in two neurons of the {where} are an "
         says += "antipodal pair, so that their cosine is -1."
-        _, one, other = model.weights[-2:, 3:6].T
+        _, one, other = np.asarray(weights)[-2:, 3:6].T
         cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
         degrees = "Ours, because it is eleven degrees."
         yield tm.near(says, -1, cosine, PAPER, within=0.02, threshold=degrees)
     if code in ((1, 6, 4), (0, 8, 5)):
         says = f"One neuron of the {where} flags all features of the code, important or not."
         note = "The lowest loss has another code of as many features and neurons, with vetoes "
-        note += f"down to {model.weights.min():.1f}. The lowest loss with such a neuron is "
+        note += f"down to {weights.min():.1f}. The lowest loss with such a neuron is "
         note += f"{flag_costs(results, density):.1%} above it."
         source = PAPER if code == (1, 6, 4) else WIDER
-        yield tm.near(says, 1, flagged(model), source, within=0, note=note)
+        yield tm.near(says, 1, neurons.flagged(weights), source, within=0, note=note)
     if code == (0, 10, 5):
         says = f"Every feature of the {where} has a pair of neurons of its own: the number of "
         says += "different pairs."
-        pairs = {tuple(word) for word in words.T if word.sum() == 2}
+        pairs = {tuple(word) for word in np.asarray(words).T if word.sum() == 2}
         yield tm.near(says, 10, len(pairs), PAPER, within=0)
 
 
 def plot(results: xr.Dataset) -> Figure:
-    best = chosen(results)
-    figure, (top, middle, bottom) = plotting.figure_of_parts(
-        3, size=(9, 8.6), height_ratios=(1, 1.25, 1)
-    )
+    best, heights = chosen(results), (1, 1.25, 1)
+    figure, parts = plotting.figure_of_parts(3, size=(9, 8.6), height_ratios=heights)
+    top, middle, bottom = parts
     spread, reading = top.subplots(1, 2, width_ratios=(1.2, 1))
     draw_alignment(spread, results)
     plotting.stacks_key(reading, MEANING)
     reading.set_title("how to read the stacks below")
     share, count = near_best(results), results.sizes["seed"]
     stacks = middle.subplots(1, len(best), sharey=True)
-    for axes, (density, model) in zip(stacks, best.items(), strict=True):
-        draw_stack(axes, model)
-        alone, held = model.alone.sum(), model.words[~model.alone].any(axis=0).sum()
-        rest = f"\n{held} features in {HIDDEN - alone}" if alone < HIDDEN else "\n"
-        axes.set_title(f"density {density:g}\n{alone} monosemantic{rest}", fontsize=9)
+    for axes, (density, weights) in zip(stacks, best.items(), strict=True):
+        draw_stack(axes, weights)
+        alone, held, others = map(int, neurons.code(weights))
+        rest = f"{held} features in {others}" if others else ""
+        axes.set_title(f"density {density:g}\n{alone} monosemantic\n{rest}", fontsize=9)
         near = round(float(share.sel(density=density)) * count)
         axes.set_xlabel(f"{near} of {count} seeds\nwithin 1 % of best", fontsize=8)
     label = f"weights of a neuron, stacked\n(cut at {DEEPEST:g}: value written)"
-    middle.axes[0].set(ylabel=label, ylim=(-4.8, 3.4))
+    stacks[0].set(ylabel=label, ylim=(-4.8, 3.4))
     draw_codes(bottom.subplots(), by_code(results))
     return figure
 
@@ -346,40 +300,38 @@ def draw_alignment(axes: Axes, results: xr.Dataset) -> None:
         axes.hist(values, np.linspace(0.3, 1, 36), weights=each, color=color, label=label)
     chance = neurons.random_alignment(HIDDEN)
     axes.axvline(chance, color="black", linestyle=":", label="random directions")
-    axes.set_xlabel("mean squared cosine with the nearest neuron")
-    axes.set_ylabel("share of seeds")
-    density = float(results["density"][0])
-    axes.set_title(f"a ReLU aligns features (density {density:g})")
+    axes.set(xlabel="mean squared cosine with the nearest neuron", ylabel="share of seeds")
+    axes.set_title(f"a ReLU aligns features (density {float(results['density'][0]):g})")
     axes.legend(loc="center", bbox_to_anchor=(0.7, 0.6))
 
 
-def draw_stack(axes: Axes, model: Coded) -> None:
+def draw_stack(axes: Axes, weights: jnp.ndarray) -> None:
     """Draw a stack plot with numbered features; a veto that is cut off says how long it is."""
-    shared = model.words[~model.alone].any(axis=0)
-    colors = np.where(model.words.any(axis=0), np.where(shared, SHARED, DEDICATED), DROPPED)
-    cut = np.maximum(model.weights, DEEPEST)
-    tint = np.where(model.alone, MONOSEMANTIC, POLYSEMANTIC)
+    words, alone = (np.asarray(of(weights)) for of in (neurons.code_words, neurons.monosemantic))
+    shared = words[~alone].any(axis=0)
+    colors = np.where(words.any(axis=0), np.where(shared, SHARED, DEDICATED), DROPPED)
+    cut, tint = np.maximum(weights, DEEPEST), np.where(alone, MONOSEMANTIC, POLYSEMANTIC)
     plotting.neuron_stacks(axes, cut, colors, tint=tint, numbers_above=0.35)
     axes.set_rasterization_zorder(1.5)  # seven hundred rectangles; not lines and text
     down = np.minimum(cut, 0)
     middles = np.cumsum(down, axis=1) - down / 2
-    for place in zip(*np.nonzero(model.weights < DEEPEST), strict=True):
-        how = {"ha": "center", "va": "center", "fontsize": 7}
-        axes.text(place[0], middles[place] - 0.45, f"{model.weights[place]:.1f}", **how)
+    how = {"ha": "center", "va": "center", "fontsize": 7}
+    for place in zip(*np.nonzero(weights < DEEPEST), strict=True):
+        axes.text(place[0], middles[place] - 0.45, f"{weights[place]:.1f}", **how)
 
 
 def draw_codes(axes: Axes, table: xr.DataArray) -> None:
     """Draw which code is best at which density, and where the paper finds each."""
     smallest = float(table["at"].min()) / 1.15
-    rows = zip(table, CODES.values(), RANGES, plotting.CYCLE, plotting.MARKERS, strict=False)
-    for losses, name, (low, high), color, marker in rows:
+    rows = zip(table, CODES.values(), plotting.CYCLE, plotting.MARKERS, strict=False)
+    for losses, (name, low, high), color, marker in rows:
         style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.2}
         axes.plot(table["at"], 100 * losses, label=name, **style)
         ends = [max(low / 1.02, smallest), high * 1.02]  # one density is as wide as a mark
         axes.fill_between(ends, -0.8, -0.4, color=color, linewidth=0)
     plotting.density_axis(axes)
-    axes.set(xlim=(smallest, 1.1), ylim=(-1, 12), yticks=range(0, 13, 4))
-    axes.set_ylabel("lowest loss of a code\nabove the lowest of all (%)")
+    label = "lowest loss of a code\nabove the lowest of all (%)"
+    axes.set(xlim=(smallest, 1.1), ylim=(-1, 12), yticks=range(0, 13, 4), ylabel=label)
     axes.set_title("each code has its range of densities (bars: where the paper finds it)")
     axes.legend(loc="upper right")
 
