@@ -35,6 +35,11 @@ NULL = tm.finding("null")
 ARITHMETIC = tm.identity("arithmetic")
 SAVES = tm.prediction("arithmetic: a motif saves a neuron")
 ONE_ACTIVE = tm.prediction("one active feature")
+DIMS = {
+    "weights_in": ("neuron", "feature"),
+    "weights_out": ("feature", "neuron"),
+    "bias": ("feature",),
+}
 INPUT, OUTPUT = np.array([[2.0, -0.5]]), np.array([[0.5], [2.0]])
 """The paper's neuron for A and B."""
 INHIBITOR = np.array([[1.0, 0.0]]), np.array([[0.0], [-4.0]])
@@ -55,12 +60,8 @@ class Config:
     """Number of examples for the loss without an inhibitor."""
 
 
-SMOKE = Config(
-    num_seeds=2,
-    training=tm.Recipe(steps=30, batch=16, learning_rate=1e-2),
-    shuffles=1,
-    examples=64,
-)
+SHORT = tm.Recipe(steps=30, batch=16, learning_rate=1e-2)
+SMOKE = Config(num_seeds=2, training=SHORT, shuffles=1, examples=64)
 
 
 def find(weights_in, weights_out) -> motifs.Motifs:
@@ -81,12 +82,7 @@ def without_inhibitors(config: Config, results: xr.Dataset):
     losses = np.empty((len(seeds), 2))
     inhibitor = found.inhibitor[seeds, neuron, a, b]
     for row, (seed, which, feature) in enumerate(zip(seeds, inhibitor, b, strict=True)):
-        one = results.isel(seed=seed)
-        params = {
-            "weights_in": jnp.asarray(one["weights_in"].transpose("neuron", "feature").values),
-            "weights_out": jnp.asarray(one["weights_out"].transpose("feature", "neuron").values),
-            "bias": jnp.asarray(one["bias"].values),
-        }
+        params = {name: jnp.asarray(results[name].values[seed]) for name in DIMS}
         cut = params["weights_out"].at[feature, which].set(0.0)
         losses[row] = mean(params), mean({**params, "weights_out": cut})
     return {"cut_loss": (("motif", "cut"), losses), "cut": ["whole", "inhibition cut"]}
@@ -101,10 +97,7 @@ def absolute(config: Config) -> tm.Task:
 
 def arrays(results: xr.Dataset):
     """Return weights in and out, models first."""
-    return (
-        results["weights_in"].transpose("seed", "neuron", "feature").values,
-        results["weights_out"].transpose("seed", "feature", "neuron").values,
-    )
+    return results["weights_in"].values, results["weights_out"].values
 
 
 def run(config: Config) -> xr.Dataset:
@@ -114,12 +107,7 @@ def run(config: Config) -> xr.Dataset:
         trained = config.training.train(key, model, absolute(config), key_evaluation=common)
         return {**trained.params, "loss": trained.loss}
 
-    dims = {
-        "weights_in": ("neuron", "feature"),
-        "weights_out": ("feature", "neuron"),
-        "bias": ("feature",),
-    }
-    results = tm.sweep(cell, num_seeds=config.num_seeds, dims=dims)
+    results = tm.sweep(cell, num_seeds=config.num_seeds, dims=DIMS)
     random = np.random.default_rng(0)
     nulls = {}
     for name, null in (("relabelled", motifs.relabelled), ("shuffled", motifs.shuffled)):
@@ -133,7 +121,7 @@ def run(config: Config) -> xr.Dataset:
 def computed_sides(results: xr.Dataset):
     """Return how many of e_i and -e_i each model answers with 1 in output i, within 0.3."""
     weights_in, weights_out = arrays(results)
-    bias = results["bias"].transpose("seed", "feature").values
+    bias = results["bias"].values
     own = [np.maximum(sign * weights_in, 0) * np.swapaxes(weights_out, 1, 2) for sign in (1, -1)]
     outputs = np.maximum(np.stack([each.sum(axis=1) for each in own]) + bias, 0)
     return (abs(outputs - 1) < motifs.WITHIN).sum(axis=(0, 2))
@@ -141,10 +129,8 @@ def computed_sides(results: xr.Dataset):
 
 def toy_output(weights_in, weights_out, features):
     """Return the outputs of the two-layer model without bias."""
-    params = {"weights_in": weights_in, "weights_out": weights_out, "bias": np.zeros(2)}
-    params = jax.tree.map(jnp.asarray, params)
-    output = tm.TwoLayer(len(weights_in)).apply({"params": params}, jnp.asarray(features))
-    return np.asarray(output)
+    hidden = np.maximum(weights_in @ np.array(features), 0)
+    return np.maximum(weights_out @ hidden, 0)
 
 
 def interval(share):
@@ -160,102 +146,68 @@ def median(values):
 def claims(results: xr.Dataset):
     weights_in, weights_out = arrays(results)
     found = find(weights_in, weights_out)
-    places = np.nonzero(found.inhibited)
-    model, neuron, a, b = places
+    model, neuron, a, b = places = np.nonzero(found.inhibited)
     count = found.inhibited.sum(axis=(1, 2, 3))
     loss = results["loss"].values
 
-    says = (
-        "A neuron with weights (2, -1/2) in and (1/2, 2) out gives (1, 4) for A = 1 and (1/4, 1) "
-        "for B = -1: largest difference."
-    )
+    says = "A neuron with weights (2, -1/2) in and (1/2, 2) out gives (1, 4) for A = 1 and (1/4, 1)"
+    says += " for B = -1: largest difference."
     from_a, from_b = (toy_output(INPUT, OUTPUT, x) for x in ((1.0, 0.0), (0.0, -1.0)))
     difference = max(abs(from_a - [1, 4]).max(), abs(from_b - [1 / 4, 1]).max())
     yield tm.near(says, 0, difference, ARITHMETIC, within=0)
-
-    says = (
-        "Output B is 0 for A = 1 where a second neuron of weights (1, 0) in and (0, -4) out joins "
-        "the neuron of weights (2, -1/2) in and (1/2, 2) out."
-    )
+    says = "Output B is 0 for A = 1 where a second neuron of weights (1, 0) in and (0, -4) out "
+    says += "joins the neuron of weights (2, -1/2) in and (1/2, 2) out."
     both = np.vstack([INPUT, INHIBITOR[0]]), np.hstack([OUTPUT, INHIBITOR[1]])
     yield tm.near(says, 0, toy_output(*both, (1.0, 0.0))[1], ARITHMETIC, within=0)
-
-    says = (
-        "The share of models with the motif is above that of models with relabelled neurons: "
-        "lower end of its 95 % interval over that share."
-    )
+    says = "The share of models with the motif is above that of models with relabelled neurons: "
+    says += "lower end of its 95 % interval over that share."
     ratio = interval(count > 0)[0] / max(float(results["relabelled"].mean()), 1e-9)
-    yield tm.at_least(
-        says, 3, ratio, IN_PAPER, threshold="Ours, because it is clearly more than chance."
-    )
-
-    says = (
-        "Models whose weights in and weights out are shuffled hardly have the motif: share of them."
-    )
+    chance = "Ours, because it is clearly more than chance."
+    yield tm.at_least(says, 3, ratio, IN_PAPER, threshold=chance)
+    says = "Models whose weights in and out are shuffled hardly have the motif: share of them."
     below = "Ours, because it is well below the share found."
     yield tm.at_most(says, 0.01, results["shuffled"].mean(), NULL, threshold=below)
-
     says = "Some models have two motifs, as in the paper's figure: share of all models."
-    one, shows = 1 / max(len(count), 1), "The paper shows one such model."
+    one, shows = 1 / max(len(count), 1), "Ours, because the paper shows one such model."
     yield tm.at_least(says, one, (count >= 2).mean(), PAPER, threshold=shows)
-
     says = "Most neurons of models with a motif serve one feature: median share of the neurons."
     mono = median(neurons_of_one(weights_in).mean(axis=1)[count > 0])
     yield tm.at_least(says, 0.5, mono, PAPER, threshold="Ours, because the paper says most.")
-
     counted = "; only neurons whose two weights differ threefold are counted."
     says = "The shared neuron gives 4 to output B for A = 1: median over motifs."
     quarter = "Ours, because it is a quarter of the paper's example" + counted
     drive = median(found.drive[places])
     yield tm.near(says, 4, drive, PAPER, within=1, threshold=quarter)
-
     says = "The shared neuron gives 1/4 to output A for B of size 1: median over motifs."
     half = "Ours, because it is less than half of the paper's example" + counted
     back = median(weights_out[model, a, neuron] * abs(weights_in[model, neuron, b]))
     yield tm.near(says, 1 / 4, back, PAPER, within=0.1, threshold=half)
-
-    says = (
-        "All neurons together give nothing to output B for A = 1 that its ReLU does not clip: "
-        "median over motifs, as a share of what the shared neuron gives."
-    )
-    fifth = (
-        "Ours, because only neurons inhibited to a tenth are counted, so that this is a fifth of "
-        "what could be seen."
-    )
+    says = "All neurons together give nothing to output B for A = 1 that its ReLU does not clip: "
+    says += "median over motifs, as a share of what the shared neuron gives."
+    fifth = "Ours, because only neurons inhibited to a tenth are counted, so that this is a fifth "
+    fifth += "of what could be seen."
     left = median((found.total / found.drive)[places])
     yield tm.near(says, 0, left, PAPER, within=0.02, threshold=fifth)
-
     says = "Nearly all asymmetric neurons are inhibited: share of those of all models."
     share = found.inhibited.sum() / max(found.asymmetric.sum(), 1)
     no_number = "Ours, because the paper gives no number."
     yield tm.at_least(says, 0.9, share, PAPER, threshold=no_number)
-
     says = "Ten neurons of models with two motifs compute all 12 sides: smallest number of sides."
     sides = min(computed_sides(results)[count >= 2], default=np.nan)
     yield tm.near(says, 12, sides, SAVES, within=0)
-
     whole, cut = results["cut_loss"].transpose("cut", "motif").values
-    says = (
-        "The loss of every model with a motif rises where the inhibition of B is cut: smallest "
-        "ratio of the losses."
-    )
+    says = "The loss of every model with a motif rises where the inhibition of B is cut: smallest "
+    says += "ratio of the losses."
     yield tm.at_least(says, 1, min(cut / whole, default=np.nan), FOUND)
-
-    says = (
-        "The loss of models with a motif rises by I_B p/2 c^2 / 3 where the inhibition of B is "
-        "cut, with c what A then gives to B: median of the ratio."
-    )
+    says = "The loss of models with a motif rises by I_B p/2 c^2 / 3 where the inhibition of B is "
+    says += "cut, with c what A then gives to B: median of the ratio."
     driven = (found.total - found.taken)[places]
     half_density = results.attrs["density"] / 2
     predicted = results.attrs["importance"] ** b * half_density * driven**2 / 3
     terms = "Ours, because terms of more than one active feature are left out."
     rise = median((cut - whole) / predicted)
     yield tm.near(says, 1, rise, ONE_ACTIVE, within=0.25, threshold=terms)
-
-    says = (
-        "The loss of models with a motif is lower than that of models without: ratio of the "
-        "medians."
-    )
+    says = "The loss of models with a motif is lower than without: ratio of the medians."
     yield tm.at_most(says, 1, median(loss[count > 0]) / median(loss[count == 0]), FOUND)
 
 
@@ -266,46 +218,15 @@ def neurons_of_one(weights_in):
 
 
 def plot(results: xr.Dataset):
-    weights_in, _ = arrays(results)
     found = find(*arrays(results))
-    places = np.nonzero(found.inhibited)
-    model, neuron, a, b = places
-    count = found.inhibited.sum(axis=(1, 2, 3))
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.4), width_ratios=(1.3, 1, 1))
-    draw_model(grid[:, 0], results, found, count)
+    draw_model(grid[:, 0], results, found)
     into, out = np.vstack([INPUT, INHIBITOR[0]]), np.hstack([OUTPUT, INHIBITOR[1]])
     names = {"inputs": "AB", "outputs": ("|A|", "|B|"), "neurons": ("shared", "inhibitor")}
     plotting.circuit(grid[0, 1], into, out, numbers=".2g", **names)
     grid[0, 1].set_title("A and B share a neuron; another\nstops what A gives to B (paper)")
-
-    axes = grid[1, 1]
-    ratio = abs(weights_in[model, neuron, a] / weights_in[model, neuron, b])
-    axes.plot(ratio, found.drive[places], ".", color="C1", label="from the shared neuron")
-    axes.plot(ratio, found.total[places], "x", ms=3, color="C0", label="from all neurons")
-    axes.plot(4, 4, "*", color="black", markersize=10, label="the paper's weights")
-    axes.axhline(0, color="0.6", linewidth=0.6)
-    axes.legend(loc="upper left", fontsize=7)
-    axes.set(
-        xlabel="$|W_1|$ of A over that of B", ylabel="given to output B for A = 1", ylim=(-2, 11)
-    )
-    axes.set_title(f"The others take it away\n(all {len(model)} motifs, {len(count)} seeds)")
-
-    axes = grid[0, 2]
-    shares = {
-        "trained": count > 0,
-        "neurons\nrelabelled": results["relabelled"].values,
-        "weights\nshuffled": results["shuffled"].values,
-    }
-    heights = [float(share.mean()) for share in shares.values()]
-    axes.bar(range(3), heights, 0.6, color=("C0", "0.75", "0.75"))
-    low, high = interval(count > 0)
-    axes.errorbar(0, heights[0], [[heights[0] - low], [high - heights[0]]], color="k", capsize=4)
-    for place, height in enumerate(heights):
-        axes.text(place + 0.05, height + 0.01, f"{height:.1g}" if place else f"{height:.2f}")
-    axes.set_xticks(range(3), labels=list(shares))
-    axes.set(
-        ylabel="share of models with a motif", title="Half of the models have it\n(95 % interval)"
-    )
+    draw_motifs(grid[1, 1], results, found)
+    draw_shares(grid[0, 2], results, found)
 
     axes = grid[1, 2]
     whole, cut = results["cut_loss"].transpose("cut", "motif").values
@@ -316,21 +237,54 @@ def plot(results: xr.Dataset):
         ends = np.array([whole.min(), whole.max()])
         axes.plot(ends, ends, color="0.6", linewidth=0.8)
         axes.text(ends[1], ends[1], "no change", ha="right", va="bottom", color="0.4")
-        axes.set(title=f"Without the inhibition:\nloss x {np.median(cut / whole):.0f} (median)")
+        axes.set_title(f"Without the inhibition:\nloss x {np.median(cut / whole):.0f} (median)")
     axes.set(xlabel="loss of the model", ylabel="loss with one weight set to 0")
     return figure
 
 
-def draw_model(column, results: xr.Dataset, found: motifs.Motifs, count):
+def draw_motifs(axes, results: xr.Dataset, found: motifs.Motifs):
+    """Draw what each shared neuron, and all neurons together, give to B."""
+    weights_in, _ = arrays(results)
+    model, neuron, a, b = places = np.nonzero(found.inhibited)
+    ratio = abs(weights_in[model, neuron, a] / weights_in[model, neuron, b])
+    axes.plot(ratio, found.drive[places], ".", color="C1", label="from the shared neuron")
+    axes.plot(ratio, found.total[places], "x", ms=3, color="C0", label="from all neurons")
+    axes.plot(4, 4, "*", color="black", markersize=10, label="the paper's weights")
+    axes.axhline(0, color="0.6", linewidth=0.6)
+    axes.legend(loc="upper left", fontsize=7)
+    label = "given to output B for A = 1"
+    axes.set(xlabel="$|W_1|$ of A over that of B", ylabel=label, ylim=(-2, 11))
+    seeds = results.sizes["seed"]
+    axes.set_title(f"The others take it away\n(all {len(model)} motifs, {seeds} seeds)")
+
+
+def draw_shares(axes, results: xr.Dataset, found: motifs.Motifs):
+    """Draw the share of models with a motif, beside both null hypotheses."""
+    shares = {
+        "trained": found.inhibited.any(axis=(1, 2, 3)),
+        "neurons\nrelabelled": results["relabelled"].values,
+        "weights\nshuffled": results["shuffled"].values,
+    }
+    heights = [float(share.mean()) for share in shares.values()]
+    axes.bar(list(shares), heights, 0.6, color=("C0", "0.75", "0.75"))
+    low, high = interval(shares["trained"])
+    axes.errorbar(0, heights[0], [[heights[0] - low], [high - heights[0]]], color="k", capsize=4)
+    for place, height in enumerate(heights):
+        axes.text(place + 0.05, height + 0.01, f"{height:.1g}" if place else f"{height:.2f}")
+    title = "Half of the models have it\n(95 % interval)"
+    axes.set(ylabel="share of models with a motif", title=title)
+
+
+def draw_model(column, results: xr.Dataset, found: motifs.Motifs):
     """Draw the weights of one model; those into and out of each neuron are scaled to one norm."""
+    count = found.inhibited.sum(axis=(1, 2, 3))
     number = min(2, count.max())
     candidates = np.flatnonzero(count >= number)
     seed = candidates[results["loss"].values[candidates].argmin()]
     into, out = (each[seed] for each in arrays(results))
     scale = np.sqrt(np.linalg.norm(out, axis=0) / np.linalg.norm(into, axis=1))
     into, out = into * scale[:, None], out.T / scale[:, None]
-    primary = abs(into).argmax(axis=1)
-    order = np.lexsort((-into[np.arange(len(into)), primary], primary))
+    order = plotting.by_feature(into)
     colors = plotting.IMPORTANCE_MAP(np.linspace(1, 0, into.shape[1]))
     tint, names = np.ones((len(into), 3)), [""] * len(into)
     for neuron, a, b in np.argwhere(found.inhibited[seed]):

@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import elementwise
@@ -34,6 +33,8 @@ from toymodels.theory import frames, minima
 
 WORK = "Elhage et al. (2022), Non-Uniform Superposition"
 PAPER = tm.paper(WORK)
+SPARSER = tm.paper(f"{WORK}: about 2.5 times sparser")
+NORM = tm.paper(f"{WORK}, whose 1 / (1 - b) is with the other sign of b, and for the norm")
 DESCENT = tm.prediction("toymodels.theory.minima.descend")
 LOWEST = tm.identity("toymodels.theory.minima: the lowest of all minima found")
 FEATURES, HIDDEN = 5, 2
@@ -54,6 +55,10 @@ class Geometry(enum.IntEnum):
 
 
 BRANCHES = (Geometry.PENTAGON, Geometry.DIGONS)
+STARTS = np.stack(
+    [frames.regular_polygon(5), np.insert(frames.regular_polygon(4), VARIED, 0.0, axis=1)]
+) + 1e-3 * np.random.default_rng(0).standard_normal((HIDDEN, FEATURES))
+"""Starts of the branches, nudged so little that a saddle is left and a minimum is not."""
 NAMES = ("pentagon", "two digons, varied one left out", "two digons, another left out", "fewer")
 # The paper's pentagon is orange, and its digons are yellow.
 COLORS = ("#ee7722", "#ccaa00", "#776600", "#999999")
@@ -75,13 +80,9 @@ class Config:
     """Other densities of the four features, where the crossing is computed, too."""
 
 
-SMOKE = Config(
-    relative_densities=(0.1, 1.0, 3),
-    num_seeds=2,
-    training=tm.Recipe(steps=50, batch=64, learning_rate=5e-3),
-    num_random=1,
-    other_densities=(0.08,),
-)
+SHORT = tm.Recipe(steps=50, batch=64, learning_rate=5e-3)
+FEW = {"relative_densities": (0.1, 1.0, 3), "other_densities": (0.08,)}
+SMOKE = Config(**FEW, num_seeds=2, training=SHORT, num_random=1)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -93,33 +94,31 @@ def run(config: Config) -> xr.Dataset:
         params = config.training.train(key, tm.ReLUOutput(hidden=HIDDEN), task).params
         return {**params, "geometry": geometry_of(params["weights"])}
 
-    results = tm.sweep(
-        cell,
-        axes={"relative_density": np.geomspace(smallest, greatest, count)},
-        num_seeds=config.num_seeds,
-        dims={"weights": ("hidden", "feature"), "bias": ("feature",)},
-    )
-    results["loss"] = tm.apply(
-        lambda weights, bias, relative: tm.theory.expected_loss(
-            weights, bias, densities(config.density, relative)
-        ),
-        results.weights,
-        results.bias,
-        results.relative_density,
-        float64=True,
-    )
-    results = results.assign(exact_minima(config, results.relative_density.values))
-    for variable in ("loss", "branch_loss", "free_loss"):
-        results[variable].attrs["units"] = "exact, summed over outputs"
+    dims = {"weights": ("hidden", "feature"), "bias": ("feature",)}
+    axes = {"relative_density": np.geomspace(smallest, greatest, count)}
+    results = tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims)
+
+    def loss(weights, bias, relative):
+        return tm.theory.expected_loss(weights, bias, densities(config.density, relative))
+
+    relative = results.relative_density
+    results["loss"] = tm.apply(loss, results.weights, results.bias, relative, float64=True)
+    found = [branch(which, config.density, relative.values) for which in BRANCHES]
+    for name in found[0]:
+        own, values = dims.get(name, ()), np.stack([ends[name] for ends in found])
+        results[f"branch_{name}"] = ("branch", "relative_density", *own), values
+    results["free_loss"] = "relative_density", free_loss(config, relative.values)
+    others = np.array([config.density, *config.other_densities])
+    results["crossing"] = xr.DataArray(crossing(others), {"density": others})
     return results.assign_attrs(density=config.density)
 
 
-def densities(density: float, relative: Float[Array, ""]) -> Float[Array, " features"]:
+def densities(density, relative):
     """Return the density of each feature; only the varied one differs."""
     return density * jnp.where(jnp.arange(FEATURES) == VARIED, relative, 1.0)
 
 
-def geometry_of(weights: Float[Array, "hidden features"]) -> Int[Array, ""]:
+def geometry_of(weights):
     """Return the geometry; a feature is represented if its norm is above 1/2, half-way to 1."""
     represented = geometry.feature_norms(weights) > 0.5
     digons = jnp.where(represented[VARIED], int(Geometry.DIGONS_WITH_VARIED), int(Geometry.DIGONS))
@@ -128,15 +127,15 @@ def geometry_of(weights: Float[Array, "hidden features"]) -> Int[Array, ""]:
 
 
 @jax.jit
+@jax.vmap
 def side_by_side(weights, bias, density):
-    return jax.vmap(lambda *start: minima.descend(*start, jnp.ones(FEATURES)))(
-        weights, bias, density
-    )
+    end = minima.descend(weights, bias, density, jnp.ones(FEATURES))
+    return {**end._asdict(), "geometry": geometry_of(end.weights)}
 
 
-def descend(weights, bias, density) -> minima.Descended:
+def descend(weights, bias, density):
     """Return the minima below many starts, some at a time, in float64."""
-    parts: list[minima.Descended] = []
+    parts = []
     with jax.enable_x64(True):
         for first in range(0, len(bias), LANES):
             filled = np.minimum(np.arange(first, first + LANES), len(bias) - 1)
@@ -145,71 +144,43 @@ def descend(weights, bias, density) -> minima.Descended:
     return jax.tree.map(lambda *values: np.concatenate(values)[: len(bias)], *parts)
 
 
-def each_density(density, relative) -> Float[np.ndarray, "models features"]:
-    with jax.enable_x64(True):
-        return np.asarray(jax.vmap(densities)(np.asarray(density), np.asarray(relative)))
+def each_density(density, relative):
+    """Return `densities` of many pairs of numbers, in float64."""
+    varied = np.where(np.arange(FEATURES) == VARIED, relative[:, None], 1.0)
+    return np.asarray(density)[..., None] * varied
 
 
-def branch(which: Geometry, density, relative) -> minima.Descended:
-    """Return one solution over many densities.
-
-    It starts at unit length, with its mean as the bias of a feature that is dropped.
-    """
+def branch(which: Geometry, density, relative):
+    """Return one branch. It starts at unit length, with its mean as bias of a dropped feature."""
     density_of_each = each_density(density, relative)
-    if which is Geometry.PENTAGON:
-        weights, bias = frames.regular_polygon(FEATURES), np.full(density_of_each.shape, -0.2)
-    else:
-        weights = np.insert(frames.regular_polygon(4), VARIED, 0.0, axis=1)
-        bias = np.where(np.arange(FEATURES) == VARIED, density_of_each / 2, 0.0)
-    # It is nudged so little that a saddle is left and a minimum is not.
-    nudge = 1e-3 * np.random.default_rng(0).standard_normal((HIDDEN, FEATURES))
-    return descend(np.tile(weights + nudge, (len(bias), 1, 1)), bias, density_of_each)
+    mean = np.where(np.arange(FEATURES) == VARIED, density_of_each / 2, 0.0)
+    bias = np.full(mean.shape, -0.2) if which is Geometry.PENTAGON else mean
+    return descend(np.tile(STARTS[which], (len(bias), 1, 1)), bias, density_of_each)
 
 
-def geometries(ends: minima.Descended) -> Int[np.ndarray, " models"]:
-    with jax.enable_x64(True):
-        return np.asarray(jax.vmap(geometry_of)(jnp.asarray(ends.weights)))
-
-
-def crossing(density: Float[np.ndarray, " densities"]) -> Float[np.ndarray, " densities"]:
+def crossing(density):
     """Return where pentagon and digons have equal losses, as relative densities; NaN if nowhere."""
 
     def gap(relative, density):
         pentagon, digons = (branch(which, density, relative) for which in BRANCHES)
-        bends = geometries(pentagon) == Geometry.PENTAGON
-        return np.where(bends, (pentagon.loss - digons.loss) / density**2, np.nan)
+        bends = pentagon["geometry"] == Geometry.PENTAGON
+        return np.where(bends, (pentagon["loss"] - digons["loss"]) / density**2, np.nan)
 
     tight = {"xatol": 1e-10, "xrtol": 1e-10}
     found = elementwise.find_root(gap, (0.17, 1.0), args=(density,), tolerances=tight)
     return np.where(found.success, found.x, np.nan)
 
 
-def exact_minima(config: Config, relative: Float[np.ndarray, " relative"]) -> dict[str, tuple]:
-    """Return the branches, their crossings, and the lowest minimum of all."""
-    full = np.full(len(relative), config.density)
-    found = [branch(which, full, relative) for which in BRANCHES]
-    density_of_each = each_density(full, relative)
+def free_loss(config: Config, relative):
+    """Return the lowest loss of all minima found."""
+    density = each_density(config.density, relative)
     with jax.enable_x64(True):
-        weights, bias = jax.vmap(
-            lambda density: minima.starts(
-                jax.random.key(0), HIDDEN, density, jnp.ones(FEATURES), config.num_random
-            )
-        )(jnp.asarray(density_of_each))
+        key, ones, number = jax.random.key(0), jnp.ones(FEATURES), config.num_random
+        weights, bias = jax.vmap(lambda p: minima.starts(key, HIDDEN, p, ones, number))(density)
     count = bias.shape[1]
     begin = (np.asarray(part).reshape(-1, *part.shape[2:]) for part in (weights, bias))
-    ends = descend(*begin, np.repeat(density_of_each, count, axis=0))
-    others = np.array([config.density, *config.other_densities])
-    dims = ("branch", "relative_density")
-    return {
-        "branch_loss": (dims, np.stack([end.loss for end in found])),
-        "branch_weights": ((*dims, "hidden", "feature"), np.stack([end.weights for end in found])),
-        "branch_bias": ((*dims, "feature"), np.stack([end.bias for end in found])),
-        "branch_geometry": (dims, np.stack([geometries(end) for end in found])),
-        "branch_slope": (dims, np.stack([end.slope for end in found])),
-        "free_loss": ("relative_density", ends.loss.reshape(-1, count).min(axis=1)),
-        "crossing": ("density", crossing(others)),
-        "density": ("density", others),
-    }
+    ends = descend(*begin, np.repeat(density, count, axis=0))
+    return ends["loss"].reshape(-1, count).min(axis=1)
 
 
 def exact_branch(results: xr.Dataset, which: Geometry, variable: str = "loss") -> xr.DataArray:
@@ -251,69 +222,48 @@ def why_not_earlier(results: xr.Dataset) -> str:
 
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
-    relative = results.relative_density
-    crossing = float(results.crossing.sel(density=results.attrs["density"]))
+    relative, density = results.relative_density, results.attrs["density"]
+    crossing = float(results.crossing.sel(density=density))
     pentagon, digons = (exact_branch(results, which) for which in BRANCHES)
     lower = np.fmin(pentagon, digons)
 
-    says = (
-        "The relative density of the varied feature at which the exact losses of pentagon and "
-        "digons are equal is 1 / 2.5, as the paper says."
-    )
-    source = tm.paper(f"{WORK}: about 2.5 times sparser")
+    says = "The relative density of the varied feature at which the exact losses of pentagon and "
+    says += "digons are equal is 1 / 2.5, as the paper says."
+    digit = "Ours, because half of the next digit of about 2.5 times is 2.25 to 2.85."
     note = why_not_earlier(results)
-    threshold = "Ours, because half of the next digit of about 2.5 times is 2.25 to 2.85."
-    yield tm.near(says, 0.4, crossing, source, within=0.05, threshold=threshold, note=note)
-
-    says = (
-        "The relative density at which the median losses of trained pentagons and digons are equal "
-        "is that of the exact losses."
-    )
-    threshold = "Ours, because the densities trained at are 17 % apart."
-    trained = trained_crossing(results)
-    yield tm.near(says, crossing, trained, DESCENT, within=0.01, threshold=threshold)
-
+    yield tm.near(says, 0.4, crossing, SPARSER, within=0.05, threshold=digit, note=note)
+    says = "The relative density at which the median losses of trained pentagons and digons are "
+    says += "equal is that of the exact losses."
+    apart, trained = "Ours, because trained densities are 17 % apart.", trained_crossing(results)
+    yield tm.near(says, crossing, trained, DESCENT, within=0.01, threshold=apart)
     says = "The best trained model has the geometry of the lower exact branch at most densities."
     expected = xr.where(relative < crossing, int(Geometry.DIGONS), int(Geometry.PENTAGON))
     share = (tm.best_of(results, "loss").geometry == expected).mean()
-    threshold = "Ours, because the two branches are within 2 % next to their crossing."
-    yield tm.at_least(says, 0.9, share, DESCENT, threshold=threshold)
+    close = "Ours, because the two branches are within 2 % next to their crossing."
+    yield tm.at_least(says, 0.9, share, DESCENT, threshold=close)
 
     says = "The loss of the lower of the two exact branches is that of the free optimum."
-    gap = np.abs(results.free_loss / lower - 1).max()
-    threshold = "Ours, because numbers are rounded, and descents stop."
-    yield tm.near(says, 0, gap, LOWEST, within=1e-9, threshold=threshold)
-
+    gap, stop = np.abs(results.free_loss / lower - 1).max(), "Ours, because descents stop early."
+    yield tm.near(says, 0, gap, LOWEST, within=1e-9, threshold=stop)
     says = "No trained model of any seed has a loss below the lower exact branch."
     gap = (results.loss / lower).min() - 1
     yield tm.at_least(says, 0, gap, LOWEST, slack=1e-9, threshold="Ours, because of rounding.")
-
-    says = (
-        "The norm of the varied feature in the exact pentagon is still at least 1 where the "
-        "branches cross, from which it falls to 0: the transition is of first order."
-    )
+    says = "The norm of the varied feature in the exact pentagon is still at least 1 where the "
+    says += "branches cross, from which it falls to 0: the transition is of first order."
     norm = (exact_branch(results, Geometry.PENTAGON, "weights") ** 2).sum("hidden") ** 0.5
     there = norm.sel(relative_density=crossing, method="nearest").isel(feature=VARIED)
-    threshold = "Ours, because a norm of 1 that falls to 0 is a jump."
-    yield tm.at_least(says, 1, there, PAPER, threshold=threshold)
-
+    jump = "Ours, because a norm of 1 that falls to 0 is a jump."
+    yield tm.at_least(says, 1, there, PAPER, threshold=jump)
     says = "The median loss of trained pentagons is close to that of the exact one at any density."
-    excess = (results.loss.where(results.geometry == Geometry.PENTAGON) / pentagon - 1).median(
-        "seed"
-    )
-    threshold = "Ours, because training does not converge entirely."
-    yield tm.at_most(says, 2e-3, excess.max(), DESCENT, threshold=threshold)
-
-    says = (
-        "The squared norm of the features in the exact pentagon at equal densities is 1 - b, so "
-        "that an input of 1 is returned as 1."
-    )
-    source = tm.paper(f"{WORK}, whose 1 / (1 - b) is with the other sign of b, and for the norm")
+    own = results.loss.where(results.geometry == Geometry.PENTAGON)
+    excess, training = (own / pentagon - 1).median("seed"), "Ours, because training stops early."
+    yield tm.at_most(says, 2e-3, excess.max(), DESCENT, threshold=training)
+    says = "The squared norm of the features in the exact pentagon at equal densities is 1 - b, so "
+    says += "that an input of 1 is returned as 1."
     regular = results.sel(branch=int(Geometry.PENTAGON)).sel(relative_density=1.0, method="nearest")
-    squared_norm = (regular.branch_weights**2).sum("hidden").mean()
-    threshold = "Ours, because the relation is exact for an input of 1 alone."
-    quotient = squared_norm / (1 - regular.branch_bias.mean())
-    yield tm.near(says, 1, quotient, source, within=0.04, threshold=threshold)
+    quotient = (regular.branch_weights**2).sum("hidden").mean() / (1 - regular.branch_bias.mean())
+    one = "Ours, because the relation is exact for an input of 1 alone."
+    yield tm.near(says, 1, quotient, NORM, within=0.04, threshold=one)
 
 
 def plot(results: xr.Dataset) -> Figure:
@@ -327,13 +277,14 @@ def plot(results: xr.Dataset) -> Figure:
     ends.set(ylabel=f"seeds, of {seeds}", title="where training ends", ylim=(-0.5, 1.5 * seeds))
     ends.legend(loc="upper center", fontsize=7)
     draw_losses(losses, results)
-    losses.set(xscale="log", yscale="log", ylim=(1, 100), yticks=(2, 5, 10, 20, 50))
-    losses.set(yticklabels=(2, 5, 10, 20, 50), title="the exact losses cross (dots: every seed)")
-    losses.set(ylabel="1000 x exact loss, summed over outputs")
+    label = "1000 x exact loss, summed over outputs"
+    losses.set(xscale="log", yscale="log", ylim=(1, 100), ylabel=label)
+    losses.set_title("the exact losses cross (dots: every seed)")
     losses.legend(loc="lower right", fontsize=7)
+    plotting.plain_ticks(losses, "y", (2, 5, 10, 20, 50))
     for axes in (ends, losses):
-        axes.set(xlabel="relative density of one feature", xticks=TICKS, xticklabels=TICKS)
-        axes.minorticks_off()
+        axes.set_xlabel("relative density of one feature")
+        plotting.plain_ticks(axes, "x", TICKS)
     zoom = losses.inset_axes((0.08, 0.6, 0.38, 0.4), xlim=(0.1, 0.6), ylim=(3.3, 10.5))
     draw_losses(zoom, results)
     zoom.tick_params(labelsize=7)
@@ -342,28 +293,27 @@ def plot(results: xr.Dataset) -> Figure:
     crossings.plot(known.density, known, "k.-", label="exact losses cross")
     crossings.plot(here, known.sel(density=here), "o", color="C1", label="in the other panels")
     crossings.axhline(0.4, color="0.6", linestyle="--", label="0.4, in the paper's text")
-    crossings.set(xlabel="density of the other four features")
-    crossings.set(ylabel="relative density of the crossing")
-    crossings.set(title="pentagon above the line, digons below")
+    label = "relative density of the crossing"
+    crossings.set(xlabel="density of the other four features", ylabel=label)
+    crossings.set_title("pentagon above the line, digons below")
     crossings.legend()
     return figure
 
 
 def draw_pentagons(axes: Axes, results: xr.Dataset) -> None:
     """Draw the best pentagon at every relative density, with the varied feature on top."""
-    around = np.linspace(0, 2 * np.pi, 200)
-    axes.plot(np.cos(around), np.sin(around), color="0.75", linewidth=0.8, zorder=0)
     pentagons = results.where(results.geometry == Geometry.PENTAGON)
     best = tm.best_of(pentagons, "loss").dropna("relative_density", subset=["loss"])
     relative = best.relative_density
-    varied = best.weights.isel(feature=VARIED)
-    turn = np.pi / 2 - np.arctan2(varied.isel(hidden=1), varied.isel(hidden=0))
-    x, y = best.weights.isel(hidden=0), best.weights.isel(hidden=1)
-    x, y = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
-    colors = (relative + 0 * x).transpose(*x.dims)
-    points = axes.scatter(x, y, c=colors, s=6 + 24 / (1 + 3 * colors), cmap="viridis", norm="log")
+    around = np.linspace(0, 2 * np.pi, 200)
+    axes.plot(np.cos(around), np.sin(around), color="0.75", linewidth=0.8, zorder=0)
+    scale = plotting.LogNorm(relative.min(), relative.max())
+    for place, weights in zip(relative.values, best.weights, strict=True):
+        style = {"s": 6 + 24 / (1 + 3 * place), "cmap": "viridis", "norm": scale}
+        points = axes.scatter(*plotting.turned(weights, VARIED), c=[place] * FEATURES, **style)
     ticks = [tick for tick in TICKS if relative.min() <= tick <= relative.max()]
-    plotting.color_bar(points, "relative density of the feature on top", ticks=ticks)
+    if relative.size:
+        plotting.color_bar(points, "relative density of the feature on top", ticks=ticks)
     axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=(-1, 0, 1))
     axes.set(yticks=(-1, 0, 1), title="the pentagon bends as its top feature gets sparser")
 
