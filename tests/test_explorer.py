@@ -111,6 +111,13 @@ def test_dimensions_of_other_names_are_found_or_given():
     assert [entry["name"] for entry in read(named)[0]["models"]] == ["weights"]
 
 
+def test_the_rows_of_a_matrix_have_any_name():
+    given = results().rename(hidden="neuron")
+    description, array = read(tm.explore(given))
+    assert [entry["dims"][-2:] for entry in description["models"]] == [["neuron", "feature"]]
+    np.testing.assert_array_equal(array(description["models"][0]), given.weights.astype("f4"))
+
+
 def test_what_cannot_be_drawn_is_listed_with_the_reason():
     given = results().assign(
         words=("density", ["low", "high"]),
@@ -174,7 +181,7 @@ def test_an_array_is_refused_in_one_line():
     [
         (results()[["weights"]].rename(weights="w"), None),
         (xr.Dataset({"a": (("x", "y"), np.zeros((2, 2)))}), "no variable has one number"),
-        (xr.Dataset(), "no variable has one number for each cell: none"),
+        (xr.Dataset(), r"no variable has one number for each cell \(variables are none"),
     ],
 )
 def test_bad_results_get_one_line(given, message):

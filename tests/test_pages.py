@@ -1,7 +1,6 @@
 """The pages of a folder of figures say which claims hold and which fail."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -54,15 +53,24 @@ def test_the_page_marks_what_fails(tmp_path):
     assert page.count("| **FAIL** |") == 1
 
 
-def test_the_summary_counts_the_claims_of_each_figure_by_kind():
+def test_the_gallery_counts_the_claims_of_each_figure_by_kind():
     records = {"figure": record(claim(1, 1), claim(1, 2)), "sure": record(claim(1, 1))}
-    total, _, head, _, *rows = pages.summary(records, Path("figures")).splitlines()
-    assert total == "2 of 3 claims hold: 2 of 3 unlabelled."
+    page = pages.gallery(records, {})
+    assert "2 of 3 claims hold: 2 of 3 unlabelled." in page
+    head, _, *rows = [line for line in page.splitlines() if line.startswith("|")]
     assert head == "| figure | claims that hold | unlabelled |"
-    assert len(rows) == 2
-    assert "(figures/README.md#figure)" in rows[0]
-    assert "[1 of 2](figures/CLAIMS.md#figure) | 1 of 2 |" in rows[0]
-    assert "[1 of 1](figures/CLAIMS.md#sure) | 1 of 1 |" in rows[1]
+    assert rows == [
+        "| [figure](#figure) | [1 of 2](CLAIMS.md#figure) | 1 of 2 |",
+        "| [sure](#sure) | [1 of 1](CLAIMS.md#sure) | 1 of 1 |",
+    ]
+
+
+def test_the_page_of_findings_has_what_was_found_here_and_nothing_else():
+    found = claim(1, 2, kind=Kind.FINDING)
+    page = pages.findings({"figure": record(claim(1, 1), found), "other": record(claim(1, 1))})
+    assert page.count("\n* ") == 1
+    assert "* Statement. Measured: 2, expected: 1. **This claim fails.** *Source.*" in page
+    assert "## other" not in page
 
 
 DOCSTRING = '''"""A title.
@@ -102,7 +110,7 @@ def test_pages_with_a_number_that_is_missing_are_written_once(tmp_path):
     assert "0 of 1 claims hold" in (tmp_path / "README.md").read_text()
 
 
-def test_both_pages_are_written_and_a_page_of_a_person_stays(tmp_path):
+def test_the_pages_are_written_and_a_page_of_a_person_stays(tmp_path):
     write(tmp_path, claim(1, 1), name="nobody's")
     pages.write(tmp_path)
     assert "1 of 1 claims hold" in (tmp_path / "README.md").read_text()

@@ -43,10 +43,10 @@ def test_every_python_block_for_contributors_runs():
     exec(compile("\n".join(blocks), "CONTRIBUTING.md", "exec"), {})
 
 
-def test_the_table_of_claims_is_current():
-    table = README.split("<!-- claims -->\n")[1].split("<!-- /claims -->")[0]
-    expected = pages.summary(pages.read(ROOT / "figures"), Path("figures"))
-    assert table == expected, "run: toymodels claims figures README.md"
+def test_the_number_of_claims_is_current():
+    counted = README.split("<!-- claims -->\n")[1].split("<!-- /claims -->")[0]
+    expected = pages.total(pages.read(ROOT / "figures"))
+    assert counted == f"{expected}\n", "run: toymodels claims figures README.md"
 
 
 def test_the_pages_of_the_figures_are_current():
@@ -56,6 +56,7 @@ def test_the_pages_of_the_figures_are_current():
     gallery = pages.gallery(records, experiments)
     assert (ROOT / "figures" / "README.md").read_text() == gallery, "run: toymodels claims"
     assert (ROOT / "figures" / "CLAIMS.md").read_text() == pages.all_claims(records)
+    assert (ROOT / "figures" / "FINDINGS.md").read_text() == pages.findings(records)
     assert len(gallery) < 100_000
 
 

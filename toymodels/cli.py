@@ -112,7 +112,8 @@ def _parser() -> tuple[_Parser, Collection[str]]:
         "claims",
         "[FOLDER [PAGE]]",
         "Print every claim of the figures in FOLDER, which is figures/ by default, and write its "
-        "pages README.md and CLAIMS.md. Put a table of all figures into PAGE, such as README.md.",
+        "pages README.md, CLAIMS.md and FINDINGS.md. Put the number of claims into PAGE, such as "
+        "README.md.",
         _claims,
     )
     claims.add_argument("folder", nargs="?", default=Path("figures"), type=Path, metavar="FOLDER")
@@ -272,8 +273,7 @@ def _claims(folder: Path, page: Path | None) -> None:
     if not records:
         raise InputError(f"no claims in {folder}: run an experiment first")
     if page:
-        beside = Path(os.path.relpath(folder, page.parent))  # links are relative to the page
-        pages.insert(pages.summary(records, beside), page)
+        pages.insert(f"{pages.total(records)}\n", page)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken records have just been named
         pages.write(folder)

@@ -1,9 +1,10 @@
 """The pages of a folder of figures, made from the record that each figure has beside it.
 
-README.md    every figure with its picture, what it shows, and the claims that fail
-CLAIMS.md    every claim of every figure
+README.md     every figure with its picture, what it shows, and the claims that fail
+CLAIMS.md     every claim of every figure
+FINDINGS.md   the claims that say what was found here first
 
-A third page is the table of `summary`, which `insert` puts into a page of the project.
+`insert` puts the sentence of `total`, which counts all claims, into a page of the project.
 """
 
 import dataclasses
@@ -22,7 +23,11 @@ from toymodels.errors import InputError
 from toymodels.experiment import files, library
 from toymodels.experiment.claims import Claim, Kind
 
-HEADINGS = {"CLAIMS.md": "# Claims", "README.md": "# Figures and their claims"}
+HEADINGS = {
+    "CLAIMS.md": "# Claims",
+    "FINDINGS.md": "# New findings",
+    "README.md": "# Figures and their claims",
+}
 _PLURALS = {
     "paper": "numbers of papers",
     "prediction": "own predictions",
@@ -78,7 +83,7 @@ def read(folder: Path) -> dict[str, Record]:
 
 
 def write(folder: Path, experiments: Mapping[str, Path] | None = None) -> None:
-    """Write both pages of a folder, and write them again if another run has ended meanwhile.
+    """Write the pages of a folder, and write them again if another run has ended meanwhile.
 
     A README.md that another program or a person has written is left alone.
 
@@ -164,6 +169,31 @@ def all_claims(records: Mapping[str, Record]) -> str:
     return "\n".join([*lines, ""])
 
 
+def findings(records: Mapping[str, Record]) -> str:
+    """Return the page FINDINGS.md: the claims of each figure that no paper makes, as far as known.
+
+    The source of such a claim says what the literature has instead, or why it should hold.
+    """
+    lines = [
+        HEADINGS["FINDINGS.md"],
+        "",
+        "`toymodels` writes this page whenever a figure is drawn. Each line is a claim that was "
+        "first measured here, as far as we know. Its figure says from which models and seeds it "
+        "comes, and [CLAIMS.md](CLAIMS.md) holds it against its threshold.",
+    ]
+    for name, record in records.items():
+        found = [claim for claim in record.claims if claim.kind is Kind.FINDING]
+        if found:
+            lines += ["", f"## {name}", "", f"[The figure](README.md#{name})", ""]
+        for claim in found:
+            fails = "" if claim.holds else " **This claim fails.**"
+            lines.append(
+                f"* {claim.statement} Measured: {claim.measured:.4g}, expected: {claim.range}."
+                f"{fails} *{_sentence(claim.source)}*"
+            )
+    return "\n".join([*lines, ""])
+
+
 def gallery(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> str:
     """Return the page README.md: each figure with what it shows and how it was made.
 
@@ -175,7 +205,10 @@ def gallery(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> s
         HEADINGS["README.md"],
         "",
         "`toymodels` writes this page whenever a figure is drawn. "
-        f"{total(records)} [CLAIMS.md](CLAIMS.md) has every claim.",
+        f"{total(records)} [CLAIMS.md](CLAIMS.md) has every claim, and "
+        "[FINDINGS.md](FINDINGS.md) those that were first measured here.",
+        "",
+        *_table(records),
     ]
     for name, record in records.items():
         lines += ["", f"## {name}", "", f"![{name}]({name}.png)"]
@@ -193,43 +226,36 @@ def gallery(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> s
     return "\n".join([*lines, ""]).replace("\n\n\n", "\n\n")
 
 
-def summary(records: Mapping[str, Record], folder: Path) -> str:
-    """Return a table with one row for each figure: how many of its claims hold, by kind.
-
-    The figure links to the gallery, which says which claims fail.
-
-    Args:
-        records: the records by the names of the figures.
-        folder: the folder of the figures as seen from the page that the table is for.
-    """
+def _table(records: Mapping[str, Record]) -> list[str]:
+    """Return one row for each figure: how many of its claims hold, by kind."""
     kinds = list(count(itertools.chain(*(record.claims for record in records.values()))))
     heads = ["figure", "claims that hold", *(_PLURALS[kind] for kind in kinds)]
-    lines = [total(records), "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, record in records.items():
         counts = count(record.claims)
         cells = [
-            f"[{name}]({folder.as_posix()}/README.md#{name})",
-            f"[{_held(record.claims)}]({folder.as_posix()}/CLAIMS.md#{name})",
+            f"[{name}](#{name})",
+            f"[{_held(record.claims)}](CLAIMS.md#{name})",
             *("{} of {}".format(*counts[kind]) if kind in counts else "" for kind in kinds),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+    return lines
 
 
-def insert(table: str, page: Path) -> None:
-    """Put a table between the marks `<!-- claims -->` and `<!-- /claims -->` of a page.
+def insert(text: str, page: Path) -> None:
+    """Put a text between the marks `<!-- claims -->` and `<!-- /claims -->` of a page.
 
     Raises:
         ValueError: the page is missing, not UTF-8, or without the marks.
     """
-    text = files.read(page)
+    old = files.read(page)
     start, end = "<!-- claims -->", "<!-- /claims -->"
-    before, found, rest = text.partition(start)
+    before, found, rest = old.partition(start)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise InputError(f"{page} has no lines {start} and then {end}: add them")
-    line = "\r\n" if "\r\n" in text else "\n"
-    files.write(page, before + start + line + table.replace("\n", line) + end + after)
+    line = "\r\n" if "\r\n" in old else "\n"
+    files.write(page, before + start + line + text.replace("\n", line) + end + after)
 
 
 def _pages(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> dict[str, str]:
@@ -238,6 +264,7 @@ def _pages(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> di
     return {
         "README.md": gallery(records, found | dict(experiments)),
         "CLAIMS.md": all_claims(records),
+        "FINDINGS.md": findings(records),
     }
 
 
@@ -254,6 +281,11 @@ def _command(name: str, record: Record) -> str:
 
 def _failure(claim: Claim) -> str:
     return f"{claim.statement} Measured: {claim.measured:.4g}, expected: {claim.range}."
+
+
+def _sentence(text: str) -> str:
+    """Return a text with a capital at its beginning and a full stop at its end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def _held(claims: Sequence[Claim]) -> str:

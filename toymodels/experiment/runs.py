@@ -105,7 +105,7 @@ def draw(
     """Check the claims of saved results and draw their figure, without running the experiment.
 
     The files are `folder/<name>.json` (claims, config, provenance of the run), the figure, and the
-    pages of the folder, README.md and CLAIMS.md. `<name>` is that of `file`.
+    pages of the folder, README.md, CLAIMS.md and FINDINGS.md. `<name>` is that of `file`.
 
     Args:
         experiment: the experiment, as `experiment.load` gives it; its `run` is not called.
@@ -184,7 +184,8 @@ def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Return the files that `draw` writes."""
     own = [folder / f"{name}.{suffix}" for suffix in ("json", *formats)]
     gallery = folder / "README.md"  # that of a person is left alone
-    return [*own, folder / "CLAIMS.md", *([gallery] if pages.is_ours(gallery) else [])]
+    pages_ = [folder / "CLAIMS.md", folder / "FINDINGS.md"]
+    return [*own, *pages_, *([gallery] if pages.is_ours(gallery) else [])]
 
 
 def _check(experiment: Experiment, results: xr.Dataset) -> list[Claim]:

@@ -92,6 +92,7 @@ def pack(results: xr.Dataset, title: str, inner: Inner) -> Contents:
         ValueError: no variable holds a number for each cell, so that there is no map to draw.
     """
     kinds, left_out = _sort(results, inner)
+    there_are = ", ".join(map(str, results)) or "none"
     results, notes = _thin(results[list(kinds)], kinds)
     block = _Block()
     parts: dict[str, list[dict[str, Any]]] = {
@@ -112,8 +113,8 @@ def pack(results: xr.Dataset, title: str, inner: Inner) -> Contents:
                 parts["numbers"].append(entry | {"labels": geometry.attrs["labels"]})
     if not parts["numbers"]:
         raise InputError(
-            f"no variable has one number for each cell: {', '.join(map(str, results)) or 'none'} "
-            "hold arrays only; give results with a loss, or another number, for each cell"
+            f"no variable has one number for each cell (variables are {there_are}): give results "
+            "with a loss, or another number, for each cell"
         )
     named = {dim for kind in kinds.values() for dim in kind.axes}
     labelled = {dim for kind in kinds.values() for dim in kind.inner if dim in results.coords}
@@ -167,6 +168,9 @@ def _kind(values: xr.DataArray, recorded: set[str], inner: Inner) -> _Kind | str
     of_model = sorted((dim for dim in own if parts[dim]), key=lambda dim: parts[dim] != "hidden")
     found = [parts[dim] for dim in of_model]
     others = [dim for dim in own if not parts[dim]]
+    # The rows of a matrix can have any name, such as "neuron", if they have no labels.
+    if found == ["feature"] and len(others) == 1 and others[0] not in values.coords:
+        found, of_model, others = ["hidden", "feature"], [*others, *of_model], []
     if len(others) > 1 or others != [dim for dim in others if dim in curve]:
         return f"the page draws no array with the dimensions {', '.join(own)}"
     if not own:

@@ -39,7 +39,8 @@ function mend() {
   const colours = coloursOffered().map(([name]) => name);
   if (!colours.includes(view.colour)) {
     const named = description.numbers.find((entry) => entry.labels);
-    view.colour = named ? named.name : colours[0];
+    const widest = description.numbers.reduce((a, b) => b.dims.length > a.dims.length ? b : a);
+    view.colour = (named ?? widest).name;
   }
   const axes = axesOfColour();
   const wide = axes.filter((dim) => dim !== SEED).concat(axes.includes(SEED) ? [SEED] : []);
