@@ -155,108 +155,80 @@ def claims(results: xr.Dataset):
     off = abs(straight["additivity"] - 1).max()
     yield tm.near(says, 0, off, LINEAR_MAPS, within=1e-5, threshold=ROUNDING)
 
-    says = (
-        "The additivity of one neuron of an antipodal pair is that of the closed form at densities "
-        "below 1: largest difference of R^2."
-    )
+    says = "The additivity of one neuron of an antipodal pair is that of the closed form at "
+    says += "densities below 1: largest difference of R^2."
     off = abs(results["pair"].mean("seed") - bent.additivity(results["density"], results["bend"]))
     off = off.where(off.density < 1).max()
     yield tm.near(says, 0, off, PAIR, within=0.02, threshold=SAMPLING)
 
-    says = (
-        "The additivity of one ReLU neuron of an antipodal pair is worst where both features are "
-        "always present: R^2 at density 1."
-    )
+    says = "The additivity of one ReLU neuron of an antipodal pair is worst where both features "
+    says += "are always present: R^2 at density 1."
     worst = curved["pair"].sel(density=dense).mean()
     yield tm.near(says, -2, worst, WORSE_THAN_MEAN, within=0.1, threshold=SAMPLING)
 
-    says = (
-        "The scaling of one feature of either sign is that of the closed form, which is 0.8 for "
-        "ReLU: largest difference of R^2."
-    )
+    says = "The scaling of one feature of either sign is that of the closed form, which is 0.8 for "
+    says += "ReLU: largest difference of R^2."
     off = abs(results["scaling"] - bent.scaling(results["bend"])).max()
     grid = "Ours, because numbers are rounded and 200 scales are used."
     yield tm.near(says, 0, off, LINE, within=1e-3, threshold=grid)
 
     additive = results["additivity"].median("seed").where(results["bend"] > 0, drop=True)
-    says = (
-        "Trained, bent encoders are more additive at the lowest density than at the highest: "
-        "smallest difference of the medians over bends."
-    )
+    says = "Trained, bent encoders are more additive at the lowest density than at the highest: "
+    says += "smallest difference of the medians over bends."
     difference = (additive.sel(density=sparse) - additive.sel(density=dense)).min()
     yield tm.at_least(says, 0, difference, MEETING)
 
-    says = (
-        "Trained ReLU encoders are less additive than the least bent encoders at every density: "
-        "largest difference of the medians."
-    )
+    says = "Trained ReLU encoders are less additive than the least bent encoders at every density: "
+    says += "largest difference of the medians."
     difference = (additive.isel(bend=-1) - additive.isel(bend=0)).max()
     yield tm.at_most(says, 0, difference, PROPORTIONAL)
 
-    says = (
-        "Linear and quadratic probes find nothing of an erased concept in linear encoders: AUROC "
-        "farthest from 1/2, over all features."
-    )
+    says = "Linear and quadratic probes find nothing of an erased concept in linear encoders: "
+    says += "AUROC farthest from 1/2, over all features."
     off = abs(straight["auroc"].sel(probe=["linear", "quadratic"]) - 1 / 2).max()
     yield tm.near(says, 0, off, LEACE, within=1e-3, threshold=ROUNDING)
 
-    says = (
-        "A quadratic probe still finds an erased concept in ReLU encoders at the lowest density: "
-        "mean AUROC."
-    )
+    says = "A quadratic probe still finds an erased concept in ReLU encoders at the lowest "
+    says += "density: mean AUROC."
     after = represented(results, "auroc").mean(("seed", "feature"))
     found = after.sel(probe="quadratic", bend=1, density=sparse)
     yield tm.at_least(says, 0.6, found, NOT_LINEAR, threshold=ABOVE_HALF)
 
-    says = (
-        "A linear probe still ranks by an erased concept in ReLU encoders at the lowest density: "
-        "mean of max(AUROC, 1 - AUROC)."
-    )
+    says = "A linear probe still ranks by an erased concept in ReLU encoders at the lowest "
+    says += "density: mean of max(AUROC, 1 - AUROC)."
     ranks = represented(curved, "auroc").sel(probe="linear", density=sparse)
     found = np.maximum(ranks, 1 - ranks).mean()
     yield tm.at_least(says, 0.6, found, RANKS, threshold=ABOVE_HALF)
 
-    says = (
-        "Erasing a feature from linear encoders takes 1 - P_ii readable features from the others: "
-        "largest difference, over all features."
-    )
+    says = "Erasing a feature from linear encoders takes 1 - P_ii readable features from the "
+    says += "others: largest difference, over all features."
     off = abs(straight["lost"] - 1 + straight["leverage"]).max()
     yield tm.near(says, 0, off, PROJECTOR, within=0.06, threshold=COVARIANCES)
 
-    says = (
-        "Erasing a feature from linear encoders takes at most 1 - D_i readable features from the "
-        "others: largest excess, over all features."
-    )
+    says = "Erasing a feature from linear encoders takes at most 1 - D_i readable features from "
+    says += "the others: largest excess, over all features."
     excess = (straight["lost"] - 1 + straight["dimensionality"]).max()
     yield tm.at_most(says, 0, excess, LEVERAGE, slack=0.06, threshold=COVARIANCES)
 
-    says = (
-        "Interventions on the hidden layer of trained models do what the closed form says: largest "
-        "difference."
-    )
+    says = "Interventions on the hidden layer of trained models do what the closed form says: "
+    says += "largest difference."
     error = represented(results, "steering_error").max()
     yield tm.near(says, 0, error, CLOSED_FORM, within=1e-5, threshold=ROUNDING)
 
-    says = (
-        "Side effects of steering in a linear output are sqrt(1/D_i - 1) for weights of linear "
-        "encoders: largest difference."
-    )
+    says = "Side effects of steering in a linear output are sqrt(1/D_i - 1) for weights of linear "
+    says += "encoders: largest difference."
     share = represented(straight, "dimensionality")
     linear = represented(straight, "linear_side_effects")
     off = abs(linear - np.sqrt(1 / share - 1)).max()
     yield tm.near(says, 0, off, DIMENSIONALITY, within=1e-3, threshold=ROUNDING)
 
-    says = (
-        "Side effects of steering are smaller in a ReLU output than in a linear output for "
-        "features of D_i < 0.9: largest quotient."
-    )
+    says = "Side effects of steering are smaller in a ReLU output than in a linear output for "
+    says += "features of D_i < 0.9: largest quotient."
     quotient = (represented(straight, "side_effects") / linear).where(share < 0.9)
     yield tm.at_most(says, 1, quotient.max(), CUT_OFF)
 
-    says = (
-        "Side effects of steering are less than a third in a ReLU output of those in a linear "
-        "output at the lowest density: median quotient."
-    )
+    says = "Side effects of steering are less than a third in a ReLU output of those in a linear "
+    says += "output at the lowest density: median quotient."
     middle = quotient.sel(density=sparse).median()
     below = "Ours, because it is well below one."
     yield tm.at_most(says, 1 / 3, middle, BELOW_ZERO, threshold=below)

@@ -40,6 +40,8 @@ class Config:
     """Numbers of examples with labels from coin tosses; each divides the last."""
     tosses: int = 32
     """Sets of labels for each of these sizes, in each cell."""
+    examples: int = 4096
+    """Examples that are drawn, as in `probing`; the first of them have labels."""
     num_seeds: int = 6
     training: tm.Recipe = tm.Recipe(steps=4000, batch=512, learning_rate=3e-3)
 
@@ -51,6 +53,7 @@ SMOKE = Config(
     noise=0.3,
     sizes=(6, 48),
     tosses=4,
+    examples=512,
     num_seeds=2,
     training=tm.Recipe(steps=20, batch=16, learning_rate=3e-3),
 )
@@ -67,9 +70,9 @@ def run(config: Config) -> xr.Dataset:
         distribution = tm.Binary(config.num_features, density)
         task = tm.Task(distribution, importance=importance)
         weights = config.training.train(key_train, model, task).params["weights"]
-        features = distribution.sample(key_features, largest)
-        noise = config.noise * jax.random.normal(key_noise, (largest, config.hidden))
-        hidden = features @ weights.T + noise
+        features = distribution.sample(key_features, config.examples)
+        noise = config.noise * jax.random.normal(key_noise, (config.examples, config.hidden))
+        hidden = (features @ weights.T + noise)[:largest]
 
         def accuracy(coins, size):
             # Copies of the first examples, each equally often, change neither what can be separated
@@ -96,10 +99,8 @@ def separated(results: xr.Dataset) -> xr.DataArray:
 
 
 def claims(results: xr.Dataset):
-    says = (
-        "Labels from coin tosses are separated by a probe as often as Cover's theorem says: "
-        "largest deviation in standard errors."
-    )
+    says = "Labels from coin tosses are separated by a probe as often as Cover's theorem says: "
+    says += "largest deviation in standard errors."
     parameters = results.attrs["hidden"] + 1
     share = [memorisation.separability(int(size), parameters) for size in results["size"]]
     share = xr.DataArray(share, dims="size")
@@ -109,10 +110,8 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 0.0, largest, COVER, within=4.0, threshold=FOUR_ERRORS)
 
     size = int(results["size"][-1])
-    says = (
-        f"A probe fitted to {size} labels from coin tosses is right about as many of them as least "
-        "squares of normal variables: accuracy."
-    )
+    says = f"A probe fitted to {size} labels from coin tosses is right about as many of them as "
+    says += "least squares of normal variables: accuracy."
     expected = memorisation.least_squares_accuracy(size, parameters)
     accuracy = results["memorised"].isel(size=-1).mean()
     yield tm.near(says, expected, accuracy, LEAST_SQUARES, within=0.01, threshold=SAMPLING)

@@ -12,14 +12,11 @@ Command    toymodels run experiments/polytope_gains.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -32,6 +29,9 @@ READING = "Ours, because the densities of the figure are 5 % apart."
 SPACING = "Ours, because the densities trained at are 5 % apart."
 TABLE = "Ours, because the other code interpolated a table."
 ERRORS = "Ours, because the standard errors of the gains are this large."
+TWENTY = "Ours, because one dimension in twenty may differ."
+PERCENT = "Ours, because it is one percent of a gain."
+NEEDED = "Ours, because the other claims need it."
 
 POLYTOPES = {
     "dedicated": polytopes.DEDICATED,
@@ -44,8 +44,6 @@ POLYTOPES = {
 COLORS = dict(zip(POLYTOPES, plotting.POLYTOPE_COLORS, strict=False))
 DASHES = dict(zip(POLYTOPES, (":", "-", "--", "-", "--", "-."), strict=True))
 FOUR_SIMPLEX = polytopes.Polytope(frames.simplex(4), (0,) * 4)
-
-FEATURE = ("feature",)
 
 # Two polytopes, and two values of 1 / density between which they gain equally much.
 CROSSINGS = {
@@ -96,7 +94,10 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         cell,
         axes={"density": 1 / inverses[::2]},
         num_seeds=config.num_seeds,
-        dims={"weights": ("hidden", "feature"), "bias": FEATURE, "dimensionality": FEATURE},
+        dims={
+            "weights": ("hidden", "feature"),
+            **dict.fromkeys(("bias", "dimensionality"), ("feature",)),
+        },
         store=store,
     )
     losses, errors = xr.apply_ufunc(
@@ -158,7 +159,7 @@ def shares(results: xr.Dataset) -> xr.DataArray:
     return each.where(close, 0).sum("feature") / results.attrs["hidden"]
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset):
     inverse = 1 / results.density
     best = results.gain.max("polytope").values[::2]
     lead = results.trained_gain - xr.DataArray(best, dims="density")
@@ -169,9 +170,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     def between(values: xr.DataArray, low: float, high: float) -> xr.DataArray:
         return values.where((inverse >= low) & (inverse <= high), drop=True)
 
-    says = (
-        "Tetrahedra and triangles gain equally much per dimension where the paper's figure changes."
-    )
+    says = "Tetrahedra and triangles gain equally much per dimension where the paper's figure "
+    says += "changes."
     source = tm.paper(f"{FIGURE}: D = 3/4 at 1.15 to 1.5, D = 2/3 at 1.53 to 1.93")
     note = (
         "In theory triangles gain more from 1.25 on, by less than 0.2 % of the gain up to 1.5. "
@@ -205,16 +205,14 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Digons hold nearly all dimensions of trained models at every 1/density from 2.3 to 3.5."
     share = between(held.sel(polytope="digon"), 2.3, 3.5).min()
     source = tm.prediction("Digons gain most per dimension")
-    yield tm.at_least(says, 0.95, share, source, threshold="Ours: one in twenty may differ.")
+    yield tm.at_least(says, 0.95, share, source, threshold=TWENTY)
 
     says = "Trained models gain as much as the best polytope at 1/density from 2.3 to 3.5."
     source, furthest = tm.prediction("Losses of a direct sum add up"), abs(between(lead, 2.3, 3.5))
     yield tm.near(says, 0, furthest.max(), source, within=0.002, threshold=ERRORS)
 
-    says = (
-        "Trained tetrahedra, triangles, digons, pentagons and antiprisms come in this order: each "
-        "mean 1/density, weighted by the share of dimensions, is above the one before."
-    )
+    says = "Trained tetrahedra, triangles, digons, pentagons and antiprisms come in this order: "
+    says += "each mean 1/density, weighted by the share of dimensions, is above the one before."
     ratio, source = (middle[2:] / middle[1:-1]).min(), tm.prediction("The order in which they win")
     yield tm.at_least(says, 1, ratio, source, slack=0.05, threshold=SPACING)
 
@@ -223,12 +221,11 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     largest = between(lead, 1.0, 5.2).max()
     yield tm.at_most(says, 0, largest, source, slack=0.002, threshold=ERRORS)
 
-    says = (
-        "The better trained seed gains nearly as much as the best polytope at 1/density up to 5.2."
-    )
+    says = "The better trained seed gains nearly as much as the best polytope at 1/density up to "
+    says += "5.2."
     source = tm.finding("This figure; the gap is largest for D near 0.45, from digon to pentagon")
     gap = -between(lead, 1.0, 5.2).max("seed").min()
-    yield tm.at_most(says, 0, gap, source, slack=0.02, threshold="Ours: one percent of a gain.")
+    yield tm.at_most(says, 0, gap, source, slack=0.02, threshold=PERCENT)
 
     says = "Every trained model gains more than the best polytope at the largest 1/density."
     source = tm.finding("This figure; D falls below 3/8 without a fraction to rest at")
@@ -236,54 +233,46 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
     says = "The largest standard error of the gain of a trained model is small."
     source, error = tm.prediction("Randomized quasi-Monte Carlo"), results.trained_gain_error.max()
-    yield tm.near(says, 0, error, source, within=0.002, threshold="Ours: the other claims need it.")
+    yield tm.near(says, 0, error, source, within=0.002, threshold=NEEDED)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset):
     figure, ((dense, sparse), (whole, held)) = plotting.figure(2, 2, size=(9, 6.6))
-    last = float(results.inverse[-1])
-    for axes in (dense, sparse, whole):
-        draw_gains(axes, results)
-    dense.set(xlim=(1, 1.75), ylim=(0.997, 1.1), title="dense: tetrahedra, then triangles, win")
-    sparse.set(xlim=(3.4, max(last, 4)), ylim=(1.55, 2.17))
-    sparse.set_title("sparse: pentagons, then antiprisms, win")
-    whole.set(xlim=(1, last), ylim=(0.97, 2.3), title="all: training follows the best polytope")
-    whole.legend(loc="upper left", ncols=2)
-    draw_shares(held, results)
-    return figure
-
-
-def draw_gains(axes: Axes, results: xr.Dataset) -> None:
-    """Draw theory as lines, and every trained model as a dot."""
-    for name in POLYTOPES:
-        line = results.gain.sel(polytope=name)
-        axes.plot(line.inverse, line, DASHES[name], color=COLORS[name], label=name)
-    best = results.gain.max("polytope")
-    axes.plot(best.inverse, best, color="0.5", linewidth=6, alpha=0.3, zorder=0, label="the best")
+    across = results.inverse.values
     trained = results.trained_gain.transpose("seed", "density")
     places = np.broadcast_to(1 / results.density, trained.shape)
-    label = f"trained, {results.sizes['seed']} seeds"
-    axes.plot(places.ravel(), trained.values.ravel(), "k.", markersize=4, label=label)
-    for place in results.crossing.values:
-        axes.axvline(place, color="0.7", linewidth=0.6, linestyle=":", zorder=0)
-    axes.set(xlabel="1 / density", ylabel="gain $G$: variance explained\nper hidden dimension")
+    best = results.gain.max("polytope")
+    for axes, xlim, ylim, title in (
+        (dense, (1, 1.75), (0.997, 1.1), "dense: tetrahedra, then triangles, win"),
+        (
+            sparse,
+            (3.4, max(across[-1], 4)),
+            (1.55, 2.17),
+            "sparse: pentagons, then antiprisms, win",
+        ),
+        (whole, (1, across[-1]), (0.97, 2.3), "all: training follows the best polytope"),
+    ):
+        for name in POLYTOPES:
+            line = results.gain.sel(polytope=name)
+            axes.plot(across, line, DASHES[name], color=COLORS[name], label=name)
+        axes.plot(across, best, color="0.5", lw=6, alpha=0.3, zorder=0, label="the best")
+        label = f"trained, {results.sizes['seed']} seeds"
+        axes.plot(np.ravel(places), np.ravel(trained), "k.", markersize=4, label=label)
+        for place in results.crossing.values:
+            axes.axvline(place, color="0.7", linewidth=0.6, linestyle=":", zorder=0)
+        axes.set(xlabel=plotting.INVERSE_DENSITY, xlim=xlim, ylim=ylim, title=title)
+        axes.set_ylabel("gain $G$: variance explained\nper hidden dimension")
+    whole.legend(loc="upper left", ncols=2)
 
-
-def draw_shares(axes: Axes, results: xr.Dataset) -> None:
-    """Draw the share of dimensions that each polytope holds, under a strip of the winners."""
-    inverse, across = 1 / results.density.values, results.inverse.values
-    held = shares(results).mean("seed").transpose("polytope", "density").values
-    axes.stackplot(inverse, held, colors=list(COLORS.values()))
     edges = [across[0], *np.sqrt(across[1:] * across[:-1]), across[-1]]
-    colors = [list(COLORS.values())[winner] for winner in results.gain.argmax("polytope").values]
-    axes.bar(edges[:-1], 0.07, np.diff(edges), 1.03, align="edge", color=colors)
-    axes.text(inverse[-1], 1.12, "polytope of the largest gain", ha="right")
-    axes.set(xscale="log", xlim=(inverse[0], inverse[-1]), ylim=(0, 1.18), xlabel="1 / density")
-    axes.set(ylabel="share of hidden dimensions", yticks=np.linspace(0, 1, 6))
-    axes.set_title("what training finds (mean of the seeds)")
-    ticks = [tick for tick in (1.2, 1.5, 2, 3, 4, 5, 6, 8) if tick <= inverse[-1]]
-    axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
+    winners = zip(
+        results.polytope.values[results.gain.argmax("polytope")], edges[:-1], edges[1:], strict=True
+    )
+    mean = shares(results).mean("seed").rename(polytope="shape")
+    plotting.shape_shares(held, mean, winners=list(winners), colors=COLORS)
+    held.get_legend().remove()  # the panel beside it names the colours
+    held.set(ylabel="share of hidden dimensions", title="what training finds (mean of the seeds)")
+    return figure
 
 
 if __name__ == "__main__":

@@ -192,10 +192,8 @@ def claims(results: xr.Dataset):
     represented = trained["norm"] > 0.5
     gap = results["auroc"].sel(readout="posterior") - results["auroc"].sel(readout="logistic")
 
-    says = (
-        "No readout of any model, noise and feature has a higher AUROC than the posterior: largest "
-        "excess in standard errors."
-    )
+    says = "No readout of any model, noise and feature has a higher AUROC than the posterior: "
+    says += "largest excess in standard errors."
     above = results["auroc"] - results["auroc"].sel(readout="posterior")
     # Where two readouts agree on every example, the difference has no error: NaN, if it is 0.
     errors = (above / results["error"]).drop_sel(readout="posterior")
@@ -209,25 +207,19 @@ def claims(results: xr.Dataset):
     lacks = gap.sel(model="trained").isel(noise=-1).where(alone).max()
     yield tm.near(says, 0.0, lacks, MONOTONE, within=0.002, threshold=SAMPLING)
 
-    says = (
-        "The logistic probe is far below the ceiling for some feature of a trained model: largest "
-        "AUROC that it lacks."
-    )
+    says = "The logistic probe is far below the ceiling for some feature of a trained model: "
+    says += "largest AUROC that it lacks."
     largest = gap.sel(model="trained").max()
     yield tm.at_least(says, 0.2, largest, HIDES, threshold="Ours, because such a gap matters.")
 
-    says = (
-        "Noise first takes what no linear probe reads: mean AUROC that the logistic probe lacks in "
-        "random weights, in the most noise over in the least."
-    )
+    says = "Noise first takes what no linear probe reads: mean AUROC that the logistic probe lacks "
+    says += "in random weights, in the most noise over in the least."
     lacks = gap.sel(model="random").mean(("density", "seed", "feature"))
     ratio = lacks.isel(noise=-1) / lacks.isel(noise=0)
     yield tm.at_most(says, 0.5, ratio, CEILING, threshold="Ours, because it is half.")
 
-    says = (
-        "The AUROC of the logistic probe of trained models rises with D_i at a fixed density: "
-        "smallest rank correlation."
-    )
+    says = "The AUROC of the logistic probe of trained models rises with D_i at a fixed density: "
+    says += "smallest rank correlation."
     correlation = rank_correlation(sharp)
     flattest = results.density[int(np.argmin(correlation.values))]
     spread = trained["dimensionality"].where(represented).sel(density=flattest)
@@ -241,25 +233,19 @@ def claims(results: xr.Dataset):
 
     mean = sharp["auroc"].mean(("seed", "feature")).sel(readout="logistic")
     kept = trained["auroc"].where(represented).mean(("seed", "feature"))
-    says = (
-        "The logistic probe reads features better off random weights than off trained weights of "
-        "equal length: smallest difference over densities of the mean AUROC."
-    )
+    says = "The logistic probe reads features better off random weights than off trained weights "
+    says += "of equal length: smallest difference over densities of the mean AUROC."
     difference = (mean.sel(model="random") - mean.sel(model="trained")).min()
     yield tm.at_least(says, 0.0, difference, CRITICISM)
 
-    says = (
-        "The logistic probe reads represented features of trained models better than the features "
-        "of random weights at the lowest density: difference of the mean AUROC."
-    )
+    says = "The logistic probe reads represented features of trained models better than the "
+    says += "features of random weights at the lowest density: difference of the mean AUROC."
     better = kept.sel(readout="logistic") - mean.sel(model="random")
     yield tm.at_least(says, 0.0, better.sel(density=results.density.min()), TRAINING)
 
     along = sharp["along_weights"].sel(probe="mass-mean")
-    says = (
-        "The mass-mean direction of represented features of trained models is that of W_i: mean "
-        "cosine."
-    )
+    says = "The mass-mean direction of represented features of trained models is that of W_i: mean "
+    says += "cosine."
     cosine = along.sel(model="trained").where(represented).mean()
     eight = "Ours, because it is the cosine of eight degrees."
     yield tm.at_least(says, 0.99, cosine, DECODER, threshold=eight)
@@ -269,18 +255,14 @@ def claims(results: xr.Dataset):
     eighteen = "Ours, because it is the cosine of eighteen degrees."
     yield tm.at_most(says, 0.95, cosine, TURNED, threshold=eighteen)
 
-    says = (
-        "The output of trained models reads represented features as well as the logistic probe: "
-        "smallest difference over densities of the mean AUROC."
-    )
+    says = "The output of trained models reads represented features as well as the logistic probe: "
+    says += "smallest difference over densities of the mean AUROC."
     difference = (kept.sel(readout="output") - kept.sel(readout="logistic")).min()
     seen = "Ours, because a reader could not see it in a figure."
     yield tm.at_least(says, -0.01, difference, OUTPUT, threshold=seen)
 
-    says = (
-        "The AUROC of probes on permuted labels that they are fitted to is that of normal "
-        "variables: largest deviation of a mean over densities."
-    )
+    says = "The AUROC of probes on permuted labels that they are fitted to is that of normal "
+    says += "variables: largest deviation of a mean over densities."
     permuted = results["permuted"].mean(("seed", "noise", "model", "feature"))
     largest = np.abs(permuted - permuted_theory(results)).max()
     yield tm.near(says, 0.0, largest, CHI, within=0.01, threshold=SAMPLING)

@@ -180,9 +180,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "medians."
     gap = coherence.where(pairs).median() - coherence.where(pentagons).median()
     yield tm.at_least(says, 0, gap, LINE)
-    says = (
-        "Excess coherence differs by 1 between a triangle and a pair beside a dedicated feature, "
-    )
+    says = "Excess coherence differs by 1 between a triangle and a pair beside a dedicated "
+    says += "feature, "
     says += "which have one mean dimensionality."
     gap = at(coherence, "one pair") - at(coherence, "triangle")
     yield tm.near(says, 1, gap, TWO_THIRDS, within=0.03, threshold=CONVERGENCE)

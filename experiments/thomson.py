@@ -154,10 +154,8 @@ def claims(results: xr.Dataset):
         problem: {count: polyhedra.name(each) for count, each in found[problem].items()}
         for problem in (RECTIFIED, ELECTRIC, BIASED)
     }
-    says = (
-        "The minimisers for 6 to 10 features in three dimensions are the polyhedra of electric "
-        "charges, by the number of them."
-    )
+    says = "The minimisers for 6 to 10 features in three dimensions are the polyhedra of electric "
+    says += "charges, by the number of them."
     shared = [names[RECTIFIED][n] == names[ELECTRIC][n] for n in range(6, 11) if n in every]
     yield tm.near(says, 5, sum(shared), GENERALISED, within=0)
 
@@ -166,10 +164,8 @@ def claims(results: xr.Dataset):
     gap = max(abs(charges.sel(num_features=n) - spheres.CHARGE_ENERGIES[n]) for n in every)
     yield tm.near(says, 0, gap, TABULATED, within=5e-9, threshold=CONVERGENCE)
 
-    says = (
-        "The minimisers with bias and free lengths for 7, 8, 9, 11 and 12 features are the "
-        "polyhedra that keep points apart, by the number of them."
-    )
+    says = "The minimisers with bias and free lengths for 7, 8, 9, 11 and 12 features are the "
+    says += "polyhedra that keep points apart, by the number of them."
     apart = {
         7: "capped octahedron",
         8: "square antiprism",
@@ -190,17 +186,15 @@ def claims(results: xr.Dataset):
     source = tm.prediction(SEPARATED)
     yield tm.near(says, 0, max(excess, default=np.nan), source, within=0.04, threshold=strong)
 
-    says = (
-        "The greatest cosine with bias and free lengths is never below the smallest possible one."
-    )
+    says = "The greatest cosine with bias and free lengths is never below the smallest possible "
+    says += "one."
     source = tm.identity(SEPARATED)
     yield tm.at_least(
         says, 0, min(excess, default=np.nan), source, slack=1e-6, threshold=CONVERGENCE
     )
 
-    says = (
-        f"At least three of {results.sizes['start']} starts find the lowest minimum of any problem."
-    )
+    says = f"At least three of {results.sizes['start']} starts find the lowest minimum of any "
+    says += "problem."
     reached = (results.energy < lowest + 1e-8).sum("start").min()
     yield tm.at_least(says, 3, reached, FOUND, threshold="Ours, because once could be chance.")
 

@@ -602,3 +602,14 @@ def test_a_model_of_a_users_own_may_need_the_whole_batch():
     )
     np.testing.assert_allclose(fitted.params["mean"], np.full(3, 0.1), atol=0.05)
     assert fitted.params["scale"] > 0
+
+
+def test_a_dictionary_that_is_given_reads_and_writes_its_directions():
+    """Orthogonal directions reproduce every sum of them with positive amounts."""
+    directions = jnp.linalg.qr(jnp.asarray(np.random.default_rng(0).normal(size=(4, 3))))[0]
+    model = autoencoders.ReLUAutoencoder(3)
+    params = autoencoders.with_dictionary(model, directions)
+    amounts = jnp.array([0.3, 0.0, 2.0])
+    found = model.apply({"params": params}, directions @ amounts)
+    np.testing.assert_allclose(found.latents, amounts, atol=1e-6)
+    np.testing.assert_allclose(found.reconstruction, directions @ amounts, atol=1e-6)

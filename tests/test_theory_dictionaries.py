@@ -163,6 +163,16 @@ def test_a_single_latent_is_the_first_principal_component(alone, both):
     np.testing.assert_allclose(dictionaries.hedging_loss(0.3, alone, both), expected, rtol=1e-12)
 
 
+@properties
+@given(chances, chances)
+def test_a_latent_with_biases_is_the_first_principal_component_of_centred_examples(alone, both):
+    rows, weights = np.array([[1, 0], [1, 1], [0, 0]]), np.array([alone, both, 1 - alone - both])
+    centred = rows - weights @ rows
+    direction = np.linalg.eigh((centred.T * weights) @ centred)[1][:, -1]
+    angle = dictionaries.centred_hedging_angle(alone, both)
+    np.testing.assert_allclose(abs(pair(angle)[:, 0] @ direction), 1, rtol=1e-9)
+
+
 def test_numbers_of_hedging():
     degrees = math.degrees(dictionaries.hedging_angle(0.3, 0.1))
     np.testing.assert_allclose(degrees, 16.845, atol=5e-4)
@@ -182,6 +192,8 @@ def test_what_has_no_answer_is_refused():
         dictionaries.best_pair(1, 0.5, 0.4, 0.2, 0.1)
     with pytest.raises(errors.InputError, match="all together"):
         dictionaries.hedging_angle(0.6, 0.5)
+    with pytest.raises(errors.InputError):
+        dictionaries.centred_hedging_angle(0.6, 0.5)
     with pytest.raises(errors.InputError, match="two directions"):
         dictionaries.absorption_boundary(0.0, 0.1)
     with pytest.raises(errors.InputError, match="not unique"):

@@ -1,6 +1,6 @@
 """Sparse autoencoders: one activation vector as a sparse sum of learned directions."""
 
-from toymodels.autoencoders.base import Decomposition, OnBatch, dictionary
+from toymodels.autoencoders.base import Decomposition, OnBatch, dictionary, with_dictionary
 from toymodels.autoencoders.fitting import fit_autoencoder
 from toymodels.autoencoders.penalties import (
     GatedAutoencoder,
@@ -21,4 +21,5 @@ __all__ = [
     "TopKAutoencoder",
     "dictionary",
     "fit_autoencoder",
+    "with_dictionary",
 ]

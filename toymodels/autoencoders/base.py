@@ -60,6 +60,20 @@ def dictionary(params: Parameters) -> Float[Array, "hidden latents"]:
     return decoder * lax.rsqrt(jnp.where(squared_lengths > 0, squared_lengths, 1.0))
 
 
+def with_dictionary(model: nn.Module, directions: Float[Array, "hidden latents"]) -> Parameters:
+    """Return parameters that read and write given directions, as the start of a fit.
+
+    Args:
+        model: an autoencoder with a latent for each direction.
+        directions: the columns of the decoder, which are the rows of the encoder, too.
+
+    Returns:
+        The parameters, with biases as `init` leaves them.
+    """
+    params = model.init(jax.random.key(0), directions[:, 0])["params"]
+    return {**params, "decoder": directions, "encoder": directions.T}
+
+
 @runtime_checkable
 class OnBatch(Protocol):
     """An autoencoder whose latents depend on the whole batch of an update."""

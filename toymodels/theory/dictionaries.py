@@ -220,6 +220,30 @@ def hedging_angle(parent_alone: float, both: float) -> float:
     return math.atan2(2 * both, parent_alone) / 2
 
 
+def centred_hedging_angle(parent_alone: float, both: float) -> float:
+    r"""Return the angle of a single latent of an autoencoder with biases.
+
+    It is that of the first principal component of the CENTRED examples. There are three different
+    examples, and they are affinely independent: with biases their codes can be any numbers, and the
+    best codes are projections to the best line. With $p = a + r$ the variances are $p (1 - p)$ and
+    $r (1 - r)$, and the covariance is $r (1 - p)$, so
+
+    $$\tan 2t = \frac{2 r (1 - p)}{p (1 - p) - r (1 - r)}.$$
+
+    Args:
+        parent_alone: $a$, the probability of $v_1$.
+        both: $r$, the probability of $v_1 + v_2$.
+
+    Returns:
+        The angle from the parent towards the child, in $[0, \pi/2]$: `hedging_angle` where both are
+        rare, and $\pi/2$ where the parent is always present.
+    """
+    _check_chances(parent_alone, both)
+    parent = parent_alone + both
+    difference = parent * (1 - parent) - both * (1 - both)
+    return math.atan2(2 * both * (1 - parent), difference) / 2
+
+
 def hedging_loss(angle: float, parent_alone: float, both: float) -> float:
     r"""Return the error of a single tied latent of unit length between orthogonal features.
 
