@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels import interventions as iv
-from toymodels.theory.features import feature_variance
 
 BLIND = tm.prediction("The scrubbed output has the joint distribution with x_i of the output")
 EXACT = tm.prediction("2 sum_i E Var(y_i | x_i)")
@@ -77,11 +76,10 @@ def scrubbed(key, model, params, features, examples: int) -> dict[str, jax.Array
         iv.scrub(key, model, params, batch, hypothesis(name, features, gram), features, loss)
         for key, name in zip(keys, HYPOTHESES, strict=True)
     ]
-    off_diagonal = jnp.sum(gram**2) - jnp.sum(jnp.diag(gram) ** 2)
     return {
         "recovered": jnp.stack([each.recovered for each in found]),
         "distance": jnp.stack([each.distance for each in found]),
-        "interference": 2 * off_diagonal * feature_variance(features.density),
+        "interference": tm.theory.scrubbing_distance_linear(params["weights"], features.density),
     }
 
 
@@ -139,11 +137,6 @@ def digons(config: Config) -> xr.Dataset:
     )
 
 
-def digon_distance(p: xr.DataArray) -> xr.DataArray:
-    """Return the distance of an antipodal pair of unit length without bias, in closed form."""
-    return 4 * p * ((1 - p) / 3 + p / 12 - (1 - p) ** 2 / 3 - (1 - p) * p / 4 - p**2 / 20)
-
-
 def claims(results: xr.Dataset):
     best = tm.best_of(results, "loss")
     alone = best.sel(hypothesis="alone")
@@ -192,7 +185,9 @@ def claims(results: xr.Dataset):
         "In an antipodal pair of independent features the distance is the closed form, by the "
         "largest relative difference of the mean of seeds over densities from 0.1."
     )
-    measured = np.abs(results["independent_distance"].mean("seed") / digon_distance(p) - 1).max()
+    pair = np.asarray([[1.0, -1.0]])
+    exact = [tm.theory.scrubbing_distance(pair, np.zeros(2), density) for density in p.values]
+    measured = np.abs(results["independent_distance"].mean("seed") / np.asarray(exact) - 1).max()
     yield tm.near(says, 0, measured, EXACT, within=0.05, threshold=SAMPLING)
 
     says = "In an antipodal pair of independent features the hypothesis recovers the whole loss."
