@@ -12,7 +12,7 @@ from test_attention import HEADS, MODEL, PERMUTED
 
 import toymodels as tm
 from toymodels import circuits
-from toymodels.analysis import probing
+from toymodels.analysis import classification
 
 KEY = jax.random.key(0)
 A = jnp.asarray([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0]])
@@ -150,7 +150,7 @@ def test_where_operands_pass_a_threshold_gradients_see_no_edge(known):
     ]
     first_order, integrated = (circuits.vector(scores) for scores in attribution)
     np.testing.assert_array_equal(first_order, 0)
-    assert probing.auroc(integrated, circuits.vector(truth.wired)) > 0.8
+    assert classification.auroc(integrated, circuits.vector(truth.wired)) > 0.8
 
 
 def test_few_dimensions_make_noise_and_a_threshold_takes_it_away():

@@ -14,7 +14,8 @@ of opposite sign from cancelling in the mean.
     acdc               a greedy search that removes edges one after the other
     edge_pruning       a mask of all edges that is trained by gradient descent
 
-`toymodels.analysis.probing.auroc` holds the scores against the true edges, if they are known.
+`toymodels.analysis.classification.auroc` holds the scores against the true edges, if they are
+known.
 """
 
 from collections.abc import Callable
