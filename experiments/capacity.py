@@ -1,4 +1,4 @@
-"""How much of a dimension does each feature get? The quadratic model and its market of capacity.
+"""The quadratic model and its market of capacity: how features share hidden dimensions.
 
 Claim      A model that adds up squares of features trains to the capacities of water filling:
            features of equal marginal benefit share dimensions, features of greater benefit have

@@ -172,7 +172,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 
 def linear_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
-    """Claims that every linear model of one size is the principal components."""
+    """Claim that every linear model of one size is the principal components."""
     count, ends = models.sizes["feature"], "at the largest and the smallest density"
     which = f"every linear model of {count} features"
     exactly = "Ours, because the paper says that it is exactly so."
@@ -199,7 +199,7 @@ def linear_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
 
 
 def counts(models: xr.Dataset) -> Iterator[tm.Claim]:
-    """Claims that ReLU models represent and dedicate as many features as the paper's do."""
+    """Claim that ReLU models represent and dedicate as many features as the paper's do."""
     size, hidden = models.sizes["feature"], models.sizes["hidden"]
     allowed, which = ALLOWED[size], f"ReLU models of {size} features"
     ranges = np.asarray(PAPER_REPRESENTED[size])
@@ -225,7 +225,7 @@ def counts(models: xr.Dataset) -> Iterator[tm.Claim]:
 
 
 def relu_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
-    """Claims what the ReLU models of one size do where features are dense and sparse."""
+    """Claim what the ReLU models of one size do where features are dense and sparse."""
     hidden, which = models.sizes["hidden"], f"ReLU models of {models.sizes['feature']} features"
     first, others = {"feature": slice(hidden)}, {"feature": slice(hidden, None)}
     dense, sparse = models.isel(density=0), models.sel(density=slice(0.9, 0))

@@ -107,7 +107,7 @@ def descend(start, density, present, slopes):
     Features that are absent have neither density nor importance, so that one compiled program
     does for all. They stay at 0, and so do hidden dimensions that start there.
     """
-    unit = float(np.sum(density / 3 - density**2 / 4))
+    unit = float(np.sum(tm.theory.feature_variance(density)))
 
     def value(flat):
         table = flat.reshape(start.shape)
@@ -164,13 +164,6 @@ def null_vectors(
     return np.array(found).T
 
 
-def unit_gram(
-    weights: Float[np.ndarray, "hidden features"],
-) -> Float[np.ndarray, "features features"]:
-    directions = weights / np.linalg.norm(weights, axis=0)
-    return directions.T @ directions
-
-
 def as_named(results: xr.Dataset, name: str) -> bool:
     """Return whether identify sees the parts that the row states, and nothing else."""
     parts = components(weights_of(results, name))
@@ -187,7 +180,8 @@ def dimensionality_error(results: xr.Dataset, name: str) -> float:
 
 def gram_error(weights: Float[np.ndarray, "hidden features"], *allowed: float) -> float:
     """Return the largest distance of a cosine between two features from one of those allowed."""
-    overlaps = unit_gram(weights)[np.triu_indices(weights.shape[1], 1)]
+    directions = weights / np.linalg.norm(weights, axis=0)
+    overlaps = (directions.T @ directions)[np.triu_indices(weights.shape[1], 1)]
     return float(np.abs(overlaps[:, None] - np.array(allowed)).min(axis=1).max())
 
 
@@ -204,10 +198,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     digons = [models[name] for name in ("square", "octahedron") if name in models]
     pentagon = np.cos(2 * np.pi / 5 * np.array([1, 2]))
     bipyramids = {"triangular bipyramid": [-0.5], "pentagonal bipyramid": pentagon}
-
-    def zero(says: str, values, within: float = 1e-6, source: tm.Source = PAPER) -> tm.Claim:
-        largest = max(values, default=np.nan)
-        return tm.near(says, 0, largest, source, within=within, threshold=CONVERGENCE)
+    inside = {name: allowed for name, allowed in bipyramids.items() if name in models}
+    regular = [name for name in models if name != "square antiprism"]
+    others = [name for name in models if name not in regular]
 
     says = "The lowest minima found are the polytopes and tegum products, by their number."
     found = sum(as_named(results, name) for name in models)
@@ -219,24 +212,22 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because once could be chance."
     yield tm.at_least(says, 2, found, tm.finding("This figure"), threshold=threshold)
 
-    says = "W^T W of triangle and tetrahedron is 1 - 11^T/n up to a factor, by the largest "
-    says += "difference."
-    yield zero(says, map(projection_error, simplices))
-
-    says = "All cosines of two features are -1/(n - 1) in triangle and tetrahedron."
-    yield zero(says, [gram_error(weights, -1 / len(weights)) for weights in simplices])
-
-    says = "W is orthogonal to (1, ..., 1) in triangle and tetrahedron, by |W (1, ..., 1)|."
-    yield zero(says, [np.linalg.norm(weights.sum(axis=1)) for weights in simplices])
-
-    says = "All cosines of two features are -1 or 0 in square and octahedron, digons at right "
-    says += "angles."
-    yield zero(says, [gram_error(weights, -1.0, 0.0) for weights in digons])
-
-    says = "All cosines of two features in the bipyramids are those of a polygon and a digon at "
-    says += "right angles."
-    inside = {name: allowed for name, allowed in bipyramids.items() if name in models}
-    yield zero(says, [gram_error(models[name], -1.0, 0.0, *inside[name]) for name in inside])
+    for says, errors in {
+        "W^T W of triangle and tetrahedron is 1 - 11^T/n up to a factor, by the largest "
+        "difference.": [projection_error(weights) for weights in simplices],
+        "All cosines of two features are -1/(n - 1) in triangle and tetrahedron.": [
+            gram_error(weights, -1 / len(weights)) for weights in simplices
+        ],
+        "W is orthogonal to (1, ..., 1) in triangle and tetrahedron, by |W (1, ..., 1)|.": [
+            np.linalg.norm(weights.sum(axis=1)) for weights in simplices
+        ],
+        "All cosines of two features are -1 or 0 in square and octahedron, digons at right "
+        "angles.": [gram_error(weights, -1.0, 0.0) for weights in digons],
+        "All cosines of two features in the bipyramids are those of a polygon and a digon at "
+        "right angles.": [gram_error(models[name], -1.0, 0.0, *inside[name]) for name in inside],
+    }.items():
+        largest = max(errors, default=np.nan)
+        yield tm.near(says, 0, largest, PAPER, within=1e-6, threshold=CONVERGENCE)
 
     source = tm.paper(f"{WORK}: tegum products keep the fractions of their parts")
     for name, parts in (
@@ -249,26 +240,35 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
             found = np.sum(np.abs(actual - fraction) < 1e-6)
             yield tm.near(says, number, found, source, within=0)
 
-    says = "Every D_i is dimensions over features of its part in all polytopes but the antiprism."
-    source = tm.paper(f"{WORK}: uniform polytopes are tight frames")
-    regular = [name for name in models if name != "square antiprism"]
-    yield zero(says, [dimensionality_error(results, name) for name in regular], source=source)
-
-    says = "Every D_i is about 3/8 in the square antiprism, whose height is free."
-    others = [name for name in models if name not in regular]
-    yield zero(says, [dimensionality_error(results, name) for name in others], 0.005)
-
-    says = "The vectors drawn are orthogonal to W in all polytopes, by |W v| for entries up to 1."
-    source = tm.identity("Linear algebra, because the parts are orthogonal")
-    lengths = [np.abs(weights @ null_vectors(weights)).max() for weights in models.values()]
-    yield zero(says, lengths, source=source)
-
-    says = "The vectors drawn are as many as features exceed dimensions in all polytopes."
-    gaps = [
-        abs(weights.shape[1] - len(weights) - null_vectors(weights).shape[1])
-        for weights in models.values()
-    ]
-    yield zero(says, gaps, 0.0, tm.identity("Rank of W"))
+    vectors = {name: null_vectors(weights) for name, weights in models.items()}
+    for says, errors, within, source in (
+        (
+            "Every D_i is dimensions over features of its part in all polytopes but the antiprism.",
+            [dimensionality_error(results, name) for name in regular],
+            1e-6,
+            tm.paper(f"{WORK}: uniform polytopes are tight frames"),
+        ),
+        (
+            "Every D_i is about 3/8 in the square antiprism, whose height is free.",
+            [dimensionality_error(results, name) for name in others],
+            0.005,
+            PAPER,
+        ),
+        (
+            "The vectors drawn are orthogonal to W in all polytopes, by |W v| for entries up to 1.",
+            [np.abs(models[name] @ vectors[name]).max() for name in models],
+            1e-6,
+            tm.identity("Linear algebra, because the parts are orthogonal"),
+        ),
+        (
+            "The vectors drawn are as many as features exceed dimensions in all polytopes.",
+            [abs(w.shape[1] - len(w) - vectors[name].shape[1]) for name, w in models.items()],
+            0.0,
+            tm.identity("Rank of W"),
+        ),
+    ):
+        largest = max(errors, default=np.nan)
+        yield tm.near(says, 0, largest, source, within=within, threshold=CONVERGENCE)
 
 
 def plot(results: xr.Dataset) -> Figure:
