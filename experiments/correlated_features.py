@@ -216,9 +216,9 @@ def plot(results: xr.Dataset) -> Figure:
     for axes, density in zip(panels, results.basis_density.values, strict=True):
         model = results.sel(basis_density=density, basis_seed=0)
         weights = model.basis_weights.transpose("basis_hidden", "basis_feature")
-        image = plotting.gram(axes, weights.values, model.basis_bias)
+        plotting.gram(axes, weights.values, model.basis_bias)
         axes.set(title=f"Two sets of {size}, $p = {density:g}$", xlabel="$W^T W$ and bias (seed 0)")
-    plotting.color_bar(image, axes=panels)
+    plotting.weight_bar(list(panels))
     return figure
 
 

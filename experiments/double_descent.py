@@ -184,7 +184,7 @@ def run(config: Config) -> xr.Dataset:
 
 def chosen(results: xr.Dataset) -> xr.Dataset:
     """Choose the seed of the lowest train loss for each data set and each cell of the map."""
-    parts = []
+    parts: list[xr.Dataset] = []
     for name in PARTS:
         own = [each for each in results if f"{name}seed" in results[each].dims]
         best = tm.best_of(results[own], f"{name}train_loss", over=f"{name}seed")

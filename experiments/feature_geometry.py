@@ -149,7 +149,7 @@ def lead_of_the_diplo_simplex(inverse: float) -> tuple[float, float]:
     return count / dimensions - loss / unit - digon, error / unit
 
 
-def at(values: xr.DataArray | xr.Dataset, graph: float):
+def at(values, graph: float):
     """Return the values at the density nearest to that of one of the paper's graphs."""
     return values.isel(density=int(np.argmin(abs(1 / values.density.values - graph))))
 

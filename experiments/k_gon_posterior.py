@@ -167,9 +167,9 @@ def run(config: Config) -> xr.Dataset:
 
 def occupancy(results: xr.Dataset) -> xr.DataArray:
     """Return the share of posterior samples by the number of vertices of the minimum below them."""
-    kinds = k_gons.nearest(FEATURES, results.quenched, list(MINIMA.values())).index
+    kinds = k_gons.nearest(FEATURES, results.quenched, list(MINIMA.values())).place
     vertices = np.array([vertices for vertices, _ in MINIMA.values()])[kinds]
-    samples = results.quenched.copy(data=vertices)
+    samples = results["quenched"].copy(data=vertices)
     return xr.concat(
         [(samples == number).mean("sample") for number in range(FEATURES + 1)], dim="vertices"
     )

@@ -148,7 +148,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 def plot(results: xr.Dataset) -> Figure:
     figure, (top, bottom) = plotting.figure_of_parts(2, 1, size=(9, 7.4), height_ratios=(1, 0.9))
-    found = k_gons.nearest(FEATURES, results.found, MINIMA).index
+    found = k_gons.nearest(FEATURES, results.found, MINIMA).place
     for number, axes in enumerate(top.subplots(2, 5).flat):
         draw_minimum(axes, *MINIMA[number], starts=np.sum(found == number))
     top.suptitle(
@@ -173,7 +173,7 @@ def draw_minimum(axes: Axes, vertices: int, positive: int, *, starts: int) -> No
 def draw_runs(axes: Axes, results: xr.Dataset) -> None:
     """Draw the potential of every run, coloured by the polygon of the minimum nearest its end."""
     runs = results.potential.transpose("step", "seed")
-    ends = k_gons.nearest(FEATURES, runs[-1], MINIMA).index
+    ends = k_gons.nearest(FEATURES, runs[-1], MINIMA).place
     vertices = np.array([vertices for vertices, _ in MINIMA])[ends]
     for number, color, label in (
         (6, "C0", "ends as a hexagon"),

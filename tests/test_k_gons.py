@@ -187,7 +187,7 @@ def test_the_nearest_point_is_that_of_the_nearest_potential():
     listed = k_gons.minima(6)
     exact = np.array(list(TEN_MINIMA.values()))
     found = k_gons.nearest(6, 1.01 * exact[None], listed)
-    np.testing.assert_array_equal(found.index, [range(10)])
+    np.testing.assert_array_equal(found.place, [range(10)])
     np.testing.assert_allclose(found.deviation, 0.01, atol=1e-4)
 
 

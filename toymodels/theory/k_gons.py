@@ -267,11 +267,11 @@ class Nearest(NamedTuple):
     """The critical points whose potentials are nearest to given ones.
 
     Attributes:
-        index: the place in the list of the nearest point.
+        place: the place of the nearest point in the list, from 0.
         deviation: the relative distance of the potential from that of the point.
     """
 
-    index: Int[np.ndarray, "*any"]
+    place: Int[np.ndarray, "*any"]
     deviation: Float[np.ndarray, "*any"]
 
 
