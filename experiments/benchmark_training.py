@@ -1,12 +1,11 @@
-"""How fast are thousands of tiny models trained? Model-steps per second against the alternatives.
+"""Model-steps per second of training thousands of tiny models, against the alternatives.
 
-A model-step is one optimizer step of one model on a fresh batch. Each contender runs in a
-process of its own, the contenders in turn, several times round; compilation is reported apart.
+A model-step is one optimizer step of one model on a fresh batch. Each contender runs in a process
+of its own, in turn, several times round; compilation is reported apart.
 
 Contenders ours    `toymodels.sweep`
            vmap    the obvious JAX: jit(vmap(scan)), jax.random.uniform, optax.adam
-           torch   the protocol of the paper's notebook in PyTorch, with 1 and with 2 threads
-                   (the better counts); left out where PyTorch is not installed
+           torch   the paper's notebook in PyTorch, if installed; the better of 1 and 2 threads
 Limit      A model-step needs 10 B n m operations for its five matrix products and about 14 B n for
            the rest; the limit is the rate of a 2048 x 2048 matrix product, measured in each round.
            Random words are not counted: cells of one seed share them.
@@ -26,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +43,7 @@ LIMIT_GOALS = {"5,2": 0.8, "2,1": 0.8, "100,20": 0.55, "400,30": 0.55}
 IDLE = tm.finding("Design goal, on two otherwise idle cores")
 CACHE = tm.finding("The cache saves the compilation, not the tracing")
 KEEPS = tm.finding("A sweep keeps its results, 11 numbers a cell, and nothing else")
+NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "0"}
 GOAL = "Ours, because it is a design goal."
 
 
@@ -65,41 +66,26 @@ class Config:
     """The numbers of steps of 128 cells of (5, 2)."""
 
 
-SMOKE = Config(
-    sizes=((2, 1, 4),),
-    steps=(20,),
-    slow_steps=(5,),
-    batch=16,
-    rounds=1,
-    growth_cells=(4, 8),
-    # Each would be a process that compiles a program of its own.
-    growth_features=(),
-    growth_steps=(),
-)
+# Each number of features or steps would be a process that compiles a program of its own.
+NO_GROWTH = {"growth_cells": (4, 8), "growth_features": (), "growth_steps": ()}
+SMOKE = Config(sizes=((2, 1, 4),), steps=(20,), slow_steps=(5,), batch=16, rounds=1, **NO_GROWTH)
 
 
 def run(config: Config) -> xr.Dataset:
     rounds, peaks = [], []
-    for turn in range(config.rounds):
-        print(f"round {turn + 1} of {config.rounds}", file=sys.stderr)
+    for _ in range(config.rounds):
         peaks.append(in_own_process("peak")["rate"])
-        rounds.append(
-            xr.concat([compared(config, row) for row in range(len(config.sizes))], "size")
-        )
+        sizes = [compared(config, row) for row in range(len(config.sizes))]
+        rounds.append(xr.concat(sizes, "size"))
     peaks = np.array(peaks)
     limits = np.array([operations(n, m, config.batch) for n, m, _ in config.sizes])
-    of_features = [operations(n, m, config.batch) for n, m in config.growth_features]
-    return (
-        xr.concat(rounds, "round")
-        .transpose("size", "contender", "round")
-        .assign(
-            limit=(("size", "round"), peaks / limits[:, None]),
-            peak=("round", peaks),
-            limit_by_features=("features", np.median(peaks) / np.array(of_features)),
-        )
-        .merge(growth(config))
-        .assign_attrs(cells_of_size=[cells for *_, cells in config.sizes], cores=os.cpu_count())
-    )
+    of_features = np.array([operations(*each, config.batch) for each in config.growth_features])
+    results = xr.concat(rounds, "round").transpose("size", "contender", "round")
+    results["limit"] = ("size", "round"), peaks / limits[:, None]
+    results["peak"] = "round", peaks
+    results["limit_by_features"] = "features", np.median(peaks) / of_features
+    cells = [cells for *_, cells in config.sizes]
+    return results.merge(growth(config)).assign_attrs(cells_of_size=cells, cores=os.cpu_count())
 
 
 def compared(config: Config, row: int) -> xr.Dataset:
@@ -111,70 +97,56 @@ def compared(config: Config, row: int) -> xr.Dataset:
             continue
         steps = (config.steps if name == "ours" else config.slow_steps)[row]
         found[name] = compiled_twice(name, features, hidden, cells, steps, config.batch)
-        rate = f"{found[name]['rate']:,.0f} model-steps/s"
-        print(f"({features}, {hidden}) x {cells}, {name}: {rate}", file=sys.stderr)
-    names = ("rate", "compile_cold", "compile_cached", "memory")
+        steps = f"{found[name]['rate']:,.0f} steps/s"
+        print(f"({features}, {hidden}) x {cells}, {name}: {steps}", file=sys.stderr)
     values = {
         name: ("contender", [found.get(each, {}).get(name, np.nan) for each in CONTENDERS])
-        for name in names
+        for name in ("rate", "compile_cold", "compile_cached", "memory")
     }
-    coords = {"contender": list(CONTENDERS), "size": f"{features},{hidden}"}
-    return xr.Dataset(values, coords)
+    return xr.Dataset(values, {"contender": list(CONTENDERS), "size": f"{features},{hidden}"})
 
 
 def growth(config: Config) -> xr.Dataset:
     """Return rate and memory of ours over the number of cells, of features and of steps."""
     *_, most = config.growth_cells
     runs = {
-        "cells": {
-            cells: (5, 2, cells, 10 if cells == most else 200) for cells in config.growth_cells
-        },
+        "cells": {c: (5, 2, c, 10 if c == most else 200) for c in config.growth_cells},
         "features": {n: (n, m, 128 if n <= 20 else 8, 500) for n, m in config.growth_features},
         "steps": {steps: (5, 2, 128, steps) for steps in config.growth_steps},
     }
     found = xr.Dataset()
     for name, cases in runs.items():
-        results = [
-            in_own_process("measure", "ours", *case, config.batch) for case in cases.values()
-        ]
+        results = [in_own_process("measure", "ours", *c, config.batch) for c in cases.values()]
         for kind in ("rate", "memory"):
             found[f"{kind}_by_{name}"] = (name, [result[kind] for result in results])
         found[name] = list(cases)
     return found
 
 
-def operations(n: int, m: int, batch: int) -> float:
-    """Return the floating-point operations of one model-step; see `Limit` above."""
+def operations(n: int, m: int, batch: int) -> float:  # of one model-step
     return 10 * batch * n * m + 14 * batch * n
 
 
 def compiled_twice(contender: str, *numbers: int) -> dict[str, float]:
     """Return `measure` without compiled programs; for ours, the compilation again with them."""
-    arguments = (contender, *numbers)
+    call = ("measure", contender, *numbers)
     if contender != "ours":
-        return in_own_process("measure", *arguments)
+        return in_own_process(*call)
     with tempfile.TemporaryDirectory() as cache:
-        result = in_own_process("measure", *arguments, cache=cache)
-        again = in_own_process("measure", *arguments, True, cache=cache)
+        result = in_own_process(*call, cache=cache)
+        again = in_own_process(*call, True, cache=cache)
     return {**result, "compile_cached": again["compile_cold"]}
 
 
 def in_own_process(function: str, *arguments, cache: str | None = None) -> dict[str, float]:
     """Return what a function of this file prints in a process of its own."""
-    code = (
-        f"import json, sys, benchmark_training as b; print(b.{function}(*json.loads(sys.argv[1])))"
-    )
-    folder = (
-        {"JAX_COMPILATION_CACHE_DIR": cache} if cache else {"JAX_ENABLE_COMPILATION_CACHE": "0"}
-    )
-    finished = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(arguments)],
-        cwd=Path(__file__).parent,
-        env={**os.environ, **folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    call = f"b.{function}(*json.loads(sys.argv[1]))"
+    command = [sys.executable, "-c", f"import json, sys, benchmark_training as b; print({call})"]
+    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment |= {"JAX_COMPILATION_CACHE_DIR": cache} if cache else NO_CACHE
+    how = {"cwd": Path(__file__).parent, "env": environment, "check": True, "text": True}
+    command = [*command, json.dumps(arguments)]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, **how)
     return json.loads(finished.stdout.splitlines()[-1])
 
 
@@ -191,8 +163,7 @@ def measure(
         started = time.perf_counter()
         work()
         result["rate"] = cells * steps / (time.perf_counter() - started)
-    # Linux counts kilobytes, macOS bytes.
-    unit = 2**20 if sys.platform == "darwin" else 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
     result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     return json.dumps(result)
 
@@ -200,15 +171,10 @@ def measure(
 def peak() -> str:
     """Return the operations per second of a large matrix product, the best of ten."""
     import jax
-    import jax.numpy as jnp
 
-    matrix = jnp.ones((2048, 2048))
-    product = jax.jit(lambda x: x @ x)
-    seconds: list[float] = []
-    for _ in range(11):
-        started = time.perf_counter()
-        product(matrix).block_until_ready()
-        seconds.append(time.perf_counter() - started)
+    matrix, product = jax.numpy.ones((2048, 2048)), jax.jit(lambda x: x @ x)
+    times = {"number": 1, "repeat": 11}
+    seconds = timeit.repeat(lambda: product(matrix).block_until_ready(), **times)
     return json.dumps({"rate": 2 * 2048**3 / min(seconds)})
 
 
@@ -285,123 +251,97 @@ def torch_notebook(n: int, m: int, cells: int, steps: int, batch: int, threads: 
             x = torch.where(torch.rand(batch, cells, n) <= density, value, torch.zeros(()))
             hidden = torch.einsum("bif,ifh->bih", x, weights)
             y = torch.relu(torch.einsum("bih,ifh->bif", hidden, weights) + bias)
-            loss = (importance * (x - y) ** 2).mean(dim=(0, 2)).sum()
-            loss.backward()
+            (importance * (x - y) ** 2).mean(dim=(0, 2)).sum().backward()
             optimizer.step()
 
     work(2)  # warm up
     return work
 
 
-def of_torch(results: xr.Dataset) -> xr.DataArray:
-    """Return the median rate of PyTorch, with the better number of threads."""
-    rate = results["rate"].median("round")
-    return rate.sel(contender=list(CONTENDERS[2:])).max("contender")
-
-
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     rate = results["rate"].median("round")
-    ours, torch = rate.sel(contender="ours", drop=True), of_torch(results)
+    ours, vmap = (rate.sel(contender=name, drop=True) for name in ("ours", "vmap"))
+    torch = rate.sel(contender=list(CONTENDERS[2:])).max("contender")
     counts = np.atleast_1d(results.attrs["cells_of_size"])
     sizes = dict(zip(results["size"].values, counts, strict=True))
     share = (results["rate"].sel(contender="ours") / results["limit"]).median("round")
     for other, goals, ratio in (
         ("those of PyTorch", GOALS if torch.notnull().all() else {}, ours / torch),  # an extra
         ("the limit of the processor", LIMIT_GOALS, share),
-        ("those of plain vmap", {"5,2": 10, "2,1": 10}, ours / rate.sel(contender="vmap")),
+        ("those of plain vmap", {"5,2": 10, "2,1": 10}, ours / vmap),
     ):
         for size in [size for size in goals if size in sizes]:
             says = f"The model-steps per second of {sizes[size]} models of ({size}) are this many "
             says += f"times {other}."
             yield tm.at_least(says, goals[size], ratio.sel(size=size), IDLE, threshold=GOAL)
     says = "The slowest program to trace and compile needs this share of its time with the cache."
-    cold, cached = (
-        results[name].sel(contender="ours").median("round").max("size")
-        for name in ("compile_cold", "compile_cached")
-    )
-    note = "What is left is tracing and lowering, in Python: more than a second of about two, and "
-    note += "the part that varies most from run to run."
-    yield tm.at_most(says, 0.6, cached / cold, CACHE, threshold=GOAL, note=note)
+    seconds = results[["compile_cold", "compile_cached"]].sel(contender="ours")
+    seconds = seconds.median("round").max("size")
+    note = "What is left is tracing and lowering in Python, which varies most from run to run."
+    share = seconds["compile_cached"] / seconds["compile_cold"]
+    yield tm.at_most(says, 0.6, share, CACHE, threshold=GOAL, note=note)
     *_, fewer, most = results["cells"].values
     memory = results["memory_by_cells"]
-    says = f"The peak memory of a process with {most} models of (5,2) is this much beyond that "
-    says += f"with {fewer}, in MB."
+    process = f"The peak memory of a process with {most} models of (5,2) is this much"
     more = memory.sel(cells=most) - memory.sel(cells=fewer)
+    says = f"{process} beyond that with {fewer}, in MB."
     yield tm.at_most(says, 20, more, KEEPS, threshold=GOAL)
-    says = f"The peak memory of a process with {most} models of (5,2) is this much, in MB."
-    note = "Importing JAX, Flax and xarray takes 200 MB of it, compiling one program 160 to 170, "
-    note += "running 20: 382 to 404 in four runs."
+    says = f"{process}, in MB."
+    note = "Importing JAX, Flax and xarray takes 200 MB of it, compiling 160 to 170, running 20."
     yield tm.at_most(says, 400, memory.sel(cells=most), IDLE, threshold=GOAL, note=note)
 
 
 def plot(results: xr.Dataset):
     from toymodels import plotting  # not at the top, where it would count as ours in memory
 
-    rows = {"height_ratios": (2, 1)}
-    figure, ((speed, *spare), (compiled, *growing)) = plotting.figure(2, 4, size=(9, 7), **rows)
-    for axes in spare:
-        axes.remove()
-    speed.set_subplotspec(speed.get_gridspec()[0, :])
-    draw_speed(speed, results)
-
-    places = np.arange(results.sizes["size"])
+    figure, (above, below) = plotting.figure_of_parts(2, size=(9, 7), height_ratios=(2, 1))
+    draw_speed(above.subplots(), results)
+    compiled, *growing = below.subplots(1, 4)
     for name, style, label in (("cold", "o", "without cache"), ("cached", "s", "with cache")):
         seconds = results[f"compile_{name}"].sel(contender="ours").median("round")
-        compiled.plot(places, seconds, style, label=label, markersize=5)
-    sizes = [size.replace(",", ",\n") for size in results["size"].values]
-    compiled.set_xticks(places, labels=sizes)
-    compiled.set(xlabel="features, hidden", ylabel="seconds", ylim=(0, None))
-    compiled.set_title("to trace and compile", fontsize=9)
+        sizes = [size.replace(",", ",\n") for size in results["size"].values]
+        compiled.plot(sizes, seconds, style, label=label, markersize=5)
+    how = {"xlabel": "features, hidden", "ylabel": "seconds", "title": "trace and compile"}
+    compiled.set(**how, ylim=(0, None))
     compiled.legend(loc="lower left")
     labels = {"cells": "models of (5, 2)", "steps": "steps of 128 models", "features": "features"}
     for axes, (name, label) in zip(growing, labels.items(), strict=True):
-        rate = results[f"rate_by_{name}"]
-        axes.set_visible(rate.size > 1)
-        if rate.size > 1:
-            if name == "cells":  # the last has few steps, for the memory is measured there
-                rate = rate[:-1]
-            axes.loglog(rate[name], rate, "o-", markersize=4)
-            axes.set_xlabel(f"number of {label}")
-            axes.set_title("steps per second", fontsize=9)
-    if results.sizes["features"]:
-        growing[-1].plot(results["features"], results["limit_by_features"], ":", color="0.3")
+        # The largest number of cells has few steps, because its memory is measured.
+        rate = results[f"rate_by_{name}"][: -1 if name == "cells" else None]
+        axes.loglog(rate[name], rate, "o-", markersize=4)
+        axes.set(xlabel=f"number of {label}", title="steps per second")
+    growing[-1].plot(results["features"], results["limit_by_features"], ":", color="0.3")
     return figure
 
 
 def draw_speed(axes, results: xr.Dataset) -> None:
     """Draw model-steps per second over the size of the model, and the ratio to PyTorch."""
     order = sorted(results["size"].values, key=lambda size: int(size.split(",")[0]))
-    results, places = results.sel(size=order), np.arange(len(order))
-    rate = results["rate"].transpose("size", "contender", "round")
-    faster = rate.sel(contender=list(CONTENDERS[2:]))
-    better = faster.median("round").fillna(0).argmax("contender")
-    rates = {
-        "toymodels": rate.sel(contender="ours"),
-        "JAX: jit(vmap(scan))": rate.sel(contender="vmap"),
-        "PyTorch, the better of 1 and 2 threads": faster.isel(contender=better),
-    }
-    for number, ((name, dots), style) in enumerate(
-        zip(rates.items(), ("o-", "s--", "^-."), strict=True)
-    ):
-        how = {"color": f"C{number}"}
-        axes.plot(places, dots, style[0], markersize=3, alpha=0.5, **how)
-        axes.plot(places, dots.median("round"), style, markersize=5, label=name, **how)
-    limit = results["limit"].median("round")
-    axes.plot(places, limit, ":", color="0.3", label="limit: rate of a large matrix product")
-    fast, slow = (each.median("round").values for each in list(rates.values())[::2])
-    for place, high, low in zip(places, fast, slow, strict=True):
-        if np.isfinite(low):
-            arrow = {"arrowstyle": "->"}
-            axes.annotate("", (place, high / 1.3), (place, low * 1.3), arrowprops=arrow)
-            ratio = f"{high / low:.2g}" if high < 10 * low else f"{high / low:.0f}"
-            how = {"fontsize": 11, "weight": "bold", "va": "center"}
-            axes.text(place + 0.05, (high * low) ** 0.5, f"x {ratio}", **how)
+    rate = results["rate"].sel(size=order).transpose("size", "contender", "round")
+    threads = rate.sel(contender=list(CONTENDERS[2:]))
+    better = threads.median("round").fillna(0).argmax("contender")
     names = [f"{n} features,\n{m} hidden" for n, m in (size.split(",") for size in order)]
-    axes.set_xticks(places, labels=names)
-    axes.set(xlim=(-0.3, len(order) - 0.5), yscale="log")
-    axes.set_ylabel("optimizer steps of one model,\nper second of wall time")
-    machine = f"{results.attrs['cores']} cores, {results.attrs['processor'].split()[0]}"
-    rounds = f"median of {results.sizes['round']} rounds, a dot is a round; {machine}"
+    for name, rates, style, color in (
+        ("toymodels", rate.sel(contender="ours"), "o-", "C0"),
+        ("JAX: jit(vmap(scan))", rate.sel(contender="vmap"), "s--", "C1"),
+        ("PyTorch, the better of 1 and 2 threads", threads.isel(contender=better), "^-.", "C2"),
+    ):
+        axes.plot(names, rates, style[0], markersize=3, alpha=0.5, color=color)
+        axes.plot(names, rates.median("round"), style, markersize=5, label=name, color=color)
+    limit = results["limit"].median("round").sel(size=order)
+    axes.plot(names, limit, ":", color="0.3", label="limit: rate of a large matrix product")
+    fast = rate.sel(contender="ours").median("round").values
+    slow = threads.median("round").max("contender").values
+    for place, (high, low) in enumerate(zip(fast, slow, strict=True)):
+        if np.isfinite(low):
+            ends = (place, high / 1.3), (place, low * 1.3)
+            axes.annotate("", *ends, arrowprops={"arrowstyle": "->"})
+            ratio = f"x {high / low:.2g}" if high < 10 * low else f"x {high / low:.0f}"
+            bold = {"fontsize": 11, "weight": "bold", "va": "center"}
+            axes.text(place + 0.05, (high * low) ** 0.5, ratio, **bold)
+    label = "optimizer steps of one model,\nper second of wall time"
+    axes.set(xlim=(-0.3, len(order) - 0.5), yscale="log", ylabel=label)
+    rounds = f"dots: {results.sizes['round']} rounds, lines: median; {results.attrs['cores']} cores"
     axes.set_title(f"Toy models train faster than in PyTorch, by the factor written\n({rounds})")
     axes.legend(loc="upper right")
 
