@@ -53,10 +53,8 @@ CODES = {
 """Monosemantic neurons, features in the others, these others: the paper's codes, densest first.
 Each has a name, and the smallest and the largest density at which the paper finds it."""
 BETWEEN = (1.0, 0.5, 0.45, 0.4, 0.3, 0.25, 0.2, 0.175, 0.135, 0.1, 0.08, 0.07, 0.05, 0.04, 0.03)
-DIMS, UNITS = (
-    {"weights": ("neuron", "feature"), "bias": ("feature",)},
-    {"loss": "summed over outputs"},
-)
+DIMS = {"weights": ("neuron", "feature"), "bias": ("feature",)}
+UNITS = {"loss": "summed over outputs"}
 DEDICATED, SHARED, DROPPED = "#3b528b", "#f2b134", "0.8"
 MONOSEMANTIC, POLYSEMANTIC = "#e3e8f6", "#fdf0d8"
 MEANING = {
