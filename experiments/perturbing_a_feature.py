@@ -307,13 +307,12 @@ def draw_pentagons(axes: Axes, results: xr.Dataset) -> None:
     relative = best.relative_density
     around = np.linspace(0, 2 * np.pi, 200)
     axes.plot(np.cos(around), np.sin(around), color="0.75", linewidth=0.8, zorder=0)
-    scale = plotting.LogNorm(relative.min(), relative.max())
-    for place, weights in zip(relative.values, best.weights, strict=True):
-        style = {"s": 6 + 24 / (1 + 3 * place), "cmap": "viridis", "norm": scale}
-        points = axes.scatter(*plotting.turned(weights, VARIED), c=[place] * FEATURES, **style)
+    ends = np.reshape([plotting.turned(each, VARIED) for each in best.weights], (-1, 2, FEATURES))
+    colors = np.repeat(relative.values, FEATURES)
+    style = {"s": 6 + 24 / (1 + 3 * colors), "cmap": "viridis", "norm": "log"}
+    points = axes.scatter(ends[:, 0].ravel(), ends[:, 1].ravel(), c=colors, **style)
     ticks = [tick for tick in TICKS if relative.min() <= tick <= relative.max()]
-    if relative.size:
-        plotting.color_bar(points, "relative density of the feature on top", ticks=ticks)
+    plotting.color_bar(points, "relative density of the feature on top", ticks=ticks)
     axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=(-1, 0, 1))
     axes.set(yticks=(-1, 0, 1), title="the pentagon bends as its top feature gets sparser")
 

@@ -73,7 +73,7 @@ def crossing() -> float:
 
     It is near 4/7, which it would be if the length of the pair were 1.
     """
-    found = optimize.root_scalar(
+    found: Any = optimize.root_scalar(
         lambda p: antipodal(p).loss - same_direction(p).loss, bracket=(0.4, 0.8), xtol=1e-6
     )
     return float(found.root)

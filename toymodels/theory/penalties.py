@@ -103,4 +103,5 @@ def pair_threshold(density: float) -> float:
         return 2 * feature_variance(density) - float(found.fun)
 
     alone = threshold(density)
-    return float(optimize.brentq(gain, 0.8 * alone, 1.2 * alone, xtol=1e-6))
+    root: Any = optimize.brentq(gain, 0.8 * alone, 1.2 * alone, xtol=1e-6)
+    return float(root)

@@ -1,6 +1,6 @@
 """The expected value of any function of a few features, by a rule of Gauss and Legendre."""
 
-import math
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -57,5 +57,5 @@ def expected_value(
     values = np.append(0.0, places)
     chances = jnp.append(1 - jnp.asarray(density), density * shares)
     points = np.stack(np.meshgrid(*[values] * num_features, indexing="ij"), axis=-1)
-    weights = math.prod(jnp.ix_(*[chances] * num_features))  # of all points
+    weights = functools.reduce(jnp.multiply, jnp.ix_(*[chances] * num_features))
     return jnp.sum(weights.ravel() * jax.vmap(function)(jnp.asarray(points).reshape(count, -1)))
