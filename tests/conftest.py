@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
@@ -24,6 +25,13 @@ def x64():
     """Numbers of 64 bits, until the test ends."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Each of the two types of numbers, with 64 bits allowed for the wide one."""
+    with jax.enable_x64(request.param == "float64"):
+        yield jnp.dtype(request.param)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import contextlib
 import functools
 import time
 
+import jax
+import numpy as np
 from jax.extend import core
 
 import toymodels as tm
@@ -51,10 +53,18 @@ def slowly(run, *block):
     return run(*block)
 
 
-def operations(program, name):
-    """The operations of that name in a traced program, those of its loops and branches as well."""
-    found = [each for each in program.eqns if each.primitive.name == name]
+def operations(program, *names):
+    """The operations of these names, or all, in a traced program and in its loops and branches."""
+    found = [each for each in program.eqns if not names or each.primitive.name in names]
     for each in program.eqns:
         for inner in core.jaxprs_in_params(each.params):
-            found += operations(inner, name)
+            found += operations(inner, *names)
     return found
+
+
+def assert_same_bits(actual, expected):
+    """Fail unless two trees of arrays have the same shapes, types and bytes."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.extend import core
+from losses import ordinary
 
 from toymodels.engine import compiling, fuse
 
@@ -28,15 +29,6 @@ CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vmap_call": "call",
 }
-
-
-def ordinary(loss):
-    """Not compiled: each operation is then rounded once, and JAX is right."""
-
-    def mean(params, batch):
-        return jnp.mean(jax.vmap(loss, in_axes=(None, 0))(params, batch))
-
-    return jax.value_and_grad(mean)
 
 
 def with_errors(function, *arguments, seed=0):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import operations
+from helpers import assert_same_bits, operations
 
 from toymodels import features
 from toymodels.engine import draws, keys
@@ -61,13 +61,6 @@ samplers = pytest.mark.parametrize("sample", SAMPLERS.values(), ids=SAMPLERS.key
 
 def split(sample, key, density):
     return draws.split(lambda key: sample(key, density), key)
-
-
-def assert_same_bits(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert (left.shape, left.dtype) == (right.shape, right.dtype)
-        assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
 
 
 @pytest.fixture

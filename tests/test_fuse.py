@@ -9,109 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from haste import COMPILED_IN_HASTE
-from helpers import operations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from losses import (
+    BATCH,
+    EXAMPLES,
+    LABELS,
+    WEIGHTS,
+    assert_equal_to_rounding,
+    cast,
+    is_the_loop,
+    ordinary,
+    score,
+)
 
-from toymodels import features, models, tasks
-from toymodels.engine import compiling, elements, fuse
-from toymodels.training import train as training
+from toymodels.engine import elements, fuse
 
-BATCH = 5
-EXAMPLES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 3))
-WEIGHTS = np.random.default_rng(1).uniform(-1, 1, (2, 3))
-LABELS = np.array([0, 2, 1, 2, 0], np.int32)
 TABLE = np.linspace(0, 1, 5000)
+
+
 SIGNS = np.random.default_rng(2).choice([-1.0, 1.0], 3)
-
-
-@pytest.fixture(params=["float32", "float64"])
-def dtype(request):
-    with jax.enable_x64(request.param == "float64"):
-        yield jnp.dtype(request.param)
-
-
-def ordinary(loss):
-    def mean(params, batch):
-        return jnp.mean(jax.vmap(loss, in_axes=(None, 0))(params, batch))
-
-    return jax.value_and_grad(mean)
-
-
-def cast(tree, dtype):
-    """Wide floats, as NumPy makes them, become `dtype`; all other numbers stay."""
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, dtype if leaf.dtype == np.float64 else leaf.dtype), tree
-    )
-
-
-def assert_equal_to_rounding(actual, expected, roundings=256):
-    """Both routes add the same few numbers of order one, in another order."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert (one.shape, one.dtype) == (other.shape, other.dtype)
-        tolerance = roundings * float(jnp.finfo(one.dtype).eps)
-        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-        scale = np.max(np.abs(other), initial=1, where=np.isfinite(other))
-        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * scale)
-
-
-def is_the_loop(jaxpr):
-    """Whether a traced program is the fused loop; what `explain` says is another matter."""
-    return not operations(jaxpr, "custom_vmap_call")  # of the ordinary path on a CPU
-
-
-# --- the toy models
-
-
-MODELS = [
-    pytest.param(models.LinearOutput(hidden=2), tasks.identity, id="LinearOutput"),
-    pytest.param(models.ReLUOutput(hidden=2), tasks.identity, id="ReLUOutput"),
-    pytest.param(models.ReLUOutput(hidden=2, activation=nn.gelu), tasks.identity, id="gelu"),
-    pytest.param(models.ReLUOutput(hidden=2, activation=jnp.tanh), tasks.identity, id="tanh"),
-    pytest.param(
-        models.ReLUOutput(hidden=2, activation=nn.leaky_relu), tasks.identity, id="leaky_relu"
-    ),
-    pytest.param(models.ReLUHidden(hidden=2), tasks.identity, id="ReLUHidden"),
-    pytest.param(models.ReLUHidden(hidden=2, activation=nn.silu), tasks.identity, id="silu"),
-    pytest.param(models.ReLUHidden(hidden=2, activation=nn.elu), tasks.identity, id="elu"),
-    pytest.param(models.TwoLayer(hidden=2), jnp.abs, id="TwoLayer"),
-    pytest.param(models.TwoLayer(hidden=2, activation=nn.softplus), jnp.abs, id="softplus"),
-]
-
-
-def model_case(model, target, dtype):
-    batch = features.SignedSparseUniform(5, 0.5).sample(jax.random.key(0), 16).astype(dtype)
-    task = tasks.Task(
-        features.SignedSparseUniform(5, 0.5),
-        target=target,
-        importance=tasks.geometric_importance(5, 0.9).astype(dtype),
-    )
-    params = model.init(jax.random.key(1), batch[0])["params"]
-    bias = jnp.linspace(-0.1, 0.3, 5, dtype=dtype)
-    params = {**jax.tree.map(lambda leaf: leaf.astype(dtype), params), "bias": bias}
-    return training.task_loss(model, task), params, batch
-
-
-@pytest.mark.parametrize(("model", "target"), MODELS)
-def test_models_are_fused_and_right(model, target, dtype):
-    loss, params, batch = model_case(model, target, dtype)
-    path = fuse.explain(loss, params, batch)
-    assert path.fused, path.reason
-    traced = compiling.jit(fuse.value_and_grad(loss)).trace(params, batch)
-    assert is_the_loop(traced.jaxpr)
-    assert_equal_to_rounding(
-        traced.lower().compile()(params, batch), jax.jit(ordinary(loss))(params, batch)
-    )
-
-
-@pytest.mark.parametrize(("model", "target"), MODELS[1:4] + MODELS[-2:-1])
-def test_models_are_right_without_jit(model, target):
-    loss, params, batch = model_case(model, target, jnp.dtype("float32"))
-    assert_equal_to_rounding(
-        fuse.value_and_grad(loss)(params, batch), jax.jit(ordinary(loss))(params, batch)
-    )
 
 
 # --- the zoo
@@ -125,14 +43,6 @@ def probe(name, loss, *, refused=None, params=WEIGHTS, batch=EXAMPLES):
 def structural(name, function, *, refused=None):
     """`function` of a 2 x 3 matrix that depends on both parameters and example."""
     return probe(name, lambda w, x: score(function(w * x[None])), refused=refused)
-
-
-def score(values):
-    """A number in which each element counts differently, so that none can be exchanged."""
-    flat = jnp.ravel(values)
-    angles = np.arange(1, flat.size + 1)
-    linear, square = np.cos(angles).astype(flat.dtype), np.sin(angles).astype(flat.dtype)
-    return jnp.sum(linear * flat + square * flat**2)
 
 
 @jax.custom_jvp
@@ -611,198 +521,6 @@ def test_errors_name_the_value(loss, batch, message):
         fuse.value_and_grad(loss)(WEIGHTS, batch)
     with pytest.raises(ValueError, match=message):
         fuse.explain(loss, WEIGHTS, batch)
-
-
-# --- under the transformations of JAX
-
-
-def through_the_loop(w, x, scale=1.0):
-    return jnp.sum((x - jnp.tanh(scale * w.T @ jnp.tanh(w @ x))) ** 2)
-
-
-def past_the_loop(w, x, scale=1.0):
-    return through_the_loop(w, lax.map(jnp.sin, x), scale)
-
-
-both_paths = pytest.mark.parametrize(
-    "loss", [pytest.param(through_the_loop, id="fused"), pytest.param(past_the_loop, id="ordinary")]
-)
-STACKED_WEIGHTS = np.random.default_rng(3).uniform(-1, 1, (4, 2, 3))
-STACKED_BATCHES = np.random.default_rng(4).uniform(-1, 1, (4, BATCH, 3))
-SCALES = np.array([0.5, 1.0, 1.5, 2.0])
-
-
-def with_scale(route, loss):
-    """Value and gradient with a number that the loss captures."""
-    return lambda w, batch, scale: route(lambda w, x: loss(w, x, scale))(w, batch)
-
-
-def stack(results):
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
-
-
-@both_paths
-@pytest.mark.parametrize(
-    "mapped", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)], ids=str
-)
-def test_vmap_is_a_loop_over_models(loss, mapped, x64):
-    assert fuse.explain(loss, WEIGHTS, EXAMPLES).fused is (loss is through_the_loop)
-    stacked = (STACKED_WEIGHTS, STACKED_BATCHES, SCALES)
-    arguments = [
-        jnp.asarray(one if axis == 0 else one[0]) for one, axis in zip(stacked, mapped, strict=True)
-    ]
-    actual = jax.jit(jax.vmap(with_scale(fuse.value_and_grad, loss), mapped))(*arguments)
-    one_by_one = jax.jit(with_scale(ordinary, loss))
-    expected = stack(
-        one_by_one(
-            *(a if axis is None else a[i] for a, axis in zip(arguments, mapped, strict=True))
-        )
-        for i in range(4)
-    )
-    assert_equal_to_rounding(actual, expected)
-
-
-@both_paths
-def test_value_alone(loss, x64):
-    """It is the value with the gradient, and its gradient is that gradient."""
-    w, batch, scales = jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES), jnp.asarray(SCALES)
-    mapped = jax.jit(jax.vmap(with_scale(fuse.value, loss), (None, None, 0)))
-    differentiated = jax.jit(jax.vmap(jax.grad(with_scale(fuse.value, loss)), (None, None, 0)))
-    assert is_the_loop(mapped.trace(w, batch, scales).jaxpr) is (loss is through_the_loop)
-    assert_equal_to_rounding(
-        (mapped(w, batch, scales), differentiated(w, batch, scales)),
-        stack(jax.jit(with_scale(ordinary, loss))(w, batch, scale) for scale in SCALES),
-    )
-
-
-@both_paths
-def test_nested_vmap(loss, x64):
-    over_scales = jax.vmap(with_scale(fuse.value_and_grad, loss), (None, None, 0))
-    over_weights = jax.jit(jax.vmap(over_scales, (0, None, None)))
-    one_by_one = jax.jit(with_scale(ordinary, loss))
-    batch = jnp.asarray(EXAMPLES)
-    assert_equal_to_rounding(
-        over_weights(jnp.asarray(STACKED_WEIGHTS), batch, jnp.asarray(SCALES)),
-        stack(stack(one_by_one(w, batch, s) for s in SCALES) for w in STACKED_WEIGHTS),
-    )
-
-
-@both_paths
-def test_scan_is_a_python_loop(loss, x64):
-    """Gradient descent, one batch a step, mapped over learning rates."""
-
-    def descend(rate):
-        def step(w, batch):
-            value, gradient = fuse.value_and_grad(loss)(w, batch)
-            return w - rate * gradient, value
-
-        return lax.scan(step, jnp.asarray(WEIGHTS), jnp.asarray(STACKED_BATCHES))
-
-    rates = jnp.array([0.1, 0.2])
-    actual = jax.jit(jax.vmap(descend))(rates)
-    one_step = jax.jit(ordinary(loss))
-    for lane, rate in enumerate(rates):
-        w, values = jnp.asarray(WEIGHTS), []
-        for batch in STACKED_BATCHES:
-            value, gradient = one_step(w, batch)
-            w, values = w - rate * gradient, [*values, value]
-        assert_equal_to_rounding(
-            jax.tree.map(lambda leaf, lane=lane: leaf[lane], actual), (w, jnp.stack(values))
-        )
-
-
-def derivatives(route, loss):
-    """Everything that differentiates a value and gradient once more."""
-
-    def squared_norm(w, batch, scale):
-        return jnp.sum(with_scale(route, loss)(w, batch, scale)[1] ** 2)
-
-    def value(w, batch, scale):
-        return with_scale(route, loss)(w, batch, scale)[0]
-
-    def of(w, batch, scale):
-        arguments = (w, batch, scale)
-        return {
-            "value": jax.grad(value, (0, 1, 2))(*arguments),
-            "norm": jax.grad(squared_norm, (0, 1, 2))(*arguments),
-            "forward": jax.jvp(with_scale(route, loss), arguments, (w + 1, batch - 1, scale)),
-            "hessian": jax.hessian(value)(*arguments),
-            "twice by captured": jax.grad(jax.grad(value, 2), 2)(*arguments),
-        }
-
-    return of
-
-
-@both_paths
-def test_differentiated_again(loss, x64):
-    arguments = (jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES), jnp.asarray(1.5))
-    actual, expected = jax.jit(
-        lambda *a: (derivatives(fuse.value_and_grad, loss)(*a), derivatives(ordinary, loss)(*a))
-    )(*arguments)
-    assert_equal_to_rounding(actual, expected)
-    # The gradient that is differentiated and the one that is returned are the same.
-    assert_equal_to_rounding(
-        actual["value"][0], jax.jit(with_scale(fuse.value_and_grad, loss))(*arguments)[1]
-    )
-
-
-@both_paths
-def test_differentiated_under_vmap_and_over_it(loss, x64):
-    batch, scale = jnp.asarray(EXAMPLES), jnp.asarray(1.5)
-
-    def squared_norm(route):
-        return lambda w: jnp.sum(with_scale(route, loss)(w, batch, scale)[1] ** 2)
-
-    one_by_one = jax.jit(jax.grad(squared_norm(ordinary)))
-    expected = jnp.stack([one_by_one(w) for w in STACKED_WEIGHTS])
-    weights = jnp.asarray(STACKED_WEIGHTS)
-    under, over = jax.jit(
-        lambda w: (
-            jax.vmap(jax.grad(squared_norm(fuse.value_and_grad)))(w),
-            jax.grad(lambda w: jnp.sum(jax.vmap(squared_norm(fuse.value_and_grad))(w)))(w),
-        )
-    )(weights)
-    assert_equal_to_rounding(under, expected)
-    assert_equal_to_rounding(over, expected)
-
-
-def test_differentiated_again_with_integers_in_the_batch(x64):
-    """They have no derivative, which JAX writes as numbers of a type of their own."""
-    batch = (jnp.asarray(EXAMPLES), jnp.asarray(LABELS))
-
-    def squared_norm(route):
-        def loss(w, example):
-            features, label = example
-            return score(jnp.tanh(w @ features) * label)
-
-        return lambda w: jnp.sum(route(loss)(w, batch)[1] ** 2)
-
-    w = jnp.asarray(WEIGHTS)
-    assert_equal_to_rounding(
-        jax.jit(jax.grad(squared_norm(fuse.value_and_grad)))(w),
-        jax.jit(jax.grad(squared_norm(ordinary)))(w),
-    )
-
-
-# --- NaN and infinity
-
-
-@pytest.mark.parametrize(("model", "target"), [MODELS[0], MODELS[1], MODELS[-2]])
-def test_divergence_shows_under_fast_math(model, target):
-    loss, params, batch = model_case(model, target, jnp.dtype("float32"))
-    fast = compiling.jit(lambda *a: classified(fuse.value_and_grad(loss)(*a)[0]))
-    exact = jax.jit(lambda *a: classified(ordinary(loss)(*a)[0]))
-    for wrong in (np.nan, np.inf, -np.inf):
-        cases = [(params, batch.at[3, 1].set(wrong))]
-        for name, leaf in params.items():
-            cases.append(({**params, name: leaf.at[..., 1].set(wrong)}, batch))
-        for case in cases:
-            np.testing.assert_array_equal(fast(*case), exact(*case))
-            assert not np.isnan(wrong) or fast(*case)[0]
-
-
-def classified(value):
-    return jnp.isnan(value), jnp.isinf(value)
 
 
 # --- little programs made at random

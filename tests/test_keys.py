@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
-from helpers import operations
+from helpers import assert_same_bits, operations
 
 import toymodels as tm
 from toymodels.engine import keys
@@ -27,11 +27,6 @@ def pair(seed=3):
 
 def data(key):
     return np.asarray(jax.random.key_data(key))
-
-
-def assert_same_bits(one, other):
-    assert (one.shape, one.dtype) == (other.shape, other.dtype)
-    assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
 @pytest.mark.parametrize(

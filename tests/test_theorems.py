@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrangements import orthoplex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
@@ -51,11 +52,6 @@ def orthonormal_columns(seed, rows, columns):
 def direct_sum(*models):
     weights = linalg.block_diag(*(weights for weights, *_ in models))
     return weights, *(np.concatenate([model[part] for model in models]) for part in (1, 2, 3))
-
-
-def orthoplex(hidden):
-    """An antipodal pair on each axis."""
-    return np.hstack([np.eye(hidden), -np.eye(hidden)])
 
 
 # Symmetries and exact values.
