@@ -111,7 +111,7 @@ def outputs_of_gates(program, bits):
 def test_a_network_in_as_many_dimensions_as_variables_computes_its_program(known, correcting):
     program, _, table, _ = known
     network = circuits.BooleanNetwork(2, 3, width=11, correcting=correcting)
-    params = circuits.written(KEY, program, width=11)
+    params = circuits.written(program, circuits.random_directions(KEY, 11, width=11))
     outputs = jax.vmap(lambda bits: network.apply({"params": params}, bits))(table[:32])
     expected = [outputs_of_gates(program, bits) for bits in np.asarray(table[:32])]
     np.testing.assert_allclose(outputs, np.asarray(expected, float), atol=1e-5)
@@ -120,7 +120,7 @@ def test_a_network_in_as_many_dimensions_as_variables_computes_its_program(known
 def test_discovery_finds_the_edges_of_a_known_circuit(known):
     program, truth, cleans, corrupts = known
     network = circuits.BooleanNetwork(2, 3, width=11)
-    params = circuits.written(KEY, program, width=11)
+    params = circuits.written(program, circuits.random_directions(KEY, 11, width=11))
     graph = circuits.boolean_graph(2)
     pairs = (network, params, graph, cleans, corrupts, lambda output: output)
     used = circuits.vector(truth.used)
@@ -142,7 +142,7 @@ def test_where_operands_pass_a_threshold_gradients_see_no_edge(known):
     """The slope of the threshold is 0 at right values, but not between them."""
     program, truth, cleans, corrupts = known
     network = circuits.BooleanNetwork(2, 3, width=11, correcting=True)
-    params = circuits.written(KEY, program, width=11)
+    params = circuits.written(program, circuits.random_directions(KEY, 11, width=11))
     pairs = (network, params, circuits.boolean_graph(2), cleans, corrupts, lambda output: output)
     attribution = [
         jax.jit(lambda steps=steps: circuits.edge_attribution(*pairs, num_steps=steps))()
@@ -158,7 +158,7 @@ def test_few_dimensions_make_noise_and_a_threshold_takes_it_away():
     program = circuits.random_program(KEY, num_inputs=60, layers=1, gates=4)
     bits = jnp.eye(60)
     expected = jnp.asarray([outputs_of_gates(program, row) for row in np.eye(60)], float)
-    params = circuits.written(KEY, program, width=50)
+    params = circuits.written(program, circuits.random_directions(KEY, 64, width=50))
     errors = {}
     for correcting in (False, True):
         network = circuits.BooleanNetwork(1, 4, width=50, correcting=correcting)

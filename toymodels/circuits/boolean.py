@@ -9,6 +9,7 @@ which interfere: $d_a \cdot x$ is the value of the operand and noise from all ot
 A threshold corrects noise below 1/4, so that sparse inputs are computed right.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -49,6 +50,7 @@ class Program:
         return self.num_inputs + layers * gates
 
 
+@functools.partial(jax.jit, static_argnames=("num_inputs", "layers", "gates"))
 def random_program(key: Key[Array, ""], *, num_inputs: int, layers: int, gates: int) -> Program:
     """Return a random circuit: kinds are uniform, and operands two different earlier variables.
 
@@ -114,24 +116,41 @@ class BooleanNetwork(nn.Module):
         return values
 
 
-def written(key: Key[Array, ""], program: Program, *, width: int) -> PyTree:
-    """Return the parameters of the `BooleanNetwork` that computes a program in `width` dimensions.
+def random_directions(
+    key: Key[Array, ""], number: int, *, width: int
+) -> Float[Array, "variables width"]:
+    """Return unit vectors: orthonormal in a random basis if there are dimensions enough.
+
+    With fewer dimensions than vectors they are independent, and uniform on the sphere.
 
     Args:
-        key: decides the directions of the variables: orthonormal in a random basis if there are
-            dimensions enough, else independent and uniform on the sphere.
-        program: ONE program.
-        width: the number of dimensions $m$ of the residual stream, at least 1.
+        key: decides the vectors.
+        number: the number of vectors.
+        width: the number of dimensions.
     """
+    checks.count("number", number)
     checks.count("width", width)
-    number = program.num_variables
     directions = jax.random.normal(key, (number, width))
     if width >= number:
         directions = jnp.linalg.qr(directions.T)[0].T
-    directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
-    inputs, *layers = jnp.split(
-        directions, program.num_inputs + np.arange(len(program.operands)) * program.kinds.shape[1]
-    )
+    return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def written(program: Program, directions: Float[Array, "variables width"]) -> PyTree:
+    """Return the parameters of the `BooleanNetwork` that computes a program.
+
+    Args:
+        program: ONE program.
+        directions: the direction $d_v$ of each variable, such as `random_directions`.
+    """
+    number = program.num_variables
+    if directions.shape[0] != number:
+        raise InputError(
+            f"there are {directions.shape[0]} directions for {number} variables: give one for each"
+        )
+    gates = program.operands.shape[1]
+    ends = [program.num_inputs + gates * layer for layer in range(len(program.operands))]
+    inputs, *layers = jnp.split(directions, ends)
     params = {"inputs": inputs}
     for layer, write in enumerate(layers):
         params[f"layer_{layer}_read"] = directions[jnp.asarray(program.operands)[layer]]
@@ -162,6 +181,7 @@ class Truth(NamedTuple):
     used: dict[tuple[str, str], Bool[Array, "senders receivers"]]
 
 
+@jax.jit
 def true_edges(program: Program) -> Truth:
     """Return the edges of a program, by its truth table over all inputs.
 

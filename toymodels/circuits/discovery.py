@@ -58,13 +58,11 @@ def damage(
         metric: a function of the output that returns an array.
         kept: a number in [0, 1] for each edge.
     """
-    whole = jax.tree.map(jnp.ones_like, kept)
 
     def change(clean: PyTree, corrupt: PyTree) -> Array:
-        def at(circuit: Edges) -> Array:
-            return metric(graphs.run(model, params, graph, clean, corrupt, circuit))
-
-        return jnp.sum((at(kept) - at(whole)) ** 2)
+        whole = metric(graphs.plain_output(model, params, graph, clean))
+        own = metric(graphs.run(model, params, graph, clean, corrupt, kept))
+        return jnp.sum((own - whole) ** 2)
 
     return jnp.mean(jax.vmap(change)(cleans, corrupts))
 

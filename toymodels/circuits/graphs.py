@@ -126,6 +126,11 @@ def nodes(model: nn.Module, params: PyTree, graph: Graph, example: PyTree) -> di
     }
 
 
+def plain_output(model: nn.Module, params: PyTree, graph: Graph, example: PyTree) -> Any:
+    """Return the output for ONE example, which is that of a run with all edges clean."""
+    return _values(model, params, example)[graph.output]
+
+
 def forward(
     model: nn.Module,
     params: PyTree,

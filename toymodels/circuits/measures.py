@@ -53,15 +53,13 @@ def faithfulness(
     Returns:
         1 for all edges and 0 for none; NaN if clean and corrupt examples have equal metrics.
     """
-    ones, zeros = (jax.tree.map(like, kept) for like in (jnp.ones_like, jnp.zeros_like))
 
     def products(clean: PyTree, corrupt: PyTree) -> tuple[Array, Array]:
-        def at(circuit: Edges) -> Array:
-            return metric(graphs.run(model, params, graph, clean, corrupt, circuit))
-
-        none = at(zeros)
-        whole = at(ones) - none
-        return jnp.sum((at(kept) - none) * whole), jnp.sum(whole**2)
+        whole, none = (
+            metric(graphs.plain_output(model, params, graph, each)) for each in (clean, corrupt)
+        )
+        own = metric(graphs.run(model, params, graph, clean, corrupt, kept))
+        return jnp.sum((own - none) * (whole - none)), jnp.sum((whole - none) ** 2)
 
     own, whole = (jnp.mean(each) for each in jax.vmap(products)(cleans, corrupts))
     return jnp.where(whole > 0, own / jnp.where(whole > 0, whole, 1.0), jnp.nan)
