@@ -36,7 +36,7 @@ ROOMS = {
     "theory": {"checks", "engine", "errors"},
     "analysis": {"checks", "engine", "errors", "sites", "theory"},
     # which edges of a model compute its output
-    "circuits": {"checks", "errors", "interventions", "sites", "training"},
+    "circuits": {"checks", "errors", "sites", "training"},
     # the paper's side: from a file to results, checked claims and a figure
     "plotting": {"analysis", "checks", "errors", "theory"},
     "experiment": {"engine", "errors", "plotting", "sweeps"},

@@ -21,7 +21,6 @@ from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
 from jaxtyping import Array, PyTree, Shaped
 
-from toymodels import interventions as iv
 from toymodels import sites
 from toymodels.errors import InputError
 
@@ -107,7 +106,7 @@ def run(
             circuit, and 0 for others.
     """
     corrupted = nodes(model, params, graph, corrupt)
-    checked = _check_kept(graph, kept, nodes(model, params, graph, clean))
+    checked = _check_kept(graph, kept, corrupted)
 
     def message(edge: Edge, value: Array) -> Array:
         share = to_receivers(checked[edge], value)
@@ -159,8 +158,9 @@ def forward(
             return read[None] if receiver in graph.whole else read
 
         # Each receiver has a run of its own, of which it alone is read.
-        all_of_all = jax.vmap(value)(seen)
-        values[receiver] = jnp.stack([row[place] for place, row in enumerate(all_of_all)])
+        of_runs = jax.vmap(value)(seen)
+        places = jnp.arange(len(of_runs))
+        values[receiver] = of_runs[places, places]
     output = values[graph.output]
     return output[0] if graph.output in graph.whole else output
 
@@ -185,8 +185,17 @@ def _with_senders(
     """Return the value at the receiver when its senders have these values."""
     given = {name: value[0] if name in graph.whole else value for name, value in seen.items()}
     example = given.pop(INPUT, example)
-    made = [iv.set_to(iv.whole(name), value) for name, value in given.items()]
-    return iv.activations(model, params, example, *made)[receiver]
+    read: dict[str, Array] = {}
+
+    def keep(value: Array) -> Array:
+        read[receiver] = value
+        return value
+
+    patches: dict[str, Callable[[Any], Any]] = {
+        name: (lambda _, value=value: value) for name, value in given.items()
+    }
+    sites.intervene(model, params, example, {**patches, receiver: keep})
+    return read[receiver]
 
 
 def _receivers(graph: Graph) -> list[str]:
