@@ -118,6 +118,13 @@ def test_the_rows_of_a_matrix_have_any_name():
     np.testing.assert_array_equal(array(description["models"][0]), given.weights.astype("f4"))
 
 
+def test_curves_alone_make_a_map_of_their_ends():
+    given = results()[["history"]]
+    description, array = read(tm.explore(given))
+    (entry,) = description["numbers"]
+    np.testing.assert_array_equal(array(entry), given.history.isel(step=-1).astype("f4"))
+
+
 def test_what_cannot_be_drawn_is_listed_with_the_reason():
     given = results().assign(
         words=("density", ["low", "high"]),

@@ -112,6 +112,11 @@ def pack(results: xr.Dataset, title: str, inner: Inner) -> Contents:
                 entry = {"name": label, "label": label, **block.put(geometry)}
                 parts["numbers"].append(entry | {"labels": geometry.attrs["labels"]})
     if not parts["numbers"]:
+        for entry in parts["curves"]:  # their ends are numbers of a cell
+            end = results[entry["name"]].isel({entry["dims"][-1]: -1})
+            label = f"{entry['label']} at the end"
+            parts["numbers"].append({"name": label, "label": label, **block.put(end)})
+    if not parts["numbers"]:
         raise InputError(
             f"no variable has one number for each cell (variables are {there_are}): give results "
             "with a loss, or another number, for each cell"
