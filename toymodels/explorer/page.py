@@ -80,11 +80,7 @@ def explore(
         ValueError: `results` is not a Dataset, or has no number for each cell.
         ImportError: Plotly is not installed, which `pip install 'toymodels[explorer]'` does.
     """
-    if not isinstance(results, xr.Dataset):
-        raise InputError(
-            f"results is a {type(results).__name__}: give the Dataset that a sweep returns, or "
-            "xarray.open_dataset(file)"
-        )
+    _check(results)
     if title is None:
         title = str(results.attrs.get("experiment") or results.attrs.get("title") or "results")
     description, numbers = pack(results, title, Inner(hidden, feature))
@@ -112,6 +108,14 @@ def explore(
 </body>
 </html>
 """)
+
+
+def _check(results: Any) -> None:
+    if not isinstance(results, xr.Dataset):
+        raise InputError(
+            f"results is a {type(results).__name__}: give the Dataset that a sweep returns, or "
+            "xarray.open_dataset(file)"
+        )
 
 
 def _json(value: Any) -> str:
