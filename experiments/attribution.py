@@ -33,9 +33,14 @@ CLOSED = tm.prediction("The closed form of integrated gradients through one ReLU
 SILENCED = tm.prediction("E |difference| = p^2 E min(x_1, x_2) = p^2 / 3 in an antipodal pair")
 ORDERS = tm.prediction("The standard error of a mean over orders falls as their number to the -1/2")
 BOX = tm.prediction("The features whose weight exceeds the penalty, all at 1")
+EXPECTED = tm.prediction("A feature with a dimension of its own may have a neuron of its own")
 FOUND = tm.finding("first measured here")
 ROUNDING = "Ours, because of rounding."
 ROUND = "Ours, a round number."
+MIXED = (
+    "Neurons mix features also where every represented feature has a dimension of its own: turning "
+    "the neurons costs little if all features are present and keep them active."
+)
 METHODS = {"gradient": "Gradient x input", "shapley": "Shapley values"}
 FEATURES, HIDDEN, MANY, ACTIVE = 8, 4, 20, 10
 OPENS = 0.5**0.5
@@ -258,9 +263,7 @@ def claims(results: xr.Dataset):
         "Gradient x input of a trained output misses what the ReLU cuts of the bias, by the error."
     )
     yield tm.near(says, 0, results["missed_error"].max(), BIAS, within=1e-4, threshold=ROUNDING)
-    says = (
-        "Integrated gradients on N steps miss at most |z - z'| / 2N, by the largest ratio of units."
-    )
+    says = "Integrated gradients on N steps miss at most |z - z'| / 2N, by the largest ratio."
     bound = results["path_length"] / 2 / results["steps"]
     clear = results["steps"] <= 1024  # with more steps rounding is no smaller than the bound
     ratio = (results["path_gap"] / bound).where(clear).max()
@@ -286,15 +289,12 @@ def claims(results: xr.Dataset):
         here, every = middle[f"{name}_distance"], results[f"{name}_distance"].values.ravel()
         says = f"{method} and integrated gradients agree at density 1, by the relative distance."
         yield tm.at_most(says, 0.05, here.sel(density=1), LINEAR, threshold=ROUND)
-        says = (
-            f"{method} and integrated gradients differ in superposition, by the largest distance."
-        )
-        yield tm.at_least(says, 0.2, here.max(), FOUND, threshold=ROUND)
-        says = (
-            f"{method} and integrated gradients differ more with interference, by rank correlation."
-        )
+        says = f"{method} and integrated gradients differ more in superposition than at density 1, "
+        says += "by the largest ratio of median distances."
+        yield tm.at_least(says, 5, here.max() / here.sel(density=1), FOUND, threshold=ROUND)
+        says = f"{method} and integrated gradients differ more with interference, by rank order."
         rank = stats.spearmanr(mixing, every).statistic
-        yield tm.at_least(says, 0.7, rank, FOUND, threshold=ROUND)
+        yield tm.at_least(says, 0.5, rank, FOUND, threshold=ROUND)
 
     says = "The error of sampled Shapley values falls with the number of orders, by the exponent."
     error = np.log(results["sampled_error"].mean("random_unit"))
@@ -304,17 +304,15 @@ def claims(results: xr.Dataset):
     score = results["sampled_score"].median("random_unit")
     yield tm.near(says, 1, score, ORDERS, within=0.15, threshold=ROUND)
 
-    says = (
-        "Ascent finds the closed form of the maximum of every hidden neuron, by the largest error."
-    )
+    says = "Ascent finds the closed form of the maximum of every neuron, by the largest error."
     yield tm.near(says, 0, results["ascent_error"].max(), BOX, within=1e-3, threshold=ROUNDING)
     alive = results[["mixed", "present", "gain"]].where(results["mixed"] > 0)
     mean = alive.mean(("seed", "unit"))
     dense, sparse = mean.sel(density=1), mean.sel(density=results.density.min())
     says = (
-        "Without superposition (density 1) the maximum of a neuron holds one feature, by the mean."
+        "At density 1, without superposition, the maximum of a neuron holds one feature, by mean."
     )
-    yield tm.near(says, 1, dense["mixed"], FOUND, within=0.1, threshold=ROUND)
+    yield tm.near(says, 1, dense["mixed"], EXPECTED, within=0.1, threshold=ROUND, note=MIXED)
     says = "At the lowest density the maximum of a neuron holds several features, by the mean."
     yield tm.at_least(says, 1.5, sparse["mixed"], FOUND, threshold=ROUND)
     says = "At the lowest density the ten most exciting of 1,000 examples hold fewer of a neuron's "
@@ -354,20 +352,20 @@ def plot(results: xr.Dataset) -> Figure:
     plotting.density_axis(pair)
     pair.legend()
     gap = results["path_gap"].max("random_unit").clip(1e-8)
-    effort.loglog(results["steps"], gap, "o-", ms=4, label="integrated gradients, largest gap")
+    effort.loglog(results["steps"], gap, "o-", ms=4, label="gap of integrated gradients")
     error = results["sampled_error"].mean("random_unit")
-    effort.loglog(results["orders"], error, "s-", ms=4, label="sampled Shapley values, error")
+    effort.loglog(results["orders"], error, "s-", ms=4, label="error of Shapley values")
     effort.set(xlabel="steps or orders", title="The price of an estimate\n(units of 20 features)")
     effort.legend()
     draw_neurons(neurons, tm.best_of(results, "loss").sel(density=results.density.min()))
     alive = results.where(results["mixed"] > 0)[["mixed", "present"]].mean("unit")
     for number, (name, label) in enumerate(
-        {"mixed": "at the maximum", "present": "in the ten most exciting of 1,000"}.items()
+        {"mixed": "at the maximum", "present": "in the top ten of 1,000 examples"}.items()
     ):
         plotting.every_seed(maximum, alive[name], x="density", label=label, color=f"C{number}")
     plotting.density_axis(maximum)
-    maximum.set(ylabel="features of the neuron present", ylim=(0, None),
-                title="The maximum of a neuron is\nseldom in sparse data")  # fmt: skip
+    maximum.set(ylabel="features of the neuron present", ylim=(0, 6),
+                title="The maximum of a neuron holds\nmore features than sparse data")  # fmt: skip
     return figure
 
 
