@@ -37,6 +37,14 @@ OVERLAP = tm.identity("Shares of a dormant direction that are read and written d
 FOUND = tm.finding("first measured here")
 LENGTH = "Ours, because a search of finite length is not exact."
 ROUND = "Ours, a round number."
+NEARLY = (
+    "By the arcsine law a subspace with 0.99 of the planted direction still errs in 5 % of the "
+    "changing pairs, and a search of this length comes as near as that."
+)
+MEETING = (
+    "The feature's own direction has the same accuracy: at this density another feature is present "
+    "in about one of three pairs."
+)
 ROUNDING = "Ours, because of rounding."
 SAMPLING = "Ours, because it is five standard errors."
 ACCURACY = "accuracy in changing pairs"
@@ -45,7 +53,7 @@ TRAINED = {
     "searched": "searched for",
     "own": "feature's own direction",
     "random": "random direction",
-    "fresh": "the direction found, in an untrained model",
+    "fresh": "found, in an untrained model",
 }
 CONTROLS = {
     "random": "A random direction",
@@ -277,21 +285,25 @@ def claims(results: xr.Dataset):
     says = "The planted subspace has accuracy 1 in planted models, by the lowest over models."
     yield tm.near(says, 1, plain["true"].min(), PLANTED, within=2e-3, threshold=ROUNDING)
     says = "A search of the true size finds the planted variable, by the lowest median accuracy."
-    yield tm.at_least(says, 0.97, given["found"].median("seed").min(), PLANTED, threshold=LENGTH)
+    lowest = given["found"].median("seed").min()
+    yield tm.at_least(says, 0.97, lowest, PLANTED, threshold=LENGTH, note=NEARLY)
     says = "A search that learns the size finds it in every planted model, by the largest error."
     error = np.abs(learned["dimensions"] - results.wanted).max()
     yield tm.near(says, 0, error, PLANTED, within=0.01, threshold=ROUNDING)
     says = (
         "A search that learns the size finds the planted variable, by the lowest median accuracy."
     )
-    yield tm.at_least(says, 0.97, learned["found"].median("seed").min(), PLANTED, threshold=LENGTH)
+    lowest = learned["found"].median("seed").min()
+    yield tm.at_least(says, 0.97, lowest, PLANTED, threshold=LENGTH, note=NEARLY)
     says = "A search of any other size fails in planted models, by the highest median accuracy."
     yield tm.at_most(says, 0.85, other.median("seed").max(), FOUND, threshold=ROUND)
     says = (
         "A search with permuted labels stays at chance in planted models, by the median accuracy."
     )
     permuted = single["found"].sel(permuted=1).median("seed")
-    yield tm.at_most(says, 0.5, permuted, FOUND, slack=0.02, threshold="Ours: one sign.")
+    yield tm.at_most(
+        says, 0.5, permuted, FOUND, slack=0.02, threshold="Ours, because one sign is guessed."
+    )
 
     for size in results["random_size"].values:
         says = (
@@ -301,7 +313,9 @@ def claims(results: xr.Dataset):
         law = stats.beta(size / 2, (DIMENSIONS - size) / 2)
         distance = stats.kstest(results["share"].sel(random_size=size), law.cdf).statistic
         one_percent = 1.63 / results.sizes["subspace"] ** 0.5
-        yield tm.at_most(says, one_percent, distance, BETA, threshold="Ours: the 1 % level.")
+        yield tm.at_most(
+            says, one_percent, distance, BETA, threshold="Ours, because it is the 1 % level."
+        )
     q = results["share"]
     for name, exact in (("changing", arcsine(q)), ("all", 0.5 + np.arcsin(q) / np.pi)):
         says = (
@@ -334,7 +348,7 @@ def claims(results: xr.Dataset):
     says = (
         "In sparse superposition features seldom meet, and the search is right again, by medians."
     )
-    yield tm.at_least(says, 0.97, sparse["searched"], FOUND, threshold=ROUND)
+    yield tm.at_least(says, 0.97, sparse["searched"], FOUND, threshold=ROUND, note=MEETING)
     for name, control in CONTROLS.items():
         says = f"{control} is right less often than the search at its worst, by the highest median."
         yield tm.at_most(says, worst, middle[name].max(), FOUND, threshold=ROUND)
@@ -363,16 +377,16 @@ def plot(results: xr.Dataset) -> Figure:
         size.plot(curve["size"].astype(int), curve, ms=4, label=f"{k} planted", **style)
         size.plot(learned["dimensions"], learned["found"], "*", color=f"C{number}", ms=14)
     size.plot([], [], "*", color="0.4", ms=11, label="size learned")
-    size.set(xlabel="dimensions searched for", ylabel=ACCURACY, ylim=(0, 1.12), xlim=(0.7, 5.8))
+    size.set(xlabel="dimensions searched for", ylabel=ACCURACY, ylim=(0, 1.12), xlim=(0.7, 6.6))
     size.set(xticks=range(1, 5), title="The search finds the variable,\nand its size at a price")
-    size.legend(loc="lower right")
+    size.legend(loc="center right", fontsize=7)
     degrees = np.degrees(results["angle"])
     angle.plot(degrees, np.sin(2 * results["angle"]), "k", lw=0.8, label="sin 2t")
     angle.plot(degrees, results["dormant_effect"], "o", ms=3, label="effect of the patch")
     angle.plot(degrees, results["dormant_overlap"], color="C1", lw=2, label="read-write overlap")
     angle.set(xlabel="angle t in the plane of two unused units", xticks=(0, 45, 90, 135, 180))
     angle.set(title="An illusion: directions that the\nmodel never uses have an effect")
-    angle.legend(loc="lower left")
+    angle.legend(loc="upper right", fontsize=7)
     search.plot(results["overlap"], results["effect"], "o", ms=4, alpha=0.6)
     search.set(xlabel="read-write overlap", ylabel="effect of the patch", xlim=(-0.03, 1.03))
     number = results.sizes["start"]
@@ -381,9 +395,9 @@ def plot(results: xr.Dataset) -> Figure:
         values, style = results[name], {"color": f"C{number}", "legend": False}
         plotting.every_seed(density, values, x="density", label=label, **style)
     plotting.density_axis(density)
-    density.set(ylabel=ACCURACY, ylim=(-0.75, 1.05), yticks=np.linspace(0, 1, 6))
+    density.set(ylabel=ACCURACY, ylim=(-1.1, 1.05), yticks=np.linspace(0, 1, 6))
     density.set(title="Trained models: superposition\nhurts where features meet")
-    density.legend(loc="lower left")
+    density.legend(loc="lower left", fontsize=7)
     return figure
 
 

@@ -272,7 +272,9 @@ def claims(results: xr.Dataset):
         "Integrated gradients of random units are complete at the most steps, by the largest gap."
     )
     longest = results["path_gap"].isel(steps=-1).max()
-    yield tm.near(says, 0, longest, COMPLETE, within=1e-4, threshold="Ours, as was asked for.")
+    yield tm.near(
+        says, 0, longest, COMPLETE, within=1e-4, threshold="Ours, because a user needs no more."
+    )
     says = (
         "Shapley values of two features are halves of sum and difference of outputs, by the error."
     )
@@ -282,7 +284,9 @@ def claims(results: xr.Dataset):
     says += "largest relative error at densities from 0.1."
     measured = results["pair_distance"].mean("seed").where(results.density >= 0.1)
     error = np.abs(3 * measured / results.density**2 - 1).max()
-    yield tm.near(says, 0, error, SILENCED, within=0.1, threshold="Ours: four standard errors.")
+    yield tm.near(
+        says, 0, error, SILENCED, within=0.1, threshold="Ours, because it is four standard errors."
+    )
 
     middle, mixing = results.median("seed"), results["interference"].values.ravel()
     for name, method in METHODS.items():
