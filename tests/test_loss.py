@@ -17,6 +17,7 @@ from scipy import optimize
 import toymodels as tm
 from toymodels.theory import loss as exact
 from toymodels.theory import phases
+from toymodels.theory.boxes import all_boxes, mean_output
 from toymodels.theory.loss import (
     expected_loss,
     expected_loss_linear,
@@ -558,3 +559,14 @@ def test_a_decoder_of_the_same_weights_is_a_tied_model():
         expected_loss(weights, bias, density, importance, decoder=weights.T)
     with pytest.raises(ValueError, match="decoder is nan"):
         expected_loss(weights, bias, density, importance, decoder=np.nan * weights)
+
+
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_mean_of_an_output_of_an_antipodal_pair(density, x64):
+    r"""$E\,\mathrm{ReLU}(x_1 - x_2) = p (1 - p) / 2 + p^2 / 6$; with a bias of 1 it is 1."""
+    couplings, present = jnp.array([1.0, -1.0]), jnp.full(2, density)
+    boxes = all_boxes(2, 2)
+    mean = mean_output(couplings, jnp.array(0.0), present, boxes, signed=False)
+    np.testing.assert_allclose(mean, density * (1 - density) / 2 + density**2 / 6, rtol=1e-12)
+    always = mean_output(couplings, jnp.array(1.0), present, boxes, signed=False)
+    np.testing.assert_allclose(always, 1, rtol=1e-12)

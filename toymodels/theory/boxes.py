@@ -34,6 +34,7 @@ import functools
 import itertools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -157,3 +158,19 @@ def mean_square(
         means.append(jnp.take_along_axis(squares, columns[here, None], axis=1)[:, 0])
     chances = jnp.where(boxes.active, density[None, :], 1 - density[None, :]).prod(axis=1)
     return chances @ jnp.concatenate(means)
+
+
+def mean_output(
+    couplings: Float[Array, " features"],
+    bias: Float[Array, ""],
+    density: Float[Array, " features"],
+    boxes: Boxes,
+    *,
+    signed: bool,
+) -> Float[Array, ""]:
+    r"""Return $E\,\mathrm{ReLU}(z)$ of one output, half the slope in $b$ of `mean_square`.
+
+    The arguments are those of `mean_square`.
+    """
+    slope = jax.jacfwd(lambda b: mean_square(couplings, b, density, boxes, signed=signed))
+    return slope(bias) / 2
