@@ -43,6 +43,7 @@ test: .venv/installed-test
 benchmark: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[benchmark]
 	$(BIN)/toymodels run experiments/benchmark_training.py
+	$(BIN)/toymodels run experiments/benchmark_interventions.py
 
 .venv/created:
 	$(PYTHON) -c 'import sys; sys.exit("toymodels needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

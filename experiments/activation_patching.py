@@ -43,8 +43,8 @@ SATURATED = tm.prediction("The midpoint rule: c floor(N / c + 1/2) / N")
 EDGES = tm.identity("Every path from the hidden layer to an output is one edge")
 FOUND = tm.finding("first measured here")
 SLOPE = tm.identity("The slope is 1 below saturation and 0 above")
-SAMPLING = "Ours: four standard errors of the examples."
-FLOAT = "Ours: rounding of 32-bit numbers."
+SAMPLING = "Ours, because it is four standard errors of the examples."
+FLOAT = "Ours, because 32-bit numbers are rounded."
 OURS = "Ours, because the theory gives no number."
 STEPS = 5
 NAMES = {
@@ -53,6 +53,11 @@ NAMES = {
     "at clean": "attribution patching at the clean run",
 }
 METHODS = ("effect", *NAMES)
+LABELS = {
+    "EAP-IG": f"EAP-IG, {STEPS} gradients",
+    "at corrupt": "attribution, corrupt run",
+    "at clean": "attribution, clean run",
+}
 SATURATED_AT = 3.0
 """The input of the saturated unit in the clean run; the corrupt run has 0."""
 
@@ -121,7 +126,7 @@ def measured(weights, bias, density, *, examples: int) -> dict[str, jax.Array]:
         "unrestored": found["unrestored"].max(),
         "tangents": -jnp.minimum(mistake, found["at clean"] - found["effect"]).min(),
         "carried": found["error"].mean(axis=1).sum(),
-        "edges": jnp.abs(found["edges"] - found["EAP-IG"]).max(),
+        "edges": jnp.abs(found["edges"] - found["EAP-IG"]).mean(),
     }
 
 
@@ -247,7 +252,7 @@ WORST = {
     ),
     "edges": (
         "the EAP-IG scores of all edges into an output add up to the integrated gradients of the "
-        "direction, by the largest difference of all pairs of runs",
+        "direction, by the mean difference of all pairs of runs",
         EDGES,
     ),
 }
@@ -349,10 +354,9 @@ def plot(results: xr.Dataset) -> Figure:
     density = float(results["density"].min())
     smallest = results.sel(density=density, size=sizes[0])
     shares = smallest["restored"].dropna("feature", how="all").dropna("direction", how="all")
-    image = plotting.heat_map(
+    plotting.heat_map(
         grid[0, 2], shares, x="direction", y="feature", numbers=".2f", norm=plotting.Normalize(0, 1)
     )
-    plotting.color_bar(image, "share restored")
     grid[0, 2].set(
         xlabel="direction that is patched",
         ylabel="feature that differs",
@@ -360,8 +364,8 @@ def plot(results: xr.Dataset) -> Figure:
     )
     for number, size in enumerate(sizes):
         here, style = results.sel(size=size), plotting.MARKERS[number]
-        grid[1, 0].semilogx(results["density"], here["sum"], f"{style}-", ms=4, label=size)
-        grid[1, 1].loglog(here["carried_exactly"], here["carried"], style, ms=4, label=size)
+        grid[1, 0].semilogx(results["density"], here["sum"], f"{style}-", ms=4, label=short(size))
+        grid[1, 1].loglog(here["carried_exactly"], here["carried"], style, ms=4, label=short(size))
     grid[1, 0].axhline(1, color="0.5", lw=1)
     grid[1, 0].set(
         ylabel="sum of the shares restored", title="Single effects add up to\nmore than 1"
@@ -376,16 +380,23 @@ def plot(results: xr.Dataset) -> Figure:
     draw_saturated(grid[1, 2], results)
     for axes in (*grid[0, :2], grid[1, 0]):
         plotting.density_axis(axes)
+    for along in ("x", "y"):
+        plotting.plain_ticks(grid[1, 1], along)
     for axes in grid[1, :2]:
         axes.legend()
     return figure
+
+
+def short(size: str) -> str:
+    """Return the name of a size as it is written in the figure, such as "5 in 2"."""
+    return size.replace(" features", "").replace(" dimensions", "")
 
 
 def draw_methods(axes, results: xr.Dataset, size: str) -> None:
     """Draw the share of the effect that each method finds, measured, and exact where known."""
     found = results["found"].sel(size=size)
     known = size == results["size"].values[0]
-    for number, (method, name) in enumerate(NAMES.items()):
+    for number, (method, name) in enumerate(LABELS.items()):
         share = found.sel(estimate=method) / found.sel(estimate="effect")
         style = {"color": f"C{number}", "marker": plotting.MARKERS[number], "ms": 4}
         axes.semilogx(results["density"], share, ls="" if known else "-", **style, label=name)
@@ -398,9 +409,11 @@ def draw_methods(axes, results: xr.Dataset, size: str) -> None:
     lines, words = (
         ("lines: exact", "A shut ReLU hides the effect")
         if known
-        else ("measured", "... and in a larger model")
+        else ("measured", "It does so in larger models")
     )
-    axes.set(ylim=(-0.1, 2.2), ylabel="found / true effect", title=f"{words}\n{size} ({lines})")
+    axes.set(
+        ylim=(-0.1, 2.2), ylabel="found / true effect", title=f"{words}\n({short(size)}, {lines})"
+    )
 
 
 def draw_saturated(axes, results: xr.Dataset) -> None:
@@ -409,7 +422,7 @@ def draw_saturated(axes, results: xr.Dataset) -> None:
     axes.semilogx(number, results["saturated"], "o-", ms=4, label="integrated gradients")
     for place, tangent in enumerate(results["saturated_tangent"].values, 1):
         axes.axhline(
-            tangent, color=f"C{place}", ls="--", lw=1.2, label=tuple(NAMES.values())[place]
+            tangent, color=f"C{place}", ls="--", lw=1.2, label=tuple(LABELS.values())[place]
         )
     axes.axhline(1, color="0.5", lw=1)
     plotting.plain_ticks(axes)
