@@ -2,10 +2,10 @@
 
 Claim      A search for the subspace of a variable (DAS) finds the one that was planted, and also
            its size if a dimension has a price. A random subspace is right by chance as often as a
-           closed form says. A direction can have the full effect although the model never uses it;
-           the read-write overlap finds that. In superposition no direction is right in every pair.
-Reproduces The example of Makelov et al. (2023), "Is This the Subspace You Are Looking For?". The
-           search is that of Geiger et al. (2023). The closed forms are derived here.
+           closed form says. In superposition no direction is right in every pair.
+Reproduces The search is that of Geiger et al. (2023), "Finding Alignments Between Interpretable
+           Causal Variables and Distributed Neural Representations". The closed forms are derived
+           here.
 Settings   Planted models read 6 signs from 6 orthogonal directions of a normal vector. Trained
            models have 10 features of importance 0.8^i in 5 dimensions. Their pairs are binary
            examples of the density of training, but feature 0 is present in half of them.
@@ -32,8 +32,6 @@ from toymodels import interventions as iv
 PLANTED = tm.prediction("The subspace was planted, and the output reads nothing else")
 BETA = tm.identity("The squared share of a random subspace is Beta(k/2, (m - k)/2)")
 ARCSINE = tm.prediction("1/2 + (asin q - asin(1 - q)) / pi for normal vectors")
-ILLUSION = tm.paper("Makelov et al. (2023), the example of three dimensions")
-OVERLAP = tm.identity("Shares of a dormant direction that are read and written do not meet")
 FOUND = tm.finding("first measured here")
 LENGTH = "Ours, because a search of finite length is not exact."
 ROUND = "Ours, a round number."
@@ -66,7 +64,6 @@ class Config:
     wanted: tuple[int, ...] = (1, 2, 3)
     given: tuple[int, ...] = (1, 2, 3, 4)
     subspaces: int = 1000
-    angles: int = 61
     densities: tuple[float, ...] = (1.0, 0.6, 0.4, 0.25, 0.15, 0.1, 0.06, 0.04, 0.02)
     pairs: int = 4096
     num_seeds: int = 6
@@ -81,7 +78,6 @@ SMOKE = Config(
     wanted=(1,),
     given=(1,),
     subspaces=40,
-    angles=5,
     densities=(1.0, 0.1),
     pairs=200,
     num_seeds=2,
@@ -100,16 +96,6 @@ class Readout(nn.Module):
         return readout.T @ tm.Site(name="hidden")(example["vector"])
 
 
-class Dormant(nn.Module):
-    """The hidden value is (x, 0, x) and the output 2 h_2 + h_3, so that only h_3 is used."""
-
-    @nn.compact
-    def __call__(self, x):
-        self.param("unused", nn.initializers.zeros, ())
-        hidden = tm.Site(name="hidden")(jnp.stack([x, 0 * x, x]))
-        return 2 * hidden[1] + hidden[2]
-
-
 def positive(output):
     return output > 0
 
@@ -124,7 +110,7 @@ def align(key, config: Config, model, params, sample, loss, **settings) -> iv.Pa
 
 def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     """Return the results of all parts; only the trained models take long enough to be stored."""
-    parts = [planted(config), chance(config), illusion(config)]
+    parts = [planted(config), chance(config)]
     return xr.merge([*parts, trained(config, store)], combine_attrs="drop_conflicts")
 
 
@@ -192,37 +178,6 @@ def chance(config: Config) -> xr.Dataset:
 
     axes = {"random_size": (1, 2, 4)}
     return tm.sweep(cell, axes=axes, num_seeds=config.subspaces).rename(seed="subspace")
-
-
-def illusion(config: Config) -> xr.Dataset:
-    """Return effect and overlap of directions that are searched for, and of a dormant plane."""
-    model, params = Dormant(), {"unused": jnp.zeros(())}
-
-    def sample(key, batch):
-        return tuple(jax.random.normal(key, (2, batch)))
-
-    def measured(vector):
-        part = iv.direction("hidden", vector)
-        effect = iv.interchange(model, params, jnp.zeros(()), jnp.ones(()), part)
-        pairs = sample(jax.random.key(0), config.pairs)
-        overlap = iv.read_write_overlap(model, params, *pairs, part, lambda output: output)
-        return {"effect": effect, "overlap": overlap}
-
-    def squared(output, _, source):
-        return (output - source) ** 2
-
-    def cell(key):
-        basis = align(key, config, model, params, sample, squared, size=1).basis
-        return {"vector": basis[:, 0], **measured(basis[:, 0])}
-
-    searched = tm.sweep(cell, num_seeds=8 * config.num_seeds, dims={"vector": ("unit",)})
-    angles = jnp.linspace(0, jnp.pi, config.angles)
-    plane = jnp.stack([jnp.cos(angles), jnp.sin(angles), jnp.zeros_like(angles)], axis=1)
-    dormant = jax.vmap(measured)(plane)
-    return searched.rename(seed="start").assign(
-        angle=("angle", np.asarray(angles)),
-        **{f"dormant_{name}": ("angle", np.asarray(each)) for name, each in dormant.items()},
-    )
 
 
 def trained(config: Config, store: Path | None) -> xr.Dataset:
@@ -325,16 +280,6 @@ def claims(results: xr.Dataset):
         measured = np.abs(results[name] - exact).max()
         yield tm.near(says, 0, measured, ARCSINE, within=0.06, threshold=SAMPLING)
 
-    says = "A dormant direction at angle t has the effect sin 2t, by the largest difference."
-    difference = np.abs(results["dormant_effect"] - np.sin(2 * results["angle"])).max()
-    yield tm.near(says, 0, difference, ILLUSION, within=1e-5, threshold=ROUNDING)
-    says = "A dormant direction has a read-write overlap of 0 at every angle, by the largest."
-    largest = results["dormant_overlap"].max()
-    yield tm.near(says, 0, largest, OVERLAP, within=1e-5, threshold=ROUNDING)
-    says = "A search in the example of an illusion always finds the full effect, by the lowest."
-    yield tm.near(says, 1, results["effect"].min(), ILLUSION, within=0.02, threshold=LENGTH)
-    says = "Many searches in the example of an illusion have an overlap below 1/2, as a share."
-    yield tm.at_least(says, 0.2, (results["overlap"] < 0.5).mean(), FOUND, threshold=ROUND)
     says = "The overlap raises no false alarm for a planted direction, by the lowest of models."
     yield tm.at_least(says, 0.5, single["true_overlap"].min(), FOUND, threshold=ROUND)
 
@@ -355,8 +300,8 @@ def claims(results: xr.Dataset):
 
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(2, 3, size=(9.0, 6.0))
-    law, beta, size, angle, search, density = grid.flat
+    figure, grid = plotting.figure(2, 2, size=(7.4, 6.2))
+    law, beta, size, density = grid.flat
     q = np.linspace(0, 1, 200)
     law.plot(results["share"], results["changing"], ".", color="C0", ms=2, rasterized=True)
     law.plot(q, arcsine(q), "k", lw=1.2, label="closed form")
@@ -380,17 +325,6 @@ def plot(results: xr.Dataset) -> Figure:
     size.set(xlabel="dimensions searched for", ylabel=ACCURACY, ylim=(0, 1.12), xlim=(0.7, 6.6))
     size.set(xticks=range(1, 5), title="The search finds the variable,\nand its size at a price")
     size.legend(loc="center right", fontsize=7)
-    degrees = np.degrees(results["angle"])
-    angle.plot(degrees, np.sin(2 * results["angle"]), "k", lw=0.8, label="sin 2t")
-    angle.plot(degrees, results["dormant_effect"], "o", ms=3, label="effect of the patch")
-    angle.plot(degrees, results["dormant_overlap"], color="C1", lw=2, label="read-write overlap")
-    angle.set(xlabel="angle t in the plane of two unused units", xticks=(0, 45, 90, 135, 180))
-    angle.set(title="An illusion: directions that the\nmodel never uses have an effect")
-    angle.legend(loc="upper right", fontsize=7)
-    search.plot(results["overlap"], results["effect"], "o", ms=4, alpha=0.6)
-    search.set(xlabel="read-write overlap", ylabel="effect of the patch", xlim=(-0.03, 1.03))
-    number = results.sizes["start"]
-    search.set(ylim=(0, 1.3), title=f"All {number} searches find the effect,\nfew the unit in use")
     for number, (name, label) in enumerate(TRAINED.items()):
         values, style = results[name], {"color": f"C{number}", "legend": False}
         plotting.every_seed(density, values, x="density", label=label, **style)
