@@ -31,6 +31,7 @@ from toymodels.analysis import classification, concepts, geometry, linearity
 
 SUMS = tm.identity("sums of directions")
 NOT_PARALLEL = tm.identity("sums of directions, none parallel")
+NEARLY_PARALLEL = tm.finding("no two words are parallel, but some nearly are")
 SPANNED = tm.finding("fewer dimensions than the words span")
 INTERFERENCE = tm.finding("sums of directions")
 HELD_OUT = tm.identity(
@@ -184,9 +185,10 @@ def claims(results: xr.Dataset):
     says += "input excluded: smallest share of all seeds."
     yield tm.near(says, 1, enough["included"].min(), NOT_PARALLEL, within=0)
 
-    says = "All analogies of linear encoders of 3 dimensions find their word, with no input "
+    says = "Nearly all analogies of linear encoders of 3 dimensions find their word, with no input "
     says += "excluded: median share."
-    yield tm.near(says, 1, three["included"].median(), NOT_PARALLEL, within=0)
+    almost = "Ours, because words are nearly parallel in 3 dimensions, and rounding decides."
+    yield tm.at_least(says, 0.95, three["included"].median(), NEARLY_PARALLEL, threshold=almost)
 
     says = "The decoder of linear models of 3 dimensions can read few of the analogies' answers: "
     says += "median share."
