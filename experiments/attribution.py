@@ -1,14 +1,13 @@
-"""Attribution: three answers to which feature an output comes from, and what a neuron looks for.
+"""Attribution: three answers to which feature an output comes from.
 
 Claim      Gradient x input, integrated gradients and Shapley values agree without interference and
            part as interference grows: the first misses the bias, and only Shapley values see a
-           feature that is silenced by another one. The input that excites a polysemantic neuron
-           most holds all its features at once, although sparse data hold one at a time.
-Reproduces No figure of a paper. The methods are those of Sundararajan et al. (2017), Shapley (1953)
-           and Erhan et al. (2009). The closed forms are derived here.
+           feature that is silenced by another one.
+Reproduces No figure of a paper. The methods are those of Sundararajan et al. (2017) and of Shapley
+           (1953). The closed forms are derived here.
 Settings   Trained models have 8 features of importance 0.9^i in 4 dimensions. Attributions are
            those of an output whose own feature is present, against the empty input.
-Selection  All seeds. The picture of neurons shows the seed of lowest loss.
+Selection  All seeds.
 Command    toymodels run experiments/attribution.py
 """
 
@@ -24,7 +23,7 @@ from scipy import stats
 
 import toymodels as tm
 from toymodels import experiment, plotting
-from toymodels.analysis import attribution, visualization
+from toymodels.analysis import attribution
 
 COMPLETE = tm.identity("The axiom of completeness: attributions add up to the change of the output")
 LINEAR = tm.identity("All three are w_i x_i for a linear function")
@@ -32,15 +31,9 @@ BIAS = tm.identity("The sum of gradient x input leaves out the part of the bias 
 CLOSED = tm.prediction("The closed form of integrated gradients through one ReLU")
 SILENCED = tm.prediction("E |difference| = p^2 E min(x_1, x_2) = p^2 / 3 in an antipodal pair")
 ORDERS = tm.prediction("The standard error of a mean over orders falls as their number to the -1/2")
-BOX = tm.prediction("The features whose weight exceeds the penalty, all at 1")
-EXPECTED = tm.prediction("A feature with a dimension of its own may have a neuron of its own")
 FOUND = tm.finding("first measured here")
 ROUNDING = "Ours, because of rounding."
 ROUND = "Ours, a round number."
-MIXED = (
-    "Neurons mix features also where every represented feature has a dimension of its own: turning "
-    "the neurons costs little if all features are present and keep them active."
-)
 METHODS = {"gradient": "Gradient x input", "shapley": "Shapley values"}
 FEATURES, HIDDEN, MANY, ACTIVE = 8, 4, 20, 10
 OPENS = 0.5**0.5
@@ -52,8 +45,6 @@ class Config:
     densities: tuple[float, ...] = (1.0, 0.6, 0.4, 0.25, 0.15, 0.1, 0.06, 0.04, 0.02)
     num_seeds: int = 6
     examples: int = 512
-    penalty: float = 0.2
-    shown: int = 1000
     units: int = 32
     steps_of_path: tuple[int, ...] = (4, 16, 64, 256, 1024, 4096, 16_384, 65_536)
     orders: tuple[int, ...] = (16, 64, 256, 1024, 4096)
@@ -64,7 +55,6 @@ SMOKE = Config(
     densities=(1.0, 0.1),
     num_seeds=2,
     examples=16,
-    shown=50,
     units=3,
     steps_of_path=(4, 16),
     orders=(4, 16),
@@ -76,22 +66,14 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     """Return the results of all parts; only the trained models take long enough to be stored."""
 
     def cell(key, *, density):
-        keys = jax.random.split(key, 4)
-        task = tm.Task(
-            tm.SparseUniform(FEATURES, density), importance=tm.geometric_importance(FEATURES, 0.9)
-        )
-        outputs = config.training.train(keys[0], tm.ReLUOutput(HIDDEN), task)
-        neurons = config.training.train(keys[1], tm.ReLUHidden(HIDDEN), task)
-        return {
-            **attributions(keys[2], config, outputs.params, task.features),
-            **units(keys[3], config, neurons.params["weights"], task.features),
-            "loss": neurons.loss,
-        }
+        key_train, _, key_examples, _ = jax.random.split(key, 4)
+        importance = tm.geometric_importance(FEATURES, 0.9)
+        task = tm.Task(tm.SparseUniform(FEATURES, density), importance=importance)
+        trained = config.training.train(key_train, tm.ReLUOutput(HIDDEN), task)
+        return attributions(key_examples, config, trained.params, task.features)
 
-    own = dict.fromkeys(("mixed", "present", "gain", "ascent_error"), ("unit",))
-    dims = {**own, "weights": ("unit", "feature"), "curves": ("feature", "unit", "value")}
     axes, seeds = {"density": config.densities}, config.num_seeds
-    trained = tm.sweep(cell, axes=axes, num_seeds=seeds, dims=dims, store=store)
+    trained = tm.sweep(cell, axes=axes, num_seeds=seeds, store=store)
     parts = [trained, silenced(config), effort(config), pentagon()]
     return xr.merge(parts, combine_attrs="drop_conflicts")
 
@@ -132,37 +114,6 @@ def attributions(key, config: Config, params, features) -> dict[str, jax.Array]:
         name: jnp.max(each) if name.endswith(("error", "gap")) else jnp.sum(each) / size
         for name, each in found.items()
     }
-
-
-def units(key, config: Config, weights, features) -> dict[str, jax.Array]:
-    """Find what excites each hidden neuron most, on the box of the data and in the data."""
-    model, bias = tm.ReLUHidden(HIDDEN), jnp.zeros(FEATURES)
-    examples = features.sample(key, config.shown)
-
-    def hidden(x):
-        return tm.activations(model, {"weights": weights, "bias": bias}, x)["hidden"]
-
-    def one(row, unit):
-        top = visualization.maximally_activating_examples(lambda x: hidden(x)[unit], examples, 10)
-        exact = visualization.linear_activation_maximum(row, penalty=config.penalty)
-        found = visualization.activation_maximum(
-            lambda x: hidden(x)[unit],
-            examples[top.indices[0]],
-            penalty=config.penalty,
-            learning_rate=1.0,
-        )
-        clear = jnp.abs(row - config.penalty) > 0.02
-        largest = jnp.max(row)
-        return {
-            "ascent_error": jnp.max(jnp.abs(found - exact) * clear) * (largest > config.penalty),
-            "mixed": jnp.sum(exact),
-            "present": jnp.mean(jnp.sum((examples[top.indices] > 0) * exact[None, :], axis=1)),
-            "gain": row @ exact / largest,
-        }
-
-    found = jax.vmap(one)(weights, jnp.arange(HIDDEN))
-    curves = visualization.response_curves(hidden, FEATURES, jnp.linspace(0, 1, 11))
-    return {**found, "weights": weights, "curves": curves}
 
 
 def silenced(config: Config) -> xr.Dataset:
@@ -308,27 +259,10 @@ def claims(results: xr.Dataset):
     score = results["sampled_score"].median("random_unit")
     yield tm.near(says, 1, score, ORDERS, within=0.15, threshold=ROUND)
 
-    says = "Ascent finds the closed form of the maximum of every neuron, by the largest error."
-    yield tm.near(says, 0, results["ascent_error"].max(), BOX, within=1e-3, threshold=ROUNDING)
-    alive = results[["mixed", "present", "gain"]].where(results["mixed"] > 0)
-    mean = alive.mean(("seed", "unit"))
-    dense, sparse = mean.sel(density=1), mean.sel(density=results.density.min())
-    says = (
-        "At density 1, without superposition, the maximum of a neuron holds one feature, by mean."
-    )
-    yield tm.near(says, 1, dense["mixed"], EXPECTED, within=0.1, threshold=ROUND, note=MIXED)
-    says = "At the lowest density the maximum of a neuron holds several features, by the mean."
-    yield tm.at_least(says, 1.5, sparse["mixed"], FOUND, threshold=ROUND)
-    says = "At the lowest density the ten most exciting of 1,000 examples hold fewer of a neuron's "
-    says += "features than its maximum, by the ratio of means."
-    yield tm.at_most(says, 0.8, sparse["present"] / sparse["mixed"], FOUND, threshold=ROUND)
-    says = "At the lowest density the maximum excites a neuron more than one feature, by the ratio."
-    yield tm.at_least(says, 1.3, sparse["gain"], FOUND, threshold=ROUND)
-
 
 def plot(results: xr.Dataset) -> Figure:
-    figure, grid = plotting.figure(2, 3, size=(9.0, 6.0))
-    bars, distance, pair, effort, neurons, maximum = grid.flat
+    figure, grid = plotting.figure(2, 2, size=(7.4, 6.2))
+    bars, distance, pair, effort = grid.flat
     answers = results["answer"]
     sums = answers.sum("present_feature").expand_dims(present_feature=["sum"])
     named = answers.assign_coords(present_feature=["feature 0", "feature 2"])
@@ -361,33 +295,7 @@ def plot(results: xr.Dataset) -> Figure:
     effort.loglog(results["orders"], error, "s-", ms=4, label="error of Shapley values")
     effort.set(xlabel="steps or orders", title="The price of an estimate\n(units of 20 features)")
     effort.legend()
-    draw_neurons(neurons, tm.best_of(results, "loss").sel(density=results.density.min()))
-    alive = results.where(results["mixed"] > 0)[["mixed", "present"]].mean("unit")
-    for number, (name, label) in enumerate(
-        {"mixed": "at the maximum", "present": "in the top ten of 1,000 examples"}.items()
-    ):
-        plotting.every_seed(maximum, alive[name], x="density", label=label, color=f"C{number}")
-    plotting.density_axis(maximum)
-    maximum.set(ylabel="features of the neuron present", ylim=(0, 6),
-                title="The maximum of a neuron holds\nmore features than sparse data")  # fmt: skip
     return figure
-
-
-def draw_neurons(axes, results: xr.Dataset) -> None:
-    """Draw the response of every neuron to every feature as a grid of small curves."""
-    curves = results["curves"].transpose("unit", "feature", "value").values
-    across = np.linspace(0, 0.8, curves.shape[2])
-    for (unit, feature), height in np.ndenumerate(np.max(curves, axis=2)):
-        color = "C0" if height > 0.2 else "0.75"
-        curve = unit + 0.8 * curves[unit, feature] / curves.max()
-        axes.fill_between(feature + across, unit, curve, color=color, alpha=0.5, lw=0)
-        axes.plot(feature + across, curve, color=color, lw=1.2)
-    axes.set(
-        xlabel="feature", ylabel="neuron", xticks=np.arange(FEATURES) + 0.4,
-        xticklabels=range(FEATURES), yticks=np.arange(HIDDEN) + 0.3, yticklabels=range(HIDDEN),
-        title="Each neuron responds to several\nfeatures (lowest density, best seed)",
-    )  # fmt: skip
-    axes.tick_params(length=0)
 
 
 if __name__ == "__main__":
