@@ -39,10 +39,8 @@ SPARSE = tm.prediction("Without the feature, the preactivation of a sparse outpu
 ONE_ACTIVE = tm.prediction("With one active feature: the sums of (G^2 - b^2) / G and (G + b)^2 / G")
 FRAME = tm.prediction("The squared cosines of a tight frame add up to n / m")
 CARRIED = tm.prediction("2 sum_j G_ij^2 Var x_j over the other features j")
-SATURATED = tm.prediction("The midpoint rule: c floor(N / c + 1/2) / N")
 EDGES = tm.identity("Every path from the hidden layer to an output is one edge")
 FOUND = tm.finding("first measured here")
-SLOPE = tm.identity("The slope is 1 below saturation and 0 above")
 SAMPLING = "Ours, because it is four standard errors of the examples."
 FLOAT = "Ours, because 32-bit numbers are rounded."
 OURS = "Ours, because the theory gives no number."
@@ -58,8 +56,6 @@ LABELS = {
     "at corrupt": "attribution, corrupt run",
     "at clean": "attribution, clean run",
 }
-SATURATED_AT = 3.0
-"""The input of the saturated unit in the clean run; the corrupt run has 0."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,8 +66,6 @@ class Config:
     num_seeds: int = 8
     examples: int = 16_384
     """The number of pairs of runs for each feature of the best model of a density."""
-    gradients: tuple[int, ...] = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
-    """The numbers of gradients for a saturated unit."""
     training: tm.Recipe = tm.Recipe(steps=3000, batch=512, learning_rate=1e-2)
 
 
@@ -80,7 +74,6 @@ SMOKE = Config(
     sizes=((2, 1),),
     num_seeds=2,
     examples=200,
-    gradients=(1, 5),
     training=tm.Recipe(steps=20, batch=32, learning_rate=1e-2),
 )
 
@@ -182,24 +175,6 @@ def exact(weights, bias, density) -> dict[str, jax.Array]:
     return {"exact": jax.vmap(of_output)(jnp.arange(bias.size)).sum(axis=0)}
 
 
-def saturated(numbers: tuple[int, ...]) -> xr.Dataset:
-    """Return what the approximations say of a unit 1 - ReLU(1 - x), whose effect is 1."""
-    model = tm.Tied(hidden=1, activation=lambda z: 1 - jax.nn.relu(1 - z))
-    params = {"weights": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
-    forwards = (model, params, jnp.zeros(1), jnp.full(1, SATURATED_AT), iv.whole("hidden"), jnp.sum)
-    backwards = (model, params, forwards[3], forwards[2], *forwards[4:])
-
-    @jax.jit
-    def found():
-        averaged = [iv.integrated_patching(*forwards, num_steps=number) for number in numbers]
-        tangents = [iv.attribution_patching(*forwards), -iv.attribution_patching(*backwards)]
-        return jnp.stack(averaged), jnp.stack(tangents)
-
-    averaged, tangents = map(np.asarray, found())
-    variables = {"saturated": ("number", averaged), "saturated_tangent": ("end", tangents)}
-    return xr.Dataset(variables, {"number": list(numbers), "end": list(METHODS[2:])})
-
-
 def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     def cell(key, *, size, density):
         number, hidden = config.sizes[size]
@@ -229,7 +204,6 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             dims={"exact": ("estimate",)},
             float64=True,
         ).isel(size=0, drop=True),
-        saturated(config.gradients),
     ]
     return best.merge(xr.merge(parts, compat="override")).assign_coords(estimate=list(METHODS))
 
@@ -265,79 +239,48 @@ def claims(results: xr.Dataset):
         for name, (rest, source) in WORST.items():
             worst = here[name].max()
             yield tm.at_most(f"{models}, {rest}.", 0, worst, source, slack=1e-4, threshold=FLOAT)
-        says = (
-            f"{models}, the mean square of what a patched direction carries of other features is "
-            "the closed form, by the largest relative difference over densities."
-        )
+        says = f"{models}, the mean square of what a patched direction carries of other features "
+        says += "is the closed form, by the largest relative difference over densities."
         ratio = here["carried"] / here["carried_exactly"] - 1
         worst = np.abs(ratio.where(here["carried_exactly"] > 1e-2)).max()
         yield tm.near(says, 0, worst, CARRIED, within=0.07, threshold=SAMPLING)
     yield from of_methods(results)
-    says = (
-        "Of a saturated unit, whose effect is 1, integrated gradients find the midpoint rule, by "
-        "the largest difference over numbers of gradients."
-    )
-    number = results["number"]
-    rule = SATURATED_AT * np.floor(number / SATURATED_AT + 0.5) / number
-    worst = np.abs(results["saturated"] - rule).max()
-    yield tm.at_most(says, 0, worst, SATURATED, slack=1e-5, threshold=FLOAT)
-    for end, expected in (("at corrupt", SATURATED_AT), ("at clean", 0)):
-        says = (
-            f"Of a saturated unit, whose effect is 1 and whose input changes by {SATURATED_AT:g}, "
-            f"{NAMES[end]} finds this effect."
-        )
-        tangent = results["saturated_tangent"].sel(end=end)
-        yield tm.near(says, expected, tangent, SLOPE, within=1e-6)
 
 
 def of_methods(results: xr.Dataset):
-    """Yield the claims about models of the first size, whose exact effects are known."""
     first, *_ = results["size"].values
     models = f"trained models of {first}"
     here, right = results.sel(size=first), results["exact"]
     found = here["found"]
     effect = right.sel(estimate="effect")
-    says = (
-        f"The measured effects of all feature directions in {models} are the exact ones, by the "
-        "largest number of standard errors over densities."
-    )
+    says = f"The measured effects of all feature directions in {models} are the exact ones, by the "
+    says += "largest number of standard errors over densities."
     errors = (found.sel(estimate="effect") - effect) / here["standard_error"]
     yield tm.near(says, 0, np.abs(errors).max(), EXACT, within=4, threshold=SAMPLING)
     for method, name in NAMES.items():
-        says = (
-            f"What {name} finds in {models} is its closed form, by the largest difference over "
-            "densities as a share of the effect."
-        )
+        says = f"What {name} finds in {models} is its closed form, by the largest difference over "
+        says += "densities as a share of the effect."
         worst = np.abs((found - right).sel(estimate=method) / effect).max()
         yield tm.near(says, 0, worst, EXACT, within=0.03, threshold=SAMPLING)
     share = right / effect
     sparsest = results["density"].values.min()
     sparse = share.sel(density=sparsest)
-    says = (
-        f"At density {sparsest:g}, attribution patching at the corrupt run finds this share of "
-        f"the exact effect in {models}."
-    )
+    says = f"At density {sparsest:g}, attribution patching at the corrupt run finds this share of "
+    says += f"the exact effect in {models}."
     yield tm.at_most(says, 0.1, sparse.sel(estimate="at corrupt"), SPARSE, threshold=OURS)
-    says = (
-        f"At density {sparsest:g}, attribution patching at the clean run finds this many times the "
-        f"exact effect in {models}."
-    )
+    says = f"At density {sparsest:g}, attribution patching at the clean run finds this many times "
+    says += f"the exact effect in {models}."
     own = (here["weights"] ** 2).sum("dimension").sel(density=sparsest)
     bias = here["bias"].sel(density=sparsest)
     limit = ((own**2 - bias**2) / own).sum() / ((own + bias) ** 2 / own).sum()
-    yield tm.near(
-        says, limit, sparse.sel(estimate="at clean"), ONE_ACTIVE, within=0.1, threshold=OURS
-    )
-    says = (
-        f"EAP-IG with {STEPS} gradients is near the exact effect in {models}, by the largest error "
-        "over densities as a share of the effect."
-    )
+    clean = sparse.sel(estimate="at clean")
+    yield tm.near(says, limit, clean, ONE_ACTIVE, within=0.1, threshold=OURS)
+    says = f"EAP-IG with {STEPS} gradients is near the exact effect in {models}, by the largest "
+    says += "error over densities as a share of the effect."
     worst = np.abs(share.sel(estimate="EAP-IG") - 1).max()
     yield tm.at_most(says, 0.05, worst, FOUND, threshold=OURS)
-    says = (
-        f"At density {sparsest:g}, the shares that single directions restore of a feature add up "
-        f"to this number in {models}."
-    )
+    says = f"At density {sparsest:g}, the shares that single directions restore of a feature add "
+    says += f"up to this number in {models}."
     total = here["sum"].sel(density=sparsest)
     n, m = (int(words.split()[0]) for words in first.split(" in "))
     yield tm.near(says, n / m, total, FRAME, within=0.1, threshold=OURS)
@@ -349,35 +292,27 @@ def plot(results: xr.Dataset) -> Figure:
     for axes, size in zip(grid[0], sizes, strict=False):
         draw_methods(axes, results, size)
     grid[0, 0].legend(loc="upper left")
-    for axes in grid[0, len(sizes) : 2]:
-        axes.set_visible(False)
     density = float(results["density"].min())
     smallest = results.sel(density=density, size=sizes[0])
     shares = smallest["restored"].dropna("feature", how="all").dropna("direction", how="all")
     plotting.heat_map(
         grid[0, 2], shares, x="direction", y="feature", numbers=".2f", norm=plotting.Normalize(0, 1)
     )
-    grid[0, 2].set(
-        xlabel="direction that is patched",
-        ylabel="feature that differs",
-        title=f"Directions of other features\nrestore it, too (density {density:g})",
-    )
+    grid[0, 2].set(xlabel="direction that is patched", ylabel="feature that differs")
+    grid[0, 2].set_title(f"Directions of other features\nrestore it, too (density {density:g})")
     for number, size in enumerate(sizes):
         here, style = results.sel(size=size), plotting.MARKERS[number]
         grid[1, 0].semilogx(results["density"], here["sum"], f"{style}-", ms=4, label=short(size))
         grid[1, 1].loglog(here["carried_exactly"], here["carried"], style, ms=4, label=short(size))
     grid[1, 0].axhline(1, color="0.5", lw=1)
-    grid[1, 0].set(
-        ylabel="sum of the shares restored", title="Single effects add up to\nmore than 1"
-    )
+    grid[1, 0].set(ylabel="sum of the shares restored")
+    grid[1, 0].set_title("Single effects add up to\nmore than 1")
     ends = [float(results["carried_exactly"].min()), float(results["carried_exactly"].max())]
     grid[1, 1].loglog(ends, ends, "0.5", lw=1, label="closed form")
-    grid[1, 1].set(
-        xlabel="$2 \\sum_{i \\neq j} G_{ij}^2 Var(x_j)$",
-        ylabel="mean square of the error",
-        title="A direction carries the\ninterference of the others",
-    )
-    draw_saturated(grid[1, 2], results)
+    grid[1, 1].set(xlabel=r"$2 \sum_{i \neq j} G_{ij}^2 Var(x_j)$")
+    grid[1, 1].set_ylabel("mean square of the error")
+    grid[1, 1].set_title("A direction carries the\ninterference of the others")
+    grid[1, 2].set_visible(False)
     for axes in (*grid[0, :2], grid[1, 0]):
         plotting.density_axis(axes)
     for along in ("x", "y"):
@@ -393,7 +328,6 @@ def short(size: str) -> str:
 
 
 def draw_methods(axes, results: xr.Dataset, size: str) -> None:
-    """Draw the share of the effect that each method finds, measured, and exact where known."""
     found = results["found"].sel(size=size)
     known = size == results["size"].values[0]
     for number, (method, name) in enumerate(LABELS.items()):
@@ -406,33 +340,10 @@ def draw_methods(axes, results: xr.Dataset, size: str) -> None:
             )
             axes.semilogx(results["density"], exactly, color=f"C{number}")
     axes.axhline(1, color="0.5", lw=1)
-    lines, words = (
-        ("lines: exact", "A shut ReLU hides the effect")
-        if known
-        else ("measured", "It does so in larger models")
-    )
-    axes.set(
-        ylim=(-0.1, 2.2), ylabel="found / true effect", title=f"{words}\n({short(size)}, {lines})"
-    )
-
-
-def draw_saturated(axes, results: xr.Dataset) -> None:
-    """Draw what the approximations find of a saturated unit."""
-    number = results["number"]
-    axes.semilogx(number, results["saturated"], "o-", ms=4, label="integrated gradients")
-    for place, tangent in enumerate(results["saturated_tangent"].values, 1):
-        axes.axhline(
-            tangent, color=f"C{place}", ls="--", lw=1.2, label=tuple(LABELS.values())[place]
-        )
-    axes.axhline(1, color="0.5", lw=1)
-    plotting.plain_ticks(axes)
-    axes.set(
-        xlabel="number of gradients",
-        ylabel="effect found (true: 1)",
-        title="A saturated unit deceives\nattribution patching",
-        ylim=(-0.2, 4.8),
-    )
-    axes.legend(loc="upper left")
+    lines = "lines: exact" if known else "measured"
+    words = "A shut ReLU hides the effect" if known else "It does so in larger models"
+    axes.set(ylim=(-0.1, 2.2), ylabel="found / true effect")
+    axes.set_title(f"{words}\n({short(size)}, {lines})")
 
 
 if __name__ == "__main__":
