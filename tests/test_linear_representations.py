@@ -113,3 +113,31 @@ def test_steering_does_what_the_closed_form_says():
                 params["weights"], preactivation, amount, activation=lambda z: jnp.maximum(z, 0)
             )
             np.testing.assert_allclose(changes, expected, atol=1e-5)
+
+
+def auroc_of_scores(positives, negatives):
+    """The AUROC of a probe along a line, on which every example has its score as its place."""
+    line = jnp.repeat(jnp.asarray([[1.0], [0.0]]), len(positives), axis=0)
+    tested = jnp.asarray(np.concatenate([positives, negatives])[:, None], jnp.float32)
+    return erasure.least_squares_auroc(line, tested)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.0005, -0.0005, 1.2345])
+def test_rounding_of_one_shared_score_ranks_nothing(place):
+    """Two in three examples share one score: wherever it lies, rounding must not tell them apart.
+
+    The scores of both groups are the same numbers up to 1e-6 of a standard deviation, so the AUROC
+    is 1/2. On a grid of 1/1000 the shared score at 0.0005 lies on an edge, and it is far from 1/2.
+    """
+    rng = np.random.default_rng(0)
+    scores = np.where(rng.random(300) < 2 / 3, place, rng.normal(size=300))
+    noise = 1e-6 * np.abs(rng.normal(size=(2, 300)))
+    auroc = auroc_of_scores(scores + noise[0], scores - noise[1])
+    np.testing.assert_allclose(auroc, 1 / 2, atol=1e-3)
+
+
+def test_scores_that_differ_are_ranked_as_mann_and_whitney_say():
+    rng = np.random.default_rng(1)
+    positives, negatives = rng.normal(0.5, 1, 200), rng.normal(0, 1, 200)
+    exact = (positives[:, None] > negatives[None, :]).mean()
+    np.testing.assert_allclose(auroc_of_scores(positives, negatives), exact, atol=1e-3)
