@@ -20,6 +20,19 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_memory_maps():
+    """Forget compiled programs after a file of tests, before they are too many for one process.
+
+    A compiled program takes several memory maps. Linux allows a process 65,530 of them, and XLA
+    ends the process where it gets no more.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Numbers of 64 bits, until the test ends."""

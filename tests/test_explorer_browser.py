@@ -147,8 +147,9 @@ def test_a_click_shows_the_cell_and_its_numbers(visit):
 
 def test_the_dimensionality_on_the_page_is_that_of_the_library(visit):
     page = visit("colour=loss&x=density&y=length&at=0.0.0.2")
-    for column, cell in enumerate(({"density": 0.05}, {"density": 0.5})):
-        click_cell(page, column, 0)
+    page.focus("#map")
+    for key, cell in (("ArrowLeft", {"density": 0.05}), ("ArrowRight", {"density": 0.5})):
+        page.keyboard.press(key)
         weights = results().weights.sel(cell).isel(length=0, seed=0)
         shown = page.evaluate("dimensionality(matrixAt(mainModel, withSeed(view.at)))")
         exact = tm.analysis.geometry.feature_dimensionality(jnp.asarray(weights.values))
