@@ -9,9 +9,9 @@ Contenders ours    `toymodels.sweep`
 Limit      A model-step needs 10 B n m operations for its five matrix products and about 14 B n for
            the rest; the limit is the rate of a 2048 x 2048 matrix product, measured in each round.
            Random words are not counted: cells of one seed share them.
-Claim      Ours is at least 100 times as fast as PyTorch at (5, 2) and (2, 1), 25 times at (20, 5),
-           8 times at (100, 20) and 7 times at (400, 30). It reaches 80 % of the limit at the two
-           smallest sizes, 55 % at the two largest. Memory does not grow with the number of cells.
+Claim      The goals on two idle cores: at least 100 times as fast as PyTorch at (5, 2) and (2, 1),
+           25 times at (20, 5), 8 times at (100, 20) and 7 times at (400, 30); 80 % of the limit at
+           the two smallest sizes, 55 % at the two largest; memory that does not grow with cells.
 Selection  None: lines are medians of three rounds, and every round is a dot.
 Command    toymodels run experiments/benchmark_training.py
 """
@@ -45,12 +45,11 @@ CACHE = tm.finding("The cache saves the compilation, not the tracing")
 KEEPS = tm.finding("A sweep keeps its results, 11 numbers a cell, and nothing else")
 NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "0"}
 GOAL = "Ours, because it is a design goal."
+ONE_CORE = "One thread makes 550,000 steps per second at (5,2) here, two make 564,000: one core."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """The sizes that are measured. The numbers of steps are such that each run takes seconds."""
-
     sizes: tuple[tuple[int, int, int], ...] = SIZES
     """Features, hidden dimensions and cells of each size."""
     steps: tuple[int, ...] = (3000, 4000, 1500, 1500, 600)
@@ -273,7 +272,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         for size in [size for size in goals if size in sizes]:
             says = f"The model-steps per second of {sizes[size]} models of ({size}) are this many "
             says += f"times {other}."
-            yield tm.at_least(says, goals[size], ratio.sel(size=size), IDLE, threshold=GOAL)
+            here = ratio.sel(size=size)
+            yield tm.at_least(says, goals[size], here, IDLE, threshold=GOAL, note=ONE_CORE)
     says = "The slowest program to trace and compile needs this share of its time with the cache."
     seconds = results[["compile_cold", "compile_cached"]].sel(contender="ours")
     seconds = seconds.median("round").max("size")
