@@ -148,7 +148,7 @@ def planted(config: Config) -> xr.Dataset:
         return {
             "found": accuracy(found),
             "true": accuracy(true),
-            "dimensions": jnp.sum(found.basis**2),
+            "dimensions": jnp.sum(jnp.asarray(found.basis) ** 2),
             "true_overlap": iv.read_write_overlap(model, params, *pairs, first, lambda y: y[0]),
         }
 

@@ -104,7 +104,7 @@ def hooks(models: list, threads: int) -> Callable[[], np.ndarray]:
 
     torch.set_num_threads(threads)
 
-    class ToyModel(torch.nn.Module):
+    class ToyModel(torch.nn.Module):  # pyright: ignore[reportUntypedBaseClass]
         def __init__(self, weights, bias):
             super().__init__()
             self.weights, self.bias = torch.nn.Parameter(weights), torch.nn.Parameter(bias)
@@ -121,7 +121,7 @@ def hooks(models: list, threads: int) -> Callable[[], np.ndarray]:
     def loss(model, x, importance):
         return (importance * (x - model(x)) ** 2).sum(1).mean()
 
-    @torch.no_grad()
+    @torch.no_grad()  # pyright: ignore[reportUntypedFunctionDecorator]
     def work() -> np.ndarray:
         damages = []
         for weights, bias, importance, x in given:

@@ -66,7 +66,7 @@ def hypothesis(name: str, features: tm.SparseUniform, gram) -> list[iv.Node]:
     return nodes
 
 
-def scrubbed(key, model, params, features, examples: int) -> dict[str, jax.Array]:
+def scrubbed(key, model, params, features, examples: int) -> dict:
     """Return what scrubbing says of each hypothesis."""
     key_examples, *keys = jax.random.split(key, len(HYPOTHESES) + 1)
     batch = features.sample(key_examples, examples)

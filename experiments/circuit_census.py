@@ -74,7 +74,9 @@ def table() -> dict[str, jax.Array]:
     weights = [1 / np.bincount(places)[places] for places in chosen]
     return {
         "inputs": jnp.stack([t[0][at] for t, at in zip(TASKS.values(), chosen, strict=True)]),
-        "targets": jnp.stack([t[1][at] for t, at in zip(TASKS.values(), chosen, strict=True)]),
+        "targets": jnp.stack(
+            [np.asarray(t[1])[at] for t, at in zip(TASKS.values(), chosen, strict=True)]
+        ),
         "weights": jnp.stack([ROWS * each / each.sum() for each in weights]),
         "tolerance": jnp.asarray([tolerance for _, _, tolerance in TASKS.values()]),
     }

@@ -97,7 +97,7 @@ def sampled(weights, bias, density, *, examples: int, angles: int) -> dict[str, 
     }
 
 
-def exact(weights, bias, density, *, angles: int) -> dict[str, jax.Array]:
+def exact(weights, bias, density, *, angles: int) -> dict:
     """Return the exact damages of removing directions and units of ONE model."""
     importance = tm.geometric_importance(bias.size, RATIO)
 

@@ -143,15 +143,16 @@ def claims(results: xr.Dataset):
 
 def plot(results: xr.Dataset) -> Figure:
     figure, grid = plotting.figure(1, 3, size=(9.0, 3.4))
+    images = []
     for axes, (name, title) in zip(grid, LESIONS.items(), strict=True):
         damage = results["spread"].sel(lesion=name).clip(min=0)
         share = (damage / damage.sum("damaged")).rename("share")
         norm = plotting.Normalize(0, 1)
-        image = plotting.heat_map(axes, share, x="damaged", y="row", norm=norm)
+        images.append(plotting.heat_map(axes, share, x="damaged", y="row", norm=norm))
         axes.set(xlabel="feature that is damaged", ylabel="", title=title)
         axes.set_yticks([])
     grid[0].set(ylabel="lesion")
-    plotting.color_bar(image, "share of the damage", axes=list(grid))
+    plotting.color_bar(images[0], "share of the damage", axes=list(grid))
     return figure
 
 

@@ -74,11 +74,12 @@ def run(config: Config) -> xr.Dataset:
         return (output - source) ** 2
 
     def cell(key):
-        basis = iv.align(
+        part = iv.align(
             key, model, params, sample, squared, site="hidden", size=1, steps=config.search_steps,
             batch=config.search_batch, optimizer=optax.adam(config.search_learning_rate),
-        ).basis  # fmt: skip
-        return {"vector": basis[:, 0], **measured(basis[:, 0])}
+        )  # fmt: skip
+        vector = jnp.asarray(part.basis)[:, 0]
+        return {"vector": vector, **measured(vector)}
 
     searched = tm.sweep(cell, num_seeds=config.num_searches, dims={"vector": ("unit",)})
     angles = jnp.linspace(0, jnp.pi, config.angles)

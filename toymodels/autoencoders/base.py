@@ -19,7 +19,7 @@ whose latents depend on a whole batch has the methods of `OnBatch` instead.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -70,7 +70,7 @@ def with_dictionary(model: nn.Module, directions: Float[Array, "hidden latents"]
     Returns:
         The parameters, with biases as `init` leaves them.
     """
-    params = model.init(jax.random.key(0), directions[:, 0])["params"]
+    params = cast(Parameters, model.init(jax.random.key(0), directions[:, 0])["params"])
     return {**params, "decoder": directions, "encoder": directions.T}
 
 

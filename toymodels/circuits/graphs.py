@@ -260,7 +260,7 @@ def _check_senders(
 
 
 def _check_kept(graph: Graph, kept: Mapping[Edge, Any], values: Mapping[str, Array]) -> Edges:
-    if kept.keys() != set(graph.edges):
+    if set(kept) != set(graph.edges):
         wrong = sorted(kept.keys() ^ set(graph.edges))[0]
         raise InputError(
             f"the circuit and the graph differ at the edges {wrong!r}: give one number for each "

@@ -140,4 +140,4 @@ def _random_part(key: Key[Array, ""], part: Part) -> Part:
             "give direction(...) or subspace(...)"
         )
     normal = jax.random.normal(key, part.basis.shape)
-    return part.replace(basis=jnp.linalg.qr(normal)[0])
+    return Part(part.site, part.index, jnp.linalg.qr(normal)[0])

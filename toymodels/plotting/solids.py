@@ -69,8 +69,8 @@ def polytope(axes: Axes, points: Any, *, color: Any = CYCLE[0], limit: float | N
 def _draw_edges(axes: Axes, solid: Any, places: Any, paint: Any) -> None:
     """Draw the edges of the hull; the reader looks along the second coordinate."""
     pairs, normals = edges_and_normals(solid)
-    hidden = (normals[:, :, 1] > -1e-9).all(axis=1)  # both faces look away
-    own = (paint[pairs[:, 0]] == paint[pairs[:, 1]]).all(axis=1)
+    hidden = np.asarray((normals[:, :, 1] > -1e-9).all(axis=1))  # both faces look away
+    own = np.asarray((paint[pairs[:, 0]] == paint[pairs[:, 1]]).all(axis=1))
     own &= len(np.unique(paint, axis=0)) > 1
     colors = np.where(hidden[:, None], to_rgba("0.8"), to_rgba("0.35"))
     colors[own] = paint[pairs[own, 0]]
