@@ -122,6 +122,7 @@ def drawn(page, place, trace=0):
 
 def click_cell(page, column, row):
     """Click the middle of a cell of a map of two by two cells."""
+    page.wait_for_timeout(300)  # the picture has its final size then
     box = page.locator("#map .nsewdrag").first.bounding_box()
     page.mouse.click(
         box["x"] + box["width"] * (column + 0.5) / 2,
