@@ -129,32 +129,34 @@ def run(config: Config) -> xr.Dataset:
 def claims(results: xr.Dataset):
     absorbed = results["tree_absorption"]
     relu, nested = (absorbed.sel(architecture=name) for name in ("ReLU", "Matryoshka"))
-    says = "Matryoshka autoencoders of the trees absorb no more than ReLU autoencoders at every "
-    says += "penalty of at most 0.2: smallest difference of the rates, means over seeds."
+    says = "Matryoshka autoencoders of features in trees absorb parents no more often than ReLU "
+    says += "autoencoders at every penalty of at most 0.2, measured by the smallest difference of "
+    says += "their mean rates."
     fewer = (relu - nested).mean("seed").where(results.level <= 0.2)
     yield tm.at_least(says, 0, fewer.min(), NESTED)
 
-    says = "Matryoshka autoencoders of the trees have a higher MCC at the best penalty than ReLU "
-    says += "autoencoders: difference."
+    says = "Matryoshka autoencoders of features in trees have a higher mean matched cosine (MCC) "
+    says += "at the best penalty than ReLU autoencoders, measured by the difference."
     mcc = results["tree_mcc"].mean("seed").max("level")
     higher = mcc.sel(architecture="Matryoshka") - mcc.sel(architecture="ReLU")
     yield tm.at_least(says, 0.02, higher, NESTED, threshold=NO_NUMBER)
 
     for name, k, note in (("TopK", 2, ", above the 1.44 active features"), ("BatchTopK", 1, "")):
-        says = f"{name} autoencoders of the trees absorb parents at k = {k}{note}: mean rate."
+        says = f"{name} autoencoders of features in trees absorb parents at k = {k}{note}, "
+        says += "measured by the mean rate."
         level = int(abs(results.k - k).values.argmin())
         rate = absorbed.sel(architecture=name).isel(level=level).mean()
         yield tm.at_least(says, 0.1, rate, ABSORPTION, threshold=NO_NUMBER)
 
     toy = results.get("toy_absorption", absorbed * np.nan)
     relu, nested = (toy.sel(architecture=name).mean() for name in ("ReLU", "Matryoshka"))
-    says = "ReLU autoencoders of the hidden space of a toy model of the trees absorb parents: "
-    says += "rate, mean over penalties."
+    says = "ReLU autoencoders of the hidden space of a toy model of features in trees absorb "
+    says += "parents, measured by the rate, the mean over penalties."
     clearly = "Ours, because it is clearly not 0."
     yield tm.at_least(says, 0.1, relu, ABSORPTION_IN_TOYS, threshold=clearly)
 
-    says = "Matryoshka autoencoders of the hidden space of a toy model of the trees absorb less "
-    says += "than ReLU autoencoders: difference of the rates."
+    says = "Matryoshka autoencoders of the hidden space of a toy model of features in trees absorb "
+    says += "parents less often than ReLU autoencoders, measured by the difference of the rates."
     yield tm.at_least(says, 0, relu - nested, NESTED_IN_TOYS)
 
 

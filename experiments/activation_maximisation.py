@@ -28,7 +28,7 @@ BOX = tm.prediction("The features whose weight exceeds the penalty, all at 1")
 EXPECTED = tm.prediction("A feature with a dimension of its own may have a neuron of its own")
 FOUND = tm.finding("first measured here")
 ROUNDING = "Ours, because of rounding."
-ROUND = "Ours, a round number."
+ROUND = "Ours, because it is a round number."
 MIXED = (
     "Neurons mix features also where every represented feature has a dimension of its own: turning "
     "the neurons costs little if all features are present and keep them active."
@@ -101,21 +101,23 @@ def units(key, config: Config, weights, features) -> dict[str, jax.Array]:
 
 
 def claims(results: xr.Dataset):
-    says = "Ascent finds the closed form of the maximum of every neuron, by the largest error."
+    says = "Gradient ascent finds the input that excites each neuron most, which has a closed "
+    says += "form, measured by the largest error."
     yield tm.near(says, 0, results["ascent_error"].max(), BOX, within=1e-3, threshold=ROUNDING)
     alive = results[["mixed", "present", "gain"]].where(results["mixed"] > 0)
     mean = alive.mean(("seed", "unit"))
     dense, sparse = mean.sel(density=1), mean.sel(density=results.density.min())
-    says = (
-        "At density 1, without superposition, the maximum of a neuron holds one feature, by mean."
-    )
+    says = "At density 1, without superposition, the input that excites a neuron most holds one "
+    says += "feature, measured by the mean over neurons."
     yield tm.near(says, 1, dense["mixed"], EXPECTED, within=0.1, threshold=ROUND, note=MIXED)
-    says = "At the lowest density the maximum of a neuron holds several features, by the mean."
+    says = "At the lowest density the input that excites a neuron most holds several features, "
+    says += "measured by the mean over neurons."
     yield tm.at_least(says, 1.5, sparse["mixed"], FOUND, threshold=ROUND)
-    says = "At the lowest density the ten most exciting of 1,000 examples hold fewer of a neuron's "
-    says += "features than its maximum, by the ratio of means."
+    says = "At the lowest density the ten of 1,000 examples that excite a neuron most hold fewer "
+    says += "of its features than the input that excites it most, measured by the ratio of means."
     yield tm.at_most(says, 0.8, sparse["present"] / sparse["mixed"], FOUND, threshold=ROUND)
-    says = "At the lowest density the maximum excites a neuron more than one feature, by the ratio."
+    says = "At the lowest density the input that excites a neuron most excites it more than any "
+    says += "one feature does, measured by the mean ratio."
     yield tm.at_least(says, 1.3, sparse["gain"], FOUND, threshold=ROUND)
 
 

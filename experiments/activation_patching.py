@@ -211,22 +211,22 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
 WORST = {
     "unrestored": (
         "patching the direction of the feature that differs restores its output in every pair of "
-        "runs, by the largest difference",
+        "runs, measured by the largest difference",
         RESTORES,
     ),
     "cosine_law": (
-        "the direction of another feature restores the squared cosine of the angle before the "
-        "ReLU, by the largest difference of all pairs of features",
+        "before the ReLU, patching the direction of another feature restores the squared cosine "
+        "of the angle between the two, measured by the largest difference of all pairs of features",
         COSINE,
     ),
     "tangents": (
         "attribution patching finds at most the effect at the corrupt run and at least the effect "
-        "at the clean run, by the largest violation of all pairs of runs",
+        "at the clean run, measured by the largest violation of all pairs of runs",
         CONVEX,
     ),
     "edges": (
         "the EAP-IG scores of all edges into an output add up to the integrated gradients of the "
-        "direction, by the mean difference of all pairs of runs",
+        "direction, measured by the mean difference of all pairs of runs",
         EDGES,
     ),
 }
@@ -240,7 +240,7 @@ def claims(results: xr.Dataset):
             worst = here[name].max()
             yield tm.at_most(f"{models}, {rest}.", 0, worst, source, slack=1e-4, threshold=FLOAT)
         says = f"{models}, the mean square of what a patched direction carries of other features "
-        says += "is the closed form, by the largest relative difference over densities."
+        says += "is the closed form, measured by the largest relative difference over densities."
         ratio = here["carried"] / here["carried_exactly"] - 1
         worst = np.abs(ratio.where(here["carried_exactly"] > 1e-2)).max()
         yield tm.near(says, 0, worst, CARRIED, within=0.07, threshold=SAMPLING)
@@ -253,34 +253,34 @@ def of_methods(results: xr.Dataset):
     here, right = results.sel(size=first), results["exact"]
     found = here["found"]
     effect = right.sel(estimate="effect")
-    says = f"The measured effects of all feature directions in {models} are the exact ones, by the "
-    says += "largest number of standard errors over densities."
+    says = f"The measured effects of all feature directions in {models} are the exact ones, "
+    says += "measured by the largest number of standard errors over densities."
     errors = (found.sel(estimate="effect") - effect) / here["standard_error"]
     yield tm.near(says, 0, np.abs(errors).max(), EXACT, within=4, threshold=SAMPLING)
     for method, name in NAMES.items():
-        says = f"What {name} finds in {models} is its closed form, by the largest difference over "
-        says += "densities as a share of the effect."
+        says = f"The effect that {name} finds in {models} is its closed form, measured by the "
+        says += "largest difference over densities as a share of the effect."
         worst = np.abs((found - right).sel(estimate=method) / effect).max()
         yield tm.near(says, 0, worst, EXACT, within=0.03, threshold=SAMPLING)
     share = right / effect
     sparsest = results["density"].values.min()
     sparse = share.sel(density=sparsest)
-    says = f"At density {sparsest:g}, attribution patching at the corrupt run finds this share of "
-    says += f"the exact effect in {models}."
+    says = f"At density {sparsest:g}, attribution patching at the corrupt run finds a small share "
+    says += f"of the exact effect in {models}, measured by that share."
     yield tm.at_most(says, 0.1, sparse.sel(estimate="at corrupt"), SPARSE, threshold=OURS)
-    says = f"At density {sparsest:g}, attribution patching at the clean run finds this many times "
-    says += f"the exact effect in {models}."
+    says = f"At density {sparsest:g}, attribution patching at the clean run exceeds the exact "
+    says += f"effect in {models} by the factor of the closed form for one active feature."
     own = (here["weights"] ** 2).sum("dimension").sel(density=sparsest)
     bias = here["bias"].sel(density=sparsest)
     limit = ((own**2 - bias**2) / own).sum() / ((own + bias) ** 2 / own).sum()
     clean = sparse.sel(estimate="at clean")
     yield tm.near(says, limit, clean, ONE_ACTIVE, within=0.1, threshold=OURS)
-    says = f"EAP-IG with {STEPS} gradients is near the exact effect in {models}, by the largest "
-    says += "error over densities as a share of the effect."
+    says = f"EAP-IG with {STEPS} gradients is near the exact effect in {models}, measured by the "
+    says += "largest error over densities as a share of the effect."
     worst = np.abs(share.sel(estimate="EAP-IG") - 1).max()
     yield tm.at_most(says, 0.05, worst, FOUND, threshold=OURS)
     says = f"At density {sparsest:g}, the shares that single directions restore of a feature add "
-    says += f"up to this number in {models}."
+    says += f"up to n / m, features over dimensions, in {models}."
     total = here["sum"].sel(density=sparsest)
     n, m = (int(words.split()[0]) for words in first.split(" in "))
     yield tm.near(says, n / m, total, FRAME, within=0.1, threshold=OURS)

@@ -53,14 +53,15 @@ CLOSED_FORM = tm.prediction("Closed form")
 PAIR = tm.finding("toymodels.theory.expected_loss of the pair; closed form of one")
 SAMPLING = "Ours, because of sampling, 65,536 examples."
 PAIRS_STAY = (
-    "Exact: a pair on one axis is worth its penalty for slightly longer than a feature alone, so "
-    "among features of equal importance no penalty favours dimensions of their own. Superposition "
-    "goes when everything does, and in training later, for pairs stay a local minimum. ReLU units "
-    "cannot store pairs: there, a feature for each dimension is left."
+    "The exact optimum explains it: a pair on one axis is worth its penalty up to a slightly "
+    "larger one than a feature alone, so among features of equal importance no penalty favours "
+    "dimensions of their own. Superposition goes when everything does, and in training even "
+    "later, because pairs stay a local minimum. ReLU units cannot store pairs, so that a feature "
+    "for each dimension is left."
 )
 BETTER_PACKINGS = (
-    "Seeds that are stuck with 18 or 19 features at no penalty leave for better packings of 16 at "
-    "small ones; the best of all seeds only rises."
+    "Seeds that are stuck with 18 or 19 features without a penalty find better packings of 16 "
+    "features at small penalties; the loss of the best of all seeds only rises."
 )
 
 
@@ -179,8 +180,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ratio = float(results.importance_ratio[0])
     linear = tm.best_of(results.sel(units="linear", importance_ratio=ratio), "objective")
     yield from threshold_claims(linear, f"best {named('linear', ratio)}", ratio)
-    says = "An antipodal pair of linear units is worth its penalty for longer than a feature "
-    says += "alone: the ratio of the two thresholds is above 1."
+    says = "The penalty up to which an antipodal pair of linear units lowers the objective is "
+    says += "greater than that of a feature alone on an axis, measured by the ratio of the two "
+    says += "penalties."
     density = float(results.attrs["density"])
     ratio = penalties.pair_threshold(density) / penalties.threshold(density)
     yield tm.at_least(says, 1, ratio, PAIR)
@@ -190,21 +192,22 @@ def removal_claims(models: xr.Dataset, which: str, ratio: float) -> Iterator[tm.
     """Claims that a penalty removes the superposition of one kind of models, at a cost."""
     best = tm.best_of(models, "objective")
     first = first_without(best)
-    at = f"at the smallest penalty without superposition, {float(first.penalty):g}"
-    says = f"The best of {which} represent as many features as there are dimensions {at}."
+    at = f"At the smallest penalty without superposition, {float(first.penalty):g}"
+    says = f"{at}, the best of the {which} represents as many features as there are dimensions."
     count = first["represented"] if first["superposition"] < 0.01 else 0
     grid = "Ours, because as many as dimensions can be kept, one more or less by the grid of "
     grid += "penalties."
     note, hidden = PAIRS_STAY if ratio == 1 else "", models.attrs["hidden"]
     yield tm.near(says, hidden, count, EASY, within=1, threshold=grid, note=note)
-    says = f"The loss of the best of {which} is at least that of the best model without "
-    says += f"superposition {at}, relatively."
+    says = f"{at}, the loss of the best of the {which} is at least the exact loss of the best "
+    says += "linear model without superposition, measured by their ratio."
     over = first["loss"] / without_superposition(models, ratio, 0.0).loss
     yield tm.at_least(says, 1, over, NO_DIMENSION, slack=0.01, threshold=SAMPLING)
-    says = f"The loss of the best of {which} is at least that without a penalty {at}, relatively."
+    says = f"{at}, the loss of the best of the {which} is at least that without a penalty, "
+    says += "measured by their ratio."
     yield tm.at_least(says, 1, first["loss"] / best.sel(penalty=0.0)["loss"], HIGHER)
-    says = f"The median loss of {which} rises with the penalty: the smallest step, over the loss "
-    says += "without a penalty, is not negative."
+    says = f"The median loss of {which} rises with the penalty, measured by the smallest step "
+    says += "between neighbouring penalties as a share of the loss without a penalty."
     median = models["loss"].median("seed")
     step = median.diff("penalty").min() / median[0]
     ours = "Ours, because of rounding and of the convergence of training."
@@ -213,13 +216,14 @@ def removal_claims(models: xr.Dataset, which: str, ratio: float) -> Iterator[tm.
 
 def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> Iterator[tm.Claim]:
     """Claims that the penalty drops the features below a threshold of importance."""
-    says = f"The objective of the {which} is that of features on axes of their own, relatively, at "
-    says += "all penalties without superposition."
+    says = f"The objective of the {which} is that of features that each have an axis of their own, "
+    says += "measured by the largest relative difference over the penalties without superposition."
     after = linear.sel(penalty=linear.penalty >= float(first_without(linear).penalty))
     exact = without_superposition(linear, ratio, after.penalty).objective
     off = np.abs(after["objective"] / exact - 1).max()
     yield tm.near(says, 0, off, OWN_AXIS, within=0.01, threshold=SAMPLING)
-    says = f"The features kept by the {which} are the most important ones: share of the penalties."
+    says = f"The features kept by the {which} are the most important ones, measured by the share "
+    says += "of the penalties at which they are."
     kept = linear["norm"] > 0.5
     last = xr.where(kept, linear.feature, -1).max("feature") + 1
     share = (kept.sum("feature") == last).mean()

@@ -227,8 +227,8 @@ def claims(results: xr.Dataset):
     single, per_dimension = results["single"], results["features_per_dimension"]
     sparsest, density = float(results.density.min()), results.density
 
-    says = "The vulnerability of trained models is over 3 at the lowest density: median of the "
-    says += "seeds."
+    says = "The vulnerability of trained models is over 3 at the lowest density, measured by the "
+    says += "median of the seeds."
     yield tm.at_least(says, 3.0, at(single, density=sparsest), ELHAGE)
 
     for values, attack in (
@@ -236,31 +236,32 @@ def claims(results: xr.Dataset):
         (results["each"], "the worst attack for each example"),
     ):
         says = f"The vulnerability of all trained models to {attack} is correlated with their "
-        says += "features per dimension: correlation coefficient."
+        says += "features per dimension, measured by the correlation coefficient."
         correlation = np.corrcoef(values.values.ravel(), per_dimension.values.ravel())[0, 1]
         yield tm.at_least(says, 0.9, correlation, ELHAGE, threshold=CORRELATED)
     says = "The vulnerability of trained models of dense features is that of a model without "
-    says += "superposition: median at density 1."
+    says += "superposition, measured by the median at density 1."
     dense = at(single, density=1.0)
     convergence = "Ours, because training does not converge entirely."
     yield tm.near(says, 1.0, dense, ELHAGE, within=0.02, threshold=convergence)
     says = "The vulnerability of trained models is that of antipodal pairs at 1/(1-S) from 2.5 to "
-    says += "3.5: median."
+    says += "3.5, measured by the median."
     pairs = single.where((density > 1 / 3.5) & (density < 1 / 2.5)).median()
     lengths = "Ours, because lengths differ from 1 by a few percent."
     yield tm.near(says, 2.0, pairs, PAIRS, within=0.1, threshold=lengths)
-    says = "Vulnerabilities and features per dimension of one seed of another program are in the "
-    says += "range of the seeds here at twelve densities: largest relative distance."
+    says = "At twelve densities the vulnerabilities and the features per dimension that another "
+    says += "program found with one seed are in the range of our seeds, measured by the largest "
+    says += "relative distance."
     few = "Ours, because one seed is held against a few."
     distance = reference_distance(results)
     yield tm.at_most(says, 0.0, distance, OTHER_RUN, slack=0.05, threshold=few)
     planted = results["planted"]
-    says = "The vulnerability of the model without superposition is 1 at every density: largest "
-    says += "difference."
+    says = "The vulnerability of the model without superposition is 1 at every density, measured "
+    says += "by the largest difference."
     off = np.abs(planted.sel(structure="dedicated") - 1).max()
     yield tm.near(says, 0.0, off, AS_INPUTS, within=1e-4, threshold=SINGLE_PRECISION)
     says = "The vulnerability of exact dedicated features, pairs and pentagons is 1, 2 and 2.977 "
-    says += "where no feature is present: largest difference."
+    says += "where no feature is present, measured by the largest difference."
     ideal = xr.DataArray([1.0, 2.0, 2.5 * (1 + 2 * np.cos(2 * np.pi / 5) ** 2)], dims="structure")
     off = np.abs(results["planted_without_features"] - ideal).max()
     yield tm.near(says, 0.0, off, CLOSED_FORM, within=1e-4, threshold=SINGLE_PRECISION)
@@ -272,23 +273,23 @@ def claims(results: xr.Dataset):
     pentagon = planted.sel(structure="pentagon", density=sparsest)
     tenth = "Ours, because the closed form leaves out what present features add: a tenth."
     yield tm.near(says, ideal[2], pentagon, PRODUCT, within=0.3, threshold=tenth)
-    says = "The dimensionalities of the features of trained models use up all dimensions: largest "
-    says += "|sum_i D_i - m|."
+    says = "The dimensionalities of the features of trained models use up all dimensions, measured "
+    says += "by the largest |sum_i D_i - m|."
     off = np.abs(results["total_dimensionality"] - results.attrs["hidden"]).max()
     zero = "Ours, because weights of features that are not learned are not zero."
     yield tm.near(says, 0.0, off, TIGHT, within=0.05, threshold=zero)
     hardened = results["hardened_superposition"]
-    says = "The mean superposition of represented features is eliminated by adversarial training at"
-    says += " 80 %: median of the seeds."
+    says = "Adversarial training with attacks of 80 % of the mean norm of an input removes the "
+    says += "mean superposition of represented features, measured by the median of the seeds."
     most, eliminated = at(hardened, training_attack=0.8), "Ours, because the paper says eliminated."
     yield tm.at_most(says, 0.05, most, ELHAGE, threshold=eliminated)
-    says = "The mean superposition of represented features is left by adversarial training at 40 %:"
-    says += " median of the seeds."
+    says = "Adversarial training with attacks of 40 % of the mean norm of an input leaves the mean "
+    says += "superposition of represented features, measured by the median of the seeds."
     half = at(hardened, training_attack=0.4)
     takes = "Ours, because the paper says that it takes 80 %."
     yield tm.at_least(says, 0.5, half, ELHAGE, threshold=takes)
-    says = "Features per dimension fall with every size of the attack in training: largest rise of "
-    says += "the medians."
+    says = "Features per dimension fall with every size of the attack in training, measured by the "
+    says += "largest rise of the medians."
     medians = results["hardened_features_per_dimension"].median("seed")
     yield tm.at_most(says, 0.0, medians.diff("training_attack").max(), ELHAGE)
 

@@ -34,7 +34,7 @@ BETA = tm.identity("The squared share of a random subspace is Beta(k/2, (m - k)/
 ARCSINE = tm.prediction("1/2 + (asin q - asin(1 - q)) / pi for normal vectors")
 FOUND = tm.finding("first measured here")
 LENGTH = "Ours, because a search of finite length is not exact."
-ROUND = "Ours, a round number."
+ROUND = "Ours, because it is a round number."
 NEARLY = (
     "By the arcsine law a subspace with 0.99 of the planted direction still errs in 5 % of the "
     "changing pairs, and a search of this length comes as near as that."
@@ -55,7 +55,7 @@ TRAINED = {
 }
 CONTROLS = {
     "random": "A random direction",
-    "fresh": "The direction that was found, in an untrained model,",
+    "fresh": "The direction found in a trained model, when it is used in an untrained one,",
 }
 
 
@@ -237,34 +237,35 @@ def claims(results: xr.Dataset):
     other = plain["found"].where(results["size"] != wanted).drop_sel(size="learned")
     single = results.sel(wanted=1, size="1")
 
-    says = "The planted subspace has accuracy 1 in planted models, by the lowest over models."
+    says = "In models whose variable was planted in a known subspace this subspace has accuracy 1, "
+    says += "measured by the lowest of all models."
     yield tm.near(says, 1, plain["true"].min(), PLANTED, within=2e-3, threshold=ROUNDING)
-    says = "A search of the true size finds the planted variable, by the lowest median accuracy."
+    says = "A search for a subspace of the true size finds the planted variable, measured by the "
+    says += "lowest median accuracy."
     lowest = given["found"].median("seed").min()
     yield tm.at_least(says, 0.97, lowest, PLANTED, threshold=LENGTH, note=NEARLY)
-    says = "A search that learns the size finds it in every planted model, by the largest error."
+    says = "A search that learns the size of the subspace finds the true size in every planted "
+    says += "model, measured by the largest error."
     error = np.abs(learned["dimensions"] - results.wanted).max()
     yield tm.near(says, 0, error, PLANTED, within=0.01, threshold=ROUNDING)
-    says = (
-        "A search that learns the size finds the planted variable, by the lowest median accuracy."
-    )
+    says = "A search that learns the size of the subspace finds the planted variable, measured by "
+    says += "the lowest median accuracy."
     lowest = learned["found"].median("seed").min()
     yield tm.at_least(says, 0.97, lowest, PLANTED, threshold=LENGTH, note=NEARLY)
-    says = "A search of any other size fails in planted models, by the highest median accuracy."
+    says = "A search for a subspace of another size than the true one fails in planted models, "
+    says += "measured by the highest median accuracy."
     yield tm.at_most(says, 0.85, other.median("seed").max(), FOUND, threshold=ROUND)
-    says = (
-        "A search with permuted labels stays at chance in planted models, by the median accuracy."
-    )
+    says = "A search with permuted labels stays at chance in planted models, measured by the "
+    says += "median accuracy."
     permuted = single["found"].sel(permuted=1).median("seed")
     yield tm.at_most(
         says, 0.5, permuted, FOUND, slack=0.02, threshold="Ours, because one sign is guessed."
     )
 
     for size in results["random_size"].values:
-        says = (
-            f"The squared share of random subspaces of {size} of {DIMENSIONS} dimensions is "
-            "distributed as Beta, by the largest difference of the distribution functions."
-        )
+        says = f"The squared share of random subspaces of {size} of {DIMENSIONS} dimensions is "
+        says += "distributed as Beta, measured by the largest difference of the distribution "
+        says += "functions."
         law = stats.beta(size / 2, (DIMENSIONS - size) / 2)
         distance = stats.kstest(results["share"].sel(random_size=size), law.cdf).statistic
         one_percent = 1.63 / results.sizes["subspace"] ** 0.5
@@ -273,29 +274,30 @@ def claims(results: xr.Dataset):
         )
     q = results["share"]
     for name, exact in (("changing", arcsine(q)), ("all", 0.5 + np.arcsin(q) / np.pi)):
-        says = (
-            f"A random subspace is right in {name} pairs as the arcsine of its share says, by the "
-            "largest difference over subspaces."
-        )
+        says = f"A random subspace is right in {name} pairs as the arcsine of its share says, "
+        says += "measured by the largest difference over subspaces."
         measured = np.abs(results[name] - exact).max()
         yield tm.near(says, 0, measured, ARCSINE, within=0.06, threshold=SAMPLING)
 
-    says = "The overlap raises no false alarm for a planted direction, by the lowest of models."
+    says = "The read-write overlap raises no false alarm for a planted direction, measured by the "
+    says += "lowest overlap of all models."
     yield tm.at_least(says, 0.5, single["true_overlap"].min(), FOUND, threshold=ROUND)
 
     middle = results[[*TRAINED]].median("seed")
     dense, sparse = middle.sel(density=1), middle.sel(density=results.density.min())
     worst = middle["searched"].min()
-    says = "Without superposition (density 1) the search finds the feature, by the median accuracy."
+    says = "At density 1, without superposition, a search finds the direction of a feature, "
+    says += "measured by the median accuracy."
     yield tm.at_least(says, 0.97, dense["searched"], PLANTED, threshold=ROUND)
-    says = "In superposition no direction is right in all pairs, by the lowest median accuracy."
+    says = "In superposition no direction that a search finds is right in all pairs, measured by "
+    says += "the lowest median accuracy over densities."
     yield tm.at_most(says, 0.9, worst, FOUND, threshold=ROUND)
-    says = (
-        "In sparse superposition features seldom meet, and the search is right again, by medians."
-    )
+    says = "At the lowest density, where features seldom meet, a search finds the direction of a "
+    says += "feature, measured by the median accuracy."
     yield tm.at_least(says, 0.97, sparse["searched"], FOUND, threshold=ROUND, note=MEETING)
     for name, control in CONTROLS.items():
-        says = f"{control} is right less often than the search at its worst, by the highest median."
+        says = f"{control} is right less often than the direction that a search finds at its worst "
+        says += "density, measured by the highest median accuracy."
         yield tm.at_most(says, worst, middle[name].max(), FOUND, threshold=ROUND)
 
 

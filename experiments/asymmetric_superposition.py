@@ -31,10 +31,10 @@ from toymodels.analysis import motifs, neurons
 PAPER = tm.paper("Elhage et al. (2022), Computation in Superposition")
 IN_PAPER = tm.finding("found here, after Elhage et al. (2022), Computation in Superposition")
 FOUND = tm.finding("this experiment")
-NULL = tm.finding("null")
+NULL = tm.finding("a control whose weights are shuffled")
 ARITHMETIC = tm.identity("arithmetic")
 SAVES = tm.prediction("arithmetic: a motif saves a neuron")
-ONE_ACTIVE = tm.prediction("one active feature")
+ONE_ACTIVE = tm.prediction("the loss of one active feature")
 DIMS = {
     "weights_in": ("neuron", "feature"),
     "weights_out": ("feature", "neuron"),
@@ -150,64 +150,75 @@ def claims(results: xr.Dataset):
     count = found.inhibited.sum(axis=(1, 2, 3))
     loss = results["loss"].values
 
-    says = "A neuron with weights (2, -1/2) in and (1/2, 2) out gives (1, 4) for A = 1 and (1/4, 1)"
-    says += " for B = -1: largest difference."
+    says = "A neuron with weights (2, -1/2) in and (1/2, 2) out gives (1, 4) for A = 1 and (1/4, "
+    says += "1) for B = -1, measured by the largest difference."
     from_a, from_b = (toy_output(INPUT, OUTPUT, x) for x in ((1.0, 0.0), (0.0, -1.0)))
     difference = max(abs(from_a - [1, 4]).max(), abs(from_b - [1 / 4, 1]).max())
     yield tm.near(says, 0, difference, ARITHMETIC, within=0)
-    says = "Output B is 0 for A = 1 where a second neuron of weights (1, 0) in and (0, -4) out "
-    says += "joins the neuron of weights (2, -1/2) in and (1/2, 2) out."
+    says = "Output B is 0 for A = 1 if a second neuron of weights (1, 0) in and (0, -4) out joins "
+    says += "the neuron of weights (2, -1/2) in and (1/2, 2) out."
     both = np.vstack([INPUT, INHIBITOR[0]]), np.hstack([OUTPUT, INHIBITOR[1]])
     yield tm.near(says, 0, toy_output(*both, (1.0, 0.0))[1], ARITHMETIC, within=0)
-    says = "The share of models with the motif is above that of models with relabelled neurons: "
-    says += "lower end of its 95 % interval over that share."
+    says = "More models have the asymmetric motif than models with relabelled neurons do, measured "
+    says += "by the lower end of the 95 % interval of their share over the share of the relabelled "
+    says += "ones."
     ratio = interval(count > 0)[0] / max(float(results["relabelled"].mean()), 1e-9)
     chance = "Ours, because it is clearly more than chance."
     yield tm.at_least(says, 3, ratio, IN_PAPER, threshold=chance)
-    says = "Models whose weights in and out are shuffled hardly have the motif: share of them."
+    says = "Models whose weights in and out are shuffled hardly have the asymmetric motif, "
+    says += "measured by the share that has it."
     below = "Ours, because it is well below the share found."
     yield tm.at_most(says, 0.01, results["shuffled"].mean(), NULL, threshold=below)
-    says = "Some models have two motifs, as in the paper's figure: share of all models."
+    says = "Some models have two asymmetric motifs, as in the paper's figure, measured by the "
+    says += "share of all models."
     one, shows = 1 / max(len(count), 1), "Ours, because the paper shows one such model."
     yield tm.at_least(says, one, (count >= 2).mean(), PAPER, threshold=shows)
-    says = "Most neurons of models with a motif serve one feature: median share of the neurons."
+    says = "Most neurons of models with an asymmetric motif serve one feature, measured by the "
+    says += "median share of the neurons."
     mono = median(neurons_of_one(weights_in).mean(axis=1)[count > 0])
     yield tm.at_least(says, 0.5, mono, PAPER, threshold="Ours, because the paper says most.")
     counted = "; only neurons whose two weights differ threefold are counted."
-    says = "The shared neuron gives 4 to output B for A = 1: median over motifs."
+    says = "The neuron that features A and B share gives 4 to output B if A is 1, measured by the "
+    says += "median over asymmetric motifs."
     quarter = "Ours, because it is a quarter of the paper's example" + counted
     drive = median(found.drive[places])
     yield tm.near(says, 4, drive, PAPER, within=1, threshold=quarter)
-    says = "The shared neuron gives 1/4 to output A for B of size 1: median over motifs."
+    says = "The neuron that features A and B share gives 1/4 to output A if B has the size 1, "
+    says += "measured by the median over asymmetric motifs."
     half = "Ours, because it is less than half of the paper's example" + counted
     back = median(weights_out[model, a, neuron] * abs(weights_in[model, neuron, b]))
     yield tm.near(says, 1 / 4, back, PAPER, within=0.1, threshold=half)
-    says = "All neurons together give nothing to output B for A = 1 that its ReLU does not clip: "
-    says += "median over motifs, as a share of what the shared neuron gives."
+    says = "If feature A is 1, all neurons together give nothing to output B that its ReLU does "
+    says += "not clip, measured by the median over asymmetric motifs as a share of what the neuron "
+    says += "shared by A and B gives."
     fifth = "Ours, because only neurons inhibited to a tenth are counted, so that this is a fifth "
     fifth += "of what could be seen."
     left = median((found.total / found.drive)[places])
     yield tm.near(says, 0, left, PAPER, within=0.02, threshold=fifth)
-    says = "Nearly all asymmetric neurons are inhibited: share of those of all models."
+    says = "Nearly every neuron that two features share asymmetrically is inhibited by another "
+    says += "neuron, measured by the share of such neurons of all models."
     share = found.inhibited.sum() / max(found.asymmetric.sum(), 1)
     no_number = "Ours, because the paper gives no number."
     yield tm.at_least(says, 0.9, share, PAPER, threshold=no_number)
-    says = "Ten neurons of models with two motifs compute all 12 sides: smallest number of sides."
+    says = "The ten neurons of models with two asymmetric motifs compute both sides of all six "
+    says += "features, measured by the smallest number of sides."
     sides = min(computed_sides(results)[count >= 2], default=np.nan)
     yield tm.near(says, 12, sides, SAVES, within=0)
     whole, cut = results["cut_loss"].transpose("cut", "motif").values
-    says = "The loss of every model with a motif rises where the inhibition of B is cut: smallest "
-    says += "ratio of the losses."
+    says = "The loss of every model with an asymmetric motif rises if the weight that inhibits "
+    says += "output B is set to 0, measured by the smallest ratio of the losses."
     yield tm.at_least(says, 1, min(cut / whole, default=np.nan), FOUND)
-    says = "The loss of models with a motif rises by I_B p/2 c^2 / 3 where the inhibition of B is "
-    says += "cut, with c what A then gives to B: median of the ratio."
+    says = "The loss of models with an asymmetric motif rises by I_B p/2 c^2 / 3 if the weight "
+    says += "that inhibits output B is set to 0, where c is the amount that A then gives to B, "
+    says += "measured by the median ratio of the rise to this number."
     driven = (found.total - found.taken)[places]
     half_density = results.attrs["density"] / 2
     predicted = results.attrs["importance"] ** b * half_density * driven**2 / 3
     terms = "Ours, because terms of more than one active feature are left out."
     rise = median((cut - whole) / predicted)
     yield tm.near(says, 1, rise, ONE_ACTIVE, within=0.25, threshold=terms)
-    says = "The loss of models with a motif is lower than without: ratio of the medians."
+    says = "The loss of models with an asymmetric motif is lower than that of models without one, "
+    says += "measured by the ratio of the medians."
     yield tm.at_most(says, 1, median(loss[count > 0]) / median(loss[count == 0]), FOUND)
 
 

@@ -33,7 +33,7 @@ SILENCED = tm.prediction("E |difference| = p^2 E min(x_1, x_2) = p^2 / 3 in an a
 ORDERS = tm.prediction("The standard error of a mean over orders falls as their number to the -1/2")
 FOUND = tm.finding("first measured here")
 ROUNDING = "Ours, because of rounding."
-ROUND = "Ours, a round number."
+ROUND = "Ours, because it is a round number."
 METHODS = {"gradient": "Gradient x input", "shapley": "Shapley values"}
 FEATURES, HIDDEN, MANY, ACTIVE = 8, 4, 20, 10
 OPENS = 0.5**0.5
@@ -207,32 +207,31 @@ def pentagon() -> xr.Dataset:
 
 def claims(results: xr.Dataset):
     for name, method in (("exact", "Integrated gradients"), ("shapley", "Shapley values")):
-        says = f"{method} of trained outputs add up to the output's change, by the largest gap."
+        says = f"{method} of trained outputs add up to the output's change, measured by the "
+        says += "largest gap."
         gap = results[f"{name}_gap"].max()
         yield tm.near(says, 0, gap, COMPLETE, within=1e-4, threshold=ROUNDING)
-    says = (
-        "Gradient x input of a trained output misses what the ReLU cuts of the bias, by the error."
-    )
+    says = "Gradient x input of a trained output misses the part of the bias that the ReLU cuts, "
+    says += "measured by the largest error."
     yield tm.near(says, 0, results["missed_error"].max(), BIAS, within=1e-4, threshold=ROUNDING)
-    says = "Integrated gradients on N steps miss at most |z - z'| / 2N, by the largest ratio."
+    says = "Integrated gradients with N steps miss at most |z - z'| / 2N, where z and z' are the "
+    says += "preactivations at the ends of the path, measured by the largest ratio."
     bound = results["path_length"] / 2 / results["steps"]
     clear = results["steps"] <= 1024  # with more steps rounding is no smaller than the bound
     ratio = (results["path_gap"] / bound).where(clear).max()
     yield tm.at_most(says, 1, ratio, CLOSED, slack=0.01, threshold=ROUNDING)
-    says = (
-        "Integrated gradients of random units are complete at the most steps, by the largest gap."
-    )
+    says = "Integrated gradients of random units with the largest number of steps add up to the "
+    says += "output's change, measured by the largest gap."
     longest = results["path_gap"].isel(steps=-1).max()
     yield tm.near(
         says, 0, longest, COMPLETE, within=1e-4, threshold="Ours, because a user needs no more."
     )
-    says = (
-        "Shapley values of two features are halves of sum and difference of outputs, by the error."
-    )
+    says = "Shapley values of two features are half the sum and half the difference of outputs, as "
+    says += "the closed form says, measured by the largest error."
     error = np.abs(results["answer"].sel(way="Shapley values") - results["halves"]).max()
     yield tm.near(says, 0, error, COMPLETE, within=1e-6, threshold=ROUNDING)
-    says = "In an antipodal pair Shapley values and integrated gradients differ by p^2 / 3, by the "
-    says += "largest relative error at densities from 0.1."
+    says = "In an antipodal pair at density p Shapley values and integrated gradients differ by "
+    says += "p^2 / 3, measured by the largest relative error at densities from 0.1."
     measured = results["pair_distance"].mean("seed").where(results.density >= 0.1)
     error = np.abs(3 * measured / results.density**2 - 1).max()
     yield tm.near(
@@ -242,20 +241,24 @@ def claims(results: xr.Dataset):
     middle, mixing = results.median("seed"), results["interference"].values.ravel()
     for name, method in METHODS.items():
         here, every = middle[f"{name}_distance"], results[f"{name}_distance"].values.ravel()
-        says = f"{method} and integrated gradients agree at density 1, by the relative distance."
+        says = f"{method} and integrated gradients agree at density 1, measured by their median "
+        says += "relative distance."
         yield tm.at_most(says, 0.05, here.sel(density=1), LINEAR, threshold=ROUND)
         says = f"{method} and integrated gradients differ more in superposition than at density 1, "
-        says += "by the largest ratio of median distances."
+        says += "measured by the largest ratio of median distances."
         yield tm.at_least(says, 5, here.max() / here.sel(density=1), FOUND, threshold=ROUND)
-        says = f"{method} and integrated gradients differ more with interference, by rank order."
+        says = f"{method} and integrated gradients differ more where features interfere more, "
+        says += "measured by the rank correlation."
         rank = stats.spearmanr(mixing, every).statistic
         yield tm.at_least(says, 0.5, rank, FOUND, threshold=ROUND)
 
-    says = "The error of sampled Shapley values falls with the number of orders, by the exponent."
+    says = "The error of sampled Shapley values falls with the number of sampled orders to the "
+    says += "power -1/2, measured by the exponent."
     error = np.log(results["sampled_error"].mean("random_unit"))
     slope = np.polyfit(np.log(results["orders"]), error, 1)[0]
     yield tm.near(says, -0.5, slope, ORDERS, within=0.05, threshold=ROUND)
-    says = "The errors of sampled Shapley values are their standard errors, by the median ratio."
+    says = "The errors of sampled Shapley values are as large as their estimated standard errors, "
+    says += "measured by the median ratio."
     score = results["sampled_score"].median("random_unit")
     yield tm.near(says, 1, score, ORDERS, within=0.15, threshold=ROUND)
 

@@ -180,18 +180,18 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     built = [float(theory.quadratic_loss(theory.optimal_weights(*m), m[0], m[2])) for m in models]
 
     says = "The lowest minimum of random models of five features in two dimensions has the loss of "
-    says += "water filling, by the largest relative difference."
+    says += "water filling, measured by the largest relative difference."
     measured = np.max(np.abs(results.random_least_loss.values / optimal - 1))
     yield tm.near(says, 0, measured, PREDICTED, within=1e-6, threshold=CONVERGENCE)
 
-    says = "Weights that plane rotations construct have the loss of water filling, by the largest "
-    says += "relative difference."
+    says = "Weights that plane rotations construct have the loss of water filling, measured by the "
+    says += "largest relative difference."
     measured, source = np.max(np.abs(built / optimal - 1)), tm.identity("theorem of Schur and Horn")
     threshold = "Ours, because numbers are rounded."
     yield tm.near(says, 0, measured, source, within=1e-12, threshold=threshold)
 
-    says = "The loss on samples is the loss that the kurtosis gives, by the largest deviation of "
-    says += "all runs on eight features in standard errors."
+    says = "The loss on samples is the loss that the kurtosis gives, measured by the largest "
+    says += "deviation of all runs on eight features in standard errors."
     threshold = "Ours, because the largest deviation of so many runs reaches four standard errors."
     z = np.abs(results.sampled_loss - results.loss) / results.standard_error
     yield tm.near(says, 0, z.max(), EXACT, within=4.0, threshold=threshold)
@@ -205,25 +205,24 @@ def claims_of_training(results: xr.Dataset) -> Iterator[tm.Claim]:
     second = pairs.isel(pair_feature=1)
 
     says = "With two features in one dimension, the trained capacity of the second feature is that "
-    says += "of theory, by the largest difference over all cells."
+    says += "of theory, measured by the largest difference over all cells."
     measured = np.abs(second - theory_of_pairs(results).second).max()
     threshold = "Ours, because with another start and a quarter of the samples it was 0.003."
     yield tm.near(says, 0, measured, PREDICTED, within=0.01, threshold=threshold)
 
-    says = (
-        "Two features do not share a dimension where the ratio of their coefficients is below "
-        "2 / (kurtosis - 1) by a factor of 1.05 or more: largest capacity of the second feature."
-    )
+    says = "Two features do not share a dimension where the ratio of their coefficients is below 2 "
+    says += "/ (kurtosis - 1) by a factor of 1.05 or more, measured by the largest capacity of the "
+    says += "second feature."
     measured = second.where(second.ratio < theory.sharing_ratio(second.pair_kurtosis) / 1.05).max()
     yield tm.at_most(says, 0, measured, PREDICTED, slack=0.001, threshold=CONVERGENCE)
 
     says = "With eight features in four dimensions, the trained capacities are those of water "
-    says += "filling, by the largest difference over kurtoses, features and both distributions."
+    says += "filling, measured by the largest difference over kurtoses, features and both "
+    says += "distributions."
     measured = np.abs(best - theory_of_profiles(results).capacity).max()
     yield tm.near(says, 0, measured, PREDICTED, within=0.02, threshold=SEEDS)
 
-    says = "Sparse uniform features and sparse signs of one kurtosis train to equal capacities, by "
-    says += "the largest difference."
+    says = "Sparse uniform features and sparse signs of one kurtosis train to equal capacities."
     measured = np.abs(best.diff("active")).max()
     yield tm.near(says, 0, measured, PREDICTED, within=0.02, threshold=SEEDS)
 
@@ -245,29 +244,30 @@ def claims_of_blocks(results: xr.Dataset) -> Iterator[tm.Claim]:
     free = xr.DataArray(free, dims=("feature", "other"))
 
     says = f"At kurtosis {SHOWN:g}, the diagonal of the trained Gram matrix and its zeros between "
-    says += "blocks are those of theory, by the largest difference."
+    says += "blocks are those of theory, measured by the largest difference."
     apart = best.sel(kurtosis=SHOWN, method="nearest") - shown.gram
     measured = np.abs(xr.where(free, 0.0, apart)).max()
     yield tm.near(says, 0, measured, PREDICTED, within=0.02, threshold=SEEDS)
 
     says = "Inside the block of features that share dimensions, seeds of equal loss have different "
-    says += "Gram matrices: largest difference of the size of an entry."
+    says += "Gram matrices, measured by the largest difference of the size of an entry."
     size = np.abs(gram).where(free)
     measured = (size.max("seed") - size.min("seed")).max()
     source = tm.finding("many projections have one diagonal")
     threshold = "Ours, because it is five times what sampling moves."
     yield tm.at_least(says, 0.1, measured, source, threshold=threshold)
 
-    says = "No seed is stuck at a kurtosis above 3, where returns diminish: largest relative "
-    says += "excess over the optimal loss of eight features."
+    says = "No seed is stuck in a local minimum at a kurtosis above 3, measured by the largest "
+    says += "relative excess over the optimal loss of eight features."
     excess = results.loss / profiles.loss - 1
     source = tm.finding("an observation of this experiment")
     threshold = "Ours, because a figure would not show such an excess."
     above = excess.where(excess.kurtosis > 3).max()
     yield tm.at_most(says, 0.01, above, source, threshold=threshold)
 
-    says = "Seeds are stuck at a kurtosis below 3, where several choices of four features are "
-    says += "local minima: largest relative excess over the optimal loss of eight features."
+    says = "Some seeds are stuck at a kurtosis below 3, where several choices of four features are "
+    says += "local minima, measured by the largest relative excess over the optimal loss of eight "
+    says += "features."
     source = tm.finding("toymodels.theory.capacity.sharing_ratio")
     threshold = "Ours, because a figure would show such an excess."
     below = excess.where(excess.kurtosis < 3).max()

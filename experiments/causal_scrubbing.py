@@ -142,42 +142,38 @@ def claims(results: xr.Dataset):
     alone = best.sel(hypothesis="alone")
     sparse = best.density <= 0.15
     for size in best["size"].values:
+        models = f"models of {size.replace(' in ', ' features in ')} dimensions"
         here = alone.sel(size=size)
         says = (
-            f'In trained models of {size} dimensions, "output i depends on feature i alone" '
-            "recovers the whole loss at every density, by the largest deviation from 1."
+            f'In trained {models}, "output i depends on feature i alone" '
+            "recovers the whole loss at every density, measured by the largest deviation from 1."
         )
         measured = np.abs(here["recovered"] - 1).max()
         yield tm.near(says, 0, measured, BLIND, within=0.05, threshold=SAMPLING)
 
-        says = (
-            f"Before the ReLU, the distance of that hypothesis in models of {size} dimensions is "
-            "twice the interference, by the largest relative difference over densities."
-        )
+        says = "Before the ReLU, the mean squared distance between the output and the output "
+        says += "scrubbed by 'output i depends on feature i alone' is twice the interference in "
+        says += f"{models}, measured by the largest relative difference over densities."
         before = here["distance_before"] / here["interference"] - 1
         measured = np.abs(before.where(here["interference"] > 1e-3)).max()
         yield tm.near(says, 0, measured, EXACT, within=0.05, threshold=SAMPLING)
 
-        says = (
-            f"A wrong hypothesis, with the feature of a neighbour, recovers nothing in models of "
-            f"{size} dimensions at densities up to 0.15, by the largest share."
-        )
+        says = "The wrong hypothesis that output i depends on the feature of a neighbour recovers "
+        says += f"none of the loss in {models} at densities up to 0.15, measured by the largest "
+        says += "share."
         wrong = best["recovered"].sel(size=size, hypothesis="wrong").where(sparse)
         yield tm.at_most(says, 0, wrong.max(), BLIND, slack=0.05, threshold=SAMPLING)
 
-        says = (
-            f"The hypothesis that outputs depend on the whole hidden layer changes no output of "
-            f"models of {size} dimensions, by the largest distance."
-        )
+        says = "The hypothesis that outputs depend on the whole hidden layer changes no output of "
+        says += f"{models}, measured by the largest distance."
         everything = best["distance"].sel(size=size, hypothesis="everything").max()
         yield tm.near(
             says, 0, everything, TRUE, within=1e-9, threshold="Ours, because numbers are rounded."
         )
 
-        says = (
-            f"In models of {size} dimensions, naming the strongest interferer too brings the "
-            "scrubbed output nearer at every density up to 0.15: largest ratio of distances."
-        )
+        says = f"In {models}, a hypothesis that also names the feature that interferes most brings "
+        says += "the scrubbed output nearer to the output at every density up to 0.15, measured by "
+        says += "the largest ratio of distances."
         distance = best["distance"].sel(size=size).where(sparse)
         ratio = distance.sel(hypothesis="half right") / distance.sel(hypothesis="alone")
         yield tm.at_most(
@@ -185,23 +181,23 @@ def claims(results: xr.Dataset):
         )
 
     p = results.pair_density
-    says = (
-        "In an antipodal pair of independent features the distance is the closed form, by the "
-        "largest relative difference of the mean of seeds over densities from 0.1."
-    )
+    says = "In an antipodal pair of independent features the mean squared distance between the "
+    says += "output and the output scrubbed by 'output i depends on feature i alone' is the closed "
+    says += "form, measured by the largest relative difference of the mean of seeds over densities "
+    says += "from 0.1."
     pair = np.asarray([[1.0, -1.0]])
     exact = [tm.theory.scrubbing_distance(pair, np.zeros(2), density) for density in p.values]
     measured = np.abs(results["independent_distance"].mean("seed") / np.asarray(exact) - 1).max()
     yield tm.near(says, 0, measured, EXACT, within=0.05, threshold=SAMPLING)
 
-    says = "In an antipodal pair of independent features the hypothesis recovers the whole loss."
+    says = "In an antipodal pair of independent features the hypothesis 'output i depends on "
+    says += "feature i alone' recovers the whole loss, measured by the largest deviation from 1."
     measured = np.abs(results["independent_recovered"].mean("seed") - 1).max()
     yield tm.near(says, 0, measured, BLIND, within=0.02, threshold=SAMPLING)
 
-    says = (
-        "In an antipodal pair of features that are present together the hypothesis recovers more "
-        "than the whole loss, by the largest difference from the closed form over densities."
-    )
+    says = "In an antipodal pair of features that are present together the hypothesis 'output i "
+    says += "depends on feature i alone' recovers more than the whole loss, measured by the "
+    says += "largest difference from the closed form over densities."
     exact = (5 - 4 * p) / (3 - 2 * p)
     measured = np.abs(results["together_recovered"].mean("seed") - exact).max()
     yield tm.near(says, 0, measured, TOGETHER, within=0.03, threshold=SAMPLING)

@@ -101,23 +101,21 @@ def claims(results: xr.Dataset):
     mixture, separability = (each.sel(density=sparse) for each in reversed(found.values()))
 
     says = "The mixture index of circles in superposition is that of a circle at the lowest "
-    says += "density: mean."
+    says += "density, measured by the mean."
     twenty = "Ours, because it is a twentieth of the paper's number."
     yield tm.near(says, CIRCLE["mixture"], mixture, MIXTURE, within=0.01, threshold=twenty)
 
     says = "The separability index of circles in superposition is that of a circle at the lowest "
-    says += "density: mean, with ten bins."
-    note = (
-        "One example in ten has another circle on top, which breaks the exact relation of the "
-        "coordinates: planted noise in a tenth of the examples of a circle leaves 0.7 to 1.4 bits. "
-        "The mixture index is robust against that."
-    )
+    says += "density, measured by the mean, with ten bins."
+    note = "One example in ten has another circle on top, which breaks the exact relation of the "
+    note += "coordinates: planted noise in a tenth of the examples of a circle leaves 0.7 to 1.4 "
+    note += "bits. The mixture index is robust against that."
     bits, fifteen = CIRCLE["separability"], "Ours, because it is a fifteenth of the paper's number."
     how = {"within": 0.1, "threshold": fifteen, "note": note}
     yield tm.near(says, bits, separability, SEPARABILITY, **how)
 
     says = "The mixture index of circles of middle density is nearer to that of a Gaussian than to "
-    says += "that of a circle: smallest mean over densities below 1/2."
+    says += "that of a circle, measured by the smallest mean over densities below 1/2."
     middle = found["mixture"].where(found["mixture"]["density"] < 0.5).min()
     half_way = (CIRCLE["mixture"] + GAUSSIAN["mixture"]) / 2
     between = "Ours, because it is half way between a circle and a Gaussian."

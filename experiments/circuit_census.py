@@ -34,7 +34,7 @@ SPREAD = (
     "Training often spreads a task over more units than it needs, each of which alone is too weak."
 )
 SEEN = "Ours, after a trial with 24 seeds."
-COUNT = "Ours: four standard errors of a share among the solved networks."
+COUNT = "Ours, because it is four standard errors of a share among the solved networks."
 
 SHOWN = 6  # minimal circuits of each network that are kept for the figure
 ROWS = 25  # of the largest task
@@ -189,10 +189,8 @@ def claims(results: xr.Dataset):
         yield tm.near(says, edges, smallest.sel(task=task).min(), BOUND, within=0)
 
     for task in ("XOR", "AND"):
-        says = (
-            f"Without weight decay, all networks of up to 4 units that solve {task} have a "
-            f"circuit of {SMALLEST[task]} edges, by share."
-        )
+        says = f"Without weight decay, all networks of up to 4 units that solve {task} have a "
+        says += f"circuit of {SMALLEST[task]} edges, measured by their share."
         here = smallest.sel(task=task, weight_decay=plain, width=slice(None, 4))
         share = (here == SMALLEST[task]).sum() / here.notnull().sum()
         yield tm.near(says, 1, share, TRIAL, within=0.02, threshold=COUNT, note=SPREAD)
@@ -200,59 +198,58 @@ def claims(results: xr.Dataset):
     for width, expected in ((2, 1.0), (3, 0.97), (4, 0.89)):
         if width not in results["width"]:
             continue
-        says = (
-            f"Without weight decay, the share of XOR networks with {width} hidden units that "
-            f"have one minimal circuit is {expected:g}."
-        )
+        says = f"Without weight decay, the share of XOR networks with {width} hidden units that "
+        says += f"have one minimal circuit is {expected:g}."
         share = unique.sel(width=width, task="XOR", weight_decay=plain).mean()
         yield tm.near(says, expected, share, TRIAL, within=0.15, threshold=COUNT)
 
     for task, most in (("a > b", 0.6), ("AND", 0.8)):
-        says = (
-            f"Many networks of {widest} units that compute {task} have several minimal circuits: "
-            "share of those that have one."
-        )
+        says = f"Many networks of {widest} units that compute {task} have several minimal "
+        says += "circuits, measured by the share of networks that have one."
         share = unique.sel(width=widest, task=task).mean()
         yield tm.at_most(says, most, share, FOUND, threshold=SEEN)
 
-    says = "In every task, wider networks have more minimal circuits: smallest ratio of means."
+    says = "In every task the widest networks have more minimal circuits than the narrowest, "
+    says += "measured by the smallest ratio of means."
     means = minimal.mean(("weight_decay", "seed"))
     growth = (means.isel(width=-1) / means.isel(width=0)).min()
-    yield tm.at_least(says, 1.0, growth, FOUND, threshold="Ours: any growth.")
+    yield tm.at_least(says, 1.0, growth, FOUND, threshold="Ours, because any growth counts.")
 
-    says = "Two minimal circuits of XOR in a network of 3 units always share an edge: exceptions."
+    says = "Two minimal circuits of XOR in a network of 3 units always share an edge, measured by "
+    says += "the share of exceptions."
     yield tm.near(says, 0, disjoint.sel(width=3, task="XOR").mean(), DISJOINT, within=0)
 
-    says = "Some networks of 4 units or more hold two circuits of AND that share no edge, by share."
+    says = "Some networks of 4 units or more hold two circuits of AND that share no edge, measured "
+    says += "by their share."
     share = disjoint.sel(task="AND").where(results["width"] >= 4).mean()
     yield tm.at_least(says, 0.03, share, FOUND, threshold=SEEN)
 
-    says = (
-        "Minimal circuits of one network mostly overlap: share of the networks with several that "
-        "hold two without a common edge, over all tasks and widths."
-    )
+    says = "Minimal circuits of one network mostly overlap, measured by the share of the networks "
+    says += "with several minimal circuits that hold two without a common edge, over all tasks and "
+    says += "widths."
     share = disjoint.where(minimal > 1).mean()
-    yield tm.at_most(says, 0.25, share, FOUND, threshold="Ours: a quarter.")
+    yield tm.at_most(says, 0.25, share, FOUND, threshold="Ours, because one in four is few.")
 
     says = "No minimal circuit of |a| has an edge from the input that |a| does not depend on."
     used = among_solved(results["of_second_input"], results).sel(task="|a|").max()
     yield tm.near(says, 0, used, FOUND, within=0)
 
-    says = (
-        f"In the median network of {widest} units that computes a > b, some edges of the network "
-        "break circuits that they are added to: share of the larger circuits that fail."
-    )
+    says = f"In the median network of {widest} units that computes a > b, some edges of the "
+    says += "network break circuits that they are added to, measured by the share of the larger "
+    says += "circuits that fail."
     kept = among_solved(results["faithful"] / results["holding"], results)
     share = 1 - kept.sel(width=widest, task="a > b").median()
-    yield tm.at_least(says, 0.05, share, FOUND, threshold="Ours: one circuit in twenty.")
+    yield tm.at_least(
+        says, 0.05, share, FOUND, threshold="Ours, because one circuit in twenty is not chance."
+    )
 
     shares = unique.sel(width=widest).mean("seed")
     rise = shares.isel(weight_decay=-1) - shares.isel(weight_decay=0)
-    says = f"Strong weight decay raises the share of AND networks with one circuit, {widest} units."
+    says = f"Strong weight decay raises the share of networks of {widest} units that have one "
+    says += "minimal circuit of AND, measured by the difference of the shares."
     yield tm.at_least(says, 0.1, rise.sel(task="AND"), FOUND, threshold=SEEN)
-    says = (
-        f"Strong weight decay lowers the share of a > b networks with one circuit, {widest} units."
-    )
+    says = f"Strong weight decay lowers the share of networks of {widest} units that have one "
+    says += "minimal circuit of a > b, measured by the difference of the shares."
     yield tm.at_most(says, -0.1, rise.sel(task="a > b"), FOUND, threshold=SEEN)
 
 

@@ -33,10 +33,10 @@ from toymodels.theory import expected_loss_correlated, pairs
 WORK = "Elhage et al. (2022)"
 ORGANIZATION = tm.paper(f"{WORK}, Organization of Correlated and Anticorrelated Features")
 COLLAPSING = tm.paper(f"{WORK}, Collapsing of Correlated Features")
-OF_WINDOWS = tm.paper(f"{COLLAPSING.text}: its windows, rounded to 0.05")
+OF_WINDOWS = tm.paper(f"{COLLAPSING.text}: its ranges of density, rounded to 0.05")
 EXACT = "toymodels.theory.correlated"
 SEEN = "Ours, because it is read off the figure."
-ROUNDED = "Ours, because it is half of what the paper's windows are rounded to."
+ROUNDED = "Ours, because it is half of what the paper's densities are rounded to."
 PAIRS = 3
 PANELS = 5
 SHOWN = (0.7, 0.4, 0.175, 0.1, 0.01)
@@ -148,25 +148,28 @@ def side_by_side(results: xr.Dataset) -> Iterator[tm.Claim]:
     name, row = "three correlated pairs", organized(results)
     hexagons = models(results.optimum.sel(density=results.density < 0.06))
 
-    says = f"The optimum of {name} at density below 0.06 is about a hexagon with mates side by "
-    says += "side, by the angle of mates that is farthest from 60 degrees."
+    says = f"The optimum of {name} at density below 0.06 is about a hexagon with the two features "
+    says += "of each pair side by side, measured by the angle between two such features that is "
+    says += "farthest from 60 degrees."
     angle = farthest(pairs.mate_angles(hexagons), 60)
     threshold = "Ours, because the paper says a hexagon and gives no angle."
     yield tm.near(says, 60, angle, ORGANIZATION, within=6, threshold=threshold)
 
-    says = f"The norm of every feature in the optimum of {name} at density below 0.06 is about 1."
+    says = f"The norm of every feature in the optimum of {name} at density below 0.06 is about 1, "
+    says += "measured by the one farthest from it."
     norm = farthest(np.linalg.norm(hexagons, axis=1), 1)
     yield tm.near(says, 1, norm, ORGANIZATION, within=0.06, threshold=SEEN)
 
-    says = f"Mates of {name} have the angle of the optimum in seeds without a collapsed pair."
+    says = f"The two features of each of {name} have the angle of the optimum in seeds without a "
+    says += "collapsed pair, measured by the angle that is farthest from it."
     expected = pairs.mate_angles(models(row.optimum)).mean()
     found = pairs.mate_angles(models(row.weights)[row.collapsed.values == 0])
     angle, source = farthest(found, expected), tm.prediction(EXACT)
     threshold = "Ours, because a constant rate would move it by some tenths; it is annealed."
     yield tm.near(says, expected, angle, source, within=0.5, threshold=threshold)
 
-    says = f"A collapsed pair among {name} is an optimization failure, by its loss over the "
-    says += "optimum."
+    says = f"A collapsed pair among {name} is an optimization failure, measured by the lowest loss "
+    says += "with such a pair over that of the optimum."
     ratio = row.exact_loss.where(row.collapsed > 0, np.inf).min() / row.optimum_loss
     threshold = "Ours, because it is more than the convergence of training."
     yield tm.at_least(says, 1.01, ratio, ORGANIZATION, threshold=threshold)
@@ -178,11 +181,10 @@ def independent(results: xr.Dataset) -> Iterator[tm.Claim]:
     ratios = all_six / results.independent_loss.where(~every, np.inf).min("seed")
     for ratio, share in zip(ratios, every.mean("seed"), strict=True):
         density = float(ratio.independent_density)
-        says = f"Hardly any seed of six independent features at density {density:g} represents all."
-        note = (
-            "Features this sparse are better off in a hexagon, though few seeds find it: it has "
-            f"{float(ratio):.2f} times the loss of the best seed without the sixth feature."
-        )
+        says = f"Hardly any seed of six independent features at density {density:g} represents all "
+        says += "six, measured by the share of the seeds."
+        note = "Features this sparse are better off in a hexagon, though few seeds find it: it has "
+        note += f"{float(ratio):.2f} times the loss of the best seed without the sixth feature."
         yield tm.near(says, 0, share, ORGANIZATION, within=0.05, note=note)
 
 
@@ -199,34 +201,36 @@ def collapse(results: xr.Dataset) -> Iterator[tm.Claim]:
         around = density[place - 1 : place + 1]
         pair = f"pair {fewer + 1} of {PAIRS} collapses"
 
-        says = f"The density at which {pair} in the optimum is that of the paper's windows."
-        note = (
-            f"Training does not find the optimum: from {around.mean():.3g} on, {seeds} has one "
-            "more collapsed pair, a local minimum. The paper's windows are of trained models."
-        )
+        says = f"The density at which {pair} in the optimum is the one that the paper gives."
+        note = f"Training does not find the optimum: from {around.mean():.3g} on, {seeds} has one "
+        note += "more collapsed pair, a local minimum. The paper's densities are those of trained "
+        note += "models."
         found = results.crossing[fewer]
         yield tm.near(says, said, found, OF_WINDOWS, within=0.025, threshold=ROUNDED, note=note)
 
-        says = f"The density at which {pair} in {seeds} is that of the paper's windows."
+        says = f"The density at which {pair} in {seeds} is the one that the paper gives."
         note = f"The densities trained at are {np.ptp(around):.2g} apart there."
         found = around.mean()
         yield tm.near(says, said, found, OF_WINDOWS, within=0.025, threshold=ROUNDED, note=note)
 
-    says = "The mates of a collapsed pair share one unit vector, (a + b) / sqrt 2, in the optimum "
-    says += "at density below 0.39, by the norm farthest from 0.707."
+    says = "The two features of a collapsed pair share one unit vector, so that each has the norm "
+    says += "0.707, in the optimum of three pairs at density below 0.39, measured by the norm "
+    says += "farthest from it."
     optimum = models(results.optimum)
     alone = pairs.collapsed(optimum) & (density < 0.39)[:, None]
     norm = farthest(np.linalg.norm(optimum, axis=1).reshape(-1, PAIRS, 2)[alone], 0.5**0.5)
     threshold = "Ours, because the paper says so of the limit, and gives no number."
     yield tm.near(says, 0.5**0.5, norm, COLLAPSING, within=0.025, threshold=threshold)
 
-    says = "The loss of the optimum of three pairs at density above 0.8 is that of PCA."
+    says = "The loss of the optimum of three pairs at density above 0.8 is that of principal "
+    says += "components, measured by the ratio farthest from 1."
     ratios = results.optimum_loss / pairs.pca_loss(PAIRS, results.density)
     ratio = farthest(ratios.values[density > 0.8], 1)
     threshold = "Ours, because the paper says like PCA, and gives no number."
     yield tm.near(says, 1, ratio, COLLAPSING, within=0.005, threshold=threshold)
 
-    says = "No seed of three pairs has an exact loss below that of the optimum, by their ratio."
+    says = "No seed of three pairs has an exact loss below that of the optimum, measured by the "
+    says += "smallest ratio of the two."
     ratio, source = (results.exact_loss / results.optimum_loss).min(), tm.identity(EXACT)
     threshold = "Ours, because numbers are rounded."
     yield tm.at_least(says, 1, ratio, source, slack=1e-7, threshold=threshold)

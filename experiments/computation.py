@@ -157,19 +157,20 @@ def small_claims(results: xr.Dataset):
     says = f"The lowest loss of {models} is 0."
     single = "Ours, because single precision is used."
     yield tm.near(says, 0, loss.min(), ELHAGE, within=1e-9, threshold=single)
-    says = f"Half of the {models} have a loss below 1e-6: share of the seeds."
+    says = f"Half of the {models} have a loss below 1e-6, measured by the share of the seeds."
     often = "Ours, because the paper does not say how often it is found."
     yield tm.at_least(says, 0.5, (loss < 1e-6).mean(), OFTEN, threshold=often)
     best = f"the best of the {models}"
-    says = f"Every neuron of {best} has one input: largest second weight over the first."
+    says = f"Every neuron of {best} has one input, measured by the largest second weight over the "
+    says += "first."
     ordered = np.sort(abs(into), axis=1)
     second = (ordered[:, -2] / ordered[:, -1]).max()
     yield tm.near(says, 0, second, ELHAGE, within=0.01, threshold=CONVERGENCE)
     says = f"The sum of W_2 ReLU(+-W_1) over neurons of {best} is 1 for both signs of each "
-    says += "feature: largest difference."
+    says += "feature, measured by the largest difference."
     sides = np.stack([(np.maximum(sign * into, 0) * out).sum(axis=0) for sign in (1, -1)])
     yield tm.near(says, 0, abs(sides - 1).max(), ELHAGE, within=1e-3, threshold=CONVERGENCE)
-    says = f"The bias of {best} is 0: largest size."
+    says = f"The bias of {best} is 0, measured by the largest size of an entry."
     yield tm.near(says, 0, abs(bias).max(), ELHAGE, within=1e-3, threshold=CONVERGENCE)
 
 
@@ -182,69 +183,78 @@ def claims(results: xr.Dataset):
     def at(values, *densities):
         return values.sel(density=list(densities), method="nearest")
 
-    says = "Neurons serve one feature at densities 1 and 0.3: share of all neurons of all seeds."
+    says = "Neurons serve one feature at densities 1 and 0.3, measured by the share of all neurons "
+    says += "of all seeds."
     one, more = 1 - shared.where(density >= 0.3).mean(), several.where(density >= 0.3).sum()
     # Up to four of forty neurons of a seed were shared on one processor, none on another.
     minima = "Ours, because the paper says all, of one model; another processor ends in minima "
     minima += "where a neuron in a hundred is shared."
-    note = f"{int(more)} neurons of all seeds serve more: local minima, or they hardly reach an "
-    note += "output."
+    note = f"{int(more)} neurons of all seeds serve more features: they are in local minima, or "
+    note += "hardly reach an output."
     yield tm.near(says, 1, one, ELHAGE, within=0.05, threshold=minima, note=note)
     says = "Models at densities 1 and 0.3 compute at most half as many features as they have "
-    says += "neurons: mean share over all seeds."
+    says += "neurons, measured by the mean share over all seeds."
     dense = first.where(density >= 0.3, drop=True).stack(model=("density", "seed"))
     computed = np.mean([len(np.unique(each)) for each in dense.transpose("model", ...).values])
     share = computed / results.sizes["neuron"]
     another = "Ours, because it allows one more feature in every other seed."
     yield tm.at_most(says, 1 / 2, share, ELHAGE, slack=0.0125, threshold=another)
 
-    says = "A few neurons serve several features at density 0.1: median share of the neurons."
+    says = "A few neurons serve several features at density 0.1, measured by the median share of "
+    says += "the neurons."
     yield tm.at_most(says, 0.25, at(shared, 0.1).median(), ELHAGE, threshold=BY_EYE)
-    says = "Neurons that serve several features at density 0.1 do so slightly: median of their "
-    says += "second weight over the first."
+    says = "Neurons that serve several features at density 0.1 do so slightly, measured by the "
+    says += "median of their second weight over the first."
     yield tm.at_most(says, 0.5, at(second, 0.1).median(), ELHAGE, threshold=BY_EYE)
-    says = "A small number of neurons serve several features at density 0.03: median share."
+    says = "A small number of neurons serve several features at density 0.03, measured by the "
+    says += "median share."
     yield tm.at_most(says, 0.4, at(shared, 0.03).median(), ELHAGE, threshold=BY_EYE)
-    says = "Some neuron serves three features or more at density 0.03: share of the seeds."
+    says = "Some neuron serves three features or more at density 0.03, measured by the share of "
+    says += "the seeds."
     share = (at(count, 0.03).max("neuron") >= 3).mean()
     highly = "Ours, because the paper says highly polysemantic; one seed in five may miss it."
     yield tm.at_least(says, 0.8, share, ELHAGE, threshold=highly)
-    says = "Neurons that serve several features at densities 0.03 and 0.01 serve less important "
-    says += "ones than the others: difference of the mean places of first features, smaller median."
+    says = "At densities 0.03 and 0.01 neurons that serve several features serve less important "
+    says += "ones than the other neurons, measured by the smaller median difference between the "
+    says += "mean places of their first features in the order of importance."
     later = first.where(several).mean("neuron") - first.where(~several).mean("neuron")
     place = "Ours, because it is one place in the order of importance."
     least = at(later, 0.03, 0.01).median("seed").min()
     yield tm.at_least(says, 1, least, ELHAGE, threshold=place)
-    says = "Many neurons that serve several features at density 0.01 have one large weight: share "
-    says += "of those whose second weight is at most half of the first."
+    says = "Many neurons that serve several features at density 0.01 have one large weight, "
+    says += "measured by the share of those whose second weight is at most half of the first."
     share = (at(second, 0.01) <= 0.5).sum() / at(several, 0.01).sum()
     yield tm.at_least(says, 1 / 3, share, ELHAGE, threshold=BY_EYE)
-    says = "A neuron serves the more features, the sparser they are, at densities up to 0.3: "
-    says += "smallest ratio of the means of neighbouring densities."
+    says = "A neuron serves the more features, the sparser they are, at densities up to 0.3, "
+    says += "measured by the smallest ratio of the means of neighbouring densities."
     mean = count.where(density <= 0.3, drop=True).mean(("neuron", "seed")).values
     yield tm.at_least(says, 1, (mean[1:] / mean[:-1]).min(), ELHAGE)
-    says = "Nearly all neurons serve several features at density 0.001: mean share."
+    says = "Nearly all neurons serve several features at density 0.001, measured by the mean share."
     yield tm.at_least(says, 0.9, at(shared, 0.001).mean(), ELHAGE, threshold=BY_EYE)
-    says = "A neuron serves many features at density 0.001: mean number."
+    says = "A neuron serves many features at density 0.001, measured by the mean number."
     yield tm.at_least(says, 4, at(count, 0.001).mean(), ELHAGE, threshold=BY_EYE)
 
     relative = results["loss"] / results["nothing"]
-    says = "The loss of every model is small: largest ratio to the loss of predicting 0."
+    says = "The loss of every model is small, measured by the largest ratio to the loss of "
+    says += "predicting 0."
     beside = "Ours, because it is small beside predicting nothing."
     yield tm.at_most(says, 0.02, relative.max(), CONVERGED, threshold=beside)
-    says = "Hardly any output of the models at density 0.001 is 0 for a feature of either sign: "
-    says += "share of features and signs, weighted by importance."
+    says = "Hardly any output of the models at density 0.001 stays 0 if its feature is present "
+    says += "with one of the two signs, measured by the share of features and signs, weighted by "
+    says += "importance."
     importance = RATIO ** xr.DataArray(range(results.sizes["feature"]), dims="feature")
     silent = at(results["silent"], 0.001).weighted(importance).mean()
     hundred = "Ours, because it allows a feature and sign in a hundred."
     yield tm.at_most(says, 0.01, silent, CONVERGED, threshold=hundred)
-    says = "Half of the outputs of the control, whose W_2 starts with both signs, are 0 for a "
-    says += "feature of one sign: share of features and signs, weighted by importance."
+    says = "In control models, whose W_2 starts with both signs, half of the outputs stay 0 if "
+    says += "their feature is present with one of the two signs, measured by the share of features "
+    says += "and signs, weighted by importance."
     silent = results["signed_silent"].weighted(importance).mean()
     errors = "Ours, because it is three standard errors."
     yield tm.near(says, 1 / 2, silent, SYMMETRY, within=0.16, threshold=errors)
-    says = "The loss of the control is far above that of the other models at density 0.001: lowest "
-    says += "of the control over the highest of the others."
+    says = "The loss of control models, whose W_2 starts with both signs, is far above that of the "
+    says += "other models at density 0.001, measured by the lowest loss of the control over the "
+    says += "highest of the others."
     lowest = results["signed_loss"].min() / results["nothing"].min()
     order = "Ours, because it is an order of magnitude."
     ratio = lowest / at(relative, 0.001).max()

@@ -46,7 +46,7 @@ CATEGORIES = tm.identity(
     "Park et al. (2024), The Geometry of Categorical and Hierarchical Concepts"
 )
 NO_INTERFERENCE = tm.prediction("no interference at the optimum")
-A_SQUARE = tm.finding("cosines 0, 0, -1 for -1/3: sqrt(2) / 3")
+A_SQUARE = tm.finding("a square has the cosines 0, 0 and -1, and a simplex -1/3: sqrt(2) / 3 apart")
 ROUNDING = "Ours, because numbers are rounded."
 CONVERGENCE = "Ours, because training does not converge entirely."
 
@@ -177,78 +177,82 @@ def claims(results: xr.Dataset):
     three = straight.sel(hidden=3, method="nearest")
     enough = straight.where(straight["hidden"] > 3, drop=True)
 
-    says = "Every analogy of linear encoders is a parallelogram: largest closing error."
+    says = "Every analogy of linear encoders is a parallelogram, measured by the largest error "
+    says += "with which it closes."
     error = straight["parallelogram"].max()
     yield tm.near(says, 0, error, SUMS, within=1e-5, threshold=ROUNDING)
 
-    says = "All analogies of linear encoders of 4 and more dimensions find their word, with no "
-    says += "input excluded: smallest share of all seeds."
+    says = "All analogies of linear encoders of 4 and more dimensions find their word although "
+    says += "none of the three given words is excluded, measured by the smallest share of all "
+    says += "seeds."
     yield tm.near(says, 1, enough["included"].min(), NOT_PARALLEL, within=0)
 
-    says = "Nearly all analogies of linear encoders of 3 dimensions find their word, with no input "
-    says += "excluded: median share."
+    says = "Nearly all analogies of linear encoders of 3 dimensions find their word although none "
+    says += "of the three given words is excluded, measured by the median share."
     almost = "Ours, because words are nearly parallel in 3 dimensions, and rounding decides."
     yield tm.at_least(says, 0.95, three["included"].median(), NEARLY_PARALLEL, threshold=almost)
 
-    says = "The decoder of linear models of 3 dimensions can read few of the analogies' answers: "
-    says += "median share."
+    says = "The decoder of linear models of 3 dimensions can read few of the answers of analogies, "
+    says += "measured by the median share."
     half = "Ours, because it is little more than half."
     yield tm.at_most(says, 0.6, three["decoded"].median(), SPANNED, threshold=half)
 
     says = "Different concepts interfere in linear encoders of 3 dimensions, which does not hurt "
-    says += "their analogies: median of the largest |W_i.W_j|."
+    says += "their analogies, measured by the median of the largest |W_i.W_j|."
     parallel = "Ours, because it is half of what parallel concepts would have."
     interference = three["interference"].median()
     yield tm.at_least(says, 0.5, interference, INTERFERENCE, threshold=parallel)
 
     says = "The direction of a concept is found from other pairs of words in linear encoders of 4 "
-    says += "and more dimensions: smallest AUROC of all seeds."
+    says += "and more dimensions, measured by the smallest AUROC of all seeds."
     yield tm.near(says, 1, enough["auroc"].min(), HELD_OUT, within=0)
 
-    says = "Models of ReLU neurons in all dimensions read their words: median share."
+    says = "Models of ReLU neurons with the most hidden dimensions decode the words that they "
+    says += "encode, measured by the median share."
     missed = "Ours, because two words in a hundred may be missed."
     yield tm.near(says, 1, curved["read"].median(), ONE_NEURON, within=0.02, threshold=missed)
 
-    says = "Some analogies of models of ReLU neurons in all dimensions miss their word: median "
-    says += "share that find it."
+    says = "Some analogies of models of ReLU neurons with the most hidden dimensions miss their "
+    says += "word, measured by the median share of analogies that find it."
     twenty = "Ours, because it leaves at least one analogy in twenty."
     yield tm.at_most(says, 0.95, curved["included"].median(), DEPENDS, threshold=twenty)
 
-    says = "Analogies of models of ReLU neurons in all dimensions are no parallelograms: median "
-    says += "closing error."
+    says = "Analogies of models of ReLU neurons with the most hidden dimensions are no "
+    says += "parallelograms, measured by the median error with which they close."
     no_number = "Ours, because the source gives no number."
     yield tm.at_least(says, 0.3, curved["parallelogram"].median(), DEPENDS, threshold=no_number)
 
     spans = results["hidden"] >= SPAN
     five = straight.sel(hidden=5, method="nearest")
 
-    says = "The causal metric of random linear encoders measures as many dimensions as vary: "
-    says += "largest |trace(M Cov) - min(m, 6)|."
+    says = "The causal metric M of random linear encoders counts the dimensions in which words "
+    says += "vary, measured by the largest |trace(M Cov) - min(m, 6)|."
     difference = abs(straight["start_span"] - np.minimum(straight["hidden"], SPAN)).max()
     yield tm.near(says, 0, difference, INVERSE, within=1e-3, threshold=ROUNDING)
 
     says = "Different concepts are orthogonal in the causal metric of random linear encoders whose "
-    says += "words span all concepts: largest |cos|."
+    says += "words span all concepts, measured by the largest |cos|."
     largest = straight["start_causal"].where(spans).max()
     yield tm.near(says, 0, largest, PARK, within=1e-3, threshold=ROUNDING)
 
     says = "Different concepts are not orthogonal in the Euclidean metric of random linear "
-    says += "encoders that have words spanning all concepts: median of the largest |cos|."
+    says += "encoders whose words span all concepts, measured by the median of the largest |cos|."
     cosine = straight["start_euclidean"].where(spans).median()
     yield tm.at_least(says, 0.5, cosine, EUCLIDEAN, threshold="Ours, because it is clearly not 0.")
 
     says = "The values of the last concept are a regular simplex in the causal metric of random "
-    says += "linear encoders that have words spanning all concepts: largest deviation."
+    says += "linear encoders whose words span all concepts, measured by the largest deviation."
     largest = straight["start_causal_simplex"].where(spans).max()
     yield tm.near(says, 0, largest, CATEGORIES, within=1e-3, threshold=ROUNDING)
 
     says = "Different concepts are orthogonal in the Euclidean metric of trained linear encoders "
-    says += "of 5 dimensions: median of the largest |cos|."
+    says += "of 5 dimensions, measured by the median of the largest |cos|."
     cosine = five["euclidean"].median()
     yield tm.near(says, 0, cosine, NO_INTERFERENCE, within=0.02, threshold=CONVERGENCE)
 
     says = "Four exclusive values are a square of two antipodal pairs in the causal metric of "
-    says += "trained linear encoders of 5 dimensions: median deviation from a simplex."
+    says += "trained linear encoders of 5 dimensions, measured by the median deviation from a "
+    says += "simplex."
     deviation = five["causal_simplex"].median()
     yield tm.near(says, SQUARE, deviation, A_SQUARE, within=0.01, threshold=CONVERGENCE)
 

@@ -118,33 +118,37 @@ def correlated(results: xr.Dataset) -> Iterator[tm.Claim]:
     norms, optimum = np.linalg.norm(weights, axis=1), results.optimum
     sparse, dense = optimum.pair_density.values[[0, -1]]
 
-    says = f"The mates of {name} are orthogonal in every seed, by the largest |dot product|."
+    says = f"The two features of each of {name} are orthogonal in every seed, measured by the "
+    says += "largest |dot product|."
     largest = abs(grams(weights)[:, [0, 2], [1, 3]]).max()
     yield tm.near(says, 0, largest, ORGANIZATION, within=0.015, threshold=SEEN)
 
-    says = f"Each feature of {name} is opposite to one of the other pair, by its tilt in degrees."
+    says = f"Each feature of {name} is opposite to one of the other pair, measured by the largest "
+    says += "angle, in degrees, between that feature and the opposite direction."
     tilt = 180 - np.degrees(np.arccos(grams(weights / norms[:, None])[:, :2, 2:].min(axis=2)))
     source = tm.paper(f"{ORGANIZATION.text}: read off its figure")
     yield tm.at_most(says, 5, tilt.max(), source)
 
-    says = f"The norm of every feature of {name} is about 1 in every seed."
+    says = f"The norm of every feature of {name} is about 1 in every seed, measured by the one "
+    says += "farthest from it."
     norm = norms.flat[abs(norms - 1).argmax()]
     yield tm.near(says, 1, norm, ORGANIZATION, within=0.02, threshold=SEEN)
 
-    says = f"Every seed of {name} ends at the exact loss of the optimum, by the largest ratio."
+    says = f"Every seed of {name} ends at the exact loss of the optimum, measured by the largest "
+    says += "ratio."
     source = tm.prediction("toymodels.theory.correlated")
     ratio = (results.exact_loss / optimum.sel(pair_density=results.density)).max()
     yield tm.near(says, 1, ratio, source, within=0.001, threshold=CONVERGENCE)
 
-    says = f"The optimum of {name} at density {sparse:g} errs only where both are present, by its "
-    says += "loss over the squared density."
+    says = f"The optimum of {name} at density {sparse:g} errs only where both pairs are present, "
+    says += "measured by its loss over the squared density."
     source = tm.prediction("Closed form: opposite features without bias")
     threshold = "Ours, because there are terms of higher order in p."
     ratio = optimum[0] / sparse**2
     yield tm.near(says, 2 / 3, ratio, source, within=0.005, threshold=threshold)
 
-    says = f"Both of {name} have collapsed in the optimum at density {dense:g}, by loss over "
-    says += "density."
+    says = f"Both of {name} have collapsed in the optimum at density {dense:g}, measured by the "
+    says += "loss over the density."
     source = tm.identity("Closed form: principal components")
     threshold = "Ours, because numbers are rounded."
     yield tm.near(says, 1 / 6, optimum[-1] / dense, source, within=1e-6, threshold=threshold)
@@ -155,24 +159,24 @@ def anticorrelated(results: xr.Dataset) -> Iterator[tm.Claim]:
     gram = grams(best_first(results, "anticorrelated", loss))
     apart = np.kron(np.eye(2), [[1, -1], [-1, 1]])
 
-    says = f"The mates of {name} are opposite and the pairs orthogonal in the panels, by W^T W."
+    says = f"In the five seeds of lowest loss the two features of each of {name} are opposite, and "
+    says += "the pairs are orthogonal, measured by the largest difference of an entry of W^T W."
     gap = abs(gram[:PANELS] - apart).max()
     yield tm.near(says, 0, gap, ORGANIZATION, within=0.005, threshold=CONVERGENCE)
 
-    says = f"The loss of the models of {name} in the panels is zero."
+    says = f"The loss of the five best seeds of {name} is 0, measured by the highest one."
     source = tm.prediction("Closed form: tests/test_correlated.py")
     threshold = "Ours, because of rounding in single precision."
     highest = np.sort(loss)[:PANELS].max()
     yield tm.near(says, 0, highest, source, within=1e-9, threshold=threshold)
 
-    says = f"All seeds of {name} end with opposite mates and orthogonal pairs."
+    says = f"All seeds of {name} end with opposite features in each pair and orthogonal pairs, "
+    says += "measured by the share of the seeds."
     threshold = "Ours, because the paper shows five runs and does not say how many it made."
     share = (abs(gram - apart) < 0.05).all(axis=(1, 2)).mean()
-    note = (
-        "The paper shows five and does not say how they were selected. Our other seeds end in a "
-        "local minimum, that of correlated pairs: mates are orthogonal, and errors come only where "
-        "both pairs are present."
-    )
+    note = "The paper shows five and does not say how they were selected. Our other seeds end in a "
+    note += "local minimum, that of correlated pairs: the two features of a pair are orthogonal, "
+    note += "and errors come only where both pairs are present."
     yield tm.at_least(says, 1, share, ORGANIZATION, threshold=threshold, note=note)
 
 
@@ -185,7 +189,8 @@ def bases(results: xr.Dataset) -> Iterator[tm.Claim]:
     for each, density in zip(gram, results.basis_density.values, strict=True):
         name, across = f"two sets of {size} at density {density:g}", each[:, ~own]
 
-        says = f"The features within a set are orthogonal in every seed of {name}."
+        says = f"The features within a set are orthogonal in every seed of {name}, measured by the "
+        says += "largest |dot product|."
         largest = abs(each[:, own & ~itself]).max()
         yield tm.near(says, 0, largest, BASES, within=0.07, threshold=threshold)
 
@@ -194,7 +199,8 @@ def bases(results: xr.Dataset) -> Iterator[tm.Claim]:
         norm = means[abs(means - 1).argmax()]
         yield tm.near(says, 1, norm, BASES, within=0.02, threshold=threshold)
 
-        says = f"Interference between the sets is mostly negative in every seed of {name}."
+        says = f"Interference between the sets is mostly negative in every seed of {name}, "
+        says += "measured by the smallest negative share of its sum of squares."
         negative = (np.minimum(across, 0) ** 2).sum(axis=1) / (across**2).sum(axis=1)
         yield tm.at_least(says, 0.5, negative.min(), BASES)
 

@@ -185,7 +185,8 @@ def linear_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
     says += f"others {ends}."
     off = np.abs(models["bias"] / (models.density / 2) - xr.DataArray(~kept, dims="feature")).max()
     yield tm.near(says, 0, off, PAPER, within=0.02, threshold=exactly, note=SPARSE_LINEAR)
-    says = f"The exact loss of {which} is that of the principal components, relatively, {ends}."
+    says = f"The exact loss of {which} is that of the principal components {ends}, measured by the "
+    says += "largest relative difference."
     exact = tm.apply(
         tm.theory.expected_loss_linear,
         *(models["weights"], models["bias"], models.density, models.importance),
@@ -214,12 +215,12 @@ def counts(models: xr.Dataset) -> Iterator[tm.Claim]:
         bars = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in paper)
         average = count.mean("seed")
         found = ", ".join(f"{float(each):.3g}" for each in average)
-        says = f"The number of {name} features of {which}, in the mean over all seeds {found} {at},"
-        says += f" is that of the paper's figure, {bars}."
+        says = f"The number of {name} features of {which}, in the mean over all seeds {found} "
+        says += f"{at}, is that of the paper's figure, {bars}."
         off = abs(average - average.clip(low, high)).max()
         yield tm.near(says, 0, off, BARS, within=allowed, threshold=counting, note=note)
         says = f"The number of {name} features of {which} is within {allowed} of that of the "
-        says += f"paper's figure in this share of all seeds and densities, {at}."
+        says += f"paper's figure in nearly all seeds and densities, {at}, measured by their share."
         share = (abs(count - count.clip(low, high)) <= allowed).mean()
         yield tm.at_least(says, 0.9, share, BARS, threshold=counting, note=note)
 
@@ -233,12 +234,12 @@ def relu_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
     says = f"All features of {which} but the m most important have norms of nearly 0 at density 1, "
     says += "for all seeds."
     yield tm.near(says, 0, dense["norm"][others].max(), PAPER, within=0.1, threshold=EYE)
-    says = f"The m most important features of {which} are in no superposition at density 1, for "
-    says += "all seeds."
+    says = f"The m most important features of {which} have no superposition at density 1, for all "
+    says += "seeds."
     shared = dense["superposition"][first].max()
     yield tm.near(says, 0, shared, PAPER, within=0.02, threshold=EYE)
     says = f"The loss of the best of {which} at density 1 is the variance of the dropped features, "
-    says += "the sum of I_i / 12 over i >= m, relatively."
+    says += "the sum of I_i / 12 over i >= m, measured by the relative difference."
     off = float(tm.best_of(models, "loss")["loss"][0]) / dropped_loss(models, 1.0) - 1
     sampling = "Ours, because of sampling and of the convergence of training."
     yield tm.near(says, 0, off, DROPPED, within=0.01, threshold=sampling)

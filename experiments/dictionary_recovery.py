@@ -33,9 +33,9 @@ import toymodels as tm
 from toymodels import autoencoders, experiment, plotting
 from toymodels.analysis import activity, baselines, dictionaries, reconstruction, sparse_coding
 
-OURS = tm.finding("ours: a toy model knows its features")
-CHANCE = tm.finding("chance: as many random directions")
-GUIDE = tm.finding("a guide would have 1")
+OURS = tm.finding("found here, in toy models, whose features are known")
+CHANCE = tm.finding("chance is what as many random directions have")
+GUIDE = tm.finding("a guide would have a rank correlation of 1")
 GENERIC = tm.prediction("generic directions, as many as dimensions, reconstruct anything")
 ONEILL = tm.paper("O'Neill et al. (2024): one linear map is no optimal code")
 MATCHED_ONCE = tm.identity("a latent is matched with one feature at most")
@@ -233,22 +233,22 @@ def claims(results: xr.Dataset):
         (low, lowest["explained"], lowest["mcc"], OURS),
         (large, top_k["each_explained"], top_k["each_mcc"], GENERIC),
     ):
-        says = f"{which} explain nearly all variance: smallest share over densities."
+        says = f"{which} explain nearly all variance at every density."
         yield tm.at_least(says, 0.99, explained.min(), source, threshold=GOOD)
 
-        says = f"{which} have directions no nearer to the features than random ones: largest "
-        says += "difference of the MCC over densities."
+        says = f"{which} have directions no nearer to the features than random ones, measured by "
+        says += "the largest difference of the mean cosine (MCC) over densities."
         excess = (mcc - most["chance"]).max()
         yield tm.at_most(says, 0, excess, CHANCE, slack=0.05, threshold=SCATTER)
 
     says = f"ReLU autoencoders of {wide} latents find all features at densities below 1 and their "
-    says += "best penalty: smallest MCC."
+    says += "best penalty, measured by MCC."
     smallest = relu.max("penalty").min()
     convergence = "Ours, because training does not converge entirely."
     yield tm.near(says, 1, smallest, OURS, within=0.03, threshold=convergence)
 
     says = f"ReLU autoencoders of {wide} latents explain less variance at the penalty of the "
-    says += "highest MCC than at the lowest penalty, at densities below 1: smallest difference."
+    says += "highest MCC than at the lowest, measured by the smallest gap at densities below 1."
     found = sparse["explained"].isel(penalty=relu.argmax("penalty"))
     yield tm.at_least(says, 0, (sparse["explained"].isel(penalty=0) - found).min(), OURS)
 
@@ -260,38 +260,37 @@ def claims(results: xr.Dataset):
         ("the penalties of ReLU autoencoders", relu, sparse["explained"], ""),
         ("the k of TopK autoencoders", top["each_mcc"], top["each_explained"], note),
     ):
-        says = f"Explained variance does not guide to a high MCC over {which} at densities below "
-        says += "1: largest rank correlation."
+        says = f"Explained variance is no guide to a high mean cosine (MCC) over {which} at "
+        says += "densities below 1, measured by the largest rank correlation."
         pairs = zip(*(each.transpose("density", ...) for each in (mcc, explained)), strict=True)
         largest = max(stats.spearmanr(*pair).statistic for pair in pairs)
         yield tm.at_most(says, 0, largest, GUIDE, note=why)
 
-    says = "Every architecture finds the features at densities below 1 and its best setting: "
-    says += "smallest MCC."
+    says = "Every architecture has a high MCC at densities below 1 and its best setting."
     smallest = sparse["each_mcc"].max("setting").min()
     recovered = "Ours, because that is called recovered."
     yield tm.at_least(says, 0.9, smallest, OURS, threshold=recovered)
 
     says = "The latents of every architecture tell less of which features are active than optimal "
-    says += "codes for the true directions do, at densities below 1: smallest loss of F1."
+    says += "codes for true directions do, measured by the smallest gap of F1 at densities below 1."
     lost = (sparse["oracle_f1"].max("penalty") - sparse["each_f1"].max("setting")).min()
     none = "Ours, because the paper gives no number for toy models."
     yield tm.at_least(says, 0.05, lost, ONEILL, threshold=none)
 
-    says = "No architecture finds the features at density 1: largest MCC above that of random "
-    says += "directions over architectures and settings."
+    says = "No architecture finds the features at density 1, measured by the largest mean cosine "
+    says += "(MCC) above that of random directions over architectures and settings."
     excess = (dense["each_mcc"] - dense["chance"]).max()
     yield tm.at_most(says, 0, excess, CHANCE, slack=0.05, threshold=SCATTER)
 
-    says = "The MCC of half as many latents as features is at most what so many could hold: "
-    says += "largest ratio over all models."
+    says = "The mean cosine (MCC) of half as many latents as features is at most the share of the "
+    says += "features that so many latents can hold, measured by the largest ratio over all models."
     narrow, represented = results.isel(latents=0), results["represented"]
     held = (narrow["mcc"] / (narrow["latents"] / represented)).max()
     rounding = "Ours, because numbers are rounded."
     yield tm.at_most(says, 1, held, MATCHED_ONCE, slack=1e-5, threshold=rounding)
 
-    says = "Principal and independent components hold at most one feature for each dimension: "
-    says += "largest share of that over all models."
+    says = "Principal and independent components hold at most one feature for each dimension, "
+    says += "measured by features per dimension."
     best = np.maximum(results["principal"], results["independent"])
     held = (best * represented / results.sizes["hidden_dimension"]).max()
     yield tm.at_most(says, 1, held, ONE_EACH, slack=1e-5, threshold=rounding)

@@ -204,7 +204,7 @@ def claims(results: xr.Dataset):
     few, last = best.sel(size=sizes[sizes <= 6]), best.isel(size=-1)
 
     for kind, vectors in (("point", "data points"), ("feature", "features")):
-        says = f"The dimensionalities of the {vectors} of every model sum to at most m: sum / m."
+        says = f"Dimensionalities of the {vectors} of every model sum to at most m, in units of m."
         largest = max(results[f"{name}{kind}_share"].max() for name in PARTS)
         yield tm.at_most(says, 1, largest, RANK, slack=1e-4, threshold=ROUNDED)
 
@@ -212,27 +212,25 @@ def claims(results: xr.Dataset):
     largest = few["train_loss"].max()
     yield tm.near(says, 0, largest, HENIGHAN, within=0.01, threshold=HUNDREDTH)
 
-    says = "The data points of models of T ≤ 6 examples form regular T-gons: max |D T / 2 - 1|."
+    says = "Data points of models of T ≤ 6 examples form regular T-gons, measured by |D T / 2 - 1|."
     largest = abs(few["point_dimensionality"] * few["size"] / hidden - 1).max()
     yield tm.near(says, 0, largest, HENIGHAN, within=0.1, threshold=NO_NUMBER)
 
-    says = "The median data point of models of 5 ≤ T ≤ 200 examples has D = m/T: max |D T / m - 1|."
+    says = "The median data point of models of 5 ≤ T ≤ 200 examples has D = m/T, measured by the "
+    says += "largest |D T / m - 1|."
     median = best["point_dimensionality"].median("example") * sizes / hidden
     largest = abs(median[(sizes >= 5) & (sizes <= 200)] - 1).max()
     yield tm.near(says, 0, largest, HENIGHAN, within=0.25, threshold=SLOPE_LINE)
 
-    says = (
-        "At our learning rate of 5e-3 the highest test loss is above 1, that of predicting "
-        "nothing. (At the paper's 1e-3, in 3000 steps, trials had 1.02; the rate was chosen for "
-        "the peak.)"
-    )
+    says = "At our learning rate of 5e-3 the highest test loss is above 1, that of predicting "
+    says += "nothing. (At the paper's 1e-3 trials had 1.02; the rate was chosen for the peak.)"
     yield tm.at_least(says, 1.1, best["test_loss"].max(), HENIGHAN, threshold=HEIGHT)
 
     says = "The highest test loss is at a number of examples T in the range of replications."
     peak = best["test_loss"].idxmax("size")
     yield tm.near(says, 300, peak, REPLICATIONS, within=200, threshold=IN_RANGE)
 
-    says = "The model of the most examples has a lower test loss than predicting the mean: ratio."
+    says = "The test loss of the model of the most examples is below that of predicting the mean."
     ratio = last["test_loss"] / float(results["mean_loss"])
     yield tm.at_most(says, 1, ratio, HENIGHAN)
 
@@ -240,8 +238,8 @@ def claims(results: xr.Dataset):
     corners = last["feature_dimensionality"] > 0.1
     yield tm.near(says, 5, corners.sum(), OPTIMUM, within=0)
 
-    says = "The features of D > 1/10 of the model of the most examples are 72 degrees apart: the "
-    says += "angle between neighbours that is farthest from it."
+    says = "The features of D > 1/10 of the model of the most examples are 72 degrees apart, "
+    says += "measured by the angle between neighbours that is farthest from it."
     x, y = last["weights"].transpose("dimension", "feature").values[:2, corners.values]
     angles = np.sort(np.degrees(np.arctan2(y, x)))
     gaps = np.diff(angles, append=angles[:1] + 360)
@@ -249,37 +247,39 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 72, gap, HENIGHAN, within=5, threshold=NO_NUMBER)
 
     says = "The features of D > 1/10 of the model of the most examples hold most of the hidden "
-    says += "space: sum of their D / m."
+    says += "space, measured by the sum of their D over m."
     held = last["feature_dimensionality"].where(corners).sum() / hidden
     yield tm.at_least(says, 0.5, held, HENIGHAN, threshold="Ours, because most is more than half.")
 
     loss = best["map_test_loss"].transpose("map_size", "map_hidden")
-    says = "The test loss of every m of the map has a peak over T: smallest rise to the peak."
+    says = "At every number m of hidden dimensions the test loss has a peak over the number T of "
+    says += "examples, measured by the smallest rise to the peak."
     smallest = min(map(rise, loss.values.T))
     yield tm.at_least(says, 0.03, smallest, HENIGHAN, threshold=IN_MAP)
 
-    says = "The test loss of some T of the map has a peak over m: largest rise to the peak."
+    says = "At some number T of examples the test loss has a peak over the number m of hidden "
+    says += "dimensions, measured by the largest rise to the peak."
     largest = max(map(rise, loss.values))
     yield tm.at_least(says, 0.03, largest, HENIGHAN, threshold=IN_MAP)
 
-    says = "The number T of examples at the highest test loss grows in proportion to m: slope of "
-    says += "log T over log m."
+    says = "The number T of examples at the highest test loss grows in proportion to m, measured "
+    says += "by the slope of log T over log m."
     peaks, slower = loss.idxmax("map_size"), "The number of examples grows more slowly."
     slope = np.polyfit(np.log(peaks["map_hidden"]), np.log(peaks), 1)[0]
     yield tm.near(says, 1, slope, HERE, within=0.15, threshold=STEP, note=slower)
 
     says = "The number T of examples at the highest test loss of models of m = 2 grows in "
-    says += "proportion to n: T / n of the larger n over T / n of the smaller n."
+    says += "proportion to n, measured by T / n of the larger n over T / n of the smaller n."
     same = peaks.sel(map_hidden=hidden) / results.attrs["map_features"]
     growth = peak / results.attrs["num_features"] / same
     yield tm.near(says, 1, growth, HERE, within=0.3, threshold=STEPS, note=slower)
 
     decayed = best["decay_test_loss"].max("decay_size").sortby("decay_decay")
-    says = "The highest test loss of models of the greatest weight decay is hardly above 1: no "
+    says = "Models of the greatest weight decay have a highest test loss hardly above 1, so no "
     says += "peak."
     yield tm.at_most(says, 1.05, decayed[-1], JERMYN, threshold=CURVE)
 
-    says = "The highest test loss of models of the smallest weight decay is well above 1: a peak."
+    says = "Models of the smallest weight decay have a highest test loss well above 1, so a peak."
     yield tm.at_least(says, 1.1, decayed[0], JERMYN, threshold=CURVE)
 
 

@@ -161,40 +161,43 @@ def claims(results: xr.Dataset):
     def over(name, **where):
         return np.concatenate([part[name].sel(where).values.ravel() for part in (right, turned)])
 
-    says = "A child that is never alone absorbs its parent at every angle and penalty: mean rate."
+    says = "A child that is never alone absorbs its parent at every angle and penalty, measured by "
+    says += "the mean rate."
     rate = over("absorption", solo=0).mean()
     yield tm.near(says, 1, rate, ABSORPTION, within=0.02, threshold=ONE_IN_FIFTY)
 
-    says = "A child that is alone as often as with its parent absorbs it nowhere: mean rate."
+    says = "A child that is alone as often as with its parent absorbs it at no angle and penalty, "
+    says += "measured by the mean rate."
     rate = over("absorption", solo=1).mean()
     yield tm.near(says, 0, rate, OPTIMUM, within=0.02, threshold=ONE_IN_FIFTY)
 
     says = "Absorption lowers the loss of a child that is never alone by 2 - sqrt 2 times the "
-    says += "penalty and the frequency of both, at the lowest penalty."
+    says += "penalty times the frequency of parent and child together, at the lowest penalty."
     lowest = results.penalty.values.min()
     alone = tm.best_of(results[["loss"]], by="loss").sel(solo=0, penalty=lowest)["loss"]
     saved = exact.true_loss(math.pi / 2, PARENT_ALONE, BOTH, 0, lowest) - alone
     saved, expected = saved / lowest / BOTH, 2 - math.sqrt(2)
     yield tm.near(says, expected, saved, OPTIMUM, within=0.02, threshold=CONVERGENCE)
 
-    says = "The trained autoencoder absorbs if and only if the exact optimum does: share of the "
-    says += "points of both maps."
+    says = "The trained autoencoder absorbs if and only if the exact optimum does, measured by the "
+    says += "share of the points of both maps."
     agree = (over("absorption") == over("ideal_absorption")).mean()
     boundary = "Ours, because one point in twenty is next to the boundary."
     yield tm.at_least(says, 0.95, agree, OPTIMUM, threshold=boundary)
 
     says = "The child's latent of the trained autoencoder points where that of the exact optimum "
-    says += "does: median angle in degrees."
+    says += "does, measured by the median angle in degrees."
     off = np.median(over("off"))
     yield tm.near(says, 0, off, OPTIMUM, within=1, threshold=CONVERGENCE)
 
     says = "The loss of the trained autoencoder is at most that of the exact optimum of ideal "
-    says += "codes without bias: largest ratio."
+    says += "codes without bias, measured by the largest ratio."
     ratio = over("ratio").max()
     yield tm.at_most(says, 1, ratio, OPTIMUM, slack=0.002, threshold=CONVERGENCE)
 
-    says = "No trained autoencoder absorbs a child that is alone more often than where the true "
-    says += "pair becomes the better one: largest frequency over that bound."
+    says = "No trained autoencoder absorbs a child that is alone so often that the true pair of "
+    says += "latents has the lower loss, measured by the largest frequency with absorption over "
+    says += "the bound."
     bounds = [exact.absorption_boundary(math.pi / 2, penalty) for penalty in results.penalty.values]
     beyond = (right["absorption"] > 0) * right.solo / xr.DataArray(bounds, dims="penalty")
     yield tm.at_most(says, 1, beyond.max(), OPTIMUM)

@@ -177,18 +177,15 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Most represented features at 1/density = 1.265 are in tetrahedra."
     source = tm.paper(f"{FIGURE}: seven tetrahedra and a stray")
     found = held(GRAPHS[0], Shape.TETRAHEDRON).mean()
-    note = (
-        "The features have the norms and D_i of tetrahedra, but overlap by 0.1 to 0.3 with many. "
-        "Training converges slowly here: after 30,000 steps there are still none at 1.265, but at "
-        "1.35 all features of three seeds are in tetrahedra, four in each."
-    )
+    note = "The features have the norms and D_i of tetrahedra, but overlap by 0.1 to 0.3 with "
+    note += "many. Training converges slowly here: after 30,000 steps there are still none at "
+    note += "1.265, but at 1.35 all features of three seeds are in tetrahedra, four in each."
     threshold = "Ours, because the paper shows all but one."
     yield tm.at_least(says, 0.8, found, source, threshold=threshold, note=note)
 
-    note = (
-        "The other triangles are at 1.45, where they gain most (1.25 to 1.55). With 120 features "
-        "more than half are in triangles at 1.677, with 60 one in ten; the paper has 400."
-    )
+    note = "The other triangles are at 1.45, where they gain most (1.25 to 1.55). With 120 "
+    note += "features more than half are in triangles at 1.677, with 60 one in ten; the paper has "
+    note += "400."
     for name, low, high in (
         (Shape.TETRAHEDRON, 1.15, 1.5),
         (Shape.TRIANGLE, 1.53, 1.93),
@@ -210,7 +207,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     begins = [1.0, *results.begins.values[1:], np.inf]
     for name, low, high in zip(WINNERS, begins[:-1], begins[1:], strict=True):
         says = f"The mean 1/density of the features in {name}s is among those at which {name}s "
-        says += "gain most per dimension: it is 1 as a multiple of the nearest one."
+        says += "gain most per dimension, measured by its ratio to the nearest of these."
         mean = inverse.where(shape == name).mean()
         found = mean / np.clip(mean, low, high)
         yield tm.near(says, 1, found, GAINS, within=0.15, threshold=threshold)
@@ -251,7 +248,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because four standard errors are taken off."
     yield tm.at_least(says, 0, lead, source, threshold=threshold)
 
-    says = "Most represented features at 1/density = 4.94 are in a core without a name."
+    says = "Most represented features at 1/density = 4.94 are in a component of the graph that is "
+    says += "none of the named shapes."
     found = held(GRAPHS[4], Shape.UNKNOWN).mean()
     yield tm.at_least(says, 0.5, found, PAPER, threshold="Ours, because it means more than half.")
 
@@ -261,7 +259,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because the paper shows several."
     yield tm.at_least(says, 1, found, PAPER, threshold=threshold, note=note)
 
-    says = "Nearly all represented features at 1/density = 9.1 are in one component."
+    says = "Nearly all represented features at 1/density = 9.1 are in one component of the graph."
     ring = at(results["size"], GRAPHS[5]).max("feature") / at(learned, GRAPHS[5]).sum("feature")
     yield tm.at_least(says, 0.95, ring.mean(), PAPER, threshold=TWENTIETH)
 

@@ -169,51 +169,55 @@ def claims(results: xr.Dataset):
     def largest(values):
         return float(abs(values).max()) if values.size else np.nan
 
-    says = "The angle of one tied latent is that of tan 2t = 2 r / a at every density of the "
-    says += "parent and every share of the child: largest difference in degrees."
+    says = "The angle t of one tied latent satisfies tan 2t = 2 r / a, where a is the probability "
+    says += "of the parent alone and r that of parent and child, at every density of the parent "
+    says += "and every share of the child, measured by the largest difference in degrees."
     difference = largest(mean["tied"] - mean["tied_exact"])
     yield tm.near(says, 0, difference, HEDGING, within=1, threshold=SAMPLING)
 
     says = "The angle of one untied latent with biases is that of the first principal component of "
-    says += "the centred examples at every density and share: largest difference in degrees."
+    says += "the centred examples at every density and share, measured by the largest difference "
+    says += "in degrees."
     difference = largest(mean["untied"] - mean["centred"])
     yield tm.near(says, 0, difference, DERIVED, within=1, threshold=SAMPLING)
 
     says = "The angle of one untied latent is that of one tied latent at densities of the parent "
-    says += "up to 0.05: largest difference in degrees."
+    says += "up to 0.05, measured by the largest difference in degrees."
     rare = mean.sel(density=slice(0, 0.05))
     difference = largest(rare["untied"] - rare["tied_exact"])
     second = "Ours, because terms of second order in the density are left out."
     yield tm.near(says, 0, difference, FIRST_ORDER, within=1.5, threshold=second)
 
     says = "One untied latent is the child itself where the parent is always present, because the "
-    says += "bias takes the parent: smallest angle in degrees."
+    says += "bias takes the parent, measured by the smallest angle to the parent in degrees."
     angle = mean["untied"].isel(density=-1).min()
     yield tm.near(says, 90, angle, DERIVED, within=1, threshold=SAMPLING)
 
-    says = "One latent for five features hedges where the correlation is 0.3 or more in size: "
-    says += "smallest hedging degree."
+    says = "One latent for five features hedges where the correlation is 0.3 or more in size, "
+    says += "measured by the smallest hedging degree."
     strong = mean.sel(correlation=abs(mean["correlation"]) >= 0.3)
     degree = strong["hedging"].isel(width=0).min()
     yield tm.at_least(says, 0.1, degree, HEDGING, threshold=NO_NUMBER)
 
     widest = int(results["width"].max())
-    says = f"{widest} latents for five features do not hedge: largest hedging degree."
+    says = f"{widest} latents for five features do not hedge, measured by the largest hedging "
+    says += "degree."
     degree = mean["hedging"].sel(width=widest).max()
     yield tm.at_most(says, 0.05, degree, HEDGING, threshold=NO_NUMBER)
 
     says = "The first latent of the Matryoshka autoencoder neither hedges nor is absorbed at the "
-    says += "paper's factor where each child has probability 0.15: the balancing factor."
+    says += "paper's factor where each child has probability 0.15, measured by the factor at which "
+    says += "it is balanced."
     grid = "Ours, because it is two steps of the grid of factors."
     yield tm.near(says, 0.25, balance(results, 0.15), HEDGING, within=0.05, threshold=grid)
 
     says = "The first latent of the Matryoshka autoencoder reads children negatively at the "
-    says += "smallest factor, which is absorption: largest part of a child."
+    says += "smallest factor, which is absorption, measured by the largest part of a child."
     part = mean["reads_child"].isel(factor=0).max()
     yield tm.at_most(says, -0.1, part, HEDGING, threshold=NO_NUMBER)
 
     says = "The first latent of the Matryoshka autoencoder reads children positively at the "
-    says += "largest factor, which is hedging: smallest part of a child."
+    says += "largest factor, which is hedging, measured by the smallest part of a child."
     part = mean["reads_child"].isel(factor=-1).min()
     yield tm.at_least(says, 0.03, part, HEDGING, threshold=NO_NUMBER)
 

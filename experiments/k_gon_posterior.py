@@ -189,28 +189,27 @@ def takeover(results: xr.Dataset) -> float:
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "The sampled learning coefficients of all minima but the antipodal pair are those that "
-    says += "counting directions gives, by the largest difference."
+    says += "counting flat directions gives, measured by the largest difference."
     coldest = results.coefficient.isel(inverse_temperature=-1)
     error = np.abs(coldest - [*COEFFICIENTS.values()]).drop_sel(minimum="2").max()
     yield tm.near(says, 0, error, COUNTED, within=0.5, threshold=HALVES)
 
-    says = "The sampled learning coefficient of the antipodal pair is that of counting directions."
-    note = (
-        "What is flat in its four dead columns is a wedge, as wide as the pair bends. The sampler "
-        "starts at its edge, where the pair is straight, and steps that fit the edge hardly enter. "
-        "Started inside it finds 2: tests/test_learning_coefficient.py."
-    )
+    says = "The sampled learning coefficient of the antipodal pair is the one that counting flat "
+    says += "directions gives."
+    note = "What is flat in its four dead columns is a wedge, as wide as the pair bends. The "
+    note += "sampler starts at its edge, where the pair is straight, and steps that fit the edge "
+    note += "hardly enter. Started inside it finds 2: tests/test_learning_coefficient.py."
     pair = coldest.sel(minimum="2")
     yield tm.near(says, 2, pair, COUNTED, within=0.5, threshold=HALVES, note=note)
 
-    says = "The number of examples at which the posterior holds as many hexagons as pentagons, as "
-    says += "log10, is where their free energies cross."
+    says = "The number of examples at which the posterior holds as many hexagons as pentagons is "
+    says += "where their free energies cross, measured as log10."
     threshold = "Ours, because terms of order 1 in the free energies are left out."
     expected, found = np.log10(PREDICTED_TAKEOVER), np.log10(takeover(results))
     yield tm.near(says, expected, found, FREE_ENERGIES, within=0.5, threshold=threshold)
 
-    says = "The mean number of vertices of the posterior grows with the number of examples, by the "
-    says += "smallest change between neighbouring numbers."
+    says = "The mean number of vertices of the posterior grows with the number of examples, "
+    says += "measured by the smallest change between neighbouring numbers."
     mean_vertices = (occupancy(results) * np.arange(FEATURES + 1)[:, None, None]).sum("vertices")
     change = mean_vertices.mean("ladder").diff("num_examples").min()
     threshold = "Ours, because 480 correlated samples have a standard deviation near 1."

@@ -118,8 +118,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Descents from random starts end in ten kinds of minima."
     yield tm.near(says, 10, len(set(kinds[deviations < 1e-4].tolist())), LISTED, within=0)
 
-    says = "Descents from random starts end at the potentials of the list, by the largest "
-    says += "deviation."
+    says = "Descents from random starts end at the expected losses (potentials) of the ten known "
+    says += "minima, measured by the largest relative deviation."
     threshold = "Ours, because of single precision and descents of finite length."
     yield tm.near(says, 0, deviations.max(), LISTED, within=1e-4, threshold=threshold)
 
@@ -127,15 +127,14 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     found = [(height, run_[-1]) for run_ in runs for height in plateaus(results.step.values, run_)]
     heights, ends = np.array(found).reshape(-1, 2).T
     rests, distances = k_gons.nearest(FEATURES, heights, MINIMA)
-    says = "Most plateaus of training are within 3 % of one of the ten potentials, where "
-    says += f"{chance(0.03, MINIMA):.2f} of them would be by chance."
+    says = "Most plateaus of training are within 3 % of the expected loss (potential) of one of "
+    says += "the ten known minima, where {chance(0.03, MINIMA):.2f} of them would be by chance."
     share = np.mean(distances < 0.03) if heights.size else np.nan
     yield tm.at_least(says, 0.8, share, PAPER, threshold=NO_NUMBER)
 
-    says = (
-        "Most plateaus that training leaves for one at least 3 % lower are within 1 % of a "
-        f"critical point, minimum or saddle, where {chance(0.01, CRITICAL):.2f} would be by chance."
-    )
+    says = "Most plateaus that training leaves for one at least 3 % lower are within 1 % of a "
+    says += f"critical point, minimum or saddle, where {chance(0.01, CRITICAL):.2f} would be by "
+    says += "chance."
     left = k_gons.nearest(FEATURES, heights[heights > 1.03 * ends], CRITICAL).deviation
     share = np.mean(left < 0.01) if left.size else np.nan
     yield tm.at_least(says, 0.8, share, PAPER, threshold=NO_NUMBER)

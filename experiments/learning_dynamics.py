@@ -158,22 +158,26 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     last = results.isel(step=-1)
     paired = abs(last.dimensionality - 1 / 2) < 0.03
 
-    says = "Features of most seeds jump after they fill the hidden space."
+    says = "Features of most seeds jump after they fill the hidden space, measured by the share of "
+    says += "the seeds."
     share = np.mean([len(parts) > 0 for parts in found])
     yield tm.at_least(says, 0.8, share, PAPER)
 
-    says = "The loss falls in every jump, by more than four standard errors."
+    says = "The loss falls in every jump by more than four standard errors, measured by the "
+    says += "smallest number of them."
     fell, errors = np.concatenate(found).T
     smallest = min(fell / errors, default=np.nan)
     threshold = "Ours, because four standard errors are no chance."
     yield tm.at_least(says, 4, smallest, PAPER, threshold=threshold)
 
-    says = "The loss falls faster per snapshot in jumps than between and after them."
+    says = "The loss falls faster per snapshot in jumps than between and after them, measured by "
+    says += "the ratio."
     inside, outside = speeds(results)
     threshold = "Ours, because the paper shows a curve, and gives no number."
     yield tm.at_least(says, 4, inside / max(outside, 1e-12), PAPER, threshold=threshold)
 
-    says = "Nearly all hidden dimensions end as antipodal pairs, D_i = 1/2 within 0.03."
+    says = "Nearly all hidden dimensions end as antipodal pairs, D_i = 1/2 within 0.03, measured "
+    says += "by their share."
     share = paired.sum("feature").mean() / 2 / results.attrs["hidden"]
     threshold = "Ours, because one dimension in ten may differ."
     yield tm.at_least(says, 0.9, share, PAPER, threshold=threshold)
@@ -186,29 +190,29 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because it is half of the way to the levels of 2/5 and 2/7."
     yield tm.near(says, 1 / 3, before, source, within=0.05, threshold=threshold)
 
-    says = "Nearly all features of all seeds end at D_i = 0 or at D_i = 1/2, within 0.03."
+    says = "Nearly all features of all seeds end at D_i = 0 or at D_i = 1/2, within 0.03, measured "
+    says += "by their share."
     settled = paired | (last.dimensionality < 0.03)
     threshold = "Ours, because one feature in ten may differ."
     yield tm.at_least(says, 0.9, settled.mean(), PAPER, threshold=threshold)
 
-    says = "The loss falls more in the second jump of a seed than in the first, by the median "
-    says += "ratio of the seeds that have both."
+    says = "The loss falls more in the second jump of a seed than in the first, measured by the "
+    says += "median ratio of the seeds that have both."
     second = [parts[1, 0] / parts[0, 0] for parts in found if len(parts) > 1]
     threshold = "Ours, because the paper says very small and larger."
-    note = (
-        f"{len(second)} of {len(found)} seeds have two jumps. In these small models many features "
-        "move in each of them; the paper's are larger, of unknown size."
-    )
+    note = f"{len(second)} of {len(found)} seeds have two jumps. In these small models many "
+    note += "features move in each of them; the paper's are larger, of unknown size."
     ratio = np.median(second) if second else np.nan
     yield tm.at_least(says, 2, ratio, PAPER, threshold=threshold, note=note)
 
-    says = "The loss of the median seed ends at that of m digons."
+    says = "The loss of the median seed ends at that of m digons, measured by the relative "
+    says += "difference."
     ended = last.loss / last.digons_loss
     gap = ended.median() - 1
     yield tm.near(says, 0, gap, POLYTOPES, within=0.002, threshold=CONVERGENCE)
 
     says = "The loss of every seed ends at that of m digons, or at that of one digon less and a "
-    says += "single feature."
+    says += "single feature, measured by the largest relative difference."
     gap = np.minimum(abs(ended - 1), abs(last.loss / last.one_short_loss - 1)).max()
     yield tm.near(says, 0, gap, POLYTOPES, within=0.01, threshold=CONVERGENCE)
 

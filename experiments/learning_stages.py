@@ -168,33 +168,33 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "sets."
     yield tm.at_least(says, orthogonal, plateau.min(), EXACT, slack=0.005, threshold=SAMPLING)
 
-    says = "Features of a set are nearly parallel on the plateau of every seed, by their cosine."
+    says = "Features of a set are nearly parallel on the plateau of every seed, measured by their "
+    says += "cosine."
     weights = resting.weights.transpose(*order).values
     units = weights / np.linalg.norm(weights, axis=1, keepdims=True)
     own = np.kron(np.eye(SETS), np.ones((SIZE, SIZE))) == 1
     cosine = (np.swapaxes(units, 1, 2) @ units)[:, own].min()
     yield tm.at_least(says, 0.95, cosine, PAPER, threshold=NO_NUMBER)
 
-    says = "Every seed ends as an octahedron of pairs of features of different sets: no entry of "
-    says += "W^T W differs much."
+    says = "Every seed ends as an octahedron of pairs of features of different sets, measured by "
+    says += "the largest difference of an entry of W^T W."
     gap = abs(gram - gram_of_pairs(gram)).max()
-    note = (
-        "Overlaps of features of different sets that are no partners are soft: they matter only "
-        "when both sets are present, a share p^2 of the time. Cosines of partners are near -1."
-    )
+    note = "Overlaps of features of different sets that are no partners are soft: they matter only "
+    note += "when both sets are present, a share p^2 of the time. Cosines of partners are near -1."
     yield tm.near(says, 0, gap, PAPER, within=0.06, threshold=NO_NUMBER, note=note)
 
-    says = "Each feature of every seed ends opposite to a partner in the other set, by their "
-    says += "cosine."
+    says = "Each feature of every seed ends opposite to a partner in the other set, measured by "
+    says += "their cosine."
     norms = np.linalg.norm(final, axis=1)
     cosine = (gram / (norms[:, :, None] * norms[:, None, :])).min(axis=2).max()
     yield tm.at_most(says, -0.98, cosine, PAPER, threshold=NO_NUMBER)
 
-    says = "The least loss of the octahedron is the square of density p, by their ratio."
+    says = "The least loss of the octahedron is the square of density p, measured by their ratio."
     threshold = "Ours, because there are terms of higher order in p."
     yield tm.near(says, 1, octahedron / density, source, within=0.01, threshold=threshold)
 
-    says = "The loss of every seed ends at that of the octahedron, by the largest relative excess."
+    says = "The loss of every seed ends at that of the octahedron, measured by the largest "
+    says += "relative excess."
     gap = (last.loss / results.level.sel(arrangement="octahedron")).max() - 1
     threshold = "Ours, because training does not converge entirely."
     yield tm.near(says, 0, gap, EXACT, within=0.01, threshold=threshold)

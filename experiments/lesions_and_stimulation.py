@@ -236,10 +236,8 @@ def claims(results: xr.Dataset):
         ("direction", "feature", "the direction of each feature"),
         ("unit", "angle", "a unit, in each of the turned bases,"),
     ):
-        says = (
-            f"The measured damage of removing {what} is the exact one in {models}, by the largest "
-            "difference over densities as a share of the largest damage."
-        )
+        says = f"The measured damage of removing {what} is the exact one in {models}, measured by "
+        says += "the largest difference over densities as a share of the largest damage."
         worst = relative(small[name], small[f"{name}_exact"], over)
         yield tm.near(says, 0, worst, EXACT, within=0.07, threshold=SAMPLING)
     says = f"Turning the basis of the hidden layer does not change the exact loss of {models}."
@@ -249,45 +247,42 @@ def claims(results: xr.Dataset):
     )
     worst = small["turned_direction"].max()
     yield tm.at_most(says, 0, worst, TURNED, slack=1e-10, threshold=FLOAT)
-    says = (
-        f"Turning the basis changes the exact damage of removing a unit of {models} by this factor "
-        "at the density where it changes it least."
-    )
+    says = f"Turning the basis changes the exact damage of removing a unit of {models} at every "
+    says += "density, measured by the smallest ratio of the largest damage to the smallest."
     factor = small["unit_exact"].max("angle") / small["unit_exact"].min("angle")
     yield tm.at_least(says, 1.1, factor.min(), ARBITRARY, threshold=OURS)
     ranks = rank_correlation(results["direction"], results["guess"])
-    says = (
-        "The damage of removing a direction is in the order of importance x norm^2 in trained "
-        f"models of {dedicated}, by the smallest rank correlation over densities."
-    )
+    says = "The damage of removing a direction is in the order of importance x norm^2 in trained "
+    says += f"models of {dedicated}, measured by the smallest rank correlation over densities."
     measured = ranks.sel(size=dedicated).min()
     yield tm.at_least(says, 0.9, measured, DEDICATED, threshold=OURS)
     order = (
-        "At one density or more the damages of five features are in the order of importance x "
-        "norm^2. Those of twenty features in five dimensions are so at none."
+        "At one density or more the damages of five features in two dimensions are in the order "
+        "of importance x norm^2. Those of twenty features in five dimensions are so at none."
     )
     for size in (first, larger):
         says = (
-            "Superposition breaks the order of importance x norm^2: the rank correlation with the "
-            f"damage of directions in trained models of {size}, the largest over densities."
+            "In trained models of {size} superposition breaks the rule that the damage of "
+            "removing a direction is in the order of importance x norm^2, measured by the "
+            "largest rank correlation over densities."
         )
         largest = ranks.sel(size=size).max()
         yield tm.at_most(says, 0.9, largest, FOUND, threshold=OURS, note=order)
     sparsest = float(p.min())
     says = (
-        "The damage of removing all directions, one at a time, is more than importance x norm^2 x "
-        f"p/3 in {models} at density {sparsest:g}, by this factor."
+        "The damage of removing all directions, one at a time, is more than importance x norm^2 "
+        "x p/3 in {models} at density {sparsest:g}, measured by the ratio."
     )
     factor = small["direction_exact"].sum("feature") / small["guess"].sum("feature")
     yield tm.at_least(says, 1.1, factor.sel(density=sparsest), FOUND, threshold=OURS)
     variance = p / 3 - p**2 / 4
     for kind, expected in (("zero", p / 3), ("mean", variance), ("resample", 2 * variance)):
         says = f"The damage of {kind} ablation of a dedicated feature is the closed form in "
-        says += f"trained models of {dedicated}, by the largest relative difference."
+        says += f"trained models of {dedicated}, measured by the largest relative difference."
         worst = np.abs(results["kinds"].sel(kind=kind) / expected - 1).max()
         yield tm.near(says, 0, worst, DEDICATED, within=0.07, threshold=SAMPLING)
-    says = f"The mean response of every output to a dose is the exact one in {models}, by the "
-    says += "largest difference as a share of the largest response."
+    says = f"The mean response of every output to a dose is the exact one in {models}, measured by "
+    says += "the largest difference as a share of the largest response."
     worst = relative(small["response"], small["response_exact"], "dose")
     yield tm.near(says, 0, worst, RESPONSE, within=0.07, threshold=SAMPLING)
 

@@ -129,15 +129,14 @@ def claims(results: xr.Dataset):
     shares["turned"] = selectivity(results["spread_bases"])
     number, hidden = results.sizes["damaged"], results.sizes["row"]
     models = f"trained models of {number} features in {hidden} dimensions"
-    for name, bound, limit, source, what in (
-        ("directions", tm.at_least, 0.9, FOUND, "the direction of a feature without a ReLU on"),
-        ("privileged", tm.at_least, 0.9, PRIVILEGED, "a unit with a ReLU on"),
-        ("turned", tm.at_most, 0.7, ARBITRARY, "a unit, in random bases without a ReLU on"),
+    alone, spread_out = "falls nearly all on one feature", "is spread over several features"
+    for name, bound, limit, source, relu, what, falls in (
+        ("directions", tm.at_least, 0.9, FOUND, "without", "the direction of a feature", alone),
+        ("privileged", tm.at_least, 0.9, PRIVILEGED, "with", "a unit", alone),
+        ("turned", tm.at_most, 0.7, ARBITRARY, "without", "a unit of a random basis", spread_out),
     ):
-        says = (
-            f"In {models}, this share of the damage of removing {what} the hidden layer falls on "
-            "one feature, by the median of all lesions."
-        )
+        says = f"In {models} {relu} a ReLU on the hidden layer, the damage of removing {what} "
+        says += f"{falls}, measured by the median share on the feature that is damaged most."
         yield bound(says, limit, shares[name].median(), source, threshold=OURS)
 
 

@@ -36,7 +36,7 @@ from toymodels.theory import bent
 
 LINEAR_MAPS = tm.identity("superposition of linear maps")
 PAIR = tm.prediction("1 - bend^2 p^2 / 6 Var h")
-WORSE_THAN_MEAN = tm.prediction("the mean is a better guess: -2")
+WORSE_THAN_MEAN = tm.prediction("the closed form is -2, because the mean is a better guess")
 LINE = tm.identity("1 / (1 + (bend / (2 - bend))^2 / 4)")
 MEETING = tm.prediction("features meet with probability p^2")
 PROPORTIONAL = tm.prediction("the error is proportional to the bend")
@@ -45,7 +45,7 @@ NOT_LINEAR = tm.finding("what is not linear stays")
 RANKS = tm.finding("Belrose et al. (2023), LEACE, is about convex losses, which see means")
 PROJECTOR = tm.prediction("sum_j P_ij^2 = P_ii of a projector; covariances are sampled")
 LEVERAGE = tm.prediction("D_i <= P_ii, the leverage score")
-CLOSED_FORM = tm.identity("steering_effects")
+CLOSED_FORM = tm.identity("toymodels.analysis.linearity.steering_effects")
 DIMENSIONALITY = tm.identity("D_i = G_ii^2 / sum_j G_ij^2")
 CUT_OFF = tm.finding("what is negative is cut off")
 BELOW_ZERO = tm.finding("the outputs of absent features are below 0")
@@ -151,84 +151,84 @@ def claims(results: xr.Dataset):
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0)
     sparse, dense = results["density"].min(), results["density"].max()
 
-    says = "Linear encoders are additive at every density: largest |R^2 - 1|."
+    says = "Linear encoders are additive at every density, measured by the largest |R^2 - 1|."
     off = abs(straight["additivity"] - 1).max()
     yield tm.near(says, 0, off, LINEAR_MAPS, within=1e-5, threshold=ROUNDING)
 
     says = "The additivity of one neuron of an antipodal pair is that of the closed form at "
-    says += "densities below 1: largest difference of R^2."
+    says += "densities below 1, measured by the largest difference of R^2."
     off = abs(results["pair"].mean("seed") - bent.additivity(results["density"], results["bend"]))
     off = off.where(off.density < 1).max()
     yield tm.near(says, 0, off, PAIR, within=0.02, threshold=SAMPLING)
 
     says = "The additivity of one ReLU neuron of an antipodal pair is worst where both features "
-    says += "are always present: R^2 at density 1."
+    says += "are always present, measured by R^2 at density 1."
     worst = curved["pair"].sel(density=dense).mean()
     yield tm.near(says, -2, worst, WORSE_THAN_MEAN, within=0.1, threshold=SAMPLING)
 
     says = "The scaling of one feature of either sign is that of the closed form, which is 0.8 for "
-    says += "ReLU: largest difference of R^2."
+    says += "ReLU, measured by the largest difference of R^2."
     off = abs(results["scaling"] - bent.scaling(results["bend"])).max()
     grid = "Ours, because numbers are rounded and 200 scales are used."
     yield tm.near(says, 0, off, LINE, within=1e-3, threshold=grid)
 
     additive = results["additivity"].median("seed").where(results["bend"] > 0, drop=True)
-    says = "Trained, bent encoders are more additive at the lowest density than at the highest: "
-    says += "smallest difference of the medians over bends."
+    says = "Trained, bent encoders are more additive at the lowest density than at the highest, "
+    says += "measured by the smallest difference of the medians over bends."
     difference = (additive.sel(density=sparse) - additive.sel(density=dense)).min()
     yield tm.at_least(says, 0, difference, MEETING)
 
-    says = "Trained ReLU encoders are less additive than the least bent encoders at every density: "
-    says += "largest difference of the medians."
+    says = "Trained ReLU encoders are less additive than the least bent encoders at every density, "
+    says += "measured by the largest difference of the medians."
     difference = (additive.isel(bend=-1) - additive.isel(bend=0)).max()
     yield tm.at_most(says, 0, difference, PROPORTIONAL)
 
-    says = "Linear and quadratic probes find nothing of an erased concept in linear encoders: "
-    says += "AUROC farthest from 1/2, over all features."
+    says = "Linear and quadratic probes find nothing of an erased concept in linear encoders, "
+    says += "measured by the AUROC farthest from 1/2, over all features."
     off = abs(straight["auroc"].sel(probe=["linear", "quadratic"]) - 1 / 2).max()
     yield tm.near(says, 0, off, LEACE, within=1e-3, threshold=ROUNDING)
 
     says = "A quadratic probe still finds an erased concept in ReLU encoders at the lowest "
-    says += "density: mean AUROC."
+    says += "density, measured by the mean AUROC."
     after = represented(results, "auroc").mean(("seed", "feature"))
     found = after.sel(probe="quadratic", bend=1, density=sparse)
     yield tm.at_least(says, 0.6, found, NOT_LINEAR, threshold=ABOVE_HALF)
 
     says = "A linear probe still ranks by an erased concept in ReLU encoders at the lowest "
-    says += "density: mean of max(AUROC, 1 - AUROC)."
+    says += "density, measured by the mean of max(AUROC, 1 - AUROC)."
     ranks = represented(curved, "auroc").sel(probe="linear", density=sparse)
     found = np.maximum(ranks, 1 - ranks).mean()
     yield tm.at_least(says, 0.6, found, RANKS, threshold=ABOVE_HALF)
 
     says = "Erasing a feature from linear encoders takes 1 - P_ii readable features from the "
-    says += "others: largest difference, over all features."
+    says += "others, measured by the largest difference, over all features."
     off = abs(straight["lost"] - 1 + straight["leverage"]).max()
     yield tm.near(says, 0, off, PROJECTOR, within=0.06, threshold=COVARIANCES)
 
     says = "Erasing a feature from linear encoders takes at most 1 - D_i readable features from "
-    says += "the others: largest excess, over all features."
+    says += "the others, measured by the largest excess, over all features."
     excess = (straight["lost"] - 1 + straight["dimensionality"]).max()
     yield tm.at_most(says, 0, excess, LEVERAGE, slack=0.06, threshold=COVARIANCES)
 
-    says = "Interventions on the hidden layer of trained models do what the closed form says: "
-    says += "largest difference."
+    says = "Interventions on the hidden layer of trained models do what the closed form says, "
+    says += "measured by the largest difference."
     error = represented(results, "steering_error").max()
     yield tm.near(says, 0, error, CLOSED_FORM, within=1e-5, threshold=ROUNDING)
 
     says = "Side effects of steering in a linear output are sqrt(1/D_i - 1) for weights of linear "
-    says += "encoders: largest difference."
+    says += "encoders, measured by the largest difference."
     share = represented(straight, "dimensionality")
     linear = represented(straight, "linear_side_effects")
     off = abs(linear - np.sqrt(1 / share - 1)).max()
     yield tm.near(says, 0, off, DIMENSIONALITY, within=1e-3, threshold=ROUNDING)
 
     says = "Side effects of steering are smaller in a ReLU output than in a linear output for "
-    says += "features of D_i < 0.9: largest quotient."
+    says += "features of D_i < 0.9, measured by the largest quotient."
     quotient = (represented(straight, "side_effects") / linear).where(share < 0.9)
     yield tm.at_most(says, 1, quotient.max(), CUT_OFF)
 
-    says = "Side effects of steering are less than a third in a ReLU output of those in a linear "
-    says += "output at the lowest density: median quotient."
+    says = "At the lowest density the side effects of steering in a ReLU output are less than a "
+    says += "third of those in a linear output, measured by the median quotient."
     middle = quotient.sel(density=sparse).median()
     below = "Ours, because it is well below one."
     yield tm.at_most(says, 1 / 3, middle, BELOW_ZERO, threshold=below)

@@ -99,8 +99,8 @@ def separated(results: xr.Dataset) -> xr.DataArray:
 
 
 def claims(results: xr.Dataset):
-    says = "Labels from coin tosses are separated by a probe as often as Cover's theorem says: "
-    says += "largest deviation in standard errors."
+    says = "Labels from coin tosses are separated by a probe as often as Cover's theorem says, "
+    says += "measured by the largest deviation in standard errors."
     parameters = results.attrs["hidden"] + 1
     share = [memorisation.separability(int(size), parameters) for size in results["size"]]
     share = xr.DataArray(share, dims="size")
@@ -111,7 +111,7 @@ def claims(results: xr.Dataset):
 
     size = int(results["size"][-1])
     says = f"A probe fitted to {size} labels from coin tosses is right about as many of them as "
-    says += "least squares of normal variables: accuracy."
+    says += "least squares of normal variables, measured by the accuracy."
     expected = memorisation.least_squares_accuracy(size, parameters)
     accuracy = results["memorised"].isel(size=-1).mean()
     yield tm.near(says, expected, accuracy, LEAST_SQUARES, within=0.01, threshold=SAMPLING)

@@ -94,7 +94,7 @@ def run(config: Config) -> xr.Dataset:
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     width, segments = results.attrs["shown_width"], int(results.attrs["shown_segments"])
-    error, example = results["error"], f"ramps of width {width:g} and Z = {segments}"
+    error, example = results["error"], f"ramps of width {width:g} and Z = {segments} segments"
     shown, two = (error.sel(width=width, segments=count) for count in (segments, 2))
     inside, every = LAST_RAMP
 
@@ -102,32 +102,33 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     within = 2.5 / results.attrs["examples"] ** 0.5
     several = "Ours, because it is several standard errors of the samples."
     yield tm.near(says, LINEAR, results["linear"], VARIANCE, within=within, threshold=several)
-    for where in LAST_RAMP:
-        says = f"The error of {example} beats linear compression with ramps at {where}: the ratio "
-        says += "of the two errors is below 1."
+    for where, how in zip(LAST_RAMP, ("at the jumps alone", "in every segment"), strict=True):
+        says = f"Compression with {example}, {how}, has a smaller error than the best linear one, "
+        says += "measured by the ratio of the two errors."
         yield tm.at_most(says, 1, shown.sel(variant=where) / LINEAR, PAPER)
-    says = f"The error of ramps of width {width:g} and Z = 2 beats linear compression with ramps "
-    says += "at the jumps alone: the ratio of the two errors is below 1."
+    says = f"Compression with ramps of width {width:g} and Z = 2 segments, at the jumps alone, has "
+    says += "a smaller error than the best linear one, measured by the ratio of the two errors."
     yield tm.at_most(says, 1, two.sel(variant=inside) / LINEAR, FOUND)
-    says = f"The error of ramps of width {width:g} and Z = 2 does not beat linear compression with "
-    says += "a ramp in every segment: the ratio of the two errors is above 1."
+    says = f"Compression with ramps of width {width:g} and Z = 2 segments, in every segment, has "
+    says += "no smaller error than the best linear one, measured by the ratio of the two errors."
     yield tm.at_least(says, 1, two.sel(variant=every) / LINEAR, FOUND)
 
-    says = "The closed forms of the error are its integrals at all widths and Z."
+    says = "The closed forms of the error are its integrals at all widths and numbers Z of "
+    says += "segments, measured by the largest difference."
     off = abs(error - results["quadrature"]).max()
     yield tm.near(says, 0, off, GAUSS, within=1e-14, threshold=ROUNDING)
-    says = f"The error of the ReLU network of {example} is the closed form, from samples."
+    says = f"The error of the ReLU network of {example} is the closed form, measured on samples."
     four, within = "Ours, because it is four standard errors.", 4 * results["standard_error"]
     closed, sampled = shown.sel(variant=inside), results["sampled"]
     form = tm.identity("Closed form")
     yield tm.near(says, closed, sampled, form, within=within, threshold=four)
-    says = "The ReLU networks are the functions of the closed form at all widths and Z: the "
-    says += "largest difference, times (width / Z)^2, is 0."
+    says = "The ReLU networks are the functions of the closed form at all widths and numbers Z of "
+    says += "segments, measured by the largest difference times (width / Z)^2."
     # Z terms as large as Z / width are summed, and slopes of 1 / width follow.
     off = (results["mismatch"] * (results["width"] / results["segments"]) ** 2).max()
     ramps = tm.identity("Two ReLUs for each ramp")
     yield tm.near(says, 0, off, ramps, within=1e-15, threshold=ROUNDING)
-    says = f"The network of Z = {segments} has 4 Z - 2 ReLUs, fewer than in the paper."
+    says = f"The network of Z = {segments} segments has 4 Z - 2 ReLUs, fewer than in the paper."
     yield tm.at_most(says, 12 * segments, results["neurons"], COUNTED)
     says = "The narrowest ramps cost half their width in error beside jumps, for the number of "
     says += "segments where they cost most: the ratio is nearly 1."

@@ -198,7 +198,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     half = results.sel(ratio=1 / 2)
     models = f"n={results.sizes['feature']} and density {float(results.density):g}"
 
-    says = "The simulated loss of Hadamard models is the closed form at every ratio."
+    says = "The simulated loss of models made of random rows of a Hadamard matrix is the closed "
+    says += "form of Gaussian noise at every ratio of hidden dimensions to features."
     gap = abs(results.hadamard / expected - 1).max()
     threshold = "Ours, because losses are sampled, and the number of features is finite."
     yield tm.near(says, 0, gap, PAPER, within=0.02, threshold=threshold)
@@ -211,58 +212,60 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     threshold = "Ours, because numbers are rounded."
     yield tm.at_most(says, 1, quotient.max(), source, slack=1e-6, threshold=threshold)
 
-    says = f"The loss of trained models with {models} is the closed form at every ratio."
+    says = f"The loss of trained models with {models} is the closed form of Gaussian noise at "
+    says += "every ratio of hidden dimensions to features, measured by the quotient farthest from "
+    says += "1."
     source = tm.paper(f'{WORK}, abstract: "its loss precisely matches that of the trained models"')
     furthest = relative.values.ravel()[abs(relative - 1).values.argmax()]
     threshold = "Ours, because the paper says precisely, and gives no number."
-    note = (
-        "They are better, most of all at r = 1/2. With the paper's learning rate, 3e-3 / sqrt(n), "
-        "and its 44,000 steps (of 256 examples) the quotient is 0.63 at n=128, r=0.3."
-    )
+    note = "They are better, most of all at r = 1/2. With the paper's learning rate, 3e-3 / "
+    note += "sqrt(n), and its 44,000 steps (of 256 examples) the quotient is 0.63 at n=128, r=0.3."
     yield tm.near(says, 1, furthest, source, within=0.1, threshold=threshold, note=note)
 
-    says = f"The loss of trained models with {models} is at most the closed form at every ratio."
+    says = f"The loss of trained models with {models} is at most the closed form of Gaussian noise "
+    says += "at every ratio of hidden dimensions to features, measured by the largest quotient."
     source = tm.prediction("Any solution that training finds must do at least as well")
     yield tm.at_most(says, 1, relative.max(), source, slack=0.02, threshold=SAMPLED)
 
     size = int(results["size"][-1])
-    says = f"The loss of a trained model with n={size} and r = 1/4 is below the closed form, too."
+    says = f"The loss of a trained model with n={size} and m = n/4 is below the closed form of "
+    says += "Gaussian noise, measured by the quotient."
     source = tm.prediction("Direct sums of small models have their loss at every multiple of n")
     quotient = results.loss_of_size[-1] / expected.sel(ratio=RATIO)
     threshold = "Ours, because a tenth is less than what direct sums give."
     yield tm.at_most(says, 0.9, quotient, source, threshold=threshold)
 
-    says = "The loss of trained models at r = 1/2 is at most that of antipodal pairs."
+    says = "The loss of trained models with m = n/2 is at most that of antipodal pairs."
     source = tm.prediction("toymodels.theory.persian_rug.loss_of_pairs")
     quotient = half.loss.max() / theory.loss_of_pairs(float(half.density), 1 / 2)
     threshold = "Ours, because training does not converge entirely."
     yield tm.at_most(says, 1, quotient, source, slack=0.05, threshold=threshold)
 
-    says = "A feature of trained models at r = 1/2 has one partner: the median Lyapunov ratio of "
+    says = "A feature of trained models with m = n/2 has one partner: the median Lyapunov ratio of "
     says += "its couplings is 1, not 0.14 as for 127 Gaussian ones."
     threshold = "Ours, because it is a small part of the range from 0.14 to 1."
     ratio = lyapunov(half.couplings).median()
     yield tm.near(says, 1, ratio, FOUND, within=0.05, threshold=threshold)
 
     says = "The represented features of a trained model have nearly equal diagonal entries of "
-    says += "W_out W_in at every r from 1/4: their coefficient of variation is near 0."
+    says += "W_out W_in at every ratio of dimensions from 1/4, measured by their coefficient of "
+    says += "variation."
     source = tm.paper(f"{WORK}: variance of the diagonal")
     spread = own.where(represented).std("output") / own.where(represented).mean("output")
     largest = spread.sel(ratio=slice(RATIO, None)).max()
     threshold = "Ours, because the paper gives no number."
     yield tm.near(says, 0, largest, source, within=0.05, threshold=threshold)
 
-    says = "Nearly all features are represented in every trained model at any r."
+    says = "Nearly all features are represented in every trained model at any ratio of hidden "
+    says += "dimensions to features, measured by their smallest share."
     source = tm.paper(f"{WORK}: no feature is privileged")
     share = represented.mean("output").min()
-    note = (
-        "At r = 1/16, n=128 models drop two features of three, at 1/8 one of five, to serve the "
-        "others better."
-    )
+    note = "At r = 1/16, n=128 models drop two features of three, at 1/8 one of five, to serve the "
+    note += "others better."
     yield tm.at_least(says, 0.99, share, source, threshold=LACKING, note=note)
 
-    says = "The noise of a trained model at r = 1/4 leans to the negative side, where the ReLU "
-    says += "cuts it: its skewness is below that of the Hadamard model with as many features."
+    says = "The noise of a trained model with m = n/4 is skewed to the negative side, where the "
+    says += "ReLU cuts it, more than that of a Hadamard model."
     lean = results["skew"][2] - results["skew"][1]
     yield tm.at_most(says, -0.5, lean, FOUND, threshold="Ours, because it is clearly below 0.")
 

@@ -112,39 +112,40 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     shares = superposed(results)
     ours = "Ours, because the comment gives no number; one in ten of the phase is left of a ReLU "
     ours += "that clips little, one in twenty is cells at its edge."
-    keeps, loses = (tm.at_least, 0.1), (tm.at_most, 0.05)
+    keeps, loses = (tm.at_least, 0.1, "keep"), (tm.at_most, 0.05, "lose")
     clipping = {"GELU": keeps, "leaky ReLU": keeps}
     clipping |= {"identity": loses, "tanh": loses, "absolute value": loses}
-    for model, (check, share) in clipping.items():
+    for model, (check, share, verb) in clipping.items():
         if model in results.model:
-            says = f"Best models with the output {model} are in antipodal superposition in this "
-            says += "share of the cells, over the share with a ReLU."
+            says = f"The best models with the output {model} {verb} the phase of antipodal "
+            says += "superposition, measured by its share of the cells over the share with a ReLU."
             ratio = shares.sel(model=model) / shares.sel(model="ReLU")
             yield check(says, share, ratio, SACHAN, threshold=ours)
 
     equal = best_without_bias(results).sel(importance=1.0, method="nearest")
     product = equal["weights"].prod("feature")
     dense, models = equal.sel(density=slice(0.65, None)), "ReLU models without bias"
-    says = f"Both weights of {models} at r = 1 are 1/sqrt(2) and of one sign at densities above "
-    says += "0.65, so that each product of two weights is 1/2."
+    says = f"Both weights of {models} at equal importance are 1/sqrt(2) and of one sign at "
+    says += "densities above 0.65, so that each product of two weights is 1/2."
     products = (dense["weights"] ** 2, dense["weights"].prod("feature"))
     off = max(float(np.abs(each - 0.5).max()) for each in products)
     no_number = "Ours, because the paper gives no number."
     yield tm.near(says, 0, off, MCGRATH, within=0.02, threshold=no_number)
-    says = f"The loss of {models} at r = 1 and densities above 0.65 is p/3 - p^2/4, relatively."
+    says = f"The loss of {models} at equal importance and densities above 0.65 is p/3 - p^2/4, "
+    says += "measured by the largest relative difference."
     off = np.abs(dense["loss"] / tm.theory.feature_variance(dense.density) - 1).max()
     training = "Ours, because training converges this nearly."
     yield tm.near(says, 0, off, LINEAR, within=1e-3, threshold=training)
 
     crossing = no_bias.crossing()
-    says = f"The antipodal pair of {models} at r = 1 gives way at the density where its loss "
-    says += "crosses that of two features that point the same way."
+    says = f"The antipodal pair of {models} at equal importance gives way at the density where its "
+    says += "loss crosses that of two features that point the same way."
     last = float(np.log(equal.density.where(product < 0)).max())
     step = float(np.log(equal.density[1] / equal.density[0]))
     cell, half = crossing * (np.exp(step / 2) - 1), "Ours, because it is half a cell of the grid."
     yield tm.near(says, crossing, np.exp(last + step / 2), CROSSING, within=cell, threshold=half)
-    says = f"The product of the two weights of {models} at r = 1 jumps between neighbouring "
-    says += "densities from that of the best antipodal pair to 1/2."
+    says = f"The product of the two weights of {models} at equal importance jumps between "
+    says += "neighbouring densities from that of the best antipodal pair to 1/2."
     jump = np.abs(product.diff("density")).max()
     expected = 0.5 - no_bias.antipodal(crossing).weights.prod()
     grows = "Ours, because the pair grows as much within a cell."
@@ -152,7 +153,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
     row = best_without_bias(results).sel(density=0.87, method="nearest")
     says = f"The direction of {models} at density {float(row.density):.2f} turns continuously from "
-    says += "one feature to the other over r, as in the linear optimum, measured in degrees."
+    says += "one feature to the other over relative importance, as in the linear optimum, measured "
+    says += "by the largest difference in degrees."
     theory = [no_bias.same_direction(float(row.density), float(r)).weights for r in row.importance]
     found = np.abs(row["weights"].transpose("importance", "feature").values)
     angle, predicted = (np.degrees(np.arctan2(*np.transpose(w)[::-1])) for w in (found, theory))

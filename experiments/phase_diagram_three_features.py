@@ -140,11 +140,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     best, which = tm.best_of(results, "loss"), f"best of {results.sizes['seed']} seeds"
     cell = "Ours, because it is a cell in 100."
 
-    says = f"The {which} is in the phase of the free optimum in this share of all cells."
+    says = f"The {which} is in the phase of the free optimum in nearly all cells, measured by "
+    says += "their share."
     same = (best.phase == results.free_phase).mean()
     yield tm.at_least(says, 0.99, same, FREE, threshold=cell)
-    says = f"The exact loss of the {which} is this far above that of the free optimum, relatively, "
-    says += "at the 99th percentile of cells."
+    says = f"The exact loss of the {which} is hardly above that of the free optimum, measured by "
+    says += "the relative difference at the 99th percentile of cells."
     gap = (best.loss / results.free_loss - 1).quantile(0.99)
     other = "Ours, because one cell in 100 may be in another minimum."
     yield tm.at_most(says, 0.01, gap, FREE, threshold=other)
@@ -154,48 +155,54 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0, least, bound, slack=1e-9, threshold="Ours, because of rounding.")
 
     says = f"The {which} is in the phase of the lowest of the paper's four closed-form losses in "
-    says += "this share of all cells."
+    says += "nearly all cells, measured by their share."
     same = (best.phase == closed_form(results)).mean()
     ours = "Ours, because the paper shows both diagrams and gives no share."
     yield tm.at_least(says, 0.93, same, PAPER, threshold=ours, note=WEAK_PAIRS)
     says = f"The extra feature of the {which} has a dimension of its own at relative importances "
-    says += "above 1 in this share of the cells without a triangle, at all densities."
+    says += "above 1 in nearly all cells without a triangle, at all densities, measured by their "
+    says += "share."
     own = best.phase.isin([Phase.DEDICATED, Phase.DEDICATED_BESIDE_PAIR])
     share = own.where((results.importance > 1) & ~best.triangle).mean()
     yield tm.at_least(says, 0.99, share, PAPER, threshold=cell)
 
-    says = "The free optimum is a triangle, which the paper leaves out, in this share of the cells "
-    says += "with an importance within 10 % of 1 and a density from 0.55 to 0.8."
+    says = "The free optimum is a triangle, which the paper leaves out, in all cells with a "
+    says += "relative importance within 10 % of 1 and a density from 0.55 to 0.8, measured by "
+    says += "their share."
     triangle, near_one = results.free_triangle, abs(np.log(results.importance)) < np.log(1.1)
     window = (results.density > 0.55) & (results.density < 0.8) & near_one
     where = results.density.where(triangle.any("importance"))
-    note = "Over all importances there are triangles at densities from "
-    note += f"{float(where.min()):.2f} to {float(where.max()):.2f}."
+    note = f"Over all importances there are triangles at densities from {float(where.min()):.2f} "
+    note += f"to {float(where.max()):.2f}."
     yield tm.near(says, 1, triangle.where(window).mean(), TRIANGLE, within=0, note=note)
 
     pairs = (sparse(results.phase) == Phase.SUPERPOSITION).mean(("density", "seed"))
     lesser, greater = (
         float(pairs.sel(importance=side).mean()) for side in (slice(0, 1), slice(1, None))
     )
-    says = f"Two in three of all seeds have the extra feature in a pair at densities up to {SPARSE}"
-    says += " and the relative importance nearest to 1, because two of three pairings hold it."
+    says = "Two in three of all seeds have the extra feature in a pair at densities up to "
+    says += f"{SPARSE} and the relative importance nearest to 1, because two of the three pairings "
+    says += "contain it."
     # The cells of a seed share its start.
     error = (2 / 9 / results.sizes["seed"]) ** 0.5
     ours = "Ours, because two standard errors of as many starts as there are seeds are this large."
     equal = pairs.sel(importance=1, method="nearest")
     yield tm.near(says, 2 / 3, equal, SYMMETRY, within=2 * error, threshold=ours)
     says = f"The share of all seeds with the extra feature in a pair, at densities up to {SPARSE}, "
-    says += "is as large at r > 1, where such a pair is not the optimum, as at r from 1/4 to 1."
+    says += "is as large at relative importances above 1, where such a pair is not the optimum, as "
+    says += "at those from 1/4 to 1, measured by the difference."
     note = f"The start does not decide alone: {lesser:.2f} of all seeds have the pair at r < 1 and "
     note += f"{greater:.2f} at r > 1. The optimum attracts more starts than the other two pairings."
     ours = "Ours, because the first version of this experiment set it."
     yield tm.near(says, 0, lesser - greater, START, within=0.1, threshold=ours, note=note)
-    says = "A pair with the extra feature is a local minimum that this share of all seeds finds "
-    says += f"at r from 1 to 10 and densities up to {SPARSE}, where it is not the optimum."
+    says = "A pair with the extra feature is a local minimum that many seeds find at relative "
+    says += "importances from 1 to 10 and densities up to {SPARSE}, where it is not the optimum, "
+    says += "measured by their share."
     half = "Ours, because it is half of the two thirds of starts that have such a pair by symmetry."
     yield tm.at_least(says, 1 / 3, greater, REPLICATIONS, threshold=half)
-    says = "A mean of nine seeds is speckled: its superposition changes this many times as much "
-    says += f"between neighbouring cells at r < 1 as that of the {which}."
+    says = "A mean of nine seeds is speckled: its superposition changes far more between "
+    says += "neighbouring cells at relative importances below 1 than that of the {which}, "
+    says += "measured by the ratio."
     smooth = max(roughness(best.superposition), 1e-3)
     ratio = roughness(mean_of_nine(results).superposition) / smooth
     ours = "Ours, because a figure of less than ten times as much would hardly show speckle."

@@ -202,29 +202,32 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     regular = [name for name in models if name != "square antiprism"]
     others = [name for name in models if name not in regular]
 
-    says = "The lowest minima found are the polytopes and tegum products, by their number."
+    says = "The lowest minima found are the polytopes and tegum products of the figure, measured "
+    says += "by the number that are."
     found = sum(as_named(results, name) for name in models)
     yield tm.near(says, len(models), found, PAPER, within=0)
 
-    says = f"At least two of {results.sizes['start']} starts find the lowest minimum of any "
+    says = f"At least two of {results.sizes['start']} starts find the lowest minimum of every "
     says += "polytope."
     found = (results.loss < results.loss.min("start") + 1e-9).sum("start").min()
     threshold = "Ours, because once could be chance."
     yield tm.at_least(says, 2, found, tm.finding("This figure"), threshold=threshold)
 
     for says, errors in {
-        "W^T W of triangle and tetrahedron is 1 - 11^T/n up to a factor, by the largest "
+        "W^T W of triangle and tetrahedron is 1 - 11^T/n up to a factor, measured by the largest "
         "difference.": [projection_error(weights) for weights in simplices],
-        "All cosines of two features are -1/(n - 1) in triangle and tetrahedron.": [
-            gram_error(weights, -1 / len(weights)) for weights in simplices
+        "All cosines of two features are -1/(n - 1) in triangle and tetrahedron, measured by the "
+        "largest difference.": [gram_error(weights, -1 / len(weights)) for weights in simplices],
+        "W is orthogonal to (1, ..., 1) in triangle and tetrahedron, measured by the largest "
+        "|W (1, ..., 1)|.": [np.linalg.norm(weights.sum(axis=1)) for weights in simplices],
+        "All cosines of two features are -1 or 0 in square and octahedron, which are digons at "
+        "right angles, measured by the largest difference.": [
+            gram_error(weights, -1.0, 0.0) for weights in digons
         ],
-        "W is orthogonal to (1, ..., 1) in triangle and tetrahedron, by |W (1, ..., 1)|.": [
-            np.linalg.norm(weights.sum(axis=1)) for weights in simplices
-        ],
-        "All cosines of two features are -1 or 0 in square and octahedron, digons at right "
-        "angles.": [gram_error(weights, -1.0, 0.0) for weights in digons],
         "All cosines of two features in the bipyramids are those of a polygon and a digon at "
-        "right angles.": [gram_error(models[name], -1.0, 0.0, *inside[name]) for name in inside],
+        "right angles, measured by the largest difference.": [
+            gram_error(models[name], -1.0, 0.0, *inside[name]) for name in inside
+        ],
     }.items():
         largest = max(errors, default=np.nan)
         yield tm.near(says, 0, largest, PAPER, within=1e-6, threshold=CONVERGENCE)
@@ -235,7 +238,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         ("pentagonal bipyramid", {"pentagon": (5, 2 / 5), "digon": (2, 0.5)}),
     ):
         for part, (number, fraction) in parts.items() if name in models else ():
-            says = f"As many features of a {name} have D_i = {fraction:.4g} as a {part} has."
+            says = f"As many features of a {name} have D_i = {fraction:.4g} as a {part} has "
+            says += "features."
             actual = np.sort(np.asarray(geometry.feature_dimensionality(models[name])))
             found = np.sum(np.abs(actual - fraction) < 1e-6)
             yield tm.near(says, number, found, source, within=0)
@@ -243,25 +247,28 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     vectors = {name: null_vectors(weights) for name, weights in models.items()}
     for says, errors, within, source in (
         (
-            "Every D_i is dimensions over features of its part in all polytopes but the antiprism.",
+            "Every D_i is the number of dimensions over that of features of its part in all "
+            "polytopes but the antiprism, measured by the largest difference.",
             [dimensionality_error(results, name) for name in regular],
             1e-6,
             tm.paper(f"{WORK}: uniform polytopes are tight frames"),
         ),
         (
-            "Every D_i is about 3/8 in the square antiprism, whose height is free.",
+            "Every D_i is about 3/8 in the square antiprism, whose height is free, measured by "
+            "the largest difference.",
             [dimensionality_error(results, name) for name in others],
             0.005,
             PAPER,
         ),
         (
-            "The vectors drawn are orthogonal to W in all polytopes, by |W v| for entries up to 1.",
+            "The vectors of the figure are orthogonal to W in all polytopes, measured by the "
+            "largest |W v| for entries up to 1.",
             [np.abs(models[name] @ vectors[name]).max() for name in models],
             1e-6,
             tm.identity("Linear algebra, because the parts are orthogonal"),
         ),
         (
-            "The vectors drawn are as many as features exceed dimensions in all polytopes.",
+            "The vectors of the figure are as many as features exceed dimensions in all polytopes.",
             [abs(w.shape[1] - len(w) - vectors[name].shape[1]) for name, w in models.items()],
             0.0,
             tm.identity("Rank of W"),

@@ -213,7 +213,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     aligned = results["hidden_alignment"].mean()
     yield tm.near(says, 1, aligned, PAPER, within=0.03, threshold=picture)
     says = "Features align with the neurons of a linear hidden layer no more than random "
-    says += "directions, by the largest squared cosine in the mean over features and seeds."
+    says += "directions, measured by the largest squared cosine in the mean over features and "
+    says += "seeds."
     chance = neurons.random_alignment(HIDDEN)
     yield tm.at_most(says, chance, results["linear_alignment"].mean(), RANDOM)
     for density, weights in chosen(results).items():
@@ -243,8 +244,8 @@ def code_claims(
     says = f"The polysemantic neurons of the {where} hold as many features as in the paper."
     yield tm.near(says, code[1], shared, PAPER, within=0, note=note)
     if code == (3, 3, 2):
-        says = f"The code words of three features in two neurons of the {where} are both, the one "
-        says += "and the other neuron."
+        says = f"The code words of three features in two neurons of the {where} are both neurons, "
+        says += "the one and the other, measured by the number of these code words."
         plain = np.sort(np.asarray(words[-2:, 3:6]).T @ [1, 2]) == [1, 2, 3]
         yield tm.near(says, 3, plain.sum(), PAPER, within=0)
         says = f"The second and the third of three features in two neurons of the {where} are an "
@@ -254,15 +255,16 @@ def code_claims(
         degrees = "Ours, because it is eleven degrees."
         yield tm.near(says, -1, cosine, PAPER, within=0.02, threshold=degrees)
     if code in ((1, 6, 4), (0, 8, 5)):
-        says = f"One neuron of the {where} flags all features of the code, important or not."
-        note = "The lowest loss has another code of as many features and neurons, with vetoes "
-        note += f"down to {weights.min():.1f}. The lowest loss with such a neuron is "
+        says = f"One neuron of the {where} is active for every feature of the code, or vetoes one, "
+        says += "whatever its importance, measured by the share of the features."
+        note = "The lowest loss has another code of as many features and neurons, with vetoes down "
+        note += f"to {weights.min():.1f}. The lowest loss with such a neuron is "
         note += f"{flag_costs(results, density):.1%} above it."
         source = PAPER if code == (1, 6, 4) else WIDER
         yield tm.near(says, 1, neurons.flagged(weights), source, within=0, note=note)
     if code == (0, 10, 5):
-        says = f"Every feature of the {where} has a pair of neurons of its own: the number of "
-        says += "different pairs."
+        says = f"Every feature of the {where} has a pair of neurons of its own, measured by the "
+        says += "number of different pairs."
         pairs = {tuple(word) for word in np.asarray(words).T if word.sum() == 2}
         yield tm.near(says, 10, len(pairs), PAPER, within=0)
 

@@ -35,7 +35,7 @@ HIDES = tm.finding("superposition hides features from linear readouts, not from 
 CEILING = tm.finding("toymodels.analysis.readouts.posterior_log_odds")
 DIMENSIONALITY = tm.finding("feature dimensionality of Elhage et al. (2022)")
 CRITICISM = tm.finding("criticism of probes: random projections keep what is linear")
-TRAINING = tm.prediction("what training is for")
+TRAINING = tm.prediction("training is for the features that it represents")
 DECODER = tm.prediction("training makes each direction its own best linear decoder")
 TURNED = tm.prediction("the direction is Cov(h)^-1 W_i")
 OUTPUT = tm.prediction("the output W_i . h + b_i of a tied model, through ReLU")
@@ -192,77 +192,76 @@ def claims(results: xr.Dataset):
     represented = trained["norm"] > 0.5
     gap = results["auroc"].sel(readout="posterior") - results["auroc"].sel(readout="logistic")
 
-    says = "No readout of any model, noise and feature has a higher AUROC than the posterior: "
-    says += "largest excess in standard errors."
+    says = "No readout of any model, noise and feature has a higher AUROC than the posterior, "
+    says += "measured by the largest excess in standard errors."
     above = results["auroc"] - results["auroc"].sel(readout="posterior")
     # Where two readouts agree on every example, the difference has no error: NaN, if it is 0.
     errors = (above / results["error"]).drop_sel(readout="posterior")
     yield tm.at_most(says, 4.0, errors.max(), BEST_TEST, threshold=FOUR_ERRORS)
 
-    says = (
-        "The logistic probe reaches the ceiling for represented features alone in their dimension "
-        f"(D_i > 0.98) in noise {float(results.noise[-1]):g}: largest AUROC that it lacks."
-    )
+    says = "The logistic probe reaches the AUROC of the posterior for represented features that "
+    says += f"are alone in their dimension (D_i > 0.98) in noise {float(results.noise[-1]):g}, "
+    says += "measured by the largest AUROC that it lacks."
     alone = represented & (trained["dimensionality"] > 0.98)
     lacks = gap.sel(model="trained").isel(noise=-1).where(alone).max()
     yield tm.near(says, 0.0, lacks, MONOTONE, within=0.002, threshold=SAMPLING)
 
-    says = "The logistic probe is far below the ceiling for some feature of a trained model: "
-    says += "largest AUROC that it lacks."
+    says = "The logistic probe is far below the AUROC of the posterior for some feature of a "
+    says += "trained model, measured by the largest AUROC that it lacks."
     largest = gap.sel(model="trained").max()
     yield tm.at_least(says, 0.2, largest, HIDES, threshold="Ours, because such a gap matters.")
 
-    says = "Noise first takes what no linear probe reads: mean AUROC that the logistic probe lacks "
-    says += "in random weights, in the most noise over in the least."
+    says = "Noise first takes what no linear probe reads, measured by the mean AUROC that the "
+    says += "logistic probe lacks in random weights, in the most noise over that in the least."
     lacks = gap.sel(model="random").mean(("density", "seed", "feature"))
     ratio = lacks.isel(noise=-1) / lacks.isel(noise=0)
     yield tm.at_most(says, 0.5, ratio, CEILING, threshold="Ours, because it is half.")
 
-    says = "The AUROC of the logistic probe of trained models rises with D_i at a fixed density: "
-    says += "smallest rank correlation."
+    says = "The AUROC of the logistic probe of trained models rises with D_i at a fixed density, "
+    says += "measured by the smallest rank correlation."
     correlation = rank_correlation(sharp)
     flattest = results.density[int(np.argmin(correlation.values))]
     spread = trained["dimensionality"].where(represented).sel(density=flattest)
-    note = (
-        f"At density {float(flattest):g} most features are represented nearly alike, D_i "
-        f"{float(spread.mean()):.2g} with a standard deviation of {float(spread.std()):.1g}: ranks "
-        f"depend on little. Median over densities: {float(correlation.median()):.2g}."
-    )
+    note = f"At density {float(flattest):g} most features are represented nearly alike, D_i "
+    note += f"{float(spread.mean()):.2g} with a standard deviation of {float(spread.std()):.1g}: "
+    note += f"ranks depend on little. Median over densities: {float(correlation.median()):.2g}."
     smallest, clearly = correlation.min(), "Ours, because such ranks are clearly correlated."
     yield tm.at_least(says, 0.5, smallest, DIMENSIONALITY, threshold=clearly, note=note)
 
     mean = sharp["auroc"].mean(("seed", "feature")).sel(readout="logistic")
     kept = trained["auroc"].where(represented).mean(("seed", "feature"))
     says = "The logistic probe reads features better off random weights than off trained weights "
-    says += "of equal length: smallest difference over densities of the mean AUROC."
+    says += "of equal length, measured by the smallest difference over densities of the mean AUROC."
     difference = (mean.sel(model="random") - mean.sel(model="trained")).min()
     yield tm.at_least(says, 0.0, difference, CRITICISM)
 
     says = "The logistic probe reads represented features of trained models better than the "
-    says += "features of random weights at the lowest density: difference of the mean AUROC."
+    says += "features of random weights at the lowest density, measured by the difference of the "
+    says += "mean AUROC."
     better = kept.sel(readout="logistic") - mean.sel(model="random")
     yield tm.at_least(says, 0.0, better.sel(density=results.density.min()), TRAINING)
 
     along = sharp["along_weights"].sel(probe="mass-mean")
-    says = "The mass-mean direction of represented features of trained models is that of W_i: mean "
-    says += "cosine."
+    says = "The mass-mean direction of represented features of trained models is that of W_i, "
+    says += "measured by the mean cosine."
     cosine = along.sel(model="trained").where(represented).mean()
     eight = "Ours, because it is the cosine of eight degrees."
     yield tm.at_least(says, 0.99, cosine, DECODER, threshold=eight)
 
-    says = "The mass-mean direction of features of random weights is not that of W_i: mean cosine."
+    says = "The mass-mean direction of features of random weights is not that of W_i, measured by "
+    says += "the mean cosine."
     cosine = along.sel(model="random").mean()
     eighteen = "Ours, because it is the cosine of eighteen degrees."
     yield tm.at_most(says, 0.95, cosine, TURNED, threshold=eighteen)
 
-    says = "The output of trained models reads represented features as well as the logistic probe: "
-    says += "smallest difference over densities of the mean AUROC."
+    says = "The output of trained models reads represented features as well as the logistic probe, "
+    says += "measured by the smallest difference over densities of the mean AUROC."
     difference = (kept.sel(readout="output") - kept.sel(readout="logistic")).min()
     seen = "Ours, because a reader could not see it in a figure."
     yield tm.at_least(says, -0.01, difference, OUTPUT, threshold=seen)
 
     says = "The AUROC of probes on permuted labels that they are fitted to is that of normal "
-    says += "variables: largest deviation of a mean over densities."
+    says += "variables, measured by the largest deviation of a mean over densities."
     permuted = results["permuted"].mean(("seed", "noise", "model", "feature"))
     largest = np.abs(permuted - permuted_theory(results)).max()
     yield tm.near(says, 0.0, largest, CHI, within=0.01, threshold=SAMPLING)

@@ -59,17 +59,15 @@ def run(config: Config) -> xr.Dataset:
 
 
 def claims(results: xr.Dataset):
-    says = (
-        "Integrated gradients of a saturated unit are those of the midpoint rule, by the largest "
-    )
-    says += "difference over numbers of gradients."
+    says = "Integrated gradients of a saturated unit are those of the midpoint rule, measured by "
+    says += "the largest difference over numbers of gradients."
     number = results["number"]
     rule = SATURATED_AT * np.floor(number / SATURATED_AT + 0.5) / number
     worst = np.abs(results["saturated"] - rule).max()
     yield tm.at_most(says, 0, worst, SATURATED, slack=1e-5, threshold=FLOAT)
     for end, expected in (("at corrupt", SATURATED_AT), ("at clean", 0)):
-        says = f"Attribution patching at {NAMES[end]} finds this effect of a saturated unit whose "
-        says += f"input changes by {SATURATED_AT:g} and whose true effect is 1."
+        says = f"Attribution patching at {NAMES[end]} finds the effect {expected:g} of a saturated "
+        says += f"unit whose input changes by {SATURATED_AT:g} and whose true effect is 1."
         tangent = results["saturated_tangent"].sel(end=end)
         yield tm.near(says, expected, tangent, SLOPE, within=1e-6)
 

@@ -89,20 +89,20 @@ def claims(results: xr.Dataset):
     mean = results.mean("seed")
     less = mean["mixed"].sel(count=1.8, method="nearest")
     for sign, correlation, bound in ((1, 0.4, tm.at_least), (-1, -0.4, tm.at_most)):
-        says = (
-            f"The latents of features 2 to 5 of BatchTopK contain a part of feature 1 of the sign "
-            f"of its correlation at k = 1.8 and a correlation of {correlation}: mean cosine."
-        )
+        says = "The latents of features 2 to 5 of a BatchTopK autoencoder with k = 1.8 contain a "
+        says += f"part of feature 1 that has the sign of its correlation, {correlation}, measured "
+        says += "by the mean cosine."
         part = less.sel(correlation=correlation, method="nearest")
         yield bound(says, sign * 0.2, part, WRONG, threshold=NO_NUMBER)
 
-    says = "No latent of BatchTopK contains a part of another feature at k = 2, the true L0: "
-    says += "largest part of all correlations."
+    says = "No latent of a BatchTopK autoencoder contains a part of another feature at k = 2, the "
+    says += "true number of active features, measured by the largest part over all correlations."
     strayed = mean["strayed"].sel(count=TRUE_L0, method="nearest").max()
     yield tm.at_most(says, 0.05, strayed, WRONG, threshold=NO_NUMBER)
 
-    says = "The error of BatchTopK is lower than that of the true dictionary at the same k for k "
-    says += "below 2 and correlations of 0.3 or more in size: largest ratio."
+    says = "The error of a BatchTopK autoencoder is lower than that of the true dictionary at an "
+    says += "equal k below 2 and correlations of 0.3 or more in size, measured by the largest "
+    says += "ratio."
     strong = abs(mean["correlation"]) >= 0.3
     low = mean.sel(count=mean["count"] < TRUE_L0 - 0.05, correlation=strong)
     yield tm.at_most(says, 1, (low["error"] / low["true_error"]).max(), WRONG)

@@ -30,7 +30,7 @@ ILLUSION = tm.paper("Makelov et al. (2023), the example of three dimensions")
 OVERLAP = tm.identity("Shares of a dormant direction that are read and written do not meet")
 FOUND = tm.finding("first measured here")
 LENGTH = "Ours, because a search of finite length is not exact."
-ROUND = "Ours, a round number."
+ROUND = "Ours, because it is a round number."
 ROUNDING = "Ours, because of rounding."
 
 
@@ -92,15 +92,19 @@ def run(config: Config) -> xr.Dataset:
 
 
 def claims(results: xr.Dataset):
-    says = "A dormant direction at angle t has the effect sin 2t, by the largest difference."
+    says = "Patching a dormant direction at angle t has the effect sin 2t, measured by the largest "
+    says += "difference."
     difference = np.abs(results["dormant_effect"] - np.sin(2 * results["angle"])).max()
     yield tm.near(says, 0, difference, ILLUSION, within=1e-5, threshold=ROUNDING)
-    says = "A dormant direction has a read-write overlap of 0 at every angle, by the largest."
+    says = "A dormant direction has a read-write overlap of 0 at every angle, measured by the "
+    says += "largest overlap."
     largest = results["dormant_overlap"].max()
     yield tm.near(says, 0, largest, OVERLAP, within=1e-5, threshold=ROUNDING)
-    says = "A search in the example of an illusion always finds the full effect, by the lowest."
+    says = "A search for a direction in the example of the illusion always finds the full effect, "
+    says += "measured by the lowest effect."
     yield tm.near(says, 1, results["effect"].min(), ILLUSION, within=0.02, threshold=LENGTH)
-    says = "Many searches in the example of an illusion have an overlap below 1/2, as a share."
+    says = "Many searches for a direction in the example of the illusion end with a read-write "
+    says += "overlap below 1/2, measured by their share."
     yield tm.at_least(says, 0.2, (results["overlap"] < 0.5).mean(), FOUND, threshold=ROUND)
 
 

@@ -101,17 +101,18 @@ def run(config: Config) -> xr.Dataset:
 
 
 def claims(results: xr.Dataset):
-    says = "The loss of random models is the sum over all sets of active features."
+    says = "The loss of random models is the sum of the loss of each set of active features times "
+    says += "its probability, measured by the largest difference."
     off = abs(results.loss - results.sum_over_sets).max()
     yield tm.near(says, 0, off, SUM, within=1e-14, threshold=ROUNDING)
 
-    says = "The first two terms of the loss of random models are those of none and of one active "
-    says += "feature."
+    says = "The first two terms of the loss of random models are those of no and of one active "
+    says += "feature, measured by the largest difference."
     off = abs(results.few_active).max()
     yield tm.near(says, 0, off, FEW, within=1e-14, threshold=ROUNDING)
 
     says = "The loss of random models without its first two terms is of second order in the "
-    says += "density, by the smallest exponent."
+    says += "density, measured by the smallest exponent."
     rest = abs(results.loss - results.leading).isel(density=slice(2)).values
     orders = np.diff(np.log(rest)) / np.diff(np.log(results.density.values[:2]))
     higher = "Ours, because there are terms of higher order."

@@ -36,9 +36,11 @@ from toymodels.theory import bounds
 CLOSED = tm.prediction("Closed forms of this module")
 FRAMES = tm.prediction("Every optimum is an orthogonal union of tight frames")
 RANKS = tm.prediction("Both dimensions are used; one pair has 1.97")
-LINE = tm.prediction("1 and 0.35: pairs are on one line")
-TWO_THIRDS = tm.prediction("2/3 both; 0 and 1")
-LENGTHS = tm.prediction("1 and 1.5 length^4")
+LINE = tm.prediction("Closed forms: 1 for two pairs, which lie on lines, and 0.35 for a pentagon")
+TWO_THIRDS = tm.prediction(
+    "Closed forms: the mean dimensionality is 2/3 for both, and the excess coherence 0 and 1"
+)
+LENGTHS = tm.prediction("Closed forms: length^4 for two pairs and 1.5 length^4 for a pentagon")
 MONOTONE = tm.prediction("Their closed forms are monotone")
 CONVERGENCE = "Ours, because training converges this nearly."
 NUM_FEATURES = 5
@@ -159,9 +161,10 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     for number, place in enumerate(PLACES):
         # All measures are functions of the configuration, so this is one statement.
         cell = at(results, place)
-        says = f"All {len(MEASURES)} measures of the models of {place} have the values of their "
-        says += f"closed forms at the length found, {float(cell['length']):.3f}; those above 1 "
-        says += "relatively."
+        says = f"In the region of the map of {place}, all {len(MEASURES)} measures of a model have "
+        says += "the values of their closed forms at the length found, "
+        says += f"{float(cell['length']):.3f}, measured by the largest difference, relative for "
+        says += "values above 1."
         off = [
             abs(cell[name] - measure.expected[number] * cell["length"] ** measure.degree)
             / max(measure.expected[number], 1)
@@ -176,17 +179,16 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     rank = results["effective_rank"].where(count > HIDDEN).min()
     pair = "Ours, because one pair has 1.97."
     yield tm.at_least(says, 1.95, rank, RANKS, threshold=pair)
-    says = "Excess coherence is larger for two pairs than for pentagons, as the difference of "
-    says += "medians."
+    says = "Excess coherence is larger for two pairs than for pentagons, measured by the "
+    says += "difference of the medians."
     gap = coherence.where(pairs).median() - coherence.where(pentagons).median()
     yield tm.at_least(says, 0, gap, LINE)
     says = "Excess coherence differs by 1 between a triangle and a pair beside a dedicated "
-    says += "feature, "
-    says += "which have one mean dimensionality."
+    says += "feature, which have the same mean dimensionality."
     gap = at(coherence, "one pair") - at(coherence, "triangle")
     yield tm.near(says, 1, gap, TWO_THIRDS, within=0.03, threshold=CONVERGENCE)
-    says = "Squared interference is smaller for two pairs than for pentagons, as the difference of "
-    says += "medians."
+    says = "Squared interference is smaller for two pairs than for pentagons, measured by the "
+    says += "difference of the medians."
     gap = squared.where(pairs).median() - squared.where(pentagons).median()
     yield tm.at_most(says, 0, gap, LENGTHS)
 

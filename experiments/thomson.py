@@ -111,7 +111,8 @@ def claims(results: xr.Dataset):
     lowest = results.energy.min("start")
 
     limits = ((PLANE, 4), (RECTIFIED, 6), (BIASED, 6))
-    says = "Up to 2m features in m dimensions have no energy in the minimum, by the largest one."
+    says = "Up to 2m features in m dimensions have no energy in the minimum, measured by the "
+    says += "largest energy."
     energies = [
         lowest.sel(problem=problem, num_features=n)
         for problem, limit in limits
@@ -142,8 +143,18 @@ def claims(results: xr.Dataset):
         yield tm.near(says, energy, at, CLOSED_FORM, within=1e-9, threshold=CONVERGENCE)
 
     for says, problem, more_than, number in (
-        ("More than six features in a plane share five directions at most.", PLANE, 6, 5),
-        ("11 and 12 features in three dimensions share nine directions.", RECTIFIED, 10, 9),
+        (
+            "More than six features in a plane share five directions at most in the minimum.",
+            PLANE,
+            6,
+            5,
+        ),
+        (
+            "11 and 12 features in three dimensions share nine directions in the minimum.",
+            RECTIFIED,
+            10,
+            9,
+        ),
     ):
         shared = [
             polyhedra.distinct(each).shape[1] for n, each in found[problem].items() if n > more_than
@@ -155,7 +166,7 @@ def claims(results: xr.Dataset):
         for problem in (RECTIFIED, ELECTRIC, BIASED)
     }
     says = "The minimisers for 6 to 10 features in three dimensions are the polyhedra of electric "
-    says += "charges, by the number of them."
+    says += "charges, measured by the number that are."
     shared = [names[RECTIFIED][n] == names[ELECTRIC][n] for n in range(6, 11) if n in every]
     yield tm.near(says, 5, sum(shared), GENERALISED, within=0)
 
@@ -165,7 +176,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 0, gap, TABULATED, within=5e-9, threshold=CONVERGENCE)
 
     says = "The minimisers with bias and free lengths for 7, 8, 9, 11 and 12 features are the "
-    says += "polyhedra that keep points apart, by the number of them."
+    says += "polyhedra that keep points farthest apart, measured by the number that are."
     apart = {
         7: "capped octahedron",
         8: "square antiprism",
@@ -193,7 +204,7 @@ def claims(results: xr.Dataset):
         says, 0, min(excess, default=np.nan), source, slack=1e-6, threshold=CONVERGENCE
     )
 
-    says = f"At least three of {results.sizes['start']} starts find the lowest minimum of any "
+    says = f"At least three of {results.sizes['start']} starts find the lowest minimum of every "
     says += "problem."
     reached = (results.energy < lowest + 1e-8).sum("start").min()
     yield tm.at_least(says, 3, reached, FOUND, threshold="Ours, because once could be chance.")

@@ -109,24 +109,24 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         return values - (xr.DataArray(list(expected), dims="density") if alike else np.nan)
 
     scatter = "Ours, because single models whose counts scatter by one differ by 1.1 on average."
-    says = "The number of represented features of the model is that of the notebook's, as the mean "
-    says += "difference over densities."
+    says = "The number of represented features of the model is that of the notebook's, measured by "
+    says += "the mean difference over densities."
     mean = abs(off(represented(results).mean("seed"), REPRESENTED)).mean()
     yield tm.near(says, 0, mean, RERUN, within=1.5, threshold=scatter)
-    says = "The squared norm of W is that of the notebook's model at every density, relatively."
+    says = "The squared norm of W is that of the notebook's model at every density, measured by "
+    says += "the largest relative difference."
     note = "Single models differ: one feature more at one density is 3 % of the norm, and the mean "
     note += "difference over the densities is within 5 %."
     largest = abs(off(squared, SQUARED_NORM) / squared).max()
     ours = "Ours, because it is 1.5 features of thirty."
     yield tm.near(says, 0, largest, RERUN, within=0.05, threshold=ours, note=note)
     says = "The number of features with a dimension of their own is that of the notebook's model, "
-    says += "as the mean difference over densities."
+    says += "measured by the mean difference over densities."
     mean = abs(off(dedicated(results).mean("seed"), DEDICATED)).mean()
     yield tm.near(says, 0, mean, RERUN, within=1.5, threshold=scatter)
 
-    says = "The features represented at density 1 are the most important ones: as many of the "
-    says += "first "
-    says += "m are represented as there are dimensions."
+    says = "The features represented at density 1 are the most important ones, measured by the "
+    says += "number represented among as many of the first as there are dimensions."
     kept = (results["norm"].isel(density=0) > 0.5).isel(feature=slice(hidden))
     neighbours = "Ours, because neighbours in importance differ by 5 %."
     count = kept.sum("feature").mean()
