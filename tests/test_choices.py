@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend import core
 from losses import ordinary
 
-from toymodels.engine import compiling, fuse
+from toymodels.engine import compiling, fuse, loop
 
 ERROR = 1e-9
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 3))
@@ -145,13 +145,13 @@ def loss_of(choice):
     return loss
 
 
-paths = pytest.mark.parametrize("most_sums", [fuse.MAX_SUMS, 0], ids=["fused", "ordinary"])
+paths = pytest.mark.parametrize("most_sums", [loop.MAX_SUMS, 0], ids=["fused", "ordinary"])
 
 
 @paths
 @pytest.mark.parametrize("choice", [pytest.param(f, id=name) for name, f in CHOICES.items()])
 def test_no_gradient_hangs_on_a_rounding(choice, most_sums, x64, monkeypatch):
-    monkeypatch.setattr(fuse, "MAX_SUMS", most_sums)
+    monkeypatch.setattr(loop, "MAX_SUMS", most_sums)
     loss = loss_of(choice)
     actual = with_errors(fuse.value_and_grad(loss), WEIGHTS, EXAMPLES)
     assert_close(actual, ordinary(loss)(WEIGHTS, EXAMPLES), 1e-6)

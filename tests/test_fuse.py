@@ -24,7 +24,7 @@ from losses import (
     score,
 )
 
-from toymodels.engine import elements, fuse
+from toymodels.engine import elements, fuse, loop
 
 TABLE = np.linspace(0, 1, 5000)
 
@@ -444,7 +444,7 @@ def test_accepts_the_numbers_of_python_and_numpy():
 @pytest.mark.parametrize("fused", [True, False])
 def test_crossover_of_parameters(fused):
     """The loss is one sum more, so this many parameters are the most, and one too many."""
-    size = fuse.MAX_SUMS - fused
+    size = loop.MAX_SUMS - fused
     params = jnp.linspace(-1, 1, size, dtype=jnp.float32)
     batch = jax.random.normal(jax.random.key(0), (3, size))
     path = fuse.explain(two_sines, params, batch)
@@ -474,8 +474,8 @@ def test_blocks_of_a_batch_have_the_mean_of_all(monkeypatch):
     def loss(w, x):
         return score(jnp.tanh(w @ x))
 
-    monkeypatch.setattr(fuse, "LARGEST", 4)
-    monkeypatch.setattr(fuse, "BLOCK", 4)
+    monkeypatch.setattr(loop, "LARGEST", 4)
+    monkeypatch.setattr(loop, "BLOCK", 4)
     for size in (4, 12, 15):
         actual = fuse.value_and_grad(loss)(params, batch[:size])
         assert_equal_to_rounding(actual, ordinary(loss)(params, batch[:size]))

@@ -30,7 +30,7 @@ with two features and one hidden dimension, whose weights are the vector w:
 
 3. **What is fused.** JAX differentiates the traced loss, and `elements` takes every array in
    the program apart: w is two numbers, x is two vectors over the batch. The outputs are the
-   loss and two partial derivatives. `fuse` adds them up in one `lax.reduce`. XLA compiles this
+   loss and two partial derivatives. `loop` adds them up in one `lax.reduce`. XLA compiles this
    program to one loop over the examples with three sums in registers. A loss with an
    unknown operation, or with too many sums or operations, takes the ordinary path instead:
    `columns` evaluates it for all examples with matrix products, and on a CPU the models of a

@@ -3,9 +3,10 @@
 XLA may compute one number in several loops, each time rounded in another way: a product and
 a sum become one operation here and two there. The derivatives that JAX gives to `max` and its
 kind ask whether a candidate EQUALS the largest, which is then false for every candidate, and
-the gradient is lost. Here both value and derivative select by `x > y` and `x < y`, so that
-what one candidate does not get the other does: another rounding matters only where they are
-equal but for rounding, and then either may have it. Equal ones share alike, as in JAX.
+the gradient is lost. Here both value and derivative select by `x > y` and `x < y`. One of two
+different candidates then always gets the whole gradient. Another rounding changes the choice only
+between candidates that differ by a rounding, and then either choice is right. Equal candidates
+share the gradient alike, as in JAX.
 """
 
 import functools
@@ -54,10 +55,10 @@ def compared(program: core.ClosedJaxpr, *, declared: bool = False) -> core.Close
 
     Args:
         program: not differentiated yet.
-        declared: the values come from the primitives, and what is written out with
-            comparisons is only their derivative. That is faster element by element. In loops
-            it is written out all the same: JAX forgets declared derivatives of a loop that it
-            differentiates twice.
+        declared: True leaves the values to the primitives of JAX, and declares the comparisons
+            as their derivative, as `jax.custom_jvp` does. The fused loop is faster so. Inside
+            `scan`, `while` and `cond` the values are written as comparisons all the same, because
+            JAX forgets declared derivatives of a loop that it differentiates twice.
     """
     if not any(map(_chooses, program.jaxpr.eqns)):
         return program
@@ -103,9 +104,9 @@ def _evaluate(
 
 
 def _differentiated(jaxpr: core.Jaxpr) -> set[core.Var]:
-    """Find the variables that outputs depend on differentiably.
+    """Find the variables through which a derivative of the outputs flows.
 
-    Most maxima only reach the outputs through `stop_gradient`.
+    Most maxima need no rewriting, because they reach the outputs only through `stop_gradient`.
     """
     found: set[core.Var] = set(filter(_is_smooth, jaxpr.outvars))
     for equation in reversed(jaxpr.eqns):
@@ -172,13 +173,18 @@ def _of_two(before: Before, left: Array, right: Array, neither: Array) -> Array:
 
 
 def _of_all(before: Before, values: Array, axes: Sequence[int]) -> Array:
-    """Choose among all by a tree of choices of two; equal candidates get equal shares."""
-    counts = jnp.ones_like(values)  # how many equal ones each stands for
+    """Choose among all by a tree of choices of two; equal candidates get equal shares.
+
+    Each round halves the axis: entry i meets the entry in the same place of the other half. A
+    candidate that ties with another stands for both from then on, and `counts` says for how many.
+    """
+    counts = jnp.ones_like(values)
     for axis in sorted(axes, reverse=True):
         while (size := values.shape[axis]) > 1:
             x, y = _halves(values, axis)
             n, k = _halves(counts, axis)
-            # Exactly x where they are equal. The difference of infinities would be NaN.
+            # This is x, because x and y are equal where it is used, and its derivative gives y
+            # the share k / (n + k). The difference of two infinities would be NaN.
             shared = x + jnp.where(jnp.isinf(y), 0, y - x) * (k / (n + k))
             chosen = [_of_two(before, x, y, shared)]
             counts_chosen = [jnp.where(before(x, y), n, jnp.where(before(y, x), k, n + k))]

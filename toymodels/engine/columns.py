@@ -80,8 +80,9 @@ def _repeated(value: Columns, shape: Sequence[int], batch: int) -> Array:
             return array
         return lax.broadcast_in_dim(array, (*shape, batch), (len(shape),))
     if array.ndim and array.dtype in (jnp.float32, jnp.float64):
-        # A product with a row of ones, which compiles to a broadcast. Its derivative is then
-        # a product with a column of ones: the sum of a broadcast's would be transposed first.
+        # This product with a row of ones compiles to a broadcast. Its derivative is a product
+        # with a column of ones, which is faster than the derivative of a broadcast: XLA
+        # transposes an array before it sums over its last axis.
         ones = jnp.ones((1, batch), array.dtype)
         sizes = (((array.ndim,), (0,)), ((), ()))
         return lax.dot_general(array[..., None], ones, sizes, precision=lax.Precision.HIGHEST)

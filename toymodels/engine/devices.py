@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jaxlib import xla_client
 
-_lock = threading.Lock()  # two clients would be made by two threads that ask at once
+_lock = threading.Lock()  # without it two threads that ask at once would make two clients
 
 
 def devices() -> Sequence[Any]:

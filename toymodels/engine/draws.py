@@ -23,7 +23,7 @@ Draws: TypeAlias = list[Array]
 def split(
     sample: Callable[[Key[Array, ""]], PyTree], key: Key[Array, ""]
 ) -> tuple[Callable[[Key[Array, ""]], Draws], Callable[[Draws], PyTree]]:
-    """Factor `sample` into `finish` after `draw`: `finish(draw(key))` is `sample(key)`.
+    """Return two functions `draw` and `finish` with `finish(draw(key))` equal to `sample(key)`.
 
     Args:
         sample: a pure function of a key; may close over traced numbers.
@@ -94,11 +94,11 @@ class Shared(NamedTuple):
 
 
 def of_run(key: Key[Array, ""], params: PyTree) -> Key[Array, ""]:
-    """Return the key, copied for each run where only the parameters of the runs differ.
+    """Return the key, with one copy for each run where `vmap` maps only the parameters.
 
-    If all runs had a single key, XLA would compute the draws again inside the loop over the
-    examples of each run, which is 200 times slower. The draws of equal keys, one for each run,
-    are stored once.
+    If all runs shared a single key, XLA would compute the draws again inside the loop over the
+    examples of each run, which is 200 times slower. With a copy for each run, `fill` draws once
+    for all equal keys and stores the arrays.
     """
     return _beside(key, lax.stop_gradient(params))
 

@@ -53,8 +53,8 @@ _CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }
-# Linear with coefficients 0 and 1; the number of leading operands that carry elements (the
-# others are indices), None for all.
+# Primitives that only move and add elements, with the number of leading operands that hold the
+# elements. The operands after these are indices. None means that all operands hold elements.
 _LINEAR = {
     "cumsum": None,
     "dynamic_slice": 1,

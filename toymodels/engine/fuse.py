@@ -1,14 +1,9 @@
-"""`value_and_grad` of a batch mean as one fused loop, for functions of few numbers.
+"""`value_and_grad` of a batch mean, on the faster of two paths that give the same numbers.
 
-A model of ten parameters spends its time moving tiny arrays between kernels. So the loss
-and gradient of ONE example are traced, every array in that program is taken apart into its
-elements, each element becomes a vector over the batch (`elements.py`), and all outputs are
-summed in a single variadic `lax.reduce`. XLA compiles that to one loop over the batch:
-forward pass, backward pass and sums, with the accumulators in registers.
-
-Correct before fast: a program with any operation that is not evaluated exactly, or too
-large for registers, takes the ordinary path, `jax.value_and_grad` of the mean: the same
-numbers to rounding. `explain` tells which path is taken and why.
+A loss of few numbers takes the fused loop (`loop.py`). A loss with an operation that the loop
+does not evaluate exactly, or with too many sums for registers, takes the ordinary path,
+`jax.value_and_grad` of the mean over the examples as columns (`columns.py`). Both give the same
+numbers up to rounding. `explain` says which path a loss takes and why.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,32 +11,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jaxtyping import Array, Float, Int, PyTree
 
-from toymodels.engine import choices, columns, draws, elements
+from toymodels.engine import choices, columns, draws, elements, loop
 
 Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
 Finish: TypeAlias = Callable[[Any], Any]
-# From a function of parameters to one: the function itself, its gradient, or both.
-Transform: TypeAlias = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
-
-MAX_SUMS = 112
-"""The maximum number of sums over the batch that one loop carries.
-
-Measured on AVX-512 cores with batches of 1024, fused against ordinary path, in thousand
-model-steps per second of processor time: 203 / 103 at 33 sums, 109 / 65 at 49, 56 / 36 at 85,
-37 / 37 at 121, 19 / 22 at 169, 15 / 17 at 211. At 121 the fused loop takes 3.5 times as long
-to compile.
-"""
-
-LARGEST = 4096
-"""The maximum number of examples in one running sum. Larger batches are cut into blocks."""
-BLOCK = 1024
-"""The number of examples in a block."""
 
 
 class Explanation(NamedTuple):
@@ -133,7 +111,7 @@ class _Program(NamedTuple):
         return [*self.finish.consts, *self.loss.consts]
 
 
-def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, Any], Any]:
+def _mean(transform: loop.Transform, loss: Loss, finish: Finish) -> Callable[[Any, Any], Any]:
     """Apply `transform`, which must be linear, to the mean of `loss` over a batch."""
 
     def batched(params: PyTree, batch: PyTree) -> Any:
@@ -156,7 +134,7 @@ def _mean(transform: Transform, loss: Loss, finish: Finish) -> Callable[[Any, An
             whole = program.with_numbers(traced)
             try:
                 row = draws.pick(rows, slot) if pooled else rows
-                return _fused(transform, whole.loss, params, whole.make_batch(row))
+                return loop.mean(transform, whole.loss, params, whole.make_batch(row))
             except elements.NotFusableError:
                 # On an accelerator a loop over models would launch its kernels one by one.
                 if jax.default_backend() == "cpu":
@@ -216,7 +194,7 @@ def explain(loss: Loss, params: PyTree, batch: PyTree) -> Explanation:
     """
 
     def attempt(params: PyTree, batch: PyTree) -> Any:
-        return _fused(jax.value_and_grad, _trace(loss, params, batch), params, batch)
+        return loop.mean(jax.value_and_grad, _trace(loss, params, batch), params, batch)
 
     try:
         jax.eval_shape(attempt, params, batch)
@@ -232,7 +210,7 @@ def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:
         raise ValueError(
             f"every leaf of a batch needs the same leading batch axis, of 1 or more: got {shapes}"
         )
-    closed, output = jax.make_jaxpr(loss, return_shape=True)(params, _example(batch))
+    closed, output = jax.make_jaxpr(loss, return_shape=True)(params, loop.example(batch))
     if jax.tree.structure(output) != jax.tree.structure(0) or output.shape:
         raise ValueError(
             f"loss returns {output} for one example; it must return one number: sum over the "
@@ -241,11 +219,9 @@ def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:
     return closed
 
 
-def _example(batch: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch)
-
-
-def _ordinary(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree) -> Any:
+def _ordinary(
+    transform: loop.Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree
+) -> Any:
     """Evaluate the mean for all examples side by side, with products of matrices."""
 
     def mean(params: PyTree) -> Float[Array, ""]:
@@ -262,106 +238,3 @@ def _ordinary(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batc
         return jnp.mean(losses)
 
     return transform(mean)(params)
-
-
-def _fused(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree) -> Any:
-    """Evaluate the mean as one loop over the examples.
-
-    Raises:
-        NotFusableError: the loop cannot be made, or it would be slower than the ordinary path.
-    """
-    sums = 1 + sum(leaf.size for leaf in jax.tree.leaves(params))
-    if sums > MAX_SUMS:
-        raise elements.NotFusableError(
-            f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
-            f"than {MAX_SUMS}: the fused loop would gain little and compile slowly"
-        )
-    loss = choices.compared(loss, declared=True)
-    program, shapes = _of_one_example(transform, loss, params, batch)
-
-    def of_many(examples: Sequence[Array]) -> Sequence[Any]:
-        size = examples[0].shape[0]
-        outputs = elements.Interpreter(batch=size).run(
-            program,
-            [
-                *map(elements.known, loss.consts),
-                *map(elements.apart, jax.tree.leaves(params)),
-                *(elements.apart(leaf, batched=True) for leaf in examples),
-            ],
-        )
-        flat = [element for output in outputs for element in elements.objects(output).flat]
-        means = iter(_means(flat, batch=size))
-        return [
-            jnp.stack([next(means) for _ in range(output.size)]).reshape(output.shape)
-            for output in outputs
-        ]
-
-    return jax.tree.unflatten(
-        jax.tree.structure(shapes), _in_blocks(of_many, jax.tree.leaves(batch))
-    )
-
-
-def _of_one_example(
-    transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree
-) -> tuple[core.ClosedJaxpr, Any]:
-    """Trace the transformed loss of ONE example; its first arguments are what the loss captured.
-
-    Returns:
-        The traced program and the shapes of its outputs.
-    """
-
-    def of_one(captured: Sequence[Any], params: PyTree, example: PyTree) -> Any:
-        def value(params: PyTree) -> Array:
-            own = core.ClosedJaxpr(loss.jaxpr, captured)
-            (value,) = core.jaxpr_as_fun(own)(*jax.tree.leaves((params, example)))
-            return jnp.asarray(value)
-
-        return transform(value)(params)
-
-    closed, shapes = jax.make_jaxpr(of_one, return_shape=True)(loss.consts, params, _example(batch))
-    if closed.effects:
-        raise elements.NotFusableError(f"the loss has side effects: {closed.effects}")
-    return closed, shapes
-
-
-def _in_blocks(
-    of_many: Callable[[Sequence[Array]], Sequence[Array]], examples: Sequence[Array]
-) -> Sequence[Array]:
-    """Average the means over blocks of a batch, because one running sum of all would drift."""
-    batch = examples[0].shape[0]
-    if batch <= LARGEST:
-        return of_many(examples)
-    whole = batch // BLOCK * BLOCK
-    blocks = [leaf[:whole].reshape(-1, BLOCK, *leaf.shape[1:]) for leaf in examples]
-    _, means = lax.scan(lambda carry, block: (carry, of_many(block)), None, blocks)
-    means = [mean.mean(0) for mean in means]
-    if whole == batch:
-        return means
-    rest = of_many([leaf[whole:] for leaf in examples])
-    share = (batch - whole) / batch
-    return [a + share * (b - a) for a, b in zip(means, rest, strict=True)]
-
-
-def _means(scalars: Sequence[elements.Scalar], batch: int) -> list[Array]:
-    """Return the mean of each element over the batch, all computed in one reduction."""
-    varying = [scalar for scalar in scalars if np.shape(scalar)]
-    if len(varying) == 1:
-        # XLA hands a reduction of one operand to a library, and then computes every operation on
-        # the batch in a loop of its own. A reduction of two operands, both used, stays one loop.
-        (total, negative) = _sums([*varying, -varying[0]])
-        sums = iter([(total - negative) / 2])
-    else:
-        sums = iter(_sums(varying))
-    return [
-        next(sums) / jnp.asarray(batch, scalar.dtype) if np.shape(scalar) else jnp.asarray(scalar)
-        for scalar in scalars
-    ]
-
-
-def _sums(vectors: Sequence[Array]) -> Sequence[Array]:
-    zeros = tuple(np.zeros((), vector.dtype)[()] for vector in vectors)
-    return lax.reduce(tuple(vectors), zeros, _add, (0,)) if vectors else ()
-
-
-def _add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
-    return tuple(a + b for a, b in zip(left, right, strict=True))

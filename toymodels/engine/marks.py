@@ -112,9 +112,8 @@ def _while(params: dict[str, Any], inputs: Sequence[Any]) -> tuple[list[Any], An
         return answer
 
     def body(carry: Any) -> Any:
-        return evaluate(
-            _closed(params["body_jaxpr"]), [*consts, *carry[0]]
-        )  # of the last time round
+        # The parameters count as they are after the last turn, so earlier answers are dropped.
+        return evaluate(_closed(params["body_jaxpr"]), [*consts, *carry[0]])
 
     return lax.while_loop(goes_on, body, (start, jnp.asarray(True)))
 

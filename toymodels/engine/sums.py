@@ -29,7 +29,11 @@ def empty(like: Any, most: int) -> Num[Array, "levels *shape"]:
 
 
 def add(sums: Array, number: Any, index: Int[Array, ""]) -> Array:
-    """Return the sums after one more number, whose index counts from 0."""
+    """Return the sums after one more number, whose index counts from 0.
+
+    The last of sixteen sums of one level is added to the next level, and that level starts at 0
+    again. The sum of all numbers is the sum over the levels.
+    """
     levels = [sums[0] + number, *sums[1:]]
     for level in range(1, len(levels)):
         full = (index + 1) % LENGTH**level == 0

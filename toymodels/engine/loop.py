@@ -1,0 +1,145 @@
+"""The fused loop: the mean over a batch, of a loss and its derivatives, as one loop of XLA.
+
+A model of ten parameters spends its time moving tiny arrays between kernels. So the loss and
+the gradient of ONE example are traced, every array in that program is taken apart into its
+elements, each element becomes a vector over the batch (`elements.py`), and all outputs are
+summed in a single `lax.reduce` of many operands. XLA compiles that to one loop over the batch
+with the forward pass, the backward pass and the sums, which stay in registers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend import core
+from jaxtyping import Array, PyTree
+
+from toymodels.engine import choices, elements
+
+# Takes a function of parameters and returns the function itself, its gradient, or both.
+Transform: TypeAlias = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
+
+MAX_SUMS = 112
+"""The maximum number of sums over the batch that one loop carries.
+
+Measured on AVX-512 cores with batches of 1024, fused against ordinary path, in thousand
+model-steps per second of processor time: 203 / 103 at 33 sums, 109 / 65 at 49, 56 / 36 at 85,
+37 / 37 at 121, 19 / 22 at 169, 15 / 17 at 211. At 121 the fused loop takes 3.5 times as long
+to compile.
+"""
+
+LARGEST = 4096
+"""The maximum number of examples in one running sum. Larger batches are cut into blocks."""
+BLOCK = 1024
+"""The number of examples in a block."""
+
+
+def example(batch: PyTree) -> PyTree:
+    """Return the shapes of ONE example of a batch, or of the shapes of a batch."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch)
+
+
+def mean(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree) -> Any:
+    """Evaluate the mean as one loop over the examples.
+
+    Raises:
+        NotFusableError: the loop cannot be made, or it would be slower than the ordinary path.
+    """
+    sums = 1 + sum(leaf.size for leaf in jax.tree.leaves(params))
+    if sums > MAX_SUMS:
+        raise elements.NotFusableError(
+            f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
+            f"than {MAX_SUMS}: the fused loop would gain little and compile slowly"
+        )
+    loss = choices.compared(loss, declared=True)
+    program, shapes = _of_one_example(transform, loss, params, batch)
+
+    def of_many(examples: Sequence[Array]) -> Sequence[Any]:
+        size = examples[0].shape[0]
+        outputs = elements.Interpreter(batch=size).run(
+            program,
+            [
+                *map(elements.known, loss.consts),
+                *map(elements.apart, jax.tree.leaves(params)),
+                *(elements.apart(leaf, batched=True) for leaf in examples),
+            ],
+        )
+        flat = [element for output in outputs for element in elements.objects(output).flat]
+        means = iter(_means(flat, batch=size))
+        return [
+            jnp.stack([next(means) for _ in range(output.size)]).reshape(output.shape)
+            for output in outputs
+        ]
+
+    return jax.tree.unflatten(
+        jax.tree.structure(shapes), _in_blocks(of_many, jax.tree.leaves(batch))
+    )
+
+
+def _of_one_example(
+    transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree
+) -> tuple[core.ClosedJaxpr, Any]:
+    """Trace the transformed loss of ONE example; its first arguments are what the loss captured.
+
+    Returns:
+        The traced program and the shapes of its outputs.
+    """
+
+    def of_one(captured: Sequence[Any], params: PyTree, example: PyTree) -> Any:
+        def value(params: PyTree) -> Array:
+            own = core.ClosedJaxpr(loss.jaxpr, captured)
+            (value,) = core.jaxpr_as_fun(own)(*jax.tree.leaves((params, example)))
+            return jnp.asarray(value)
+
+        return transform(value)(params)
+
+    closed, shapes = jax.make_jaxpr(of_one, return_shape=True)(loss.consts, params, example(batch))
+    if closed.effects:
+        raise elements.NotFusableError(f"the loss has side effects: {closed.effects}")
+    return closed, shapes
+
+
+def _in_blocks(
+    of_many: Callable[[Sequence[Array]], Sequence[Array]], examples: Sequence[Array]
+) -> Sequence[Array]:
+    """Average the means over blocks of a batch, because one running sum of all would drift."""
+    batch = examples[0].shape[0]
+    if batch <= LARGEST:
+        return of_many(examples)
+    whole = batch // BLOCK * BLOCK
+    blocks = [leaf[:whole].reshape(-1, BLOCK, *leaf.shape[1:]) for leaf in examples]
+    _, means = lax.scan(lambda carry, block: (carry, of_many(block)), None, blocks)
+    means = [mean.mean(0) for mean in means]
+    if whole == batch:
+        return means
+    rest = of_many([leaf[whole:] for leaf in examples])
+    share = (batch - whole) / batch
+    return [a + share * (b - a) for a, b in zip(means, rest, strict=True)]
+
+
+def _means(scalars: Sequence[elements.Scalar], batch: int) -> list[Array]:
+    """Return the mean of each element over the batch, all computed in one reduction."""
+    varying = [scalar for scalar in scalars if np.shape(scalar)]
+    if len(varying) == 1:
+        # XLA hands a reduction of one operand to a library, and then computes every operation on
+        # the batch in a loop of its own. A reduction of two operands, both used, stays one loop.
+        (total, negative) = _sums([*varying, -varying[0]])
+        sums = iter([(total - negative) / 2])
+    else:
+        sums = iter(_sums(varying))
+    return [
+        next(sums) / jnp.asarray(batch, scalar.dtype) if np.shape(scalar) else jnp.asarray(scalar)
+        for scalar in scalars
+    ]
+
+
+def _sums(vectors: Sequence[Array]) -> Sequence[Array]:
+    zeros = tuple(np.zeros((), vector.dtype)[()] for vector in vectors)
+    return lax.reduce(tuple(vectors), zeros, _add, (0,)) if vectors else ()
+
+
+def _add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
+    return tuple(a + b for a, b in zip(left, right, strict=True))
