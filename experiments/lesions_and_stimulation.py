@@ -261,17 +261,15 @@ def claims(results: xr.Dataset):
         "of importance x norm^2. Those of twenty features in five dimensions are so at none."
     )
     for size in (first, larger):
-        says = (
-            "In trained models of {size} superposition breaks the rule that the damage of "
-            "removing a direction is in the order of importance x norm^2, measured by the "
-            "largest rank correlation over densities."
-        )
+        says = f"In trained models of {size} superposition breaks the rule that the damage of "
+        says += "removing a direction is in the order of importance x norm^2, measured by the "
+        says += "largest rank correlation over densities."
         largest = ranks.sel(size=size).max()
         yield tm.at_most(says, 0.9, largest, FOUND, threshold=OURS, note=order)
     sparsest = float(p.min())
     says = (
         "The damage of removing all directions, one at a time, is more than importance x norm^2 "
-        "x p/3 in {models} at density {sparsest:g}, measured by the ratio."
+        f"x p/3 in {models} at density {sparsest:g}, measured by the ratio."
     )
     factor = small["direction_exact"].sum("feature") / small["guess"].sum("feature")
     yield tm.at_least(says, 1.1, factor.sel(density=sparsest), FOUND, threshold=OURS)

@@ -196,12 +196,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ours = "Ours, because the first version of this experiment set it."
     yield tm.near(says, 0, lesser - greater, START, within=0.1, threshold=ours, note=note)
     says = "A pair with the extra feature is a local minimum that many seeds find at relative "
-    says += "importances from 1 to 10 and densities up to {SPARSE}, where it is not the optimum, "
+    says += f"importances from 1 to 10 and densities up to {SPARSE}, where it is not the optimum, "
     says += "measured by their share."
     half = "Ours, because it is half of the two thirds of starts that have such a pair by symmetry."
     yield tm.at_least(says, 1 / 3, greater, REPLICATIONS, threshold=half)
     says = "A mean of nine seeds is speckled: its superposition changes far more between "
-    says += "neighbouring cells at relative importances below 1 than that of the {which}, "
+    says += f"neighbouring cells at relative importances below 1 than that of the {which}, "
     says += "measured by the ratio."
     smooth = max(roughness(best.superposition), 1e-3)
     ratio = roughness(mean_of_nine(results).superposition) / smooth

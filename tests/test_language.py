@@ -81,6 +81,35 @@ def faults():
                 yield path, f"claim {number}", fault, claim["statement"]
 
 
+def pattern(node):
+    """A regular expression of the texts that an expression makes; None if it makes none."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return re.escape(text)
+        case ast.JoinedStr(values=parts):
+            return "".join(pattern(part) or ".*" for part in parts)
+        case ast.BinOp(op=ast.Add(), left=left, right=right) if pattern(left):
+            return pattern(left) + (pattern(right) or ".*")
+    return None
+
+
+def patterns(path):
+    """Every text that a file makes, also in several lines: `says = ...` and `says += ...`."""
+    for parent in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        begun = {}
+        for node in ast.iter_child_nodes(parent):
+            if found := pattern(node):
+                yield found
+            found = pattern(getattr(node, "value", None))
+            if isinstance(node, ast.Assign) and found:
+                begun |= {target.id: found for target in node.targets if hasattr(target, "id")}
+            if isinstance(node, ast.AugAssign) and found:
+                name = getattr(node.target, "id", None)
+                if name in begun:
+                    begun[name] += found
+                    yield begun[name]
+
+
 MODULES = sorted((ROOT / "toymodels").rglob("*.py"))
 
 FIGURES = sorted((ROOT / "figures").glob("*.json"))
@@ -98,6 +127,17 @@ def test_public_docstrings_name_the_thing_or_say_what_is_done(path):
 def test_the_statement_of_a_claim_is_a_sentence_that_stands_alone(path):
     statements = [claim["statement"] for claim in json.loads(path.read_text())["claims"]]
     assert not [(text, fault) for text in statements for fault in faults_of_statement(text)]
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
+def test_a_committed_claim_has_the_words_of_its_experiment(path):
+    """Words that change in the file of an experiment change in its figure, too."""
+    figure = json.loads(path.read_text())
+    source = ROOT / "experiments" / f"{figure['experiment'].removesuffix('_paper')}.py"
+    made = [re.compile(text) for text in patterns(source) if len(text.replace(".*", "")) > 12]
+    for claim in figure["claims"]:
+        for text in filter(None, (claim["statement"], claim["note"], claim["threshold"])):
+            assert any(each.fullmatch(text) for each in made), text
 
 
 @pytest.mark.parametrize(
