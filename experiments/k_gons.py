@@ -128,7 +128,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     heights, ends = np.array(found).reshape(-1, 2).T
     rests, distances = k_gons.nearest(FEATURES, heights, MINIMA)
     says = "Most plateaus of training are within 3 % of the expected loss (potential) of one of "
-    says += "the ten known minima, where {chance(0.03, MINIMA):.2f} of them would be by chance."
+    says += f"the ten known minima, where {chance(0.03, MINIMA):.2f} of them would be by chance."
     share = np.mean(distances < 0.03) if heights.size else np.nan
     yield tm.at_least(says, 0.8, share, PAPER, threshold=NO_NUMBER)
 
