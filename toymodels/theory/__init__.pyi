@@ -18,6 +18,7 @@ from . import (
     posterior,
     sequences,
     spheres,
+    universal_and,
 )
 from .correlated import expected_loss_anticorrelated, expected_loss_correlated
 from .descent import minimise
@@ -69,4 +70,5 @@ __all__ = [
     "scrubbing_distance_linear",
     "sequences",
     "spheres",
+    "universal_and",
 ]
