@@ -1,0 +1,282 @@
+r"""Universal AND: neurons that read random subsets of sparse inputs compute all pairwise ANDs.
+
+Claim      The mean over the neurons that read both inputs of a pair has a bias; a contrast over all
+           neurons has none, and its squared error falls as 1/d instead of d^(-2/3). The neurons
+           that all pairs need grow with the logarithm of the number of inputs.
+Reproduces Hänni et al. (2024), the construction of universal AND; the bounds of Adler and Shavit
+           (2024) as curves, whose constants are not known and are 1 here.
+Selection  None: nothing is trained. All lines are exact; subsets have their best share of inputs.
+Scale      An error is a mean squared error in which pairs with 0, 1 and 2 inputs that are 1 weigh
+           as much as each other, after the best scale and offset.
+Command    toymodels run experiments/universal_and.py
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import experiment, plotting
+from toymodels.theory import universal_and as theory
+
+HANNI = tm.paper("Hänni et al. (2024), Mathematical Models of Computation in Superposition")
+DERIVED = tm.prediction("An input that is 0 does not reach the neuron that reads it")
+BALANCE = tm.prediction("A bias of about p against a variance of about 1 / (p d)")
+UNION = tm.prediction("Exact binomial tails, summed over all pairs")
+FOUND = tm.finding("found here")
+FOUR = "Ours, because it is four standard errors of the samples."
+SLOPE = "Ours, because terms of higher order remain at these widths."
+CASES = ("none is 1", "one is 1", "both are 1")
+COUNTED = (100, 300, 0.3)
+"""Inputs, neurons and share of the networks whose wrong read-outs are counted."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    width: int = 1000
+    """The neurons of the sampled networks of the first panel."""
+    share: float = 0.2
+    actives: tuple[int, ...] = (2, 3, 4, 6, 8, 10)
+    samples: int = 400
+    active: int = 3
+    """The inputs that are 1, wherever no other number is given."""
+    widths: tuple[int, ...] = (100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+    counts: tuple[int, ...] = (16, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+    """The numbers of inputs for which the neurons needed are computed."""
+    searched: tuple[int, ...] = (30, 50, 80, 120, 170, 240, 330, 450, 600, 800, 1100, 1500)
+    """The widths between which the smallest sufficient one is interpolated."""
+    shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+SMOKE = Config(
+    width=100, actives=(2, 3), samples=20, widths=(100, 10_000), counts=(16, 100),
+    searched=(30, 300), shares=(0.3, 0.5),
+)  # fmt: skip
+
+
+def run(config: Config) -> xr.Dataset:
+    parts = [sampled(config), errors_by_width(config), neurons_needed(config)]
+    merged = xr.merge(parts, combine_attrs="override")
+    return merged.assign(count_wrong(config)).assign_attrs(samples=config.samples)
+
+
+def sampled(config: Config) -> xr.Dataset:
+    """Draw networks, and read the pair of the first two inputs: mean and contrast."""
+    random, p = np.random.default_rng(0), config.share
+    neurons = theory.subsets(p)
+    read = np.zeros((2, len(config.actives), 3, config.samples))
+    for number, active in enumerate(config.actives):
+        members = random.random((config.samples, config.width, active + 2)) < p
+        centre = theory.mean_activation(neurons, active)
+        both = members[..., 0] & members[..., 1]
+        weight = (members[..., :2] - p).prod(axis=-1) / (p * (1 - p)) ** 2
+        for pair in range(3):
+            # The inputs that are 1: `pair` of the first two, and the next ones.
+            ones = [*range(pair), *range(2, 2 + active - pair)]
+            hidden = np.maximum(members[..., ones].sum(axis=-1) - 1.0, 0)
+            read[0, number, pair] = (both * hidden).sum(axis=1) / np.maximum(both.sum(axis=1), 1)
+            read[1, number, pair] = (weight * (hidden - centre)).mean(axis=1)
+    moments = [
+        [function(neurons, active, config.width) for active in config.actives]
+        for function in (theory.mean_readout, theory.contrast)
+    ]
+    dims = ("readout", "active", "case")
+    return xr.Dataset(
+        {
+            "sampled_mean": (dims, read.mean(axis=-1)),
+            "sampled_deviation": (dims, read.std(axis=-1)),
+            "mean": (dims, [[each.mean for each in row] for row in moments]),
+            "deviation": (dims, [[each.variance**0.5 for each in row] for row in moments]),
+        },
+        {"readout": ["mean", "contrast"], "active": list(config.actives), "case": list(CASES)},
+        {"samples": config.samples},
+    )
+
+
+def errors_by_width(config: Config) -> xr.Dataset:
+    """Compute the errors of three read-outs in closed form, for the best share of inputs."""
+    shares = np.geomspace(0.003, 0.5, 50)
+
+    def best(function, width):
+        return min(theory.error(function(theory.subsets(p), config.active, width)) for p in shares)
+
+    found = [
+        (best(theory.mean_readout, width), best(theory.contrast, width),
+         theory.error(theory.contrast(theory.signs(), config.active, width)))
+        for width in config.widths
+    ]  # fmt: skip
+    kinds = ["mean of subsets", "contrast of subsets", "contrast of signs"]
+    return xr.Dataset(
+        {"error": (("width", "kind"), found)}, {"width": list(config.widths), "kind": kinds}
+    )
+
+
+def neurons_needed(config: Config) -> xr.Dataset:
+    """Find the width at which half a read-out of all pairs is wrong, and count wrong ones."""
+    rates = np.array(
+        [[theory.error_rates(p, config.active, d) for p in config.shares] for d in config.searched]
+    )
+    counts, active = np.array(config.counts, float), config.active
+    pairs = np.stack(
+        [(counts - active) * (counts - active - 1) / 2, active * (counts - active),
+         np.full_like(counts, active * (active - 1) / 2)]
+    )  # fmt: skip
+    wrong = (rates @ pairs).min(axis=1)  # searched widths x counts
+    # Both are straight in logarithms, and fewer are wrong in wider networks.
+    needed = [
+        np.exp(np.interp(np.log(2), -np.log(each), np.log(config.searched))) for each in wrong.T
+    ]
+    return xr.Dataset({"needed": ("count", needed)}, {"count": list(config.counts)})
+
+
+def count_wrong(config: Config) -> dict[str, float]:
+    """Count the wrong read-outs of all pairs in sampled networks, beside the exact mean."""
+    inputs, width, share = COUNTED
+    random, active = np.random.default_rng(1), config.active
+    target = np.zeros((inputs, inputs), bool)
+    target[:active, :active] = True
+    above = np.triu_indices(inputs, 1)
+    wrong = []
+    for _ in range(config.samples):
+        members = (random.random((width, inputs)) < share).astype(np.float32)
+        hidden = np.maximum(members[:, :active].sum(axis=1) - 1, 0)
+        read = (members.T * hidden) @ members / np.maximum(members.T @ members, 1)
+        says = read > (active - 1.5) * share + 0.5
+        wrong.append((says != target)[above].sum())
+    rest = inputs - active
+    pairs = [rest * (rest - 1) / 2, active * rest, active * (active - 1) / 2]
+    return {
+        "wrong": float(theory.error_rates(share, active, width) @ pairs),
+        "wrong_sampled": float(np.mean(wrong)),
+        "wrong_error": float(np.std(wrong) / config.samples**0.5),
+    }
+
+
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    samples = results.attrs["samples"]
+    deviations = (results["sampled_mean"] - results["mean"]) / results["deviation"] * samples**0.5
+    for readout, source in (("mean", HANNI), ("contrast", DERIVED)):
+        says = f"The means of the {readout} read-out over random subsets are the closed forms for "
+        says += "none, one and both inputs of a pair: largest difference in standard errors."
+        off = abs(deviations.sel(readout=readout).fillna(0)).max()
+        yield tm.near(says, 0, off, source, within=4, threshold=FOUR)
+    some = results["deviation"] > 1e-6  # two active inputs that are the pair leave no noise
+    ratio = (results["sampled_deviation"] / results["deviation"]).where(some)
+    says = "The deviations of both read-outs over random subsets are the closed forms: largest "
+    says += "difference of the ratio from 1."
+    within = 4 / (2 * samples) ** 0.5 * 1.2
+    kurtosis = "Ours, because it is four standard errors, and sums are not quite normal."
+    yield tm.near(says, 0, abs(ratio - 1).max(), DERIVED, within=within, threshold=kurtosis)
+    says = "The contrast has the mean 0 if an input of the pair is 0, for every number of active "
+    says += "inputs, in closed form: largest size."
+    false = results["mean"].sel(readout="contrast").isel(case=[0, 1])
+    yield tm.near(says, 0, abs(false).max(), DERIVED, within=1e-12)
+
+    error = results["error"]
+    log = np.log(error.isel(width=[-2, -1]))
+    slope = log.diff("width").squeeze() / np.diff(np.log(results["width"][-2:]))
+    says = "The squared error of the mean read-out at its best share of inputs falls as the width "
+    says += "to the power -2/3."
+    slopes = slope.sel(kind="mean of subsets"), slope.sel(kind="contrast of signs")
+    yield tm.near(says, -2 / 3, slopes[0], BALANCE, within=0.03, threshold=SLOPE)
+    says = "The squared error of the contrast of random signs falls as the width to the power -1."
+    yield tm.near(says, -1, slopes[1], DERIVED, within=0.03, threshold=SLOPE)
+    says = "The contrast of random signs has a lower error than the mean of subsets from 1000 "
+    says += "neurons on: largest ratio of the errors."
+    wide = error.where(results["width"] >= 1000, drop=True)
+    ratio = wide.sel(kind="contrast of signs") / wide.sel(kind="mean of subsets")
+    yield tm.at_most(says, 1, ratio.max(), FOUND)
+
+    says = "The mean number of wrong read-outs of 300 neurons for all pairs of 100 inputs is the "
+    says += "exact one."
+    within = 4 * results["wrong_error"]
+    yield tm.near(says, results["wrong"], results["wrong_sampled"], UNION, within=within,
+                  threshold=FOUR)  # fmt: skip
+    needed = results["needed"]
+    some = needed.sel(count=[100, 10_000], method="nearest").values
+    says = "The neurons needed grow with the logarithm of the number of inputs: those for 10,000 "
+    says += "inputs are at most twice those for 100."
+    two = "Ours, because log 10,000 is twice log 100."
+    note = "The union bound counts pairs, and the logarithm of their number grows by 2.08."
+    yield tm.at_most(says, 2, some[1] / some[0], UNION, threshold=two, note=note)
+    says = "The neurons needed grow slower than any power of the number of inputs: local exponent "
+    says += "at the most inputs."
+    growth = np.log(needed[-1] / needed[-2]) / np.log(needed["count"][-1] / needed["count"][-2])
+    small = "Ours, because the logarithm has the exponent 1 / log 100,000 = 0.087 there."
+    yield tm.at_most(says, 0.15, growth.item(), UNION, threshold=small)
+    says = "The construction needs more neurons than one for each AND of 16 inputs: ratio."
+    yield tm.at_least(says, 1, needed[0] / (16 * 15 / 2), FOUND)
+    says = "The construction needs less than a tenth of one neuron for each AND of 100 inputs: "
+    says += "ratio."
+    yield tm.at_most(says, 0.1, some[0] / (100 * 99 / 2), FOUND)
+    says = "Universal AND escapes the lower bound for choices of pairs: neurons over the square "
+    says += "root of m log m for all m pairs of the most inputs."
+    tenth = "Ours, because it is far below; the bound counts functions, and universal AND is one."
+    ratio = needed[-1] / lower_curve(results["count"][-1])
+    yield tm.at_most(says, 0.1, ratio, FOUND, threshold=tenth)
+
+
+def lower_curve(inputs: Any) -> Any:
+    """Return the square root of m log m for the m pairs of inputs."""
+    pairs = inputs * (inputs - 1.0) / 2
+    return np.sqrt(pairs * np.log(pairs))
+
+
+def plot(results: xr.Dataset) -> Figure:
+    figure, (means, widths, needed) = plotting.figure(1, 3, size=(9, 3.6))
+    draw_means(means, results)
+    error = results["error"]
+    for number, kind in enumerate(results["kind"].values):
+        line = error.sel(kind=kind)
+        widths.loglog(line["width"], line, color=f"C{number}", label=str(kind))
+    widths.axhline(theory.LINEAR_ERROR, color="0.5", ls="--", lw=1, label="linear, 1/18")
+    x = np.array([3e4, 1e6])
+    for power, start in ((-2 / 3, 2.4e-3), (-1, 2.2e-4)):
+        widths.loglog(x, start * (x / x[0]) ** power, ":", color="0.4", lw=1)
+    widths.text(2e5, 1.1e-3, "$d^{-2/3}$", fontsize=8)
+    widths.text(4e4, 6e-5, "$d^{-1}$", fontsize=8)
+    widths.set(xlabel="neurons $d$", ylabel="squared error", ylim=(5e-6, 0.6))
+    widths.set_title("A contrast over all neurons\nwins in the end (3 inputs are 1)")
+    widths.legend(loc="lower left", fontsize=7)
+    draw_needed(needed, results)
+    return figure
+
+
+def draw_means(axes: Axes, results: xr.Dataset) -> None:
+    """Draw the read-outs over the number of active inputs, closed forms and samples."""
+    active = results["active"]
+    for row, style in (("contrast", ":"), ("mean", "-")):
+        for number, case in enumerate(CASES):
+            where = {"readout": row, "case": case}
+            label = f"mean, {case}" if row == "mean" else "_line"
+            axes.plot(active, results["mean"].sel(where), style, color=f"C{number}", label=label)
+            axes.errorbar(
+                active, results["sampled_mean"].sel(where), results["sampled_deviation"].sel(where),
+                fmt="o" if row == "mean" else "s", ms=3, lw=0.8, color=f"C{number}",
+            )  # fmt: skip
+    axes.plot([], [], ":", color="0.4", label="contrast, in these colours")
+    axes.set(xlabel="inputs that are 1, $s$", ylabel="read-out", ylim=(-0.3, 4.1))
+    axes.set_title("Two read-outs of an AND\n(lines exact; bars: one deviation)")
+    axes.legend(loc="upper left", fontsize=7)
+
+
+def draw_needed(axes: Axes, results: xr.Dataset) -> None:
+    """Draw the neurons needed over the number of ANDs, with the curves of Adler and Shavit."""
+    inputs = results["count"].values.astype(float)
+    pairs = inputs * (inputs - 1) / 2
+    axes.loglog(pairs, results["needed"], "o-", ms=3, label="universal AND, exact")
+    axes.loglog(pairs, lower_curve(inputs), "--", color="C1", label=r"$\sqrt{m\,\log m}$")
+    axes.loglog(pairs, np.sqrt(pairs) * np.log(pairs), ":", color="C1", label=r"$\sqrt{m}\,\log m$")
+    axes.loglog(pairs, pairs, color="0.6", lw=1, label="one neuron each")
+    axes.set(xlabel="number $m$ of ANDs", ylabel="neurons needed", ylim=(50, 3e8))
+    axes.set_title("All pairs need few neurons;\nchosen pairs need many (orange)")
+    axes.legend(loc="upper left", fontsize=7)
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)
