@@ -20,6 +20,7 @@ from . import (
     spheres,
     universal_and,
 )
+from .certificates import certify
 from .correlated import expected_loss_anticorrelated, expected_loss_correlated
 from .descent import minimise
 from .estimates import expected_loss_gaussian, expected_loss_sampled
@@ -38,6 +39,7 @@ __all__ = [
     "bent",
     "bounds",
     "capacity",
+    "certify",
     "compression",
     "dictionaries",
     "expected_loss",
