@@ -37,6 +37,9 @@ ROOMS = {
     "analysis": {"checks", "engine", "errors", "sites", "theory"},
     # which edges of a model compute its output
     "circuits": {"checks", "errors", "sites", "training"},
+    # how well a method reads models whose features are known
+    "scoring": {"analysis", "checks", "errors"}
+    | {"features", "models", "sweeps", "tasks", "training"},
     # the paper's side: from a file to results, checked claims and a figure
     "plotting": {"analysis", "checks", "errors", "theory"},
     "experiment": {"engine", "errors", "plotting", "sweeps"},
@@ -98,9 +101,9 @@ def inside(part):
     return [name for name in MODULES if name == part or name.startswith(f"{part}.")]
 
 
-def test_the_table_has_every_room_and_at_most_eighteen():
+def test_the_table_has_every_room_and_at_most_nineteen():
     assert {room(name) for name in MODULES} - {""} == ROOMS.keys()
-    assert len(ROOMS) <= 18
+    assert len(ROOMS) <= 19
 
 
 def test_a_room_uses_only_rooms_that_stand_above_it():

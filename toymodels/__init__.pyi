@@ -56,6 +56,7 @@ from .models import (
     TwoLayer,
     notebook_initializer,
 )
+from .scoring import Ladder, Seen, score_method
 from .sites import Site, activations, intervene
 from .sweeps.measures import apply
 from .sweeps.results import best_of, mean_without_worst, params
@@ -99,6 +100,7 @@ __all__ = [
     "InputError",
     "JumpReLUAutoencoder",
     "Kind",
+    "Ladder",
     "LinearOutput",
     "MarkovChains",
     "MatryoshkaAutoencoder",
@@ -109,6 +111,7 @@ __all__ = [
     "ReLUOutput",
     "Recipe",
     "RepeatedTokens",
+    "Seen",
     "SignedSparseUniform",
     "Site",
     "SkipTrigrams",
@@ -152,6 +155,7 @@ __all__ = [
     "plotting",
     "prediction",
     "record",
+    "score_method",
     "sweep",
     "task_loss",
     "theory",
