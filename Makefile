@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Neighbouring tests run in one process, which then compiles their programs once.
+EACH_TEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 EXPERIMENTS := $(filter-out experiments/benchmark_%, $(wildcard experiments/*.py))
 
 # A Python that was asked for must be that of an environment that is there already.
@@ -38,7 +40,8 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
-	$(BIN)/pytest --numprocesses auto
+	$(EACH_TEST) --compile-quickly -m "not as_users_compile"
+	$(EACH_TEST) -m as_users_compile
 
 benchmark: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[benchmark]

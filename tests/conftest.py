@@ -19,10 +19,32 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+_QUICKLY = ["--xla_backend_optimization_level=0"]
+if jax.__version_info__ < (0, 11):  # newer versions do not know the flag, and refuse it
+    _QUICKLY.append("--xla_cpu_use_fusion_emitters=false")
 
-@pytest.fixture(autouse=True, scope="module")
+
+def pytest_addoption(parser):
+    """Add the option that `make test` gives for the tests that compare no last bit."""
+    parser.addoption(
+        "--compile-quickly",
+        action="store_true",
+        help="let XLA optimise nothing: its compiler takes most of the time of the tests",
+    )
+
+
+def pytest_configure(config):
+    """Tell XLA how to compile, before it compiles anything."""
+    config.addinivalue_line(
+        "markers", "as_users_compile: compares last bits, programs or speed, as XLA makes them"
+    )
+    if config.getoption("--compile-quickly"):
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICKLY]).strip()
+
+
+@pytest.fixture(autouse=True)
 def _few_memory_maps():
-    """Forget compiled programs after a file of tests, before they are too many for one process.
+    """Forget compiled programs after a test, before they are too many for one process.
 
     A compiled program takes several memory maps. Linux allows a process 65,530 of them, and XLA
     ends the process where it gets no more.

@@ -14,6 +14,8 @@ from toymodels.engine.programs import largest_array
 from toymodels.sweeps import program
 from toymodels.sweeps.program import compile_program, run_serialized
 
+pytestmark = pytest.mark.as_users_compile
+
 
 def largest(num_features, batch, steps=10):
     def cell(key):

@@ -19,6 +19,8 @@ import toymodels as tm
 from toymodels.errors import InputError
 from toymodels.sweeps import cells
 
+pytestmark = pytest.mark.as_users_compile
+
 AXES = {"axes": {"d": [2, 3]}}
 
 

@@ -20,6 +20,8 @@ from losses import ordinary
 
 from toymodels.engine import compiling, fuse, loop
 
+pytestmark = pytest.mark.as_users_compile
+
 ERROR = 1e-9
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 3))
 EXAMPLES = np.random.default_rng(1).uniform(size=(4, 3))

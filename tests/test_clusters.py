@@ -15,6 +15,8 @@ import toymodels as tm
 from toymodels import experiment
 from toymodels.errors import InputError
 
+pytestmark = pytest.mark.as_users_compile
+
 distributed = pytest.importorskip("distributed")
 
 SOURCE = '''

@@ -9,6 +9,8 @@ from jax.test_util import check_grads
 from toymodels import models
 from toymodels.engine import columns
 
+pytestmark = pytest.mark.as_users_compile
+
 BATCH = 7
 
 

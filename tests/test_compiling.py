@@ -11,6 +11,8 @@ import pytest
 
 from toymodels.engine import compiling
 
+pytestmark = pytest.mark.as_users_compile
+
 PROGRAM = textwrap.dedent(
     """
     import jax, jax.numpy as jnp

@@ -14,6 +14,8 @@ import pytest
 import toymodels as tm
 from toymodels.engine.decompositions import one_at_a_time
 
+pytestmark = pytest.mark.as_users_compile
+
 SQUARE = np.random.default_rng(0).normal(size=(6, 4, 4)).astype(np.float32)
 DEFINITE = SQUARE @ SQUARE.transpose(0, 2, 1) + np.eye(4, dtype=np.float32)
 

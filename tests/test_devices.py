@@ -15,6 +15,8 @@ import toymodels as tm
 from toymodels.engine import devices
 from toymodels.engine.blas import one_blas_thread
 
+pytestmark = pytest.mark.as_users_compile
+
 # Each divides its work among threads of XLA, in parts that other code sums in another order.
 PROGRAM = """
 import hashlib

@@ -9,6 +9,8 @@ from helpers import assert_same_bits, operations
 from toymodels import features
 from toymodels.engine import draws, keys
 
+pytestmark = pytest.mark.as_users_compile
+
 BATCH = 7
 
 

@@ -12,6 +12,8 @@ from faults import CELLS, bits, held, sweep
 import toymodels as tm
 from toymodels.errors import InputError
 
+pytestmark = pytest.mark.as_users_compile
+
 
 def hungry_cell(key, *, a, b, size):
     """Sorts a square of numbers: one of 2**22 by 2**22 needs 64 TiB, more than there are."""

@@ -26,6 +26,8 @@ from losses import (
 
 from toymodels.engine import elements, fuse, loop
 
+pytestmark = pytest.mark.as_users_compile
+
 TABLE = np.linspace(0, 1, 5000)
 
 

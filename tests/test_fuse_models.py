@@ -15,6 +15,8 @@ from toymodels import features, models, tasks
 from toymodels.engine import compiling, fuse
 from toymodels.training import train as training
 
+pytestmark = pytest.mark.as_users_compile
+
 MODELS = [
     pytest.param(models.LinearOutput(hidden=2), tasks.identity, id="LinearOutput"),
     pytest.param(models.ReLUOutput(hidden=2), tasks.identity, id="ReLUOutput"),

@@ -21,6 +21,8 @@ from losses import (
 
 from toymodels.engine import fuse
 
+pytestmark = pytest.mark.as_users_compile
+
 
 def through_the_loop(w, x, scale=1.0):
     return jnp.sum((x - jnp.tanh(scale * w.T @ jnp.tanh(w @ x))) ** 2)

@@ -14,6 +14,8 @@ from helpers import around_blocks
 
 import toymodels as tm
 
+pytestmark = pytest.mark.as_users_compile
+
 
 def is_interrupted(path, quick_blocks, seconds):
     """Says when a block begins and ends, and what is left; later blocks are slow."""

@@ -16,6 +16,8 @@ from helpers import assert_same_bits, operations
 import toymodels as tm
 from toymodels.engine import keys
 
+pytestmark = pytest.mark.as_users_compile
+
 SHAPES = [(), (1,), (7,), (3, 5), (0,), (2, 0, 3)]
 
 

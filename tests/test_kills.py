@@ -19,6 +19,8 @@ from helpers import around_blocks
 
 from toymodels.sweeps.store.store import Store
 
+pytestmark = pytest.mark.as_users_compile
+
 # So many blocks of so few cells that a process is mostly killed while it writes.
 MANY = {"axes": {"a": np.linspace(0.0, 1.0, 250), "b": [0.5, 2.0]}, "num_seeds": 2, "width": 2}
 KILLS = 26  # of each of two processes

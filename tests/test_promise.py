@@ -24,6 +24,8 @@ from hypothesis import strategies as st
 
 import toymodels as tm
 
+pytestmark = pytest.mark.as_users_compile
+
 DENSITIES = [float(p) for p in np.linspace(0.1, 1.0, 25).round(4)]
 RATES = [float(rate) for rate in np.geomspace(5e-3, 5e-2, 5).round(4)]
 SEEDS = 8

@@ -12,6 +12,8 @@ from toymodels.engine import compiling
 from toymodels.engine.compiling import environment
 from toymodels.sweeps import blocks, program
 
+pytestmark = pytest.mark.as_users_compile
+
 
 def changed_cell(key, *, a, b):
     return {**cell(key, a=a, b=b), "count": jnp.int32(7)}

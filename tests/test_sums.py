@@ -9,6 +9,8 @@ from jax import lax
 from toymodels.engine import compiling, sums
 from toymodels.training import train as training
 
+pytestmark = pytest.mark.as_users_compile
+
 
 def total(numbers):
     def step(carry, row):

@@ -16,6 +16,8 @@ import toymodels as tm
 from toymodels.errors import InputError
 from toymodels.sweeps import blocks
 
+pytestmark = pytest.mark.as_users_compile
+
 
 def noisy_sum(key, *, a, b):
     return {"y": 10 * a + b + jax.random.uniform(key), "pair": jnp.stack([a, b])}

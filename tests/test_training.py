@@ -17,6 +17,8 @@ from toymodels import LinearOutput, ReLUOutput, SparseUniform, Task, fit, log_sp
 from toymodels.engine import keys
 from toymodels.errors import InputError
 
+pytestmark = pytest.mark.as_users_compile
+
 KEY = jax.random.key(7)
 
 
