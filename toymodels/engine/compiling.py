@@ -16,7 +16,7 @@ import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
 from toymodels.engine.decompositions import one_at_a_time
-from toymodels.engine.devices import devices
+from toymodels.engine.devices import backend, devices
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,8 +33,8 @@ _OPTIONS: dict[str, dict[str, bool | int | str]] = {
 
 
 def compiler_options() -> dict[str, bool | int | str]:
-    """Return the options of XLA for the current default backend; only the CPU has any."""
-    return _OPTIONS.get(jax.default_backend(), {})
+    """Return the options of XLA for the platform traced for; only the CPU has any."""
+    return _OPTIONS.get(backend(), {})
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:

@@ -16,6 +16,7 @@ from jax.extend import core
 from jaxtyping import Array
 
 from toymodels.engine import interpreter
+from toymodels.engine.devices import backend
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,7 +66,7 @@ def sequential(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
 
     Only a CPU needs this. For another backend the program is returned unchanged.
     """
-    if jax.default_backend() != "cpu" or not _decomposes_batches(closed.jaxpr):
+    if backend() != "cpu" or not _decomposes_batches(closed.jaxpr):
         return closed
     return jax.make_jaxpr(
         lambda *inputs: interpreter.evaluate(closed, inputs, bind=_bind, inner=sequential)

@@ -1,4 +1,4 @@
-"""The devices that blocks run on."""
+"""The devices that blocks run on, and the platform that programs are traced for."""
 
 import functools
 import os
@@ -9,7 +9,20 @@ from typing import Any
 import jax
 from jaxlib import xla_client
 
+tracing_for = jax.make_user_context()
+"""Trace programs for another platform than that of this process, as in `tracing_for("cuda")`.
+
+The engine traces other programs for an accelerator than for a CPU: they have no loop whose length
+is known only when it runs, because such a loop waits for the host after every turn, and they leave
+the decomposition of a batch of matrices whole. JAX traces anew where this context changes.
+"""
+
 _lock = threading.Lock()  # without it two threads that ask at once would make two clients
+
+
+def backend() -> str:
+    """Return the platform that programs are traced for, such as "cpu", "gpu", "cuda" or "tpu"."""
+    return tracing_for.value or jax.default_backend()
 
 
 def devices() -> Sequence[Any]:

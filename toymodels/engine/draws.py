@@ -16,6 +16,7 @@ from jax.extend import core
 from jaxtyping import Array, Int, Key, PyTree
 
 from toymodels.engine import interpreter
+from toymodels.engine.devices import backend
 
 Draws: TypeAlias = list[Array]
 
@@ -163,7 +164,7 @@ def _once_for_each_slot(
     """Draw row r with the key of the first run of slot r; other rows stay as they are."""
     first = jnp.searchsorted(slots, jnp.arange(len(keys)), method="compare_all")
     # A loop of unknown length stops an accelerator after every turn.
-    if jax.default_backend() != "cpu":
+    if backend() != "cpu":
         return jax.vmap(draw)(keys[first])
 
     def overwrite(slot: Any, rows: Draws) -> Draws:

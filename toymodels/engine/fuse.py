@@ -17,6 +17,7 @@ from jax.extend import core
 from jaxtyping import Array, Float, Int, PyTree
 
 from toymodels.engine import choices, columns, draws, elements, loop
+from toymodels.engine.devices import backend
 
 Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
 Finish: TypeAlias = Callable[[Any], Any]
@@ -137,7 +138,7 @@ def _mean(transform: loop.Transform, loss: Loss, finish: Finish) -> Callable[[An
                 return loop.mean(transform, whole.loss, params, whole.make_batch(row))
             except elements.NotFusableError:
                 # On an accelerator a loop over models would launch its kernels one by one.
-                if jax.default_backend() == "cpu":
+                if backend() == "cpu":
                     return _one_by_one(ordinary)(traced, params, rows, slot)
                 return ordinary(traced, params, draws.pick(rows, slot))
 
