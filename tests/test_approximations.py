@@ -43,7 +43,8 @@ def test_integrated_gradients_converge_to_the_effect_across_kinks():
         for n in (1, 100, 10_000)
     ]
     assert errors[2] < 1e-4
-    assert errors[2] <= errors[1] <= errors[0] + 1e-6
+    rounding = 1e-6  # of sums over up to 10,000 gradients
+    assert errors[2] <= errors[1] + rounding <= errors[0] + 2 * rounding
 
 
 class Saturated(nn.Module):
