@@ -16,13 +16,16 @@ from toymodels.features.independent import (
 )
 from toymodels.features.sequences import MarkovChains, RepeatedTokens, SkipTrigrams
 from toymodels.features.sets import AnticorrelatedSets, Concepts, CorrelatedSets
+from toymodels.features.words import BagsOfWords, ConvexMixtures
 
 __all__ = [
     "Activations",
     "AnticorrelatedSets",
+    "BagsOfWords",
     "Binary",
     "Circles",
     "Concepts",
+    "ConvexMixtures",
     "CorrelatedSets",
     "Features",
     "FiniteData",
