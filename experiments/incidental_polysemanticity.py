@@ -1,0 +1,256 @@
+r"""Incidental polysemanticity: neurons are shared although each feature could have its own.
+
+Claim      An L1 penalty leaves each feature one weight. Where two features happen to choose one
+           neuron they keep it if their signs are opposite, because the ReLU hides them from each
+           other; equal signs repel. So nearly n^2 / 4m neurons are shared, even where there are as
+           many features as neurons: some 14 % fewer than at random, and more than if signs did not
+           repel. A lone feature keeps the largest weight of its start; one of many does not.
+Reproduces Lecomte et al. (2023), the number of polysemantic neurons and the sparsification; the
+           exact number and the curve of the norm are derived here.
+Selection  None: all seeds are shown. The matrix shows the first seed.
+Settings   n one-hot inputs, gradient descent on the sum of their squared errors plus the penalty;
+           sizes are smaller than the paper's 256 features. A weight counts if it is above 1/2.
+Command    toymodels run experiments/incidental_polysemanticity.py
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import experiment, plotting
+from toymodels.theory import incidental as theory
+
+LECOMTE = tm.paper("Lecomte et al. (2023), Incidental Polysemanticity")
+PLACES = tm.prediction("Features at distinct places, which are a neuron and a sign")
+THRESHOLD = tm.prediction("A lone feature is its start after soft thresholding")
+STATIONARY = tm.prediction("(1 - w^2)^2 + penalty * w is lowest at 4 w (1 - w^2) = penalty")
+FOUND = tm.finding("found here")
+FOUR = "Ours, because it is four standard errors of the seeds."
+BIG = 0.5
+"""A weight is big if its size is above this; a feature alone in a neuron has about 1."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    num_features: int = 32
+    neurons: tuple[int, ...] = (32, 64, 128, 256)
+    penalty: float = 0.03
+    num_seeds: int = 24
+    steps: int = 3000
+    learning_rate: float = 0.05
+    """The time of gradient flow for each step."""
+
+
+SMOKE = Config(num_features=4, neurons=(4, 8), num_seeds=2, steps=10)
+
+
+def train(key: Any, num_features: int, neurons: int, config: Config) -> dict[str, Any]:
+    """Train one model, and return its weights and their norms on the way."""
+    model = tm.Tied(hidden=neurons, use_bias=False)
+    start = jax.random.normal(key, (neurons, num_features)) * neurons**-0.5
+    every = jnp.eye(num_features)
+
+    def loss(params, x):
+        error = jnp.sum((x - model.apply({"params": params}, x)) ** 2)
+        return num_features * error + config.penalty * jnp.sum(jnp.abs(params["weights"]))
+
+    trained = tm.fit(
+        key,
+        {"weights": start},
+        loss,
+        lambda *_: every,
+        optimizer=optax.sgd(config.learning_rate),
+        steps=config.steps,
+        batch=num_features,
+        snapshots=tm.log_spaced(config.steps, 20),
+    )
+    weights, path = trained.params["weights"], trained.snapshots["weights"]
+    chosen = [jnp.argmax(jnp.abs(each), axis=0) for each in (start, weights)]
+    return {
+        "weights": weights,
+        "start": start,
+        "norm": jnp.mean(jnp.abs(path).sum(axis=1) / jnp.linalg.norm(path, axis=1), axis=1),
+        "first_wins": jnp.mean(chosen[0] == chosen[1]),
+        "square": jnp.mean(jnp.sum(weights**2, axis=0)),
+    }
+
+
+def run(config: Config) -> xr.Dataset:
+    dims = {"weights": ("neuron", "feature"), "norm": ("snapshot",)}
+
+    def many(key, *, neurons):
+        found = train(key, config.num_features, neurons, config)
+        return {name: value for name, value in found.items() if name != "start"}
+
+    def alone(key):
+        return train(key, 1, max(config.neurons), config)
+
+    sweep = {"num_seeds": config.num_seeds, "dims": dims}
+    results = tm.sweep(many, static={"neurons": config.neurons}, **sweep)
+    lone_dims = {**dims, "weights": ("place", "one"), "start": ("place", "one")}
+    lone = tm.sweep(alone, num_seeds=config.num_seeds, dims=lone_dims)
+    for name in ("norm", "first_wins", "square"):
+        results[f"lone_{name}"] = lone[name]
+    time = np.array(tm.log_spaced(config.steps, 20)) * config.learning_rate
+    results["time"] = ("snapshot", time)
+    curves = [
+        theory.sparsified(each, time, config.penalty).norm
+        for each in lone["start"].isel(one=0).transpose("seed", ...).values
+    ]
+    results["lone_exact"] = (("seed", "snapshot"), curves)
+    names = ("num_features", "penalty", "learning_rate")
+    return results.assign_attrs({name: getattr(config, name) for name in names})
+
+
+def shared(weights: Any) -> dict[str, Any]:
+    """Count the neurons with several big weights, and the features with one, of one model."""
+    above, below = (weights > BIG).sum(axis=1), (weights < -BIG).sum(axis=1)
+    return {
+        "shared": jnp.sum(above + below > 1) + 0.0,
+        "opposite": jnp.sum((above == 1) & (below == 1)) + 0.0,
+        "one_big": jnp.mean((jnp.abs(weights) > BIG).sum(axis=0) == 1),
+    }
+
+
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    features, penalty = int(results.attrs["num_features"]), results.attrs["penalty"]
+    found = tm.apply(shared, results["weights"])
+    neurons, counts = results["neurons"].values.astype(int), found["shared"]
+    mean, error = counts.mean("seed"), counts.std("seed") / counts.sizes["seed"] ** 0.5
+    exact = np.array([theory.collisions(features, int(m)) for m in neurons])
+    free = np.array([theory.collisions_without_repulsion(features, int(m)) for m in neurons])
+
+    says = "Shared neurons are as many as for features at distinct places, at every width: largest "
+    says += "difference of the means in standard errors."
+    off = abs(mean - exact) / error.clip(min=1e-9)
+    yield tm.near(says, 0, off.max(), PLACES, within=4, threshold=FOUR)
+    says = "Shared neurons are n^2 / 4m, at every width: largest relative difference of the means."
+    ours = "Ours, because the paper shows the curve; it is about two standard errors."
+    off = abs(mean / (features**2 / 4 / neurons) - 1).max()
+    yield tm.near(says, 0, off, LECOMTE, within=0.3, threshold=ours)
+    says = (
+        "Shared neurons are fewer than for features at distinct places: ratio of the sums of the "
+    )
+    says += "means over widths."
+    tenth = "Ours, because the standard error is about 0.04."
+    yield tm.at_most(says, 0.9, mean.sum() / exact.sum(), FOUND, threshold=tenth)
+    says = "Shared neurons fall as the number of neurons to the power -1."
+    slope = np.polyfit(np.log(neurons), np.log(mean.clip(min=1e-9)), 1)[0]
+    ours = "Ours, because the widest models have one shared neuron each."
+    yield tm.near(says, -1, slope, LECOMTE, within=0.15, threshold=ours)
+    says = "With as many features as neurons more are shared than without repulsion: ratio of the "
+    says += "mean to that number."
+    ours = "Ours, because distinct places give 1.59."
+    yield tm.at_least(says, 1.3, mean[0] / free[0], FOUND, threshold=ours)
+    says = "Shared neurons have two features of opposite signs: share of all shared neurons."
+    share = found["opposite"].sum() / counts.sum()
+    yield tm.at_least(says, 0.95, share, LECOMTE, threshold="Ours, because the paper says all.")
+    says = "Features end with one big weight: mean share over all models."
+    nearly = "Ours, because training has not converged entirely."
+    yield tm.at_least(says, 0.95, found["one_big"].mean(), LECOMTE, threshold=nearly)
+
+    says = "The largest weight of the start wins if a feature is alone: share of the seeds."
+    yield tm.near(says, 1, results["lone_first_wins"].mean(), THRESHOLD, within=0)
+    says = "The largest weight of the start loses for most of many features with as many neurons: "
+    says += "share of the features for which it wins."
+    half = "Ours, because it is a half."
+    yield tm.at_most(says, 0.5, results["first_wins"][0].mean(), FOUND, threshold=half)
+    says = "The sum of absolute weights of a lone feature, in units of its length, is that of soft "
+    says += "thresholding at all times: largest relative difference of any seed."
+    off = abs(results["lone_norm"] / results["lone_exact"] - 1).max()
+    longer = "Ours, because the penalty shortens the weights by up to 5 %, and time with them."
+    note = "It holds until dead weights, which jump around 0 by a step, add up to as much."
+    yield tm.near(says, 0, off, THRESHOLD, within=0.05, threshold=longer, note=note)
+    says = "Dead weights jump around 0 by the penalty times the step, so the sum of absolute "
+    says += "weights of a lone feature ends above 1."
+    jumps = tm.prediction("1 + m * penalty * step / 2")
+    excess = neurons[-1] * penalty * results.attrs["learning_rate"] / 2
+    end = results["lone_norm"].isel(snapshot=-1).mean()
+    size = "Ours, because the two sizes of a jumping weight are only half of a step on average."
+    yield tm.near(says, 1 + excess, end, jumps, within=0.03, threshold=size)
+    says = "The estimate of the paper for the sum of absolute weights is too large at the start: "
+    says += "ratio of the sum to the estimate for a lone feature."
+    ratio = results["lone_norm"].mean("seed")[0] / neurons[-1] ** 0.5
+    normal = tm.prediction("The mean size of a normal variable, sqrt(2 / pi)")
+    errors = "Ours, because it is four standard errors."
+    yield tm.near(says, (2 / np.pi) ** 0.5, ratio, normal, within=0.04, threshold=errors)
+    says = "A lone feature ends with the squared length 1 - penalty / 4."
+    second = "Ours, because terms of second order are left out."
+    square = results["lone_square"].mean()
+    yield tm.near(says, 1 - penalty / 4, square, STATIONARY, within=penalty**2, threshold=second)
+
+
+def plot(results: xr.Dataset) -> Figure:
+    figure, (matrix, counts, norms) = plotting.figure(1, 3, size=(9, 3.7))
+    draw_matrix(matrix, results)
+    features = int(results.attrs["num_features"])
+    found = tm.apply(shared, results["weights"])["shared"]
+    plotting.every_seed(counts, found, x="neurons", label="trained", legend=False)
+    lines = found.mean("seed")
+    counts.plot(lines["neurons"], lines, "kD", ms=4, label="mean of seeds")
+    widths = np.unique(np.geomspace(*results["neurons"].values[[0, -1]], 30).astype(int))
+    for label, style, values in (
+        ("distinct places (exact)", "-", [theory.collisions(features, int(m)) for m in widths]),
+        ("$n^2/4m$", ":", features**2 / 4 / widths),
+        ("no repulsion", "--",
+         [theory.collisions_without_repulsion(features, int(m)) for m in widths]),
+    ):  # fmt: skip
+        color = {"-": "C2", ":": "black", "--": "C1"}[style]
+        counts.plot(widths, values, style, color=color, lw=1.4, label=label)
+    counts.set(xscale="log", xlabel="neurons $m$", ylabel="shared neurons", ylim=(-0.5, None))
+    plotting.plain_ticks(counts, "x", results["neurons"].values.tolist())
+    counts.set_title(f"Chance and repulsion say how\nmany are shared ({features} features)")
+    counts.legend(fontsize=7)
+    draw_norms(norms, results)
+    return figure
+
+
+def draw_matrix(axes: Axes, results: xr.Dataset) -> None:
+    """Draw the weights of one model, shared neurons first."""
+    weights = results["weights"].isel(neurons=0, seed=0).values
+    weights = weights[: int(results["neurons"][0])]
+    big = abs(weights) > BIG
+    order = np.lexsort((big.argmax(axis=1), -big.sum(axis=1)))
+    weights = weights[order]
+    columns = np.argsort([*np.argmax(abs(weights), axis=0)], kind="stable")
+    plotting.signed_matrix(axes, weights[:, columns])
+    several = int((big.sum(axis=1) > 1).sum())
+    axes.axhline(several - 0.5, color="black", lw=1)
+    axes.set(xlabel="features (red +1, blue -1)", ylabel="neurons, shared ones above the line")
+    axes.set_title(f"{several} of {len(weights)} neurons are shared\nby two opposite signs")
+
+
+def draw_norms(axes: Axes, results: xr.Dataset) -> None:
+    """Draw how the sum of absolute weights falls, with the exact curve and the estimate."""
+    time, widest = results["time"].values, int(results["neurons"][-1])
+    exact = results["lone_exact"].mean("seed").values
+    axes.loglog(time[1:], exact[1:], color="C2", label="soft thresholding (exact)")
+    fine = np.geomspace(time[1], time[-1], 200)
+    estimate = 1 / (widest**-0.5 + results.attrs["penalty"] * fine)
+    axes.loglog(fine, np.maximum(estimate, 1), "k:", label="estimate of the paper")
+    for name, style, label in (
+        ("lone_norm", "C0o", "a lone feature"),
+        ("norm", "C1^", f"{results.attrs['num_features']} features"),
+    ):
+        values = results[name] if name == "lone_norm" else results[name].isel(neurons=-1)
+        mean = values.mean("seed").values
+        axes.loglog(time[1:], mean[1:], style, ms=3.5, label=f"{label}, mean of seeds")
+    axes.set(
+        xlabel="time of gradient flow", ylabel=r"$\Vert w \Vert_1 / \Vert w \Vert_2$ of a feature"
+    )
+    plotting.plain_ticks(axes, "y", (1, 2, 5, 10))
+    axes.set_title(f"The penalty leaves one weight\n({widest} neurons)")
+    axes.legend(fontsize=7)
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)
