@@ -1,5 +1,8 @@
 """Attention: models written by hand whose heads are known, and sequences with known statistics."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -194,6 +197,38 @@ def test_the_bigram_predictor_is_the_posterior_and_its_losses_are_those_known():
     short = jnp.eye(2)[jnp.asarray([0, 0, 1, 0])]
     expected = [[1 / 2, 1 / 2], [2 / 3, 1 / 3], [1 / 2, 1 / 2], [1 / 2, 1 / 2]]
     np.testing.assert_allclose(sequences.in_context_bigram(short), expected, rtol=1e-6)
+
+
+def chain_probability(tokens, states):
+    """The probability of a sequence: each row of its counts is a Dirichlet-multinomial draw."""
+    counts = np.zeros((states, states), int)
+    np.add.at(counts, (tokens[:-1], tokens[1:]), 1)
+    rows = [
+        math.factorial(states - 1) * math.prod(map(math.factorial, row))
+        / math.factorial(states - 1 + sum(row))
+        for row in counts.tolist()
+    ]  # fmt: skip
+    return math.prod(rows) / states
+
+
+def test_the_exact_predictor_gives_every_sequence_its_probability():
+    every = np.array(list(itertools.product(range(3), repeat=5)))
+    exact = np.array([chain_probability(tokens, 3) for tokens in every])
+    np.testing.assert_allclose(exact.sum(), 1)
+    chains = jnp.eye(3)[every]
+    losses = jax.vmap(lambda s: sequences.next_token_loss(sequences.in_context_bigram(s), s))
+    np.testing.assert_allclose(jnp.exp(-losses(chains).sum(axis=1)) / 3, exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("concentration", [1, jnp.ones(())])
+def test_the_sampler_draws_every_sequence_with_its_probability(concentration):
+    """A number that is known to be 1 takes a faster way."""
+    drawn = np.asarray(tm.MarkovChains(2, 4, concentration).sample(KEY, 20_000)).argmax(axis=2)
+    every = np.array(list(itertools.product(range(2), repeat=4)))
+    found = np.bincount(drawn @ [8, 4, 2, 1], minlength=16) / len(drawn)
+    exact = np.array([chain_probability(tokens, 2) for tokens in every])
+    errors = np.sqrt(exact / len(drawn))
+    assert np.max(np.abs(found - exact) / errors) < 4
 
 
 def test_sequences_have_the_statistics_that_they_name():

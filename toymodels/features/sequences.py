@@ -42,7 +42,7 @@ class MarkovChains:
         key_rows, key_tokens = jax.random.split(key)
         states = self.num_features
         shape = (batch, states, states)
-        gammas = jax.random.gamma(key_rows, jnp.asarray(self.concentration, float), shape)
+        gammas = _gammas(key_rows, self.concentration, shape)
         rows = jnp.cumsum(gammas, axis=2) / jnp.sum(gammas, axis=2, keepdims=True)
         uniform = jax.random.uniform(key_tokens, (self.length, batch))
 
@@ -129,6 +129,13 @@ class SkipTrigrams:
         answer = sources + queries + noise + jnp.asarray(self.table)[source, query]
         tokens = jnp.concatenate([tokens, sources + query, answer], axis=1)
         return _one_hot(tokens, self.num_features)
+
+
+def _gammas(key: Key[Array, ""], concentration: Any, shape: tuple[int, ...]) -> Array:
+    """Draw from Gamma distributions; a concentration of 1 that is known makes it cheap."""
+    if isinstance(concentration, int | float) and concentration == 1:
+        return jax.random.exponential(key, shape)
+    return jax.random.gamma(key, jnp.asarray(concentration, float), shape)
 
 
 def _one_hot(tokens: Int[Array, "batch length"], number: int) -> Float[Array, "batch length token"]:

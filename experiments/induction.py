@@ -1,0 +1,356 @@
+r"""Induction heads: how a small transformer learns to predict Markov chains in context.
+
+Claim      Every model first predicts by how often each token has occurred. Then, over a short part
+           of training, one head learns to look at the previous token, another learns to look at
+           what followed the present token before, and the loss falls close to that of the exact
+           Bayes predictor, which no model passes.
+Reproduces Edelman et al. (2024), "The Evolution of Statistical Induction Heads", the figure of a
+           two-layer transformer. Heads are found by the scores of Olsson et al. (2022).
+Settings   Attention alone: two layers of one head, relative positions, width 16, heads of width 8.
+           Each sequence has 50 tokens of a chain of 3 states whose rows are uniform on the simplex.
+           Adam with a constant learning rate. All snapshots of all seeds are measured on common
+           sequences. Losses are expectations over the next token, given the tokens so far.
+Selection  None: claims and bands are over all seeds.
+Command    toymodels run experiments/induction.py
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jax import lax
+from jaxtyping import Array
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import experiment, plotting
+from toymodels.analysis import attention
+from toymodels.theory import sequences
+
+PAPER = tm.paper("Edelman et al. (2024), The Evolution of Statistical Induction Heads")
+HEADS = tm.paper("Olsson et al. (2022), In-context Learning and Induction Heads")
+BAYES = tm.identity("The posterior of the chain is the best predictor")
+CHANCE = tm.identity("Uniform attention to the past")
+FOUND = tm.finding("first measured here")
+NO_NUMBER = "Ours, because the paper shows a picture, and gives no number."
+SEEN = "Ours, after a trial with 2 seeds."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    num_states: int = 3
+    length: int = 50
+    num_seeds: int = 16
+    learning_rates: tuple[float, ...] = (3e-4, 3e-3)
+    """The first is the slowest, and the others are whole multiples of it."""
+    steps: int = 4000
+    """The number of updates at the first learning rate; a rate of twice its size takes half."""
+    batch: int = 32
+    snapshots: int = 24
+    sequences: int = 400
+    """The number of sequences on which every snapshot is measured."""
+
+
+SMOKE = Config(length=8, num_seeds=2, learning_rates=(1e-2,), steps=40, snapshots=5, sequences=8)
+
+
+def run(config: Config) -> xr.Dataset:
+    features = tm.MarkovChains(config.num_states, config.length)
+    model = tm.AttentionOnly(layers=2, heads=1, width=16, head_width=8, relative=True)
+    slowest, fastest = config.learning_rates[0], max(config.learning_rates)
+    # Equal products of learning rate and step, so that all rates share their snapshots.
+    fewest = round(config.steps * slowest / fastest)
+    progress = tm.log_spaced(fewest, config.snapshots)
+
+    def cell(key, *, learning_rate):
+        steps = round(config.steps * slowest / learning_rate)
+        trained = tm.train(
+            key,
+            model,
+            tm.NextToken(features),
+            optimizer=optax.adam(learning_rate),
+            steps=steps,
+            batch=config.batch,
+            snapshots=[steps // fewest * step for step in progress],
+            evaluation=0,
+        )
+        return {"params": trained.snapshots}
+
+    trained = tm.sweep(
+        cell, static={"learning_rate": config.learning_rates}, num_seeds=config.num_seeds
+    )
+    chains = tm.jit(lambda key: features.sample(key, config.sequences))(jax.random.key(2024))
+    per_update = np.asarray(config.learning_rates)[:, None] / fastest
+    steps = np.rint(np.asarray(progress)[None] / per_update)
+    found = measured(model, trained, chains)
+    for name, level in levels(chains).items():
+        found[name] = (("position",) if level.ndim else (), np.asarray(level))
+    return found.assign_coords(
+        step=(("learning_rate", "snapshot"), steps), position=np.arange(1, config.length)
+    )
+
+
+def measured(model: tm.AttentionOnly, trained: xr.Dataset, chains: Array) -> xr.Dataset:
+    """Measure every snapshot of every model, and the last ones without one of their heads."""
+    cells = ("learning_rate", "seed", "snapshot")
+    snapshots = tm.params(trained)
+    last = jax.tree.map(lambda leaf: leaf[:, :, -1:], snapshots)
+    lesioned = [without_head(last, layer) for layer in range(2)]
+    models = jax.tree.map(lambda *a: jnp.concatenate(a, axis=2), snapshots, *lesioned)
+    shape = models["W_E"].shape[: len(cells)]
+    alike = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(cells) :]), models)
+    # One model after another: many at once would leave the cache of the processor.
+    each = tm.jit(lambda models, chains: lax.map(lambda p: measure(model, p, chains), models))
+    found = {n: np.reshape(v, (*shape, *v.shape[1:])) for n, v in each(alike, chains).items()}
+    own = {"loss": "position", "previous": "layer", "induction": "layer"}
+    results = xr.Dataset(
+        {n: ((*cells, *([own[n]] if n in own else [])), v[:, :, :-2]) for n, v in found.items()},
+        {"learning_rate": trained["learning_rate"]},
+    )
+    results["without_head"] = (("learning_rate", "seed", "layer"), found["loss"][:, :, -2:].mean(3))
+    return results
+
+
+def without_head(params: Any, layer: int) -> Any:
+    """Return models whose head of one layer attends to all of the past alike: its queries are 0.
+
+    The output of the head stays, and only its choice of places is lost.
+    """
+    own = params[f"layer_{layer}"]
+    return {**params, f"layer_{layer}": {**own, "W_Q": 0 * own["W_Q"]}}
+
+
+@jax.jit
+def levels(chains: Array) -> dict[str, Array]:
+    """Return the losses of predictors at each position, and the scores of uniform attention."""
+    length, num_states = chains.shape[1:]
+    unigram, exact = predictions(chains)
+    losses = {"guess": jnp.full(chains.shape, 1 / num_states), "unigram": unigram, "bayes": exact}
+    past = jnp.tril(jnp.ones((length, length)))
+    uniform = past / jnp.sum(past, axis=1, keepdims=True)
+    score = jax.vmap(lambda tokens: attention.induction_score(uniform, tokens))(chains)
+    return {
+        **{name: expected_loss(each, chains) for name, each in losses.items()},
+        "bayes_sampled": jnp.mean(jax.vmap(sequences.next_token_loss)(exact, chains)),
+        "uniform_previous": attention.previous_token_score(uniform),
+        "uniform_induction": jnp.nanmean(score),
+    }
+
+
+def predictions(chains: Array) -> tuple[Array, Array]:
+    """Return the probabilities of the in-context unigram and of the exact predictor."""
+    predictors = (sequences.in_context_unigram, sequences.in_context_bigram)
+    return tuple(jax.vmap(predict)(chains) for predict in predictors)
+
+
+def expected_loss(probabilities: Array, chains: Array) -> Array:
+    """Return the mean loss at each position over next tokens, given the tokens of each sequence.
+
+    The next token has the probabilities of the exact predictor, so that no token is drawn.
+    """
+    _, exact = predictions(chains)
+    return jnp.mean(-jnp.sum(exact * jnp.log(probabilities), axis=2), axis=0)[:-1]
+
+
+def measure(model: tm.AttentionOnly, params: Any, chains: Array) -> dict[str, Array]:
+    """Return the losses of one snapshot, the scores of its heads, and what keys of layer 1 read."""
+    values = jax.vmap(lambda tokens: tm.activations(model, params, tokens))(chains)
+    probabilities = jax.nn.softmax(values["output"])
+    unigram, _ = predictions(chains)
+    divergence = jnp.sum(unigram * jnp.log(unigram / probabilities), axis=2)[:, :-1]
+    patterns = [values[f"layer_{layer}/pattern"][:, 0] for layer in range(2)]
+    previous = [jnp.mean(jax.vmap(attention.previous_token_score)(each)) for each in patterns]
+    induction = [jnp.nanmean(jax.vmap(attention.induction_score)(p, chains)) for p in patterns]
+    first, second = ({n: w[0] for n, w in params[f"layer_{i}"].items()} for i in range(2))
+    chosen = attention.qk_circuit(second["W_Q"], second["W_K"])
+    moved = attention.ov_circuit(first["W_O"], first["W_V"])
+    return {
+        "sampled": jnp.mean(jax.vmap(sequences.next_token_loss)(probabilities, chains)),
+        "loss": expected_loss(probabilities, chains),
+        "from_unigram": jnp.mean(divergence),
+        "previous": jnp.stack(previous),
+        "induction": jnp.stack(induction),
+        "composition": attention.composition_score(chosen, moved),
+    }
+
+
+def crossing(curve: xr.DataArray, height: Any, step: xr.DataArray) -> xr.DataArray:
+    """Return the step at which a rising curve first passes a height, by lines between snapshots."""
+    above = curve > height
+    place = above.argmax("snapshot").clip(1)
+    low, high = curve.isel(snapshot=place - 1), curve.isel(snapshot=place)
+    share = ((height - low) / (high - low)).clip(0, 1)
+    before, after = step.isel(snapshot=place - 1), step.isel(snapshot=place)
+    return (before + share * (after - before)).where(above.any("snapshot"))
+
+
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    slow, last = results.isel(learning_rate=0), results.isel(learning_rate=0, snapshot=-1)
+    loss = slow["loss"].mean("position")
+    unigram, bayes = (float(results[name].mean()) for name in ("unigram", "bayes"))
+
+    says = "No snapshot of any seed has a lower loss on the common sequences than the exact "
+    says += "predictor."
+    lead = (results["sampled"] - results["bayes_sampled"]).min()
+    yield tm.at_least(says, 0, lead, BAYES)
+
+    nearest = slow["from_unigram"].min("snapshot")
+    says = "On its way, every seed predicts almost as counts of tokens do: the largest of the "
+    says += "seeds' smallest divergences from the in-context unigram, in nats."
+    yield tm.at_most(says, 0.04, nearest.max(), PAPER, threshold=SEEN)
+
+    stage = slow["from_unigram"].argmin("snapshot")
+    says = "Where a seed is nearest to the in-context unigram, its loss is that of the unigram, by "
+    says += "the largest relative difference."
+    gap = abs(loss.isel(snapshot=stage) / unigram - 1).max()
+    yield tm.near(says, 0, gap, PAPER, within=0.03, threshold=NO_NUMBER)
+
+    says = "At the end, every seed is nearer to the exact predictor than to the unigram: largest "
+    says += "ratio of the two divergences."
+    ratio = (loss.isel(snapshot=-1) - bayes) / last["from_unigram"]
+    yield tm.at_most(says, 0.6, ratio.max(), PAPER, threshold=SEEN)
+
+    says = "The median seed gains most of what separates the unigram from the exact predictor."
+    gained = (unigram - loss.isel(snapshot=-1)) / (unigram - bayes)
+    yield tm.at_least(says, 0.6, gained.median(), PAPER, threshold=SEEN)
+
+    says = "At the start, the head of layer 0 attends to the previous token as uniform attention "
+    says += "does: largest difference of the scores."
+    gap = abs(slow["previous"].isel(snapshot=0, layer=0) - results["uniform_previous"]).max()
+    yield tm.near(says, 0, gap, CHANCE, within=0.01, threshold="Ours, because starts are random.")
+
+    says = "At the end, the head of layer 0 attends to the previous token, by the median score."
+    score = last["previous"].sel(layer=0).median()
+    yield tm.at_least(says, 0.8, score, HEADS, threshold=SEEN)
+
+    says = "At the end, the head of layer 1 attends to what followed the present token before, by "
+    says += "the median induction score."
+    score = last["induction"].sel(layer=1).median()
+    yield tm.at_least(says, 0.75, score, HEADS, threshold=SEEN)
+
+    says = "At the end, the head of layer 1 does not attend to the previous token in any seed: "
+    says += "largest score."
+    score = last["previous"].sel(layer=1).max()
+    yield tm.at_most(says, 0.2, score, HEADS, threshold=NO_NUMBER)
+
+    says = "At the end, keys of layer 1 read what layer 0 writes more than by chance, by the "
+    says += "median ratio of the composition score to that of random matrices of width 16."
+    ratio = last["composition"].median() * 16**0.5
+    yield tm.at_least(says, 1.5, ratio, HEADS, threshold="Ours: half more than by chance.")
+
+    for layer in range(2):
+        says = f"A trained model whose head of layer {layer} is made uniform is no better than the "
+        says += "in-context unigram in any seed, by the lowest loss relative to the unigram's."
+        least = last["without_head"].sel(layer=layer).min() / unigram
+        threshold = "Ours: a tenth of what the exact predictor gains."
+        yield tm.at_least(says, 1, least, HEADS, slack=0.01, threshold=threshold)
+
+    says = "At the first position, where attention can look at one token alone, every trained model"
+    says += " is worse than a uniform guess, by the smallest excess."
+    worse = (last["loss"] - results["guess"]).isel(position=0).min()
+    note = (
+        "Weights of softmax attention sum to 1: a head reads shares, and never that it saw nothing."
+    )
+    yield tm.at_least(says, 0.1, worse, FOUND, threshold=SEEN, note=note)
+
+    says = "Over the last ten positions, the median seed is close to the exact predictor, by its "
+    says += "excess loss."
+    gap = (last["loss"] - results["bayes"]).isel(position=slice(-10, None)).mean("position")
+    yield tm.at_most(says, 0.05, gap.median(), FOUND, threshold=SEEN)
+
+    times = halfway(slow, unigram)
+    says = "The induction score and the loss make half of their way at about one time: median "
+    says += "ratio of the steps."
+    ratio = (times["induction"] / times["loss"]).median()
+    yield tm.near(says, 1, ratio, HEADS, within=0.15, threshold=NO_NUMBER)
+
+    says = "The induction score makes half of its way before the previous-token score does: median "
+    says += "ratio of the steps."
+    ratio = (times["induction"] / times["previous"]).median()
+    yield tm.at_most(says, 1, ratio, FOUND, threshold=SEEN)
+
+    if results.sizes["learning_rate"] > 1:
+        rates = results["learning_rate"].values
+        expected = round(rates[-1] / rates[0])
+        says = (
+            f"{expected} times the learning rate brings the phase change forward by as much: ratio "
+        )
+        says += "of the median steps at which the loss has made half of its way."
+        fast = halfway(results.isel(learning_rate=-1), unigram)
+        ratio = times["loss"].median() / fast["loss"].median()
+        source = tm.prediction("Steps of Adam are as long as the learning rate")
+        yield tm.near(says, expected, ratio, source, within=0.2 * expected, threshold=SEEN)
+
+
+def halfway(results: xr.Dataset, unigram: float) -> dict[str, xr.DataArray]:
+    """Return the steps at which loss and scores of each seed have made half of their way.
+
+    The way of the loss begins at the loss of the unigram, and that of a score at its start.
+    """
+    loss = -results["loss"].mean("position")
+    previous, induction = results["previous"].sel(layer=0), results["induction"].sel(layer=1)
+    middles = {
+        "loss": (loss, (loss.isel(snapshot=-1) - unigram) / 2),
+        "previous": (previous, previous.isel(snapshot=[0, -1]).mean("snapshot")),
+        "induction": (induction, induction.isel(snapshot=[0, -1]).mean("snapshot")),
+    }
+    return {name: crossing(*curve, results["step"]) for name, curve in middles.items()}
+
+
+def plot(results: xr.Dataset) -> Figure:
+    figure, (left, right) = plotting.figure_of_parts(1, 2, size=(9.0, 5.2), width_ratios=(1.5, 1))
+    slow = results.isel(learning_rate=0)
+    slow = slow.isel(snapshot=slice(1, None))  # step 0 has no place on a logarithmic axis
+    above, below = left.subplots(2, 1, sharex=True)
+    band(above, slow["step"], slow["loss"].mean("position"), "k", "two-layer attention")
+    levels = {
+        "C1": ("unigram", "counts of tokens (unigram)"),
+        "C2": ("bayes", "counts of pairs: the exact predictor"),
+    }
+    for color, (name, label) in levels.items():
+        above.axhline(results[name].mean(), color=color, ls="--", label=label)
+    seeds = results.sizes["seed"]
+    above.set(ylabel="loss (nats per token)")
+    above.set_title("First the model learns to count tokens,\nthen two heads form and count pairs")
+    above.legend(title=f"line: median, band: all {seeds} seeds")
+    heads = {
+        "C0": (slow["previous"].sel(layer=0), "layer 0: to the previous token"),
+        "C3": (slow["induction"].sel(layer=1), "layer 1: to what followed before"),
+    }
+    for color, (score, label) in heads.items():
+        band(below, slow["step"], score, color, label)
+    below.axhline(results["uniform_previous"], color="C0", ls=":", lw=1)
+    below.axhline(results["uniform_induction"], color="C3", ls=":", lw=1, label="uniform attention")
+    rate = results["learning_rate"].values[0]
+    below.set(xscale="log", xlabel=f"step (Adam, learning rate {rate:g})", ylim=(0, 1))
+    below.set_ylabel("attention of the head")
+    below.legend(loc="upper left")
+    by_position(right.subplots(), slow, results)
+    return figure
+
+
+def band(axes, x: xr.DataArray, values: xr.DataArray, color: str, label: str) -> None:
+    """Draw the median over seeds as a line, and the range of all seeds as a band."""
+    axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.2, lw=0)
+    axes.plot(x, values.median("seed"), color=color, label=label)
+
+
+def by_position(axes, slow: xr.Dataset, results: xr.Dataset) -> None:
+    """Draw the loss at each position, of trained models and of the predictors."""
+    position = results["position"]
+    band(axes, position, slow["loss"].isel(snapshot=-1), "k", "trained model")
+    axes.plot(position, results["unigram"], "C1--", label="counts of tokens")
+    axes.plot(position, results["bayes"], "C2--", label="counts of pairs: exact")
+    axes.plot(position, results["guess"], color="0.6", lw=1, label="uniform guess")
+    axes.set(xlabel="tokens so far", ylabel="loss of the next token (nats)")
+    axes.set_title("After training: close to the exact\npredictor, but for the first tokens")
+    axes.legend()
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)
