@@ -107,10 +107,10 @@ def measured(model: tm.AttentionOnly, trained: xr.Dataset, chains: Array) -> xr.
     # One model after another: many at once would leave the cache of the processor.
     each = tm.jit(lambda models, chains: lax.map(lambda p: measure(model, p, chains), models))
     found = {n: np.reshape(v, (*shape, *v.shape[1:])) for n, v in each(alike, chains).items()}
-    own = {"loss": "position", "previous": "layer", "induction": "layer"}
+    own = {"loss": "position", "previous": "layer", "induction": "layer", "composition": "reads"}
     results = xr.Dataset(
         {n: ((*cells, *([own[n]] if n in own else [])), v[:, :, :-2]) for n, v in found.items()},
-        {"learning_rate": trained["learning_rate"]},
+        {"learning_rate": trained["learning_rate"], "reads": ["queries", "keys"]},
     )
     results["without_head"] = (("learning_rate", "seed", "layer"), found["loss"][:, :, -2:].mean(3))
     return results
@@ -144,8 +144,8 @@ def levels(chains: Array) -> dict[str, Array]:
 
 def predictions(chains: Array) -> tuple[Array, Array]:
     """Return the probabilities of the in-context unigram and of the exact predictor."""
-    predictors = (sequences.in_context_unigram, sequences.in_context_bigram)
-    return tuple(jax.vmap(predict)(chains) for predict in predictors)
+    unigram = jax.vmap(sequences.in_context_unigram)(chains)
+    return unigram, jax.vmap(sequences.in_context_bigram)(chains)
 
 
 def expected_loss(probabilities: Array, chains: Array) -> Array:
@@ -169,13 +169,14 @@ def measure(model: tm.AttentionOnly, params: Any, chains: Array) -> dict[str, Ar
     first, second = ({n: w[0] for n, w in params[f"layer_{i}"].items()} for i in range(2))
     chosen = attention.qk_circuit(second["W_Q"], second["W_K"])
     moved = attention.ov_circuit(first["W_O"], first["W_V"])
+    reads = [attention.composition_score(reader, moved) for reader in (chosen.T, chosen)]
     return {
         "sampled": jnp.mean(jax.vmap(sequences.next_token_loss)(probabilities, chains)),
         "loss": expected_loss(probabilities, chains),
         "from_unigram": jnp.mean(divergence),
         "previous": jnp.stack(previous),
         "induction": jnp.stack(induction),
-        "composition": attention.composition_score(chosen, moved),
+        "composition": jnp.stack(reads),
     }
 
 
@@ -204,16 +205,14 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "seeds' smallest divergences from the in-context unigram, in nats."
     yield tm.at_most(says, 0.04, nearest.max(), PAPER, threshold=SEEN)
 
-    stage = slow["from_unigram"].argmin("snapshot")
-    says = "Where a seed is nearest to the in-context unigram, its loss is that of the unigram, by "
-    says += "the largest relative difference."
-    gap = abs(loss.isel(snapshot=stage) / unigram - 1).max()
-    yield tm.near(says, 0, gap, PAPER, within=0.03, threshold=NO_NUMBER)
-
     says = "At the end, every seed is nearer to the exact predictor than to the unigram: largest "
     says += "ratio of the two divergences."
     ratio = (loss.isel(snapshot=-1) - bayes) / last["from_unigram"]
-    yield tm.at_most(says, 0.6, ratio.max(), PAPER, threshold=SEEN)
+    note = (
+        "15 of 16 seeds are below 0.42. Seed 6 forms neither head by the last step, at both "
+        "learning rates, and its layer 1 attends less than uniformly to what followed before."
+    )
+    yield tm.at_most(says, 0.6, ratio.max(), PAPER, threshold=SEEN, note=note)
 
     says = "The median seed gains most of what separates the unigram from the exact predictor."
     gained = (unigram - loss.isel(snapshot=-1)) / (unigram - bayes)
@@ -224,24 +223,22 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     gap = abs(slow["previous"].isel(snapshot=0, layer=0) - results["uniform_previous"]).max()
     yield tm.near(says, 0, gap, CHANCE, within=0.01, threshold="Ours, because starts are random.")
 
-    says = "At the end, the head of layer 0 attends to the previous token, by the median score."
-    score = last["previous"].sel(layer=0).median()
-    yield tm.at_least(says, 0.8, score, HEADS, threshold=SEEN)
-
-    says = "At the end, the head of layer 1 attends to what followed the present token before, by "
-    says += "the median induction score."
-    score = last["induction"].sel(layer=1).median()
-    yield tm.at_least(says, 0.75, score, HEADS, threshold=SEEN)
-
-    says = "At the end, the head of layer 1 does not attend to the previous token in any seed: "
-    says += "largest score."
-    score = last["previous"].sel(layer=1).max()
-    yield tm.at_most(says, 0.2, score, HEADS, threshold=NO_NUMBER)
+    ends = {
+        "previous": (0, 0.8, "the previous token, by the median score."),
+        "induction": (1, 0.75, "what followed the present token before, by the median score."),
+    }
+    for name, (layer, least, what) in ends.items():
+        says = f"At the end, the head of layer {layer} attends to {what}"
+        yield tm.at_least(says, least, last[name].sel(layer=layer).median(), HEADS, threshold=SEEN)
 
     says = "At the end, keys of layer 1 read what layer 0 writes more than by chance, by the "
     says += "median ratio of the composition score to that of random matrices of width 16."
-    ratio = last["composition"].median() * 16**0.5
+    ratio = last["composition"].sel(reads="keys").median() * 16**0.5
     yield tm.at_least(says, 1.5, ratio, HEADS, threshold="Ours: half more than by chance.")
+
+    says = "In the median seed, keys of layer 1 read what layer 0 writes more than queries do."
+    more = last["composition"].sel(reads="keys") - last["composition"].sel(reads="queries")
+    yield tm.at_least(says, 0, more.median(), HEADS, threshold="Ours: any difference.")
 
     for layer in range(2):
         says = f"A trained model whose head of layer {layer} is made uniform is no better than the "
@@ -277,10 +274,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     if results.sizes["learning_rate"] > 1:
         rates = results["learning_rate"].values
         expected = round(rates[-1] / rates[0])
-        says = (
-            f"{expected} times the learning rate brings the phase change forward by as much: ratio "
-        )
-        says += "of the median steps at which the loss has made half of its way."
+        says = f"{expected} times the learning rate brings the phase change forward by as much, by "
+        says += "the ratio of the median steps at which the loss has made half of its way."
         fast = halfway(results.isel(learning_rate=-1), unigram)
         ratio = times["loss"].median() / fast["loss"].median()
         source = tm.prediction("Steps of Adam are as long as the learning rate")
@@ -308,11 +303,8 @@ def plot(results: xr.Dataset) -> Figure:
     slow = slow.isel(snapshot=slice(1, None))  # step 0 has no place on a logarithmic axis
     above, below = left.subplots(2, 1, sharex=True)
     band(above, slow["step"], slow["loss"].mean("position"), "k", "two-layer attention")
-    levels = {
-        "C1": ("unigram", "counts of tokens (unigram)"),
-        "C2": ("bayes", "counts of pairs: the exact predictor"),
-    }
-    for color, (name, label) in levels.items():
+    known = {"unigram": "counts of tokens (unigram)", "bayes": "counts of pairs: exact predictor"}
+    for color, (name, label) in zip(("C1", "C2"), known.items(), strict=True):
         above.axhline(results[name].mean(), color=color, ls="--", label=label)
     seeds = results.sizes["seed"]
     above.set(ylabel="loss (nats per token)")
