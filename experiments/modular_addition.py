@@ -230,7 +230,7 @@ def plot(results: xr.Dataset) -> Figure:
     loss.legend(title=f"dots: all {results.sizes['seed']} seeds")
     margin.axhline(1, color="0.6", ls=":")
     margin.set(xscale="log", ylim=(0, 1.1), ylabel="margin / largest possible margin")
-    margin.set_title("and its margin")
+    margin.set_title("They have the largest margin")
     for axes in (loss, margin):
         axes.set_xlabel("penalty / critical penalty")
         plotting.plain_ticks(axes)
@@ -245,11 +245,18 @@ def draw_neurons(neuron, phases, results: xr.Dataset) -> None:
     power = sum(each**2 for each in vectors).sum(axis=2) ** 1.5
     largest = power[0].argmax()
     names = ("reads of a", "reads of b", "writes to a + b")
+    fine, number = np.linspace(0, modulus - 1, 300), np.arange(modulus)
     for place, (each, name) in enumerate(zip(vectors, names, strict=True)):
-        marker = plotting.MARKERS[place]
-        neuron.plot(np.arange(modulus), each[0, largest], marker=marker, ms=4, label=name)
-    neuron.set(xlabel="number", ylabel="weight", title="A neuron is one wave, three times")
-    neuron.legend()
+        color, marker, values = f"C{place}", plotting.MARKERS[place], each[0, largest]
+        neuron.plot(number, values, color=color, ls="", marker=marker, ms=5, label=name)
+        wave = np.fft.rfft(values)[1:] * 2 / modulus
+        best = np.abs(wave).argmax()
+        turns = 2 * np.pi * (best + 1) * fine / modulus
+        neuron.plot(fine, np.abs(wave[best]) * np.cos(turns + np.angle(wave[best])), color, lw=0.8)
+    top = 1.9 * np.abs(values).max()
+    neuron.set(xlabel="number", ylabel="weight", ylim=(-top / 1.6, top))
+    neuron.set_title("The vectors of a neuron are waves of one frequency")
+    neuron.legend(loc="upper right")
     kept = power > 1e-3 * power.sum(axis=1, keepdims=True)
     waves = np.stack([np.fft.rfft(each, axis=2)[..., 1:] for each in vectors])
     best = np.abs(waves).min(axis=0).argmax(axis=2)
@@ -257,9 +264,9 @@ def draw_neurons(neuron, phases, results: xr.Dataset) -> None:
     turn = 2 * np.pi
     reads, writes = ((angle[0] + angle[1]) % turn)[kept], (angle[2] % turn)[kept]
     phases.plot([0, turn], [0, turn], color="0.6", lw=1, label="phases add up")
-    phases.plot(reads, writes, "o", ms=3, alpha=0.5, label=f"neurons of all seeds, p = {modulus}")
+    phases.plot(reads, writes, "o", ms=3, alpha=0.5, label=f"all neurons, p = {modulus}")
     phases.set(xlabel="sum of the phases that it reads", ylabel="phase that it writes")
-    phases.set(xlim=(0, turn), ylim=(0, turn), title="whose phases add up")
+    phases.set(xlim=(0, turn), ylim=(0, turn), title="The phases of a neuron add up")
     ticks = [0, np.pi, turn]
     phases.set_xticks(ticks, ["0", "π", "2π"])
     phases.set_yticks(ticks, ["0", "π", "2π"])
