@@ -253,7 +253,7 @@ def draw_neurons(neuron, phases, results: xr.Dataset) -> None:
         best = np.abs(wave).argmax()
         turns = 2 * np.pi * (best + 1) * fine / modulus
         neuron.plot(fine, np.abs(wave[best]) * np.cos(turns + np.angle(wave[best])), color, lw=0.8)
-    top = 1.9 * np.abs(values).max()
+    top = 1.9 * max(np.abs(each[0, largest]).max() for each in vectors)
     neuron.set(xlabel="number", ylabel="weight", ylim=(-top / 1.6, top))
     neuron.set_title("The vectors of a neuron are waves of one frequency")
     neuron.legend(loc="upper right")
