@@ -5,6 +5,7 @@ discovery   scores for edges: exact patching, EAP and EAP-IG, ACDC, a trained ma
 measures    faithfulness, completeness and minimality of a circuit, areas under its curve
 boolean     known circuits of gates, written into few dimensions
 census      every subgraph of a small network
+parameters  weights as a sum of subcomponents, of which each input needs few (SPD)
 """
 
 from toymodels.circuits.boolean import (
@@ -38,6 +39,14 @@ from toymodels.circuits.measures import (
     faithfulness_curve,
     minimality,
 )
+from toymodels.circuits.parameters import (
+    Gates,
+    Subcomponents,
+    decompose_parameters,
+    decomposition_loss,
+    hard_sigmoid,
+    importances,
+)
 
 __all__ = [
     "AND",
@@ -47,8 +56,10 @@ __all__ = [
     "Areas",
     "BooleanNetwork",
     "Edges",
+    "Gates",
     "Graph",
     "Program",
+    "Subcomponents",
     "Truth",
     "acdc",
     "all_circuits",
@@ -57,12 +68,16 @@ __all__ = [
     "boolean_graph",
     "completeness",
     "damage",
+    "decompose_parameters",
+    "decomposition_loss",
     "edge_attribution",
     "edge_patching",
     "edge_pruning",
     "faithfulness",
     "faithfulness_curve",
+    "hard_sigmoid",
     "holds_faithful",
+    "importances",
     "minimal_circuits",
     "minimality",
     "of_edges",

@@ -1,0 +1,159 @@
+"""Decompositions of weights: planted ones, exact losses, chance, and a short training."""
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+import toymodels as tm
+from toymodels import circuits
+from toymodels.analysis import subcomponents as scores
+
+PENTAGON = 1.2 * jnp.stack([f(2 * jnp.pi * jnp.arange(5) / 5) for f in (jnp.cos, jnp.sin)])
+
+
+def gates(parts, *, constant):
+    """Gates that say `constant` for every input."""
+    none = jnp.zeros((parts, 1))
+    return circuits.Gates(none, none, none, jnp.full(parts, constant))
+
+
+def subcomponents(left, right, *, importance):
+    constant = gates(len(left), constant=importance)
+    return circuits.Subcomponents(jnp.asarray(left), jnp.asarray(right), constant, constant)
+
+
+def test_the_right_answer_is_perfect_in_any_order_and_scale():
+    order, scale = jnp.array([3, 0, 4, 1, 2]), jnp.array([[2.0], [0.5], [-1], [3], [-2]])
+    left, right = PENTAGON.T[order] * scale, jnp.eye(5)[order] / scale
+    left, right = jnp.vstack([left, jnp.zeros((2, 2))]), jnp.vstack([right, jnp.ones((2, 5))])
+    for score, perfect in (
+        (scores.column_cosines, 1),
+        (scores.length_ratios, 1),
+        (scores.recovery_errors, 0),
+    ):
+        np.testing.assert_allclose(score(left, right, PENTAGON), perfect, atol=1e-6)
+
+
+def test_a_feature_in_two_halves_has_half_its_length():
+    left, right = jnp.vstack([PENTAGON.T] * 2), jnp.vstack([jnp.eye(5)] * 2) / 2
+    np.testing.assert_allclose(scores.column_cosines(left, right, PENTAGON), 1, atol=1e-6)
+    np.testing.assert_allclose(scores.length_ratios(left, right, PENTAGON), 1 / 2, atol=1e-6)
+    np.testing.assert_allclose(scores.recovery_errors(left, right, PENTAGON), 1 / 2, atol=1e-6)
+
+
+def test_cosines_and_lengths_do_not_see_that_features_are_merged():
+    row = jnp.array([[1.0, -1, 2]])  # one subcomponent holds all three features
+    left = jnp.ones((1, 1))
+    np.testing.assert_allclose(scores.column_cosines(left, row, row), 1, atol=1e-6)
+    np.testing.assert_allclose(scores.length_ratios(left, row, row), 1, atol=1e-6)
+    merged = np.sqrt([5, 5, 2]) / [1, 1, 2]  # the other features, relative to the own one
+    np.testing.assert_allclose(scores.recovery_errors(left, row, row), merged, rtol=1e-6)
+
+
+def test_features_of_length_zero_have_zeros():
+    weights = jnp.array([[1.0, 0]])
+    left, right = jnp.ones((1, 1)), jnp.array([[1.0, 0]])
+    np.testing.assert_allclose(scores.column_cosines(left, right, weights), [1, 0])
+    np.testing.assert_allclose(scores.length_ratios(left, right, weights), [1, 0])
+    np.testing.assert_allclose(scores.recovery_errors(left, right, weights), 0)
+
+
+def test_chance_in_the_plane_is_the_integral_and_that_of_random_subcomponents():
+    np.testing.assert_allclose(scores.chance_cosine(1), 0, atol=1e-12)
+    np.testing.assert_allclose(scores.chance_cosine(2), 4 / np.pi**2)
+    keys = jax.random.split(jax.random.key(0))
+    left, right = (jax.random.normal(k, (2000, 10, n)) for k, n in zip(keys, (2, 5), strict=True))
+    found = jax.vmap(scores.column_cosines, (0, 0, None))(left, right, PENTAGON)
+    np.testing.assert_allclose(jnp.mean(found), scores.chance_cosine(10), atol=0.005)
+
+
+def test_identity_errors_of_extremes():
+    identity = jnp.eye(5, 8)[:, np.random.default_rng(1).permutation(8)]
+    assert scores.identity_error(identity) == 0
+    assert scores.identity_error(identity * 0.95) == 0
+    assert scores.identity_error(identity * 0.5) == 5
+    assert scores.identity_error(jnp.zeros((5, 8))) == 5
+    assert scores.identity_error(jnp.ones((5, 8))) == 5 * 7
+
+
+def test_with_all_importances_one_the_right_answer_pays_only_for_them():
+    found = subcomponents(PENTAGON.T, jnp.eye(5), importance=1.0)
+    uniform = jax.random.uniform(jax.random.key(0), (2, 5))
+    x, bias = jnp.array([0.3, 0, 0.9, 0, 0]), jnp.full(5, -0.1)
+    loss = circuits.decomposition_loss(
+        found, jnp.asarray(PENTAGON), bias, x, uniform, minimality=0.01
+    )
+    np.testing.assert_allclose(loss, 0.01 * 10, rtol=1e-5)
+
+
+def test_the_loss_of_one_feature_is_that_of_its_masks():
+    """With W = 2 and x = 1/2 the output is 2, and masks of r and s make it 2 r s."""
+    found = subcomponents([[2.0]], [[0.9]], importance=0.2)
+    r, s = 0.2 + 0.8 * 0.25, 0.2 + 0.8 * 0.5
+    loss = circuits.decomposition_loss(
+        found,
+        jnp.array([[2.0]]),
+        jnp.zeros(1),
+        jnp.array([0.5]),
+        jnp.array([[0.25], [0.5]]),
+        minimality=0.1,
+    )
+    both, first, second = 2 * 0.9**2 * r * s, 2 * 0.9 * r, 2 * 0.9 * s
+    reconstruction = (both - 2) ** 2 + ((first - 2) ** 2 + (second - 2) ** 2) / 2
+    np.testing.assert_allclose(loss, 0.2**2 + reconstruction + 0.1 * 0.4, rtol=1e-5)
+
+
+def test_the_hard_sigmoid_leaks_only_where_it_is_told_to():
+    logits = jnp.array([-1.0, 0.3, 2.0])
+    np.testing.assert_allclose(circuits.hard_sigmoid(logits), [0, 0.3, 1])
+    np.testing.assert_allclose(circuits.hard_sigmoid(logits, leak_below=0.01), [-0.01, 0.3, 1])
+    np.testing.assert_allclose(circuits.hard_sigmoid(logits, leak_above=0.01), [0, 0.3, 1.01])
+
+
+def test_importances_are_those_of_each_feature_alone():
+    half = gates(5, constant=0.5)
+    found = circuits.Subcomponents(jnp.asarray(PENTAGON.T), jnp.eye(5), half, half)
+    importance = circuits.importances(found, jnp.asarray(PENTAGON), value=0.75)
+    np.testing.assert_allclose(importance, np.full((2, 5, 5), 0.5))
+
+
+def decompose(**changed):
+    given = {"parts": 3, "gate_units": 2, "minimality": 1e-3, "steps": 400, "batch": 16}
+    recipe = tm.Recipe(steps=400, batch=16, learning_rate=2e-2)
+    given = {"features": tm.SparseUniform(2, 0.5), "bias": jnp.zeros(2), **given, **changed}
+    return circuits.decompose_parameters(
+        jax.random.key(0), jnp.eye(2), optimizer=recipe.optimizer(), **given
+    )
+
+
+def test_training_makes_the_sum_of_subcomponents_the_weights():
+    found = jax.jit(decompose)()
+    np.testing.assert_allclose(found.left.T @ found.right, jnp.eye(2), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"parts": 0}, "parts is 0"),
+        ({"minimality": -1.0}, "minimality is -1, outside"),
+        ({"features": tm.SparseUniform(3, 0.5)}, "weights has 2 .* features has 3 features"),
+    ],
+)
+def test_bad_input_is_named(changed, message):
+    with pytest.raises(tm.InputError, match=message):
+        decompose(**changed)
+
+
+@pytest.fixture
+def without_shape_checks():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_scores_name_sizes_that_do_not_fit():
+    with pytest.raises(tm.InputError, match="left has 2 and right has 3 parts"):
+        scores.column_cosines(jnp.ones((2, 2)), jnp.ones((3, 5)), PENTAGON)

@@ -1,0 +1,134 @@
+r"""Scores of a decomposition of weights into subcomponents of rank one, against the known answer.
+
+A decomposition of the weights $W$ of a toy model is $\sum_c U_c V_c^\top$. The right one has a
+subcomponent $W_i e_i^\top$ for each feature $i$. See `toymodels.circuits.parameters`.
+
+References:
+    Bushnaq, Braun, Sharkey (2025), "Stochastic Parameter Decomposition".
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from toymodels import checks
+from toymodels.analysis import geometry, inputs, units
+
+__all__ = [
+    "chance_cosine",
+    "column_cosines",
+    "identity_error",
+    "length_ratios",
+    "recovery_errors",
+]
+
+
+def column_cosines(
+    left: Float[Array, "parts hidden"],
+    right: Float[Array, "parts features"],
+    weights: Float[Array, "hidden features"],
+) -> Float[Array, " features"]:
+    r"""Return $\max_c \cos(U_c V_{ci}, W_i)$ for each feature; the mean is the MMCS.
+
+    It looks at one column of each subcomponent, and says nothing of the others: a subcomponent
+    with many features may have cosine 1 with each of them. In the plane even chance scores high:
+    see `chance_cosine`.
+
+    Returns:
+        Numbers in [-1, 1]; a column of length 0 has cosine 0.
+    """
+    return jnp.max(_cosines(*_checked(left, right, weights)), axis=0)
+
+
+def chance_cosine(parts: int) -> float:
+    r"""Return the expected largest cosine of random directions in the plane with a given one.
+
+    $$\mathbb E \max_c \cos\alpha_c = C \int_0^1 \cos(\pi s)\, (1 - s)^{C - 1}\, ds,$$
+
+    because all $C$ angles exceed $\pi s$ with probability $(1 - s)^C$. It is the MMCS of random
+    subcomponents with two hidden dimensions: 0 for $C = 1$, and 0.980 for $C = 20$.
+    """
+    checks.count("parts", parts)
+    nodes, weights = np.polynomial.legendre.leggauss(parts // 2 + 20)
+    shares = (1 + nodes) / 2
+    return float(parts / 2 * weights @ (np.cos(np.pi * shares) * (1 - shares) ** (parts - 1)))
+
+
+def length_ratios(
+    left: Float[Array, "parts hidden"],
+    right: Float[Array, "parts features"],
+    weights: Float[Array, "hidden features"],
+) -> Float[Array, " features"]:
+    r"""Return $\lVert U_c V_{ci}\rVert / \lVert W_i\rVert$ of the subcomponent of `column_cosines`.
+
+    The mean is the ML2R, the mean ratio of lengths. It is 1 if one subcomponent holds all of a
+    feature, and less if several share it.
+
+    Returns:
+        Numbers of 0 or more; 0 for a feature of length 0.
+    """
+    left, right, weights = _checked(left, right, weights)
+    best = jnp.argmax(_cosines(left, right, weights), axis=0)
+    held = jnp.linalg.norm(left, axis=1)[best] * jnp.abs(right[best, jnp.arange(best.size)])
+    return held / units.positive(geometry.feature_norms(weights))
+
+
+def recovery_errors(
+    left: Float[Array, "parts hidden"],
+    right: Float[Array, "parts features"],
+    weights: Float[Array, "hidden features"],
+) -> Float[Array, " features"]:
+    r"""Return $\min_c \lVert U_c V_c^\top - W_i e_i^\top\rVert_F / \lVert W_i\rVert$.
+
+    It compares whole subcomponents with whole features.
+
+    Returns:
+        Numbers of 0 or more: 0 if a subcomponent is the feature and nothing else, and 1 if all
+        subcomponents have length 0; also 0 for a feature of length 0.
+    """
+    left, right, weights = _checked(left, right, weights)
+    feature = jnp.einsum("hf,fg->fhg", weights, jnp.eye(weights.shape[1]))
+    rest = jnp.einsum("ch,cg->chg", left, right)[:, None] - feature[None]
+    nearest = jnp.min(jnp.linalg.norm(rest, axis=(2, 3)), axis=0)
+    lengths = geometry.feature_norms(weights)
+    return jnp.where(lengths > 0, nearest / units.positive(lengths), 0.0)
+
+
+def identity_error(
+    importance: Float[Array, "features parts"], *, tolerance: float = 0.1
+) -> Int[Array, ""]:
+    """Return how many importances are wrong: each feature should need a subcomponent of its own.
+
+    Features and subcomponents are matched one to one, so that the matched importances have the
+    largest sum. A matched importance should be 1 and all others 0; what is further away than the
+    tolerance counts as wrong.
+
+    Returns:
+        A whole number from 0 to features x parts. If all importances are 0 it is the number of
+        features, and if all are 1 it is features x (parts - 1), for parts >= features.
+    """
+    importance = inputs.floats("importance", importance, rank=2)
+    rows, columns = optax.assignment.hungarian_algorithm(-importance)
+    target = jnp.zeros_like(importance).at[rows, columns].set(1.0)
+    return jnp.sum(jnp.abs(importance - target) > tolerance)
+
+
+def _checked(left: Any, right: Any, weights: Any) -> tuple[Array, Array, Array]:
+    left = inputs.floats("left", left, rank=2)
+    right = inputs.floats("right", right, rank=2)
+    weights = inputs.floats("weights", weights, rank=2)
+    checks.same_size("parts", left=left.shape[0], right=right.shape[0])
+    checks.same_size("features", right=right.shape[1], weights=weights.shape[1])
+    checks.same_size("dimensions", left=left.shape[1], weights=weights.shape[0])
+    return left, right, weights
+
+
+def _cosines(
+    left: Float[Array, "parts hidden"],
+    right: Float[Array, "parts features"],
+    weights: Float[Array, "hidden features"],
+) -> Float[Array, "parts features"]:
+    return jnp.sign(right) * (geometry.unit_columns(left.T).T @ geometry.unit_columns(weights))
