@@ -17,7 +17,7 @@ endif
 endif
 endif
 
-.PHONY: figures figure draw test benchmark clean
+.PHONY: figures figure draw test docs benchmark clean
 
 # The pages of figures/ and the table of the README follow the figures, even if one has failed.
 define each
@@ -43,6 +43,16 @@ test: .venv/installed-test
 	$(EACH_TEST) --compile-quickly -m "not as_users_compile"
 	$(EACH_TEST) -m as_users_compile
 
+# `make docs ONLINE=1` also links the names of JAX, Flax and xarray to their documentation.
+docs: .venv/installed-docs | results/introduction.nc
+	rm -rf site
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
+	@echo open site/index.html
+
+# One explorer of the documentation; others are there if their experiments have been run.
+results/introduction.nc: | .venv/installed
+	$(BIN)/toymodels run introduction --out results
+
 benchmark: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[benchmark]
 	$(BIN)/toymodels run experiments/benchmark_training.py
@@ -61,6 +71,10 @@ benchmark: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test]
 	@touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[docs]
+	@touch $@
+
 # What was trained stays: results/ is not only ours.
 clean:
-	rm -rf .venv
+	rm -rf .venv site

@@ -1,0 +1,53 @@
+"""The documentation has every page and every public name, and `make docs` builds it."""
+
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import toymodels as tm
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def test_the_navigation_lists_every_page_once():
+    navigation = (ROOT / "docs" / "navigation.md").read_text(encoding="utf-8")
+    listed = [line for line in navigation.splitlines() if re.fullmatch(r"[\w/.]+", line)]
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/**/*.ipynb"), *ROOT.glob("figures/*.md")]
+    names = {str(path.relative_to(ROOT).with_suffix("")) for path in pages}
+    assert sorted(listed) == sorted({*names, "CHANGELOG", "CONTRIBUTING"} - {"docs/navigation"})
+
+
+def test_the_reference_has_every_name_of_the_package():
+    documented = "".join(path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md"))
+    for name in tm.__all__:
+        if isinstance(getattr(tm, name), types.ModuleType):
+            assert (REFERENCE / f"{name}.md").exists(), name
+        else:
+            assert re.search(rf":: {name}$", documented, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize("room", ["theory", "analysis"])
+def test_the_reference_has_every_name_of_a_room(room):
+    text = (REFERENCE / f"{room}.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(rf"toymodels\.{room}\.(\w+)$", text, flags=re.MULTILINE)) == sorted(
+        getattr(tm, room).__all__
+    )
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """A wrong link, an unknown equation and a page that loads from the network fail, too."""
+    pytest.importorskip("sphinx", reason="`make docs` installs Sphinx")
+    command = "sphinx -q --fail-on-warning --keep-going -c docs ."
+    built = subprocess.run(
+        [sys.executable, "-m", *command.split(), str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
