@@ -1,5 +1,7 @@
 """The documentation has every page and every public name, and `make docs` builds it."""
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 import toymodels as tm
 
 ROOT = Path(__file__).parent.parent
+EQUATION = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
 REFERENCE = ROOT / "docs" / "reference"
 
 
@@ -37,6 +40,30 @@ def test_the_reference_has_every_name_of_a_room(room):
     assert sorted(re.findall(rf"toymodels\.{room}\.(\w+)$", text, flags=re.MULTILINE)) == sorted(
         getattr(tm, room).__all__
     )
+
+
+def equations(text):
+    """The equations of a text in Markdown, which stand outside code."""
+    prose = re.sub(r"```.*?```|`[^`]+`", "", text, flags=re.DOTALL)
+    return [(tex, False) if tex else (block, True) for block, tex in EQUATION.findall(prose)]
+
+
+def test_every_equation_can_be_drawn(monkeypatch):
+    pytest.importorskip("docutils.utils.math", reason="the extra `test` installs docutils")
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    mathematics = importlib.import_module("mathematics")
+    pages = [
+        path for folder in (ROOT, ROOT / "docs", ROOT / "figures") for path in folder.glob("*.md")
+    ]
+    texts = [path.read_text(encoding="utf-8") for path in pages]
+    for path in (ROOT / "toymodels").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                texts.append(ast.get_docstring(node) or "")
+    found = [equation for text in texts for equation in equations(text)]
+    assert len(found) > 1000
+    for tex, block in found:
+        assert "<math" in mathematics.mathml(tex, block=block), tex
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):
