@@ -8,6 +8,7 @@ from toymodels.autoencoders.penalties import (
     MatryoshkaAutoencoder,
     ReLUAutoencoder,
 )
+from toymodels.autoencoders.sae_lens import SAELens, from_sae_lens, to_sae_lens
 from toymodels.autoencoders.top_k import BatchTopKAutoencoder, TopKAutoencoder
 
 __all__ = [
@@ -18,8 +19,11 @@ __all__ = [
     "MatryoshkaAutoencoder",
     "OnBatch",
     "ReLUAutoencoder",
+    "SAELens",
     "TopKAutoencoder",
     "dictionary",
     "fit_autoencoder",
+    "from_sae_lens",
+    "to_sae_lens",
     "with_dictionary",
 ]
