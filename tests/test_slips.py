@@ -8,6 +8,8 @@ import sys
 SLIPS = """
 import flax.linen as nn, jax, jax.numpy as jnp, optax, toymodels as tm
 from flax import nnx
+from toymodels import circuits, interventions as iv
+from toymodels.analysis import attention
 
 class Dropping(nn.Module):
     @nn.compact
@@ -39,6 +41,10 @@ for wrong in (
     except ValueError as error:
         print(error)
 params = {"weights": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
+model, x, batch = right["model"], jnp.ones(3), jnp.ones((2, 3))
+part, parts = iv.unit("hidden", 0), iv.directions("hidden", jnp.eye(2))
+node, edge = iv.Node(part, iv.keeping(tm.Binary(3, 0.5), [0])), ("input", "output")
+graph = circuits.Graph((edge,))
 for read in (tm.activations, lambda *of: tm.intervene(*of, {})):
     try:
         read(right["model"], params, jnp.zeros((7, 3)))
@@ -54,6 +60,40 @@ for slip in (
     lambda: tm.explain(right["task"], right["model"]),
     lambda: tm.best_of(params, "loss"),
     lambda: tm.params(params),
+    lambda: iv.run(params, model, x, iv.zero(part)),
+    lambda: iv.run(model, params, [0.5, 0.0, 0.0], iv.zero(part)),
+    lambda: iv.direction([1.0, 0.0], "hidden"),
+    lambda: iv.directions("hidden", jnp.ones(2)),
+    lambda: iv.run(model, params, x, iv.mean(iv.whole("hidden"), {"hidden": jnp.ones(2)})),
+    lambda: iv.patching(model, params, x, x, part, lambda output: output),
+    lambda: iv.attribution_patching(model, params, x, x, iv.whole("hiden"), lambda y: y[0]),
+    lambda: iv.edge_attribution(model, params, x, x, part, "output", lambda y: y[0]),
+    lambda: iv.lesions(model, params, batch, [part], iv.zero, right["task"].loss),
+    lambda: iv.lesions(model, params, batch, parts, iv.zero(part), right["task"].loss),
+    lambda: iv.lesions(model, params, batch, parts, iv.zero, right["task"]),
+    lambda: iv.damage(model, params, batch[:0], right["task"].loss, iv.zero(part)),
+    lambda: iv.stimulation(model, params, batch, part, 1.0, lambda y: y[0]),
+    lambda: iv.patching_map(model, params, x, x, lambda y: y[0], parts=parts),
+    lambda: iv.label(iv.Part("hidden")),
+    lambda: iv.bootstrap(right["key"], []),
+    lambda: iv.interchange_accuracy(model, params, batch, batch, part, lambda b, s: s[0] > 0,
+                                    lambda y: y > 0),
+    lambda: iv.interchange_accuracy(model, params, batch, batch[:1], part, lambda b, s: s > 0,
+                                    lambda y: y > 0),
+    lambda: iv.align(right["key"], model, params, lambda key, batch: jnp.ones((batch, 3)), None,
+                     site="hidden", size=1, optimizer=right["optimizer"], steps=1, batch=2),
+    lambda: iv.keeping(tm.Binary(3, 0.5), 0),
+    lambda: iv.keeping(tm.Binary(3, 0.5), [3]),
+    lambda: iv.keeping(tm.Binary(3, 0.5), [0.5]),
+    lambda: iv.scrub(right["key"], model, params, batch, node, tm.Binary(3, 0.5), None),
+    lambda: circuits.all_edges(model, params, circuits.Graph(("input", "hidden")), x),
+    lambda: circuits.all_edges(model, params, {"input": "hidden"}, x),
+    lambda: circuits.run(model, params, graph, x, x, {"input": 1.0}),
+    lambda: circuits.run(model, params, graph, x, x, jnp.ones(12)),
+    lambda: circuits.run(model, params, graph, x, x, {edge: jnp.full((3, 3), 2.0)}),
+    lambda: circuits.areas(jnp.ones((2, 3))),
+    lambda: attention.previous_token_score(jnp.asarray([[1.0, 0.0], [0.5, 0.5]]).T),
+    lambda: tm.AttentionOnly(1, 1, 4, 2).init(right["key"], jnp.asarray([0, 1, 0])),
 ):
     try:
         slip()
@@ -85,6 +125,37 @@ REMEDIES = (
     "an array of apply is of type ArrayImpl: give a labelled array of a sweep",
     "model is of type Task: give the model first, then the task",
     *["results is of type dict: give the xarray.Dataset of a sweep"] * 2,
+    "the model is of type dict: give a Linen module first, and then its parameters",
+    "the example is a list of numbers: give an array, jnp.asarray(example)",
+    "the direction is 'hidden': give the name of the site, then a vector",
+    "the directions have shape (2,): give a matrix with one in each column",
+    "the reference batch of site 'hidden' has shape (2,), and the site has (2,): give the",
+    "the metric returns shape (3,): give a function of the output that returns one number",
+    "no site 'hiden' in this model: it has hidden, output, preactivation",
+    "no site Part(",
+    "parts is of type list: give a batch of parts, such as interventions.directions",
+    "ablation is of type Edit, not a function: give a function of a part",
+    "loss is of type Task, not a function: give a function of ONE example and its output",
+    "examples has shapes (0, 3): give a batch of one example or more",
+    "amounts has shape (): give one axis of numbers",
+    "parts is of type Part: give a dictionary from any names to batches of parts",
+    "the effects are of type Part: give what patching_map returns",
+    "values has shape (0,): give one value or more to resample",
+    "label returns shape (3,) and predicted (): give functions that return labels of one",
+    "bases has 2 and sources has 1 entries along the leading axis",
+    "sample returns a ",
+    "indices is 0: give a list, [0]",
+    "index 3 is no feature: give whole numbers from 0 to 2",
+    "index 0.5 is no feature: give whole numbers from 0 to 2",
+    "nodes is not a list of nodes: give [interventions.Node(part, resample)]",
+    "an edge of the graph is 'input': give pairs of sites",
+    "the graph is of type dict: give a circuits.Graph(...)",
+    "the circuit and the graph differ at the edges ",
+    "the circuit is of type ArrayImpl: give a number for each edge",
+    "the share of clean information of an edge ('input', 'output') is 2, outside [0, 1]",
+    "the curve has shape (2, 3): give the faithfulness of 0, 1, 2, ... edges of ONE circuit",
+    "a row of the pattern sums to 1.5, not to 1: give the attention after the softmax",
+    "the tokens have shape (3,): give ONE sequence of length x features",
 )
 
 
@@ -96,4 +167,4 @@ def test_the_commonest_slips_are_refused_in_one_line_each():
     messages = finished.stdout.splitlines()
     assert len(messages) == len(REMEDIES)
     for message, remedy in zip(messages, REMEDIES, strict=True):
-        assert message.startswith(remedy)
+        assert message.startswith(remedy), message

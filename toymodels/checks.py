@@ -109,6 +109,18 @@ def count(name: str, value: Any, *, minimum: int = 1) -> None:
         raise InputError(f"{name} is {shown!r}: give a whole number, {minimum} or more")
 
 
+def function(name: str, value: Any, *, remedy: str) -> None:
+    """Raise `InputError` unless `value` is a function.
+
+    Args:
+        name: the name of the argument.
+        value: what was given.
+        remedy: what the user should give instead.
+    """
+    if not callable(value):
+        raise InputError(f"{name} is of type {type(value).__name__}, not a function: {remedy}")
+
+
 def same_size(what: str, **sizes: int) -> None:
     """Raise `InputError` unless all sizes are equal.
 

@@ -31,6 +31,13 @@ class Site(nn.Module):
 @contextlib.contextmanager
 def explained(model: nn.Module, params: PyTree, example: PyTree) -> Generator[None]:
     """Turn an error of Flax in `model.apply({"params": params}, example)` into one plain line."""
+    if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"the model is of type {type(model).__name__}: give a Linen module first, and then its "
+            "parameters"
+        )
+    if isinstance(example, list) and all(isinstance(entry, int | float) for entry in example):
+        raise InputError("the example is a list of numbers: give an array, jnp.asarray(example)")
     try:
         yield
     except errors.FlaxError as error:
@@ -119,6 +126,17 @@ def activations(model: nn.Module, params: PyTree, features: PyTree) -> dict[str,
             "give nn.vmap or nn.scan variable_axes={..., 'intermediates': 0}"
         )
     return values
+
+
+def value_at(values: Mapping[str, Any], name: str) -> Any:
+    """Return the value at one site, out of the values that `activations` returned.
+
+    Raises:
+        ValueError: the model has no such site.
+    """
+    if not isinstance(name, str) or name not in values:  # pyright: ignore
+        raise InputError(f"no site {name!r} in this model: it has {', '.join(sorted(values))}")
+    return values[name]
 
 
 def _sites(model: nn.Module, params: PyTree, example: PyTree) -> tuple[dict[str, Any], set[str]]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.analysis import inputs
+from toymodels.errors import InputError
 
 __all__ = [
     "composition_score",
@@ -115,8 +116,7 @@ def previous_token_score(pattern: Float[Array, "length length"]) -> Float[Array,
         A number in $[0, 1]$; uniform attention to the past gives the mean of $1 / (i + 1)$ over
         positions $i = 1, 2, \dots$. It is NaN for a sequence of one token.
     """
-    pattern = inputs.floats("pattern", pattern, rank=2)
-    checks.same_size("positions", queries=pattern.shape[0], keys=pattern.shape[1])
+    pattern = _pattern(pattern)
     return inputs.unless_missing(jnp.mean(jnp.diagonal(pattern, offset=-1)), pattern)
 
 
@@ -135,10 +135,10 @@ def induction_score(
     Returns:
         A number in $[0, 1]$; it is NaN if no token occurs again.
     """
-    pattern = inputs.floats("pattern", pattern, rank=2)
+    pattern = _pattern(pattern)
     tokens = inputs.floats("tokens", tokens, rank=2)
     length = tokens.shape[0]
-    checks.same_size("positions", queries=pattern.shape[0], keys=pattern.shape[1], tokens=length)
+    checks.same_size("positions", pattern=pattern.shape[0], tokens=length)
     equal = tokens @ tokens.T > 0
     follows = jnp.concatenate([jnp.zeros((length, 1), bool), equal[:, :-1]], axis=1)
     follows = follows & np.tril(np.ones((length, length), bool))
@@ -146,6 +146,23 @@ def induction_score(
     attention = jnp.sum(jnp.where(follows, pattern, 0.0), axis=1)
     mean = jnp.sum(attention) / jnp.maximum(jnp.sum(has), 1)
     return inputs.unless_missing(jnp.where(jnp.any(has), mean, jnp.nan), pattern, tokens)
+
+
+def _pattern(pattern: Float[Array, "length length"]) -> Float[Array, "length length"]:
+    """Return the pattern after checks that it has queries in rows and keys in columns."""
+    pattern = inputs.floats("pattern", pattern, rank=2)
+    checks.same_size("positions", queries=pattern.shape[0], keys=pattern.shape[1])
+
+    def check(pattern: Array) -> None:
+        sums = np.asarray(pattern, np.float64).sum(axis=1)
+        if (abs(sums - 1) > 1e-3).any():  # not where a number is missing
+            raise InputError(
+                f"a row of the pattern sums to {sums[np.nanargmax(abs(sums - 1))]:.3g}, not to 1: "
+                "give the attention after the softmax, queries x keys"
+            )
+
+    checks.when_known(check, pattern)
+    return pattern
 
 
 def logit_lens(

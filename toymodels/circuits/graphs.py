@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
 from jaxtyping import Array, PyTree, Shaped
 
-from toymodels import sites
+from toymodels import checks, sites
 from toymodels.errors import InputError
 
 INPUT = "input"
@@ -200,6 +200,14 @@ def _with_senders(
 
 def _receivers(graph: Graph) -> list[str]:
     """Return the sites that edges enter, each after the receivers from which edges come."""
+    if not isinstance(graph, Graph):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"the graph is of type {type(graph).__name__}: give a circuits.Graph(...)")
+    for edge in graph.edges:
+        if isinstance(edge, str) or len(edge) != 2:
+            raise InputError(
+                f"an edge of the graph is {edge!r}: give pairs of sites, such as "
+                "(('input', 'hidden'), ('hidden', 'output'))"
+            )
     if not graph.edges:
         raise InputError("the graph has no edge: give pairs of sites, such as ('input', 'hidden')")
     waiting = dict.fromkeys(receiver for _, receiver in graph.edges)
@@ -260,8 +268,13 @@ def _check_senders(
 
 
 def _check_kept(graph: Graph, kept: Mapping[Edge, Any], values: Mapping[str, Array]) -> Edges:
+    if not isinstance(kept, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"the circuit is of type {type(kept).__name__}: give a number for each edge, as "
+            "circuits.all_edges returns them, or circuits.of_edges of a vector"
+        )
     if set(kept) != set(graph.edges):
-        wrong = sorted(kept.keys() ^ set(graph.edges))[0]
+        wrong = sorted(kept.keys() ^ set(graph.edges), key=str)[0]
         raise InputError(
             f"the circuit and the graph differ at the edges {wrong!r}: give one number for each "
             "edge, as circuits.all_edges returns them"
@@ -275,6 +288,13 @@ def _check_kept(graph: Graph, kept: Mapping[Edge, Any], values: Mapping[str, Arr
                 f"the edges {edge!r} have shape {checked[edge].shape}, but there are {shape[0]} "
                 f"senders and {shape[1]} receivers: give one number for each edge"
             )
+        checks.interval(
+            f"the share of clean information of an edge {edge!r}",
+            checked[edge],
+            low=0,
+            high=1,
+            remedy="give 1 for clean information, 0 for corrupt",
+        )
     return checked
 
 

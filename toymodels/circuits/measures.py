@@ -160,9 +160,13 @@ def areas(curve: Float[Array, " counts"]) -> Areas:
     References:
         Mueller et al. (2025), "MIB: A Mechanistic Interpretability Benchmark".
     """
+    curve = jnp.asarray(curve, jnp.result_type(float))  # whole numbers would cut the widths to 0
     edges = curve.size - 1
-    if edges < 1:
-        raise InputError("the curve has no edge: give the faithfulness of 0, 1, 2, ... edges")
+    if curve.ndim != 1 or edges < 1:
+        raise InputError(
+            f"the curve has shape {curve.shape}: give the faithfulness of 0, 1, 2, ... edges of "
+            "ONE circuit, and use jax.vmap for several"
+        )
     at = curve[np.floor(np.asarray(MIB_GRID) * edges + 1e-9).astype(int)]
     widths = np.diff(MIB_GRID)
 

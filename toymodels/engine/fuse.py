@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from toymodels.engine import choices, columns, draws, elements, loop
 from toymodels.engine.devices import backend
+from toymodels.errors import InputError
 
 Loss: TypeAlias = Callable[[Any, Any], Float[Array, ""]]
 Finish: TypeAlias = Callable[[Any], Any]
@@ -208,14 +209,16 @@ def _trace(loss: Loss, params: PyTree, batch: PyTree) -> core.ClosedJaxpr:
     """Trace the loss of one example; `consts` hold the arrays that it captured."""
     shapes = {leaf.shape for leaf in jax.tree.leaves(batch)}
     if len({shape[:1] for shape in shapes}) != 1 or {shape[:1] for shape in shapes} <= {(), (0,)}:
-        raise ValueError(
-            f"every leaf of a batch needs the same leading batch axis, of 1 or more: got {shapes}"
+        raise InputError(
+            "every array of a batch needs the same leading batch axis, of 1 or more: got "
+            f"{', '.join(map(str, sorted(shapes))) or 'no array'}"
         )
     closed, output = jax.make_jaxpr(loss, return_shape=True)(params, loop.example(batch))
     if jax.tree.structure(output) != jax.tree.structure(0) or output.shape:
-        raise ValueError(
-            f"loss returns {output} for one example; it must return one number: sum over the "
-            "outputs"
+        returned = jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), output)
+        raise InputError(
+            f"loss returns shape {returned} for one example: return one number, such as the sum "
+            "over the outputs"
         )
     return closed
 

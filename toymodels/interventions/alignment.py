@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from toymodels import checks, sites
 from toymodels.errors import InputError
-from toymodels.interventions import edits
+from toymodels.interventions import batches, edits
 from toymodels.interventions.parts import Part
 from toymodels.training.train import fit
 
@@ -69,10 +69,17 @@ def interchange_accuracy(
     """
 
     def pair(base: PyTree, source: PyTree) -> tuple[Array, Array]:
-        wanted = predicted(base, source)
-        right = jnp.all(label(interchange(model, params, base, source, part)) == wanted)
+        wanted = jnp.asarray(predicted(base, source))
+        found = jnp.asarray(label(interchange(model, params, base, source, part)))
+        if found.shape != wanted.shape:
+            raise InputError(
+                f"label returns shape {found.shape} and predicted {wanted.shape}: give functions "
+                "that return labels of one shape"
+            )
+        right = jnp.all(found == wanted)
         return right, jnp.any(predicted(base, base) != wanted)
 
+    batches.length(bases=bases, sources=sources)
     right, changing = jax.vmap(pair)(bases, sources)
     number = jnp.sum(changing)
     return Interchange(
@@ -139,11 +146,14 @@ def align(
         checks.interval("penalty", penalty, low=0, remedy="it is the price of a dimension")
     key_start, key_data = jax.random.split(key)
     shapes = jax.eval_shape(lambda: sample(key, 1))
+    if not isinstance(shapes, tuple | list) or len(shapes) != 2:
+        raise InputError(
+            f"sample returns a {type(shapes).__name__}: give a function of a key and a batch size "
+            "that returns base and source examples, two batches"
+        )
     base = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes[0])
     values = jax.eval_shape(lambda: sites.activations(model, params, base))
-    if site not in values:
-        raise InputError(f"no site {site!r} in this model: it has {', '.join(sorted(values))}")
-    if len(values[site].shape) != 1 or size > values[site].shape[0]:
+    if len(sites.value_at(values, site).shape) != 1 or size > values[site].shape[0]:
         raise InputError(
             f"site {site!r} has shape {values[site].shape}: choose one that holds a vector of at "
             f"least {size} numbers"
@@ -200,11 +210,15 @@ def read_write_overlap(
     """
     if part.basis is None or part.index or part.basis.shape[-1] != 1:
         raise InputError("the part is not a direction: give interventions.direction(site, vector)")
-    vector = jnp.asarray(part.basis)[:, 0]
+    vector, metric = jnp.asarray(part.basis)[:, 0], batches.number_from(metric)
+    batches.length(bases=bases, sources=sources)
 
     def pair(base: PyTree, source: PyTree) -> tuple[Array, Array]:
-        value = sites.activations(model, params, base)[part.site]
-        change = sites.activations(model, params, source)[part.site] - value
+        value, other = (
+            sites.value_at(sites.activations(model, params, example), part.site)
+            for example in (base, source)
+        )
+        change = other - value
 
         def at(hidden: Array) -> Array:
             return metric(edits.run(model, params, base, edits.Edit(part.site, lambda _: hidden)))

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from toymodels import checks, sites
+from toymodels.errors import InputError
 from toymodels.interventions import edits
-from toymodels.interventions.effects import Metric
+from toymodels.interventions.batches import Metric, number_from
 from toymodels.interventions.parts import Part, whole
 
 
@@ -90,6 +91,11 @@ def edge_attribution(
     """
     on_base = sites.activations(model, params, base)
     on_source = sites.activations(model, params, source)
+    for site in (sender, receiver):
+        if len(shape := jnp.shape(sites.value_at(on_base, site))) != 1:
+            raise InputError(
+                f"site {site!r} has shape {shape}: edges go between sites that hold vectors"
+            )
     frozen = [
         edits.patch(whole(site), on_base) for site in on_base if site not in (sender, receiver)
     ]
@@ -118,12 +124,16 @@ def _coordinates(
     model: nn.Module, params: PyTree, base: PyTree, source: PyTree, part: Part
 ) -> tuple[Array, Array]:
     """Return the coordinates on the base example, and their difference on the source example."""
-    start = part.read(sites.activations(model, params, base)[part.site])
-    return start, part.read(sites.activations(model, params, source)[part.site]) - start
+    start, end = (
+        part.read(sites.value_at(sites.activations(model, params, example), part.site))
+        for example in (base, source)
+    )
+    return start, end - start
 
 
 def _metric_at(model: nn.Module, params: PyTree, base: PyTree, part: Part, metric: Metric):
     """Return the metric of a run on the base example as a function of a part's coordinates."""
+    metric = number_from(metric)
 
     def value(coordinates: Array) -> Array:
         return metric(edits.run(model, params, base, edits.set_to(part, coordinates)))

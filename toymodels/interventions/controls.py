@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from toymodels import checks
 from toymodels.errors import InputError
+from toymodels.interventions import batches
 from toymodels.interventions.parts import Part
 
 
@@ -46,6 +47,7 @@ def bootstrap(
     """
     checks.count("num_resamples", num_resamples)
     checks.interval("level", level, low=0, high=1, open_low=True, remedy="it is a probability")
+    values = jnp.asarray(values, jnp.result_type(float))
     if not values.ndim or not len(values):
         raise InputError(f"values has shape {values.shape}: give one value or more to resample")
     flat = values.reshape(len(values), -1)
@@ -107,8 +109,8 @@ def controlled(
         num_resamples: see `bootstrap`.
         level: see `bootstrap`.
     """
-    number, labelled = (len(jax.tree.leaves(tree)[0]) for tree in (examples, labels))
-    checks.same_size("entries along the leading axis", examples=number, labels=labelled)
+    number = batches.length(examples=examples, labels=labels)
+    checks.function("initial", initial, remedy="give a function of a key that returns parameters")
     key_part, key_model, key_labels, key_intervals = jax.random.split(key, 4)
 
     def in_random_part(key: Key[Array, ""], example: PyTree, label: PyTree) -> Array:

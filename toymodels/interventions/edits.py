@@ -110,7 +110,7 @@ def mean(part: Part, reference: PyTree) -> Edit:
         reference: the activations of a batch of examples along a leading axis, as
             `jax.vmap(lambda x: tm.activations(model, params, x))(examples)` returns them.
     """
-    return set_to(part, jnp.mean(_read_batch(part, reference), axis=0))
+    return _from_batch(part, reference, lambda values: jnp.mean(values, axis=0))
 
 
 def resample(key: Key[Array, ""], part: Part, reference: PyTree) -> Edit:
@@ -121,8 +121,11 @@ def resample(key: Key[Array, ""], part: Part, reference: PyTree) -> Edit:
         part: the part that is set.
         reference: the activations of a batch of examples along a leading axis; see `mean`.
     """
-    values = _read_batch(part, reference)
-    return set_to(part, values[jax.random.randint(key, (), 0, len(values))])
+
+    def one(values: Array) -> Array:
+        return values[jax.random.randint(key, (), 0, len(values))]
+
+    return _from_batch(part, reference, one)
 
 
 def _patches(edits: tuple[Edit, ...]) -> dict[str, Callable[[Any], Any]]:
@@ -154,14 +157,22 @@ def _at(values: PyTree, site: str) -> Array:
     return values[site]
 
 
-def _read_batch(part: Part, reference: PyTree) -> Float[Array, "examples *part"]:
+def _from_batch(
+    part: Part, reference: PyTree, coordinates: Callable[[Float[Array, "examples *part"]], Array]
+) -> Edit:
+    """Return the edit that sets a part to a function of its coordinates in a reference batch."""
     values = jnp.asarray(_at(reference, part.site))
+    shape = f"the reference batch of site {part.site!r} has shape {values.shape}"
+    remedy = "give the activations of one example or more along the first axis"
     if not values.ndim or not len(values):
-        raise InputError(
-            f"the reference batch of site {part.site!r} has shape {values.shape}: give the "
-            "activations of one example or more along the first axis"
-        )
-    return jax.vmap(part.read)(values)
+        raise InputError(f"{shape}: {remedy}")
+
+    def change(value: Array) -> Array:
+        if values.shape[1:] != value.shape:
+            raise InputError(f"{shape}, and the site has {value.shape}: {remedy}")
+        return part.write(value, coordinates(jax.vmap(part.read)(values)))
+
+    return Edit(part.site, change)
 
 
 def _like(given: Any, coordinates: Array, site: str) -> Array:

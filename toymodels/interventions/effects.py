@@ -9,8 +9,7 @@ its parameters; two examples, each of them ONE; a part or two; and `metric`, a f
 output of the model that returns a number. Use `jax.vmap` for a batch of pairs.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,10 +18,8 @@ from jaxtyping import Array, Float, PyTree
 from toymodels import sites
 from toymodels.errors import InputError
 from toymodels.interventions import edits
+from toymodels.interventions.batches import Metric, number_from
 from toymodels.interventions.parts import Part, whole
-
-Metric: TypeAlias = Callable[[Any], Array]
-"""A function of the output of a model for ONE example that returns a number."""
 
 
 class Mediation(NamedTuple):
@@ -58,6 +55,7 @@ def mediation(
     `base` is $x$, `source` is $x'$, and `part` is the mediator $M$. If no path leads around the
     mediator, the direct effects are 0.
     """
+    metric = number_from(metric)
     on_base = sites.activations(model, params, base)
     on_source = sites.activations(model, params, source)
 
@@ -90,7 +88,7 @@ def controlled_direct(
     `base` is $x$, `source` is $x'$, and `part` is the mediator $M$, which has the coordinates $c$
     in both runs.
     """
-    fixed = edits.set_to(part, coordinates)
+    fixed, metric = edits.set_to(part, coordinates), number_from(metric)
     return metric(edits.run(model, params, source, fixed)) - metric(
         edits.run(model, params, base, fixed)
     )
@@ -130,6 +128,7 @@ def patching(
     References:
         Heimersheim, Nanda (2024), "How to Use and Interpret Activation Patching".
     """
+    metric = number_from(metric)
     on_clean = sites.activations(model, params, clean)
     on_corrupt = sites.activations(model, params, corrupt)
     high = metric(edits.run(model, params, clean))
@@ -173,6 +172,12 @@ def path_patching(
         Wang et al. (2022), "Interpretability in the Wild"; Goldowsky-Dill et al. (2023),
         "Localizing Model Behavior with Path Patching".
     """
+    for name, part in (("sender", sender), ("receiver", receiver)):
+        if not isinstance(part, Part):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"the {name} is of type {type(part).__name__}: give a part, such as "
+                "interventions.whole(site)"
+            )
     if sender.site == receiver.site:
         raise InputError(
             f"sender and receiver are both at site {sender.site!r}: give parts of two sites"

@@ -15,7 +15,8 @@ from jaxtyping import PyTree
 
 from toymodels import sites
 from toymodels.errors import InputError
-from toymodels.interventions.effects import Metric, Patching, patching
+from toymodels.interventions.batches import Metric
+from toymodels.interventions.effects import Patching, patching
 from toymodels.interventions.parts import Part
 
 
@@ -64,6 +65,11 @@ def patching_map(
         The effects by the names of the batches, one along the leading axis for each part.
     """
     chosen = places(model, params, clean) if parts is None else parts
+    if not isinstance(chosen, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"parts is of type {type(chosen).__name__}: give a dictionary from any names to "
+            "batches of parts"
+        )
 
     @jax.jit
     def effects(params: PyTree, clean: PyTree, corrupt: PyTree, parts: PyTree) -> PyTree:
@@ -88,6 +94,10 @@ def label(effects: Mapping[str, Patching], *dims: str) -> xr.Dataset:
         One variable for each field of `Patching`, over `dims`, `site` and `place`. It is NaN where
         a site has fewer places than another.
     """
+    if not isinstance(effects, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"the effects are of type {type(effects).__name__}: give what patching_map returns"
+        )
     if not effects:
         raise InputError("there are no effects to label: give what patching_map returns")
     longest = 0

@@ -120,6 +120,8 @@ def direction(site: str, vector: Any, *, position: int | None = None) -> Part:
             traced vector of length 0 gives a part that reads 0 and writes nothing.
         position: the position of a sequence; by default all positions.
     """
+    if isinstance(vector, str):
+        raise InputError(f"the direction is {vector!r}: give the name of the site, then a vector")
     vector = jnp.asarray(vector, jnp.result_type(float))
     if vector.ndim != 1:
         raise InputError(f"the direction has shape {vector.shape}: give one vector")
@@ -160,7 +162,12 @@ def directions(site: str, vectors: Float[Any, "dimensions number"]) -> Part:
     `jax.vmap(lambda part: ...)(directions("hidden", weights))` goes over the features of a model.
     The part of a column of zeros, a feature that is not represented, reads 0 and writes nothing.
     """
-    return jax.vmap(lambda vector: direction(site, vector), in_axes=1)(jnp.asarray(vectors))
+    vectors = jnp.asarray(vectors)
+    if vectors.ndim != 2:
+        raise InputError(
+            f"the directions have shape {vectors.shape}: give a matrix with one in each column"
+        )
+    return jax.vmap(lambda vector: direction(site, vector), in_axes=1)(vectors)
 
 
 def _check_orthonormal(basis: Any) -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from toymodels.errors import InputError
-from toymodels.interventions import edits
+from toymodels.interventions import batches, edits
 
 
 def record(
@@ -42,7 +42,7 @@ def record(
     Raises:
         ValueError: the model has no site, the examples are not a batch, or `dims` does not fit.
     """
-    number = _number(examples)
+    number = batches.length(examples=examples)
     _check_one(model, params, examples, made)
     read = jax.jit(jax.vmap(lambda example: edits.activations(model, params, example, *made)))
     leaves, _ = jax.tree_util.tree_flatten_with_path(read(examples))
@@ -64,18 +64,6 @@ def record(
         name: (_dims(name, given.get(name), value), value) for name, value in values.items()
     }
     return xr.Dataset(variables, {"example": np.arange(number)})
-
-
-def _number(examples: PyTree) -> int:
-    """Return the length of the leading axis, which all arrays of a batch share."""
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(examples)]
-    lengths = {shape[:1] for shape in shapes}
-    if len(lengths) != 1 or lengths <= {(), (0,)}:
-        raise InputError(
-            f"the examples have shapes {', '.join(map(str, shapes)) or 'none'}: give a batch of "
-            "one example or more along the first axis of every array"
-        )
-    return lengths.pop()[0]
 
 
 def _check_one(

@@ -25,10 +25,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from toymodels import sites
+from toymodels import checks, sites
 from toymodels.errors import InputError
 from toymodels.features.base import Features
-from toymodels.interventions import edits
+from toymodels.interventions import batches, edits
 from toymodels.interventions.parts import Part
 
 Resample: TypeAlias = Callable[[Key[Array, ""], Any], Any]
@@ -76,9 +76,19 @@ def keeping(features: Features, indices: Sequence[int]) -> Resample:
         features: the distribution, whose features must be independent.
         indices: the indices of the features that the interpretation consists of.
     """
-    kept = (
-        jnp.stack([jnp.asarray(index, int) for index in indices]) if indices else jnp.zeros(0, int)
-    )
+    number = features.num_features
+    if isinstance(indices, int):
+        raise InputError(f"indices is {indices}: give a list, [{indices}]")
+
+    def check(index: Any) -> None:
+        if not jnp.issubdtype(jnp.asarray(index).dtype, jnp.integer) or not 0 <= index < number:
+            raise InputError(
+                f"index {index} is no feature: give whole numbers from 0 to {number - 1}"
+            )
+
+    for index in indices:
+        checks.when_known(check, index)
+    kept = jnp.asarray([*indices], int).reshape(-1)
 
     def resample(key: Key[Array, ""], example: Array) -> Array:
         fresh = features.sample(key, 1)[0]
@@ -131,6 +141,8 @@ def scrubbed_output(
     """
     if not nodes:
         raise InputError("the hypothesis has no node: give those from which the output is computed")
+    if isinstance(nodes, Node) or not all(isinstance(node, Node) for node in nodes):  # pyright: ignore
+        raise InputError("nodes is not a list of nodes: give [interventions.Node(part, resample)]")
     made, base = _scrubbed_edits(key, model, params, example, tuple(nodes), features)
     return edits.run(model, params, base, *made)
 
@@ -164,7 +176,7 @@ def scrub(
         distance = jnp.sum((output - scrubbed) ** 2)
         return loss(example, output), loss(example, scrubbed), loss(example, other), distance
 
-    number = len(jax.tree.leaves(examples)[0])
+    number = batches.length(examples=examples)
     plain, scrubbed, random, distance = (
         jnp.mean(each) for each in jax.vmap(one)(jax.random.split(key, number), examples)
     )
@@ -206,9 +218,12 @@ def _scrubbed_part(
     key_own, key_parents = jax.random.split(key)
     drawn = node.resample(key_own, example)
     if not node.parents:
-        return node.part.read(sites.activations(model, params, drawn)[node.part.site])
+        values = sites.activations(model, params, drawn)
+        return node.part.read(sites.value_at(values, node.part.site))
     made, base = _scrubbed_edits(key_parents, model, params, drawn, node.parents, features)
-    return node.part.read(edits.activations(model, params, base, *made)[node.part.site])
+    return node.part.read(
+        sites.value_at(edits.activations(model, params, base, *made), node.part.site)
+    )
 
 
 def _draw(key: Key[Array, ""], features: Features) -> Any:

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from toymodels.interventions import edits
-from toymodels.interventions.effects import Metric
+from toymodels import checks
+from toymodels.errors import InputError
+from toymodels.interventions import batches, edits
+from toymodels.interventions.batches import Metric
 from toymodels.interventions.parts import Part
 
 
@@ -34,6 +36,8 @@ def damage(
             `task.loss`, or several, such as the squared error of each output.
         *made: the edits, which are made together.
     """
+    batches.length(examples=examples)
+    checks.function("loss", loss, remedy="give a function of ONE example and its output")
 
     def mean_loss(*made: edits.Edit) -> Array:
         def one(example: PyTree) -> Array:
@@ -64,6 +68,12 @@ def lesions(
             or `lambda part: interventions.mean(part, reference)`.
         loss: see `damage`.
     """
+    if not isinstance(parts, Part):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"parts is of type {type(parts).__name__}: give a batch of parts, such as "
+            "interventions.directions(site, weights)"
+        )
+    checks.function("ablation", ablation, remedy="give a function of a part, interventions.zero")
     return jax.vmap(lambda part: damage(model, params, examples, loss, ablation(part)))(parts)
 
 
@@ -85,9 +95,13 @@ def stimulation(
         amounts: the amounts that are added to its coordinates; 0 gives the metric without edit.
         metric: a function of the output that returns a number.
     """
+    metric, amounts = batches.number_from(metric), jnp.asarray(amounts, jnp.result_type(float))
+    batches.length(examples=examples)
+    if amounts.ndim != 1:
+        raise InputError(f"amounts has shape {amounts.shape}: give one axis of numbers")
 
     def response(amount: Array) -> Array:
         edit = edits.add(part, amount)
         return jax.vmap(lambda example: metric(edits.run(model, params, example, edit)))(examples)
 
-    return jax.vmap(response)(jnp.asarray(amounts, jnp.result_type(float)))
+    return jax.vmap(response)(amounts)

@@ -73,6 +73,13 @@ class AttentionOnly(nn.Module):
         checks.count("neurons", self.neurons, minimum=0)
         for name in ("heads", "width", "head_width"):
             checks.count(name, getattr(self, name))
+        if self.outputs is not None:
+            checks.count("outputs", self.outputs)
+        if tokens.ndim != 2:
+            raise InputError(
+                f"the tokens have shape {tokens.shape}: give ONE sequence of length x features, "
+                "such as jax.nn.one_hot(ids, features)"
+            )
         length, features = tokens.shape
         residual = tokens @ self.param("W_E", self.initializer, (self.width, features)).T
         if not self.relative:

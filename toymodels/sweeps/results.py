@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
+from toymodels import checks
 from toymodels.errors import InputError
 from toymodels.sweeps.datasets import CELL_DIMS
 from toymodels.sweeps.padding import unpadded
@@ -48,7 +49,7 @@ def mean_without_worst(
     Args:
         results: the results of a sweep, without the variables that are not to be averaged.
         by: a variable that has `over` among its dimensions and no dimension of its own.
-        of: the number of members that are drawn; all if there are fewer.
+        of: the number of members that are drawn, 2 or more; all if there are fewer.
         over: the dimension to average along, usually `seed`.
         seed: decides the draw.
 
@@ -56,6 +57,7 @@ def mean_without_worst(
         `results` without the dimension `over`. A member that diverged is left out.
     """
     _check_choice(results, by, over)
+    checks.count("of", of, minimum=2)
     ranked = results[by].transpose(..., over)
     members = np.broadcast_to(np.arange(ranked.sizes[over]), ranked.shape)
     drawn = np.random.default_rng(seed).permuted(members, axis=-1)[..., :of]
