@@ -9,6 +9,12 @@ NaN, such as a cell that diverged, is drawn as missing.
 from matplotlib.colors import CenteredNorm, LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from toymodels.plotting.bars import (
+    color_bar,
+    norm_and_superposition_legend,
+    superposition_bar,
+    weight_bar,
+)
 from toymodels.plotting.colors import (
     ANTIPODAL,
     BACKGROUND,
@@ -41,16 +47,7 @@ from toymodels.plotting.figures import (
     figure_of_parts,
     style,
 )
-from toymodels.plotting.maps import (
-    PHASE_NAMES,
-    color_bar,
-    heat_map,
-    log_image,
-    norm_and_superposition_legend,
-    phase_diagram,
-    superposition_bar,
-    weight_bar,
-)
+from toymodels.plotting.maps import PHASE_NAMES, heat_map, log_image, phase_diagram
 from toymodels.plotting.matrices import by_component, gram, signed_matrix
 from toymodels.plotting.moving import MovingFigure, animate
 from toymodels.plotting.neurons import (

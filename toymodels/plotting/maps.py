@@ -1,40 +1,25 @@
-"""Maps of two dimensions of results: heat maps, phase diagrams and their keys."""
+"""Maps of two dimensions of results: heat maps, images on logarithmic axes, phase diagrams."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Shaped
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Patch
 
 from toymodels.errors import InputError
-from toymodels.plotting.colors import (
-    PHASE_COLORS,
-    SUPERPOSITION_MAP,
-    SUPERPOSITION_NORM,
-    VALUE_MAP,
-    WEIGHT_MAP,
-    WEIGHT_NORM,
-    norm_and_superposition,
-    phase_colors,
-)
+from toymodels.plotting.colors import PHASE_COLORS, VALUE_MAP, phase_colors
 from toymodels.plotting.scales import density_axis, name_of, plain, plain_ticks
 from toymodels.theory.phases import Phase
 
 __all__ = [
     "PHASE_NAMES",
-    "color_bar",
     "heat_map",
     "log_image",
-    "norm_and_superposition_legend",
     "phase_diagram",
-    "superposition_bar",
-    "weight_bar",
 ]
 
 # In the order of `toymodels.theory.phases.Phase`.
@@ -198,66 +183,6 @@ def _write(axes: Axes, image: QuadMesh, cells: xr.DataArray, numbers: str) -> No
             )  # fmt: skip
 
 
-def color_bar(
-    image: ScalarMappable,
-    label: str = "",
-    *,
-    axes: Any = None,
-    ticks: Sequence[float] | None = None,
-    **bar: Any,
-) -> Any:
-    """Draw the colour bar of an image beside its axes, without an outline, with plain numbers.
-
-    Args:
-        image: what `heat_map`, `log_image` or a scatter returns.
-        label: what the colours mean.
-        axes: one or several axes that share the bar; those of the image if not given.
-        ticks: numbers to write.
-        **bar: arguments of `Figure.colorbar`, such as `extend="both"` or `shrink=0.6`.
-
-    Returns:
-        The colour bar.
-    """
-    beside = image.axes if axes is None else axes  # pyright: ignore
-    figure: Any = np.ravel(np.asarray(beside, object))[0].figure
-    made = figure.colorbar(image, ax=beside, label=label, **bar)
-    made.outline.set_visible(False)
-    if ticks is not None:
-        made.set_ticks(list(ticks), labels=[plain(tick) for tick in ticks])
-    made.minorticks_off()
-    return made
-
-
-def superposition_bar(axes: Any, label: str = "superposition") -> Any:
-    """Draw the colours of `norm_bars` beside one or several axes; values from 1 on have one colour.
-
-    Args:
-        axes: the axes that share the bar.
-        label: what the colours mean.
-
-    Returns:
-        The colour bar.
-    """
-    scale = ScalarMappable(SUPERPOSITION_NORM, SUPERPOSITION_MAP)
-    made = color_bar(scale, label, axes=axes, shrink=0.8, aspect=15)
-    made.set_ticks([0, 1], labels=["0", "≥ 1"])
-    return made
-
-
-def weight_bar(axes: Any, label: str = "weight or bias") -> Any:
-    """Draw the colours of `gram` and of weights from -1 to 1 beside one or several axes.
-
-    Args:
-        axes: the axes that share the bar.
-        label: what the colours mean.
-
-    Returns:
-        The colour bar.
-    """
-    scale = ScalarMappable(WEIGHT_NORM, WEIGHT_MAP)
-    return color_bar(scale, label, axes=axes, ticks=(-1, 1), shrink=0.8, aspect=15)
-
-
 def phase_diagram(
     axes: Axes,
     phases: xr.DataArray,
@@ -289,17 +214,3 @@ def phase_diagram(
             handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handlelength=1
         )
     return image
-
-
-def norm_and_superposition_legend(axes: Axes) -> None:
-    """Draw the square of all colours of `norm_and_superposition`, with the three phases named."""
-    side = np.linspace(0, 1, 64)
-    superposition, norm = np.meshgrid(side, side)
-    colors = norm_and_superposition(norm, superposition)
-    axes.imshow(colors, origin="lower", extent=(0, 1, 0, 1), interpolation="bilinear")
-    axes.set(xlabel="superposition", ylabel="norm $||W_i||$", xticks=(0, 1), yticks=(0, 1))
-    axes.set_xticklabels(["0", "≥ 1"])
-    axes.set_yticklabels(["0", "≥ 1"])
-    axes.text(0.5, 0.04, "not represented", ha="center", color="0.2")
-    axes.text(0.04, 0.93, "dedicated", va="center", color="white")
-    axes.text(0.96, 0.93, "antipodal", va="center", ha="right", color="white")

@@ -12,8 +12,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba_array
 
 from toymodels.errors import InputError
+from toymodels.plotting.bars import color_bar
 from toymodels.plotting.colors import BACKGROUND, CYCLE, IMPORTANCE_MAP, importance_norm
-from toymodels.plotting.maps import color_bar
 from toymodels.theory.pairs import mate_angles
 
 __all__ = ["columns", "importance_bar", "pair_spokes", "spokes", "turned", "upright"]
