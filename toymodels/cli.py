@@ -20,7 +20,7 @@ from rich.table import Table
 
 import toymodels
 from toymodels.errors import InputError
-from toymodels.experiment import command, files, library, messages, pages
+from toymodels.experiment import command, files, library, listing, messages, pages
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +79,7 @@ def _parser() -> tuple[_Parser, Collection[str]]:
         return added
 
     listed = add(
-        "list", "[FOLDER]", "List the experiments in FOLDER, or all that there are.", _list
+        "list", "[FOLDER]", "List the experiments in FOLDER, or all that there are.", listing.show
     )
     listed.add_argument("folder", nargs="?", type=Path, metavar="FOLDER")
     run = add(
@@ -204,47 +204,6 @@ def _add_options_of_explore(explore: _Parser) -> None:
         )
 
 
-def _list(folder: Path | None) -> None:
-    if folder and not os.path.isdir(folder):
-        raise InputError(f"{folder} is not a folder here: give another, or none")
-    folders = [folder] if folder else [Path("experiments"), library.shipped()]
-    shown: set[str] = set()  # a file of the user's own hides one that is shipped
-    for place in folders:
-        paths = [path for path in library.named(place) if path.stem not in shown]
-        shown |= {path.stem for path in paths}
-        if not paths:
-            continue
-        own = folder is not None or place != library.shipped()
-        title = str(place) if own else "come with toymodels"
-        project = (folder or Path("experiments")).resolve().parent
-        _print_experiments(title, paths, project, without_figure="draft" if own else "-")
-    if not shown:
-        raise InputError(f"{folder or 'this place'} has no experiments: see `toymodels new`")
-
-
-def _print_experiments(
-    title: str, paths: Sequence[Path], project: Path, *, without_figure: str
-) -> None:
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column(
-        "experiment", overflow="fold", min_width=min(28, max(len(p.stem) for p in paths))
-    )
-    table.add_column("what it shows")
-    table.add_column("claims", overflow="fold")
-    beside = project / "figures"
-    records = _read_records(beside if os.path.isdir(beside) else Path("figures"))
-    for path in paths:
-        try:
-            title = library.docstring(path).partition("\n")[0]
-        except InputError as error:
-            title = str(error)
-        score = without_figure
-        if record := records.get(path.stem):
-            score = f"{sum(claim.holds for claim in record.claims)} of {len(record.claims)}"
-        table.add_row(escape(path.stem), escape(title), score)
-    Console().print(table)
-
-
 def _run(name: str, words: Sequence[str]) -> None:
     command.run(library.find(name), words)
 
@@ -269,7 +228,7 @@ def _draw(
 def _claims(folder: Path, page: Path | None) -> None:
     if not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder here: give one, or change to the project")
-    records = _read_records(folder)
+    records = listing.records(folder)
     if not records:
         raise InputError(f"no claims in {folder}: run an experiment first")
     if page:
@@ -282,16 +241,6 @@ def _claims(folder: Path, page: Path | None) -> None:
     print(pages.total(records))
     if not all(claim.holds for record in records.values() for claim in record.claims):
         raise SystemExit(3)
-
-
-def _read_records(folder: Path) -> dict[str, pages.Record]:
-    """Return the records of the figures in a folder, and print a line for each broken one."""
-    with warnings.catch_warnings(record=True) as broken:
-        warnings.simplefilter("always")
-        records = pages.read(folder)
-    for warning in broken:
-        messages.complain(str(warning.message))
-    return records
 
 
 def _explore(file: Path, page: Path | None, hidden: str, feature: str) -> None:

@@ -101,7 +101,7 @@ def fit_autoencoder(
         key_data,
         start,
         loss_at,
-        # A whole batch is ONE example of a loss that is of a batch.
+        # The loss of such a model takes a whole batch as its ONE example.
         whole_batch if on_batch else activations.sample,
         optimizer=optimizer,
         steps=steps,

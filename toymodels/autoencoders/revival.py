@@ -85,14 +85,14 @@ def revival(
         dead = is_dead(key_dead, params)
         masks = {name: _of_latents(name, leaf, dead) for name, leaf in params.items()}
         revived = jax.tree.map(jnp.where, masks, started(key_start, params, dead), dict(params))
-        forgotten = optax.tree_utils.tree_map_params(
+        starts_anew = optax.tree_utils.tree_map_params(
             optimizer,
             lambda _, mask: mask,
             state,
             masks,
             transform_non_params=lambda _: jnp.zeros((), bool),
         )
-        return revived, jax.tree.map(jnp.where, forgotten, optimizer.init(revived), state)
+        return revived, jax.tree.map(jnp.where, starts_anew, optimizer.init(revived), state)
 
     return Change(after, apply)
 

@@ -83,9 +83,9 @@ def draw(
         file = results / f"{path.stem}{ends[scale]}.nc"
         if not os.path.isfile(file):
             others = sorted(results.glob(f"{glob.escape(path.stem)}*.nc"))
-            saved = ", ".join(map(str, others)) or "nothing"
+            saved = f"there are {', '.join(map(str, others))}" if others else "nothing is saved"
             raise InputError(
-                f"{file} does not exist: give one with --from, or run it first; saved is {saved}"
+                f"{file} does not exist: give one with --from, or run it first; {saved}"
             )
     if folder is None:
         published = {results / f"{path.stem}{ends[scale]}.nc" for scale in ("default", "paper")}

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pickle
 import signal
 import tempfile
@@ -72,6 +73,8 @@ def load(file: Path) -> xr.Dataset:
     Raises:
         ValueError: the file is missing, or holds no results.
     """
+    if os.path.isdir(file):
+        raise InputError(f"{file} is a folder: give a file of results in it, such as NAME.nc")
     try:
         return xr.load_dataset(file, engine="h5netcdf")
     except FileNotFoundError as error:
@@ -79,7 +82,7 @@ def load(file: Path) -> xr.Dataset:
     except Exception as error:
         what = " ".join(str(error).split())  # HDF5 writes several lines
         raise InputError(
-            f"{file} cannot be read as results: {type(error).__name__}: {what}"
+            f"{file} cannot be read as results: {what}; give a file that `toymodels run` saved"
         ) from error
 
 
