@@ -9,13 +9,14 @@ Reproduces Elhage et al. (2022), "Three Ways Out"; the paper shows no figure. n 
            threshold tells; linear hidden units, and ReLU ones.
 Theory     `toymodels.theory.penalties`: a feature alone on an axis is worth its penalty up to
            $\lambda_c = (8/3) \sqrt{2/3}\, I v / p$ with $v = p/3 - p^2/4$; it stays a local minimum
-           up to $\sqrt 2$ times that. A pair on one axis costs less than two such features do, for
-           where both are present they cancel: the penalty asks for few features on the axes, not
-           for one on each.
-Found      Linear units: features go by importance, and superposition with the last that are more
-           than dimensions; among equals it stays as long as anything does. ReLU units have no pairs
-           and give up superposition earlier, five features left, also among equals. That is the
-           best of the seeds: many others of linear units keep a pair beside an empty dimension.
+           up to $\sqrt 2$ times that. A pair on one axis costs less than two such features do,
+           because they cancel where both are present: the penalty asks for few features on the
+           axes, not for one on each.
+Found      Linear units lose the least important features first, and superposition ends when as
+           many are left as dimensions; among equally important features it lasts as long as any
+           feature does. ReLU units have no pairs, and give up superposition earlier, with five
+           features left, also among equals. This is so for the best seeds: many others of linear
+           units keep a pair beside an empty dimension.
 Selection  Lines: the lowest objective of 6 seeds on 65,536 fresh examples, the same for all; dots:
            every seed. Represented: norm above 1/2. The features measured are what each leaves in
            the hidden layer when alone, ReLU(W_i) for ReLU units, which dropped ones only inhibit.

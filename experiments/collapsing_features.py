@@ -1,9 +1,9 @@
 r"""Three pairs of correlated features: a hexagon that collapses to principal components.
 
-Claim      In two dimensions, the mates of three sparse pairs stand side by side in a hexagon, which
-           six independent features hardly ever form. As pairs get denser, one after the other
-           collapses to its principal component $(a + b) / \sqrt 2$, until the solution is that of
-           PCA.
+Claim      In two dimensions, the two features of each of three sparse pairs, its mates, stand side
+           by side in a hexagon, which six independent features hardly ever form. As pairs get
+           denser, one after the other collapses to its principal component $(a + b) / \sqrt 2$,
+           until the solution is that of PCA.
 Reproduces Elhage et al. (2022), "Organization of Correlated and Anticorrelated Features" and
            "Collapsing of Correlated Features". For two pairs see `correlated_features.py`.
 Settings   From the paper: three pairs, n and m, and approximate densities of the collapse. Ours,

@@ -1,8 +1,8 @@
 r"""Correlated features are orthogonal, anticorrelated ones opposite, and sets form bases.
 
-Claim      Of two correlated pairs in two dimensions, mates are orthogonal; of two anticorrelated
-           pairs, mates are opposite. Two sets of ten correlated features in ten dimensions each
-           form a nearly orthogonal basis.
+Claim      The two features of a pair, its mates, are orthogonal for two correlated pairs in two
+           dimensions, and opposite for two anticorrelated pairs. Two sets of ten correlated
+           features in ten dimensions each form a nearly orthogonal basis.
 Reproduces Elhage et al. (2022), "Organization of Correlated and Anticorrelated Features" and "Local
            Almost-Orthogonal Bases". For three pairs see `collapsing_features.py`.
 Settings   From the paper: sets, n and m. Ours, because it states none: density 0.05 of a pair (so

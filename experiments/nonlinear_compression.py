@@ -5,9 +5,9 @@ Claim      t = (floor(Z x) + y) / Z keeps both of two uniform numbers in one. A 
            segments already beat linear compression, with far fewer ReLUs than the paper's 36.
 Reproduces Elhage et al. (2022), appendix "Nonlinear Compression".
 Selection  None: nothing is trained. All errors are closed forms, checked by exact quadrature.
-Settings   Ours, for the paper states none: a ramp ends at the jump, on both sides of the code, and
-           its width is in units of a segment, 1/Z. Solid: ramps at the Z - 1 jumps inside [0, 1].
-           Dotted: every segment ends in one, the last, too, and the code is clipped to [0, 1].
+Settings   Ours, because the paper states none: a ramp ends at the jump, on both sides of the code,
+           and its width is in units of a segment, 1/Z. Solid: ramps at the Z - 1 jumps inside [0,
+           1]. Dotted: every segment ends in one, the last, too, and the code is clipped to [0, 1].
 Scale      Mean squared error, summed over the two numbers.
 Command    toymodels run experiments/nonlinear_compression.py
 """

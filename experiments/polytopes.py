@@ -8,8 +8,8 @@ Reproduces Elhage et al. (2022), "The Geometry of Superposition": the tegum prod
            figure of polytopes and low-rank matrices, whose first two rows these are.
 Selection  The lowest of all random starts, named by `toymodels.analysis.polytopes.identify`. In
            how many starts it is found is a claim.
-Settings   Ours, for the paper draws ideal coordinates: equal importance, and for each polytope a
-           density at which it is the lowest minimum found for its number of features; see `ROWS`.
+Settings   Ours, because the paper draws ideal coordinates: equal importance, and for each polytope
+           a density at which it is the lowest minimum found for its number of features; see `ROWS`.
            Beside (1, ..., 1) the vectors orthogonal to a pentagon or an antiprism are any basis.
 Command    toymodels run experiments/polytopes.py
 """

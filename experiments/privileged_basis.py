@@ -13,8 +13,8 @@ Selection  The lowest loss of 1000 seeds, as in the paper. Codes differ by less 
            orders neurons by hand; here they are in the order of their most important features.
            At 0.12 one seed of 1000 finds the code that is shown: another thousand may miss it, and
            have "five in three" as their best, 0.3 % above.
-Settings   From the paper: n, m, importance, 1000 models, densities or their ranges. Ours, for it
-           states none: Adam from 0.03 down a cosine, 1500 steps of 256 examples; the lowest 20
+Settings   From the paper: n, m, importance, 1000 models, densities or their ranges. Ours, because
+           it states none: Adam from 0.03 down a cosine, 1500 steps of 256 examples; the lowest 20
            from 0.005, 4000 steps of 1024. The first figure has the same sizes, and density 0.75:
            at 1 features are never absent, and the ReLU of the hidden layer hardly matters.
 Not here   The paper's remark that a hidden bias undoes the nonlinearity: `ReLUHidden` has none.

@@ -3,8 +3,8 @@ r"""One active feature: the loss as a generalised Thomson problem, and its minim
 Claim      With features of length 1 and no bias, the loss of one active feature is a Thomson
            problem: points on a sphere repel where they overlap. Up to n = 2m they need not overlap
            at all; in three dimensions the minimisers of 6 to 10 features are the polyhedra of
-           electric charges, of more they share directions. A bias and free lengths turn this into
-           another problem of points on a sphere, to keep them apart (Tammes).
+           electric charges, and more features than that share directions. A bias and free lengths
+           turn this into another problem of points on a sphere, to keep them apart (Tammes).
 Reproduces Elhage et al. (2022), "Mathematical Understanding", which has equations and no figure.
 Selection  The lowest of all starts; how many of them end there is a claim.
 Settings   Ours, because the paper states none: BFGS from random points on the sphere. A polyhedron

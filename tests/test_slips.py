@@ -9,7 +9,8 @@ SLIPS = """
 import flax.linen as nn, jax, jax.numpy as jnp, optax, toymodels as tm
 from flax import nnx
 from toymodels import circuits, interventions as iv
-from toymodels.analysis import attention
+from toymodels.analysis import attention, attribution
+import xarray as xr
 
 class Dropping(nn.Module):
     @nn.compact
@@ -93,6 +94,13 @@ for slip in (
     lambda: circuits.run(model, params, graph, x, x, {edge: jnp.full((3, 3), 2.0)}),
     lambda: circuits.areas(jnp.ones((2, 3))),
     lambda: attention.previous_token_score(jnp.asarray([[1.0, 0.0], [0.5, 0.5]]).T),
+    lambda: attention.induction_score(jnp.eye(2), jnp.full((2, 2), 0.5)),
+    lambda: attribution.shapley_values(lambda x: x, x),
+    lambda: circuits.minimal_circuits(jnp.ones(4)),
+    lambda: circuits.of_edges(jnp.ones(2), {edge: jnp.ones((3, 3))}),
+    lambda: circuits.vector(jnp.ones(2)),
+    lambda: tm.mean_without_worst(xr.Dataset({"loss": ("seed", [1.0, 2.0])}, {"seed": [0, 1]}),
+                                  "loss", of=1),
     lambda: tm.AttentionOnly(1, 1, 4, 2).init(right["key"], jnp.asarray([0, 1, 0])),
 ):
     try:
@@ -155,6 +163,12 @@ REMEDIES = (
     "the share of clean information of an edge ('input', 'output') is 2, outside [0, 1]",
     "the curve has shape (2, 3): give the faithfulness of 0, 1, 2, ... edges of ONE circuit",
     "a row of the pattern sums to 1.5, not to 1: give the attention after the softmax",
+    "the tokens are not one-hot: give one 1 at each position",
+    "the function returns shape (3,): give one that returns one number",
+    "faithful holds float32 numbers: give truth values",
+    "the numbers have shape (2,), but there are 9 edges: give one number for each",
+    "the edges are of type ArrayImpl: give one array for each pair of sites",
+    "of is 1: give a whole number, 2 or more",
     "the tokens have shape (3,): give ONE sequence of length x features",
 )
 

@@ -139,6 +139,7 @@ def induction_score(
     tokens = inputs.floats("tokens", tokens, rank=2)
     length = tokens.shape[0]
     checks.same_size("positions", pattern=pattern.shape[0], tokens=length)
+    checks.when_known(_check_one_hot, tokens)
     equal = tokens @ tokens.T > 0
     follows = jnp.concatenate([jnp.zeros((length, 1), bool), equal[:, :-1]], axis=1)
     follows = follows & np.tril(np.ones((length, length), bool))
@@ -146,6 +147,15 @@ def induction_score(
     attention = jnp.sum(jnp.where(follows, pattern, 0.0), axis=1)
     mean = jnp.sum(attention) / jnp.maximum(jnp.sum(has), 1)
     return inputs.unless_missing(jnp.where(jnp.any(has), mean, jnp.nan), pattern, tokens)
+
+
+def _check_one_hot(tokens: Array) -> None:
+    numbers = np.asarray(tokens)
+    present = numbers[np.isfinite(numbers).all(axis=1)]
+    if not np.isin(present, (0, 1)).all() or (present.sum(axis=1) > 1).any():
+        raise InputError(
+            "the tokens are not one-hot: give one 1 at each position, as jax.nn.one_hot does"
+        )
 
 
 def _pattern(pattern: Float[Array, "length length"]) -> Float[Array, "length length"]:

@@ -49,7 +49,7 @@ def gradient_times_input(
         The attributions, which are complete only if $f$ is linear between baseline and example.
     """
     example, baseline = _pair(example, baseline)
-    return (example - baseline) * jax.grad(function)(example)
+    return (example - baseline) * jax.grad(_of_number(function))(example)
 
 
 def integrated_gradients(
@@ -79,8 +79,8 @@ def integrated_gradients(
     checks.count("num_steps", num_steps)
     example, baseline = _pair(example, baseline)
     middles = (jnp.arange(num_steps) + 0.5) / num_steps
-    step = example - baseline
-    gradients = jax.vmap(lambda t: jax.grad(function)(baseline + t * step))(middles)
+    step, gradient = example - baseline, jax.grad(_of_number(function))
+    gradients = jax.vmap(lambda t: gradient(baseline + t * step))(middles)
     return step * jnp.mean(gradients, axis=0)
 
 
@@ -140,7 +140,7 @@ def shapley_values(
         Shapley (1953), "A Value for n-Person Games".
     """
     example, baseline = _pair(example, baseline)
-    number = example.size
+    function, number = _of_number(function), example.size
     if number > MAX_FEATURES:
         raise InputError(
             f"the example has {number} features, and exact Shapley values are for {MAX_FEATURES} "
@@ -198,7 +198,7 @@ def sampled_shapley_values(
     """
     checks.count("num_orders", num_orders, minimum=2)
     example, baseline = _pair(example, baseline)
-    number = example.size
+    function, number = _of_number(function), example.size
 
     def changes(key: Key[Array, ""]) -> Array:
         order = jax.random.permutation(key, number)
@@ -210,6 +210,21 @@ def sampled_shapley_values(
     each = jax.vmap(changes)(jax.random.split(key, num_orders))
     error = jnp.std(each, axis=0, ddof=1) / num_orders**0.5
     return Estimate(jnp.mean(each, axis=0), error)
+
+
+def _of_number(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Return the function with a check that it gives one number for ONE example."""
+
+    def checked(example: Array) -> Array:
+        value = jnp.asarray(function(example))
+        if value.shape:
+            raise InputError(
+                f"the function returns shape {value.shape}: give one that returns one number, such "
+                "as one output of the model"
+            )
+        return value
+
+    return checked
 
 
 def _pair(

@@ -69,10 +69,10 @@ def posterior_log_odds(
 
     By the Neyman-Pearson lemma no score of $h$, linear or not, has a larger expected AUROC. It is
     exact for features of finitely many values (`binary_states`). Otherwise take $K$ fresh samples
-    as states, alike in weight. AUROCs then enclose the ceiling in expectation: of activations of
-    other samples it is at most the ceiling, for it is one more score; of noisy activations of the
-    states themselves at least the ceiling, for it is the best score of a world that knows which
-    $K$ samples there are. Both converge to it with $K$.
+    as states, alike in weight. Two AUROCs then enclose the ceiling in expectation. On activations
+    of other samples the AUROC is at most the ceiling, because this is one more score. On noisy
+    activations of the states themselves it is at least the ceiling, because this is the best score
+    of a world that knows which $K$ samples there are. Both converge to the ceiling with $K$.
 
     Args:
         hidden: $h$, noise included.

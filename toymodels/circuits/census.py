@@ -30,7 +30,7 @@ def holds_faithful(faithful: Bool[Array, " circuits"]) -> Bool[Array, " circuits
     Args:
         faithful: whether each circuit does what the network does, in the order of `all_circuits`.
     """
-    cube = _cube(faithful)
+    cube = _cube(jnp.asarray(faithful))
     for axis in range(cube.ndim):
         without, with_edge = jnp.split(cube, 2, axis=axis)
         cube = jnp.concatenate([without, with_edge | without], axis=axis)
@@ -43,6 +43,7 @@ def minimal_circuits(faithful: Bool[Array, " circuits"]) -> Bool[Array, " circui
     Args:
         faithful: whether each circuit does what the network does, in the order of `all_circuits`.
     """
+    faithful = jnp.asarray(faithful)
     below = _cube(holds_faithful(faithful))
     proper = jnp.zeros_like(below)
     for axis in range(below.ndim):  # a proper subset lacks one of the edges
@@ -53,6 +54,8 @@ def minimal_circuits(faithful: Bool[Array, " circuits"]) -> Bool[Array, " circui
 
 def _cube(faithful: Bool[Array, " circuits"]) -> Bool[Array, "..."]:
     """Return one axis for each edge, of length 2: without and with the edge."""
+    if faithful.dtype != bool:
+        raise InputError(f"faithful holds {faithful.dtype} numbers: give truth values")
     edges = faithful.size.bit_length() - 1
     if 2**edges != faithful.size:
         raise InputError(f"faithful has {faithful.size} entries: give one for each of 2^E circuits")

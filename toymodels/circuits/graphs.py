@@ -303,9 +303,19 @@ def of_edges(numbers: Shaped[Array, " edges"], like: Mapping[Edge, Array]) -> Ed
 
     The order is that of `vector`: pairs sorted by name, senders before receivers.
     """
-    return ravel_pytree(dict(like))[1](numbers)
+    flat, together = ravel_pytree(dict(like))
+    if jnp.shape(numbers) != flat.shape:
+        raise InputError(
+            f"the numbers have shape {jnp.shape(numbers)}, but there are {flat.size} edges: give "
+            "one number for each"
+        )
+    return together(numbers)
 
 
 def vector(edges: Mapping[Edge, Array]) -> Shaped[Array, " edges"]:
     """Return the numbers of all edges as one vector, such as scores or labels for `auroc`."""
+    if not isinstance(edges, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"the edges are of type {type(edges).__name__}: give one array for each pair of sites"
+        )
     return ravel_pytree(dict(edges))[0]

@@ -6,10 +6,13 @@ library    find experiment files by path or by name
 skeleton   the file that `toymodels new` writes
 flags      a `Config` from the flags of the command line
 runs       run an experiment, and redraw it from saved results
-claims     what a figure claims, and the pages of claims
+claims     what a figure claims
 saving     results, claims and figures as files
 files      write a file whole or not at all
 messages   what commands say on standard error
+many       many experiments, each in a process of its own
+pages      the pages of a folder of figures
+listing    the table of experiments that `toymodels list` prints
 """
 
 import lazy_loader

@@ -38,6 +38,8 @@ class Page(NamedTuple):
         from toymodels.experiment import files
 
         path = Path(path)
+        if path.suffix not in (".html", ".htm"):
+            raise InputError(f"{path} is no name of a page: give one that ends in .html")
         files.check_writable(path)
         files.write(path, self.html)
         return path

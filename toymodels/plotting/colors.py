@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # Okabe and Ito (2008), "Color Universal Design", in an order that keeps neighbours apart for
-# readers without red or green cones. Their yellow is left out, for it is too light for lines.
+# readers without red or green cones. Their yellow is left out, because it is too light for lines.
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of lines, one after another."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
