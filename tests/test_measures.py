@@ -51,6 +51,8 @@ MATCHING = np.array([0, 1, 2, 3])
 VECTOR = np.array([1, 0, 3])
 PAIRS = np.array([[[1, 0, 3], [0, 2, 1]], [[4, 1, 0], [1, 1, 1]]])
 METRIC = np.array([[3, 1, 0], [1, 2, 0], [0, 0, 1]])
+PATTERN = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]])
+TOKENS = np.array([[1, 0], [0, 1], [1, 0]])
 ANY_KEY = jax.random.key(0)
 
 
@@ -65,10 +67,10 @@ MEASURES = {
     adversarial.harm_without_features: ([WEIGHTS, FEATURES[0]], {"size": 2}),
     attention.composition_score: ([METRIC, ROWS[:3]], {}),
     attention.copying_score: ([METRIC], {}),
-    attention.induction_score: ([METRIC, OTHER_ROWS[[0, 1, 0]]], {}),
+    attention.induction_score: ([PATTERN, TOKENS], {}),
     attention.logit_lens: ([ROWS, ROWS], {}),
     attention.ov_circuit: ([ROWS, METRIC], {}),
-    attention.previous_token_score: ([METRIC], {}),
+    attention.previous_token_score: ([PATTERN], {}),
     attention.qk_circuit: ([ROWS, OTHER_ROWS], {}),
     attribution.gradient_times_input: (None, "takes a function"),
     attribution.integrated_gradients: (None, "takes a function"),
@@ -185,6 +187,9 @@ CANNOT_SAY_NAN = {
     "polytopes.identify",
 }
 
+# The rows of a pattern add up to 1, so that 40 times a pattern is none.
+OF_SCALE_ONE = {"attention.induction_score", "attention.previous_token_score"}
+
 every_measure = pytest.mark.parametrize("name", TAKING_ARRAYS)
 
 
@@ -216,7 +221,7 @@ def test_the_table_is_complete():
 def test_whole_numbers_are_numbers(name):
     _, arrays, _ = TAKING_ARRAYS[name]
     for scale, dtypes in ((1, (np.int32, np.uint8)), (40, (np.uint8,))):
-        given = [scale * array for array in arrays]
+        given = [(1 if name in OF_SCALE_ONE else scale) * array for array in arrays]
         expected = measured(name, [np.asarray(array, np.float32) for array in given])
         for dtype in dtypes:
             actual = measured(name, [array.astype(dtype) for array in given])

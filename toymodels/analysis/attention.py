@@ -13,6 +13,8 @@ References:
     Olsson et al. (2022), "In-context Learning and Induction Heads".
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -158,7 +160,7 @@ def _check_one_hot(tokens: Array) -> None:
         )
 
 
-def _pattern(pattern: Float[Array, "length length"]) -> Float[Array, "length length"]:
+def _pattern(pattern: Any) -> Float[Array, "length length"]:
     """Return the pattern after checks that it has queries in rows and keys in columns."""
     pattern = inputs.floats("pattern", pattern, rank=2)
     checks.same_size("positions", queries=pattern.shape[0], keys=pattern.shape[1])
