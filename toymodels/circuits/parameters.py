@@ -13,6 +13,7 @@ References:
     Bushnaq, Braun, Sharkey (2025), "Stochastic Parameter Decomposition".
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,6 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
-from toymodels.features.base import Features
 from toymodels.training.train import fit
 
 __all__ = [
@@ -72,7 +72,7 @@ def decompose_parameters(
     key: Key[Array, ""],
     weights: Float[Array, "hidden features"],
     bias: Float[Array, " features"],
-    features: Features,
+    sample: Callable[[Key[Array, ""], int], Float[Array, "examples features"]],
     *,
     parts: int,
     gate_units: int,
@@ -89,7 +89,8 @@ def decompose_parameters(
         key: decides the start, the data and the masks.
         weights: $W$.
         bias: $b$.
-        features: the distribution of inputs, whose sparsity decides which subcomponents are rare.
+        sample: a function of a key and a batch size that returns inputs, such as
+            `tm.SparseUniform(5, 0.05).sample`. Their sparsity decides which subcomponents are rare.
         parts: the number of subcomponents; those that are too many become unimportant.
         gate_units: the hidden units of each gate; the authors have 16.
         minimality: $\beta \ge 0$; the authors have 3e-3 for 5 features in 2 dimensions.
@@ -103,21 +104,22 @@ def decompose_parameters(
     checks.count("parts", parts)
     checks.count("gate_units", gate_units)
     checks.interval("minimality", minimality, low=0, remedy="give a factor of 0 or more")
-    checks.same_size(
-        "features", weights=weights.shape[1], bias=bias.size, features=features.num_features
-    )
+    checks.same_size("features", weights=weights.shape[1], bias=bias.size)
     key_start, key_data = jax.random.split(key)
 
-    def sample(key: Key[Array, ""], batch: int) -> tuple[Array, Array]:
+    def inputs_and_masks(key: Key[Array, ""], batch: int) -> tuple[Array, Array]:
         key_inputs, key_masks = jax.random.split(key)
-        return features.sample(key_inputs, batch), jax.random.uniform(key_masks, (batch, 2, parts))
+        return sample(key_inputs, batch), jax.random.uniform(key_masks, (batch, 2, parts))
 
     def loss(found: Subcomponents, example: tuple[Array, Array]) -> Float[Array, ""]:
         x, uniform = example
         return decomposition_loss(found, weights, bias, x, uniform, minimality=minimality)
 
     start = _start(key_start, parts, gate_units, *weights.shape)
-    return fit(key_data, start, loss, sample, optimizer=optimizer, steps=steps, batch=batch).params
+    fitted = fit(
+        key_data, start, loss, inputs_and_masks, optimizer=optimizer, steps=steps, batch=batch
+    )
+    return fitted.params
 
 
 def decomposition_loss(
