@@ -132,9 +132,10 @@ def pentagon(density: float) -> tuple[float, float, float]:
     """Return the losses of the best pentagon, of two digons, and of the best of a search."""
     variance = tm.theory.feature_variance(density)
     shapes = (polytopes.PENTAGON, polytopes.DIGON)
-    gains = [polytopes.arrangement(shape, density).gain for shape in shapes]
-    searched = tm.theory.optimum(5, 2, density).loss
-    return *(float((5 - 2 * gain) * variance) for gain in gains), searched
+    five, four = (
+        float((5 - 2 * polytopes.arrangement(shape, density).gain) * variance) for shape in shapes
+    )
+    return five, four, tm.theory.optimum(5, 2, density).loss
 
 
 def conjecture(density: Any, features: int) -> Any:

@@ -71,7 +71,7 @@ def minimise(
 def _minimise(loss: Callable[[Any], Any], start: PyTree, scale: Any) -> Minimised:
     begin, unflatten = ravel_pytree(start)
     check_float64(begin)
-    end = _bfgs(jax.value_and_grad(lambda flat: loss(unflatten(flat)) / scale), begin)
+    end = bfgs(jax.value_and_grad(lambda flat: loss(unflatten(flat)) / scale), begin, MAX_STEPS)
     finite = jnp.isfinite(end.value)
     slope = jnp.where(finite, jnp.abs(end.slopes).max(), jnp.nan)
     return Minimised(unflatten(end.point), jnp.where(finite, end.value * scale, jnp.nan), slope)
@@ -85,7 +85,7 @@ def check_float64(values: Array) -> None:
         )
 
 
-class _Descent(NamedTuple):
+class Descent(NamedTuple):
     """The state of a descent, and the step to try next."""
 
     point: Any
@@ -98,15 +98,16 @@ class _Descent(NamedTuple):
     done: Any
 
 
-def _bfgs(value_and_slopes: Any, start: Any) -> _Descent:
-    """Descend until the gradient is zero, or lost in rounding.
+def bfgs(value_and_slopes: Any, start: Any, steps: Any) -> Descent:
+    """Descend until the gradient is zero, or lost in rounding, or so many steps are tried.
 
-    The loop evaluates the loss in one place only, because the program takes longer to compile
-    than to run. A step that does not lead low enough is tried again, shorter.
+    One step evaluates the loss and its slopes at the start. The loop evaluates the loss in one
+    place only, because the program takes longer to compile than to run. A step that does not lead
+    low enough is tried again, shorter.
     """
     identity = np.eye(start.size, dtype=start.dtype)
 
-    def move(now: _Descent) -> _Descent:
+    def move(now: Descent) -> Descent:
         value, slopes = value_and_slopes(now.point + now.trial)
         expected = now.slopes @ now.trial
         low_enough = value <= now.value + 1e-4 * expected
@@ -119,13 +120,13 @@ def _bfgs(value_and_slopes: Any, start: Any) -> _Descent:
     # The first step has length zero: it evaluates the loss at the start.
     none, zero = np.zeros(start.shape, start.dtype), np.zeros((), int)
     infinite = np.full((), np.inf, start.dtype)
-    begin = _Descent(start, infinite, none, identity, none, zero, zero, np.array(False))
-    return lax.while_loop(lambda now: ~now.done & (now.tried < MAX_STEPS), move, begin)
+    begin = Descent(start, infinite, none, identity, none, zero, zero, np.array(False))
+    return lax.while_loop(lambda now: ~now.done & (now.tried < steps), move, begin)
 
 
 def _accepted(
-    now: _Descent, value: Any, slopes: Any, expected: Any, small: Any, identity: Any
-) -> _Descent:
+    now: Descent, value: Any, slopes: Any, expected: Any, small: Any, identity: Any
+) -> Descent:
     """Take the step, learn the curvature along it, and choose the next one."""
     step, first = now.trial, now.tried == 0
     inverse = _updated(now, slopes - now.slopes)
@@ -135,7 +136,7 @@ def _accepted(
     steepest = -slopes * jnp.minimum(1.0, 0.1 / jnp.maximum(jnp.abs(slopes).max(), 0.1))
     direction = jnp.where(downhill & ~first, direction, steepest)
     too_short = slopes @ step < 0.9 * expected  # the loss falls nearly as fast as before the step
-    return _Descent(
+    return Descent(
         point=now.point + step,
         value=value,
         slopes=slopes,
@@ -147,7 +148,7 @@ def _accepted(
     )
 
 
-def _updated(now: _Descent, turn: Any) -> Any:
+def _updated(now: Descent, turn: Any) -> Any:
     """Update the inverse Hessian by how much the gradient turned along the step."""
     step = now.trial
     curved = step @ turn
@@ -164,7 +165,7 @@ def _updated(now: _Descent, turn: Any) -> Any:
     return inverse + jnp.where(known, update, 0.0)
 
 
-def _refused(now: _Descent, value: Any, expected: Any, small: Any) -> _Descent:
+def _refused(now: Descent, value: Any, expected: Any, small: Any) -> Descent:
     """Stay, and next try a step to the minimum of the parabola through both values and slope."""
     above = value - now.value - expected
     share = jnp.where(above > 0, -expected / (2 * jnp.where(above > 0, above, 1.0)), 0.5)

@@ -63,7 +63,7 @@ class Corners(NamedTuple):
 
     def slack(self, problem: Problem) -> Any:
         """Return a bound on all rounding errors of a loss or a slope."""
-        return ROUNDING * self.size**2 * problem.importance.sum()
+        return ROUNDING * self.size**2 * max(1.0, problem.importance.sum())
 
 
 def corners(low: Any, high: Any, bias_low: Any, bias_high: Any) -> Corners:

@@ -21,14 +21,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.engine import compiling
 from toymodels.errors import InputError
 from toymodels.theory import loss as exact
-from toymodels.theory.descent import check_float64, minimise
+from toymodels.theory.descent import MAX_STEPS, bfgs, check_float64, minimise
 from toymodels.theory.features import Numbers, feature_variance
 from toymodels.theory.frames import direct_sums
 
@@ -44,6 +43,8 @@ and most of the time goes into small steps."""
 _QUICKLY: Final = {"xla_backend_optimization_level": 0}  # halves the time to compile
 FLAT: Final = 1e-5
 """Curvatures below this share of the largest one count as zero modes."""
+APART: Final = 1e-6
+"""Curvatures are differences of slopes that far on both sides of a minimum."""
 
 
 class Minimum(NamedTuple):
@@ -53,7 +54,8 @@ class Minimum(NamedTuple):
         weights: the feature directions, one per column.
         bias: one per output.
         loss: the exact loss.
-        curvatures: the eigenvalues of the Hessian in all weights and biases, rising.
+        curvatures: the eigenvalues of the Hessian in all weights and biases, rising; the mean of
+            both sides where a second derivative jumps.
         zero_modes: the number of curvatures that are zero. Of these, $d (d - 1) / 2$ are rotations
             of a $W$ of rank $d = m$; the others are flat valleys.
         frequency: the share of the random starts that end in it; 0 if only structured starts do.
@@ -131,9 +133,9 @@ def optimum(
 ) -> Optimum:
     r"""Find the minima over $W$ and $b$ of the exact loss of $y = \mathrm{ReLU}(W^\top W x + b)$.
 
-    It takes some seconds for (2, 1) and (5, 2), and half a minute for (8, 3) from 8 random starts.
-    Most of the seconds go into compiling, once for each shape; a new process compiles again only if
-    there is no cache. The weights tell what kind of minimum it is: in a pentagon
+    In a new process it takes 3 seconds for (2, 1) and 8 for (5, 2), and half a minute for (8, 3)
+    from 8 random starts. Half of that goes into compiling, once for each shape; a new process
+    compiles again only if there is no cache. The weights tell what kind of minimum it is: in a pentagon
     `analysis.geometry.feature_dimensionality` is 2/5.
 
     Args:
@@ -175,18 +177,23 @@ def optimum(
                 "feature"
             )
     numbers = [np.broadcast_to(np.asarray(x, float), shape) for x in (density, importance)]
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        model = np.zeros((hidden, num_features)), np.zeros(shape)
-        # The loss checks plain numbers; in the descent they are traced.
-        jax.eval_shape(lambda weights, bias: loss(weights, bias, *numbers), *model)
-        key = jax.random.key(seed, impl="threefry2x32")
-        begin = _starts(key, hidden, *numbers, num_starts)
-        ends = _descend_all(loss, begin, numbers)
-        minima = list(_distinct(ends, num_starts, loss, numbers))
+
+    def search() -> tuple[int, list[Minimum]]:
+        with jax.enable_x64(True):
+            model = np.zeros((hidden, num_features)), np.zeros(shape)
+            # The loss checks plain numbers; in the descent they are traced.
+            jax.eval_shape(lambda weights, bias: loss(weights, bias, *numbers), *model)
+            key = jax.random.key(seed, impl="threefry2x32")
+            begin = _starts(key, hidden, *numbers, num_starts)
+            problem = _Problem(loss, hidden, *numbers)
+            ends = problem.descend(*map(np.asarray, begin))
+            return len(ends.loss), list(_distinct(ends, num_starts, problem))
+
+    # A thread of its own traces programs also while the caller's thread traces something else.
+    with ThreadPoolExecutor(1) as alone:
+        count, minima = alone.submit(search).result()
     if not minima:
-        raise InputError(
-            f"none of the descents from {len(ends.loss)} starts came to rest: raise num_starts"
-        )
+        raise InputError(f"none of the descents from {count} starts came to rest: raise num_starts")
     best = minima[0]
     return Optimum(best.weights, best.bias, best.loss, tuple(minima))
 
@@ -343,77 +350,104 @@ def starts(
 _starts = jax.jit(starts, static_argnums=(1, 4), compiler_options=_QUICKLY)
 
 
+class _Problem(NamedTuple):
+    """A loss at one density and importance, evaluated at many points on all cores.
+
+    One program descends and also evaluates, because it takes longer to compile than to run.
+    """
+
+    loss: ModelLoss
+    hidden: int
+    density: Any
+    importance: Any
+
+    def descend(self, weights: Any, bias: Any) -> Descended:
+        """Descend from every start."""
+        points = np.concatenate([weights.reshape(len(weights), -1), bias], axis=1)
+        nothing = self.nothing()
+        scale = nothing if nothing > 0 else 1.0
+        point, value, slopes = self._run(points, scale, MAX_STEPS)
+        finite = np.isfinite(value)
+        slope = np.where(finite, np.abs(slopes).max(axis=1), np.nan)
+        size = self.hidden * len(self.density)
+        return Descended(
+            weights=point[:, :size].reshape(-1, self.hidden, len(self.density)),
+            bias=point[:, size:],
+            loss=np.where(finite, value * scale, np.nan),
+            slope=slope,
+        )
+
+    def at(self, points: Any) -> tuple[Any, Any]:
+        """Return the loss and its slopes at many points."""
+        _, value, slopes = self._run(points, 1.0, 1)
+        return value, slopes
+
+    def nothing(self) -> float:
+        """Return the loss without any feature."""
+        size = (self.hidden + 1) * len(self.density)
+        return float(self.at(np.zeros((1, size)))[0][0])
+
+    def hessian(self, point: Any) -> Any:
+        """Return the second derivatives at a point, from differences of the slopes."""
+        steps = APART * np.eye(point.size)
+        slopes = self.at(np.concatenate([point + steps, point - steps]))[1]
+        second = (slopes[: point.size] - slopes[point.size :]) / (2 * APART)
+        return (second + second.T) / 2
+
+    def _run(self, points: Any, scale: float, steps: int) -> tuple[Any, ...]:
+        """Run the program in groups of a fixed size, which share it."""
+        program, count = _program(self.loss, len(self.density)), len(points)
+        points = points[np.minimum(np.arange(-(-count // GROUP) * GROUP), count - 1)]
+        hidden = np.empty(self.hidden)  # its size decides the shape of the weights
+
+        def group(first: int) -> Any:
+            with jax.enable_x64(True):  # each thread has its own setting
+                part = points[first : first + GROUP]
+                ends = program(part, hidden, self.density, self.importance, scale, steps)
+                return jax.tree.map(np.asarray, ends)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            groups = list(pool.map(group, range(0, len(points), GROUP)))
+        return tuple(np.concatenate(parts)[:count] for parts in zip(*groups, strict=True))
+
+
 @functools.lru_cache(maxsize=32)
-def _programs(loss: ModelLoss, num_features: int) -> tuple[Any, Any]:
-    """Return a program that descends from many starts, and one of value and Hessian at a point."""
+def _program(loss: ModelLoss, num_features: int) -> Any:
+    """Return a program that descends from many starts, side by side."""
 
-    def at(point: Any, shape: Any, *numbers: Any) -> tuple[Any, Any]:
-        def flat(parameters: Any) -> Any:
-            return loss(*_unflattened(parameters, shape), *numbers)
+    def from_one(start: Any, hidden: Any, density: Any, importance: Any, scale: Any, steps: Any):
+        size, shape = hidden.size * density.size, (hidden.size, density.size)
 
-        slopes = jax.value_and_grad(flat)
+        def scaled(flat: Any) -> Any:
+            model = flat[:size].reshape(shape), flat[size:]
+            return loss(*model, density, importance) / scale
 
-        # One row at a time: `jax.hessian` vectorises over rows, and takes twice as long to compile.
-        def row(direction: Any) -> Any:
-            (value, _), (_, turn) = jax.jvp(slopes, (point,), (direction,))
-            return value, turn
-
-        values, rows = lax.map(row, np.eye(point.size))
-        return values[0], rows
-
-    def side_by_side(weights: Any, bias: Any, density: Any, importance: Any) -> Descended:
-        return jax.vmap(lambda w, b: descend(w, b, density, importance, loss=loss))(weights, bias)
+        end = bfgs(jax.value_and_grad(scaled), start, steps)
+        return end.point, end.value, end.slopes
 
     compiling.ensure_compilation_cache()
     quick = num_features <= exact.FEW_FEATURES
-    return (
-        jax.jit(side_by_side, compiler_options=_QUICKLY if quick else None),
-        jax.jit(at, static_argnums=1, compiler_options=_QUICKLY),
-    )
+    side_by_side = jax.vmap(from_one, (0, None, None, None, None, None))
+    return jax.jit(side_by_side, compiler_options=_QUICKLY if quick else None)
 
 
-def _descend_all(loss: ModelLoss, begin: tuple[Any, Any], numbers: list[Any]) -> Descended:
-    """Descend from every start on all cores, in groups of a fixed size that share one program."""
-    count, num_features = np.shape(begin[1])
-    side_by_side = _programs(loss, num_features)[0]
-    filled = np.minimum(np.arange(-(-count // GROUP) * GROUP), count - 1)
-    weights, bias = (np.asarray(part)[filled] for part in begin)
-
-    def group(first: int) -> Any:
-        with jax.enable_x64(True):  # each thread has its own setting
-            part = slice(first, first + GROUP)
-            return jax.tree.map(np.asarray, side_by_side(weights[part], bias[part], *numbers))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        groups = list(pool.map(group, range(0, len(filled), GROUP)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *groups)
-
-
-def _unflattened(parameters: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
-    size = shape[0] * shape[1]
-    return parameters[:size].reshape(shape), parameters[size:]
-
-
-def _distinct(
-    ends: Descended, num_random: int, loss: ModelLoss, numbers: list[Any]
-) -> Iterator[Minimum]:
-    shape = ends.weights.shape[1:]
-    at = _programs(loss, shape[1])[1]
-    nothing = float(at(np.zeros(shape[1] + shape[0] * shape[1]), shape, *numbers)[0])
+def _distinct(ends: Descended, num_random: int, problem: _Problem) -> Iterator[Minimum]:
     order = np.argsort(ends.loss)
     order = order[ends.slope[order] <= 1e-6]
-    groups = np.split(order, 1 + np.flatnonzero(np.diff(ends.loss[order]) > SAME_LOSS * nothing))
+    apart = np.diff(ends.loss[order]) > SAME_LOSS * problem.nothing()
+    groups = np.split(order, 1 + np.flatnonzero(apart))
     for group in groups if order.size else ():
         lowest = group[0]
         weights, bias = np.asarray(ends.weights[lowest]), np.asarray(ends.bias[lowest])
         point = np.concatenate([weights.ravel(), bias])
-        curvatures, directions = np.linalg.eigh(at(point, shape, *numbers)[1])
+        curvatures, directions = np.linalg.eigh(problem.hessian(point))
         flat = np.abs(curvatures) <= FLAT * curvatures[-1]
         step = 1e-3 * directions[:, 0]
-        if not flat[0]:
-            beside = [float(at(point + sign * step, shape, *numbers)[0]) for sign in (-1, 1)]
-            if min(beside) < ends.loss[lowest]:
-                continue  # a saddle
+        if (
+            not flat[0]
+            and problem.at(np.stack([point - step, point + step]))[0].min() < (ends.loss[lowest])
+        ):
+            continue  # a saddle
         yield Minimum(
             weights=weights,
             bias=bias,
