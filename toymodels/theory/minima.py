@@ -135,8 +135,8 @@ def optimum(
 
     In a new process it takes 3 seconds for (2, 1) and 8 for (5, 2), and half a minute for (8, 3)
     from 8 random starts. Half of that goes into compiling, once for each shape; a new process
-    compiles again only if there is no cache. The weights tell what kind of minimum it is: in a pentagon
-    `analysis.geometry.feature_dimensionality` is 2/5.
+    compiles again only if there is no cache. The weights tell what kind of minimum it is: in a
+    pentagon `analysis.geometry.feature_dimensionality` is 2/5.
 
     Args:
         num_features: $n$.
