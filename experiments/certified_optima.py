@@ -260,6 +260,7 @@ def plot(results: xr.Dataset) -> Figure:
     r = np.linspace(results.importance.values.min(), 1, 100)
     left.plot(r, 4 * r / (2 + 5 * r), "--", color="0.4", lw=1, label="pair without bias")
     left.set(xlabel="relative importance $r$", ylabel=plotting.DENSITY, ylim=(0, 1.42))
+    left.set_yticks(np.linspace(0, 1, 6))
     left.set_title("What is proven optimal\n(two features, one dimension)")
     left.legend(loc="upper center", ncols=2, fontsize=7)
 
