@@ -87,7 +87,7 @@ def test_bytes_of_a_program_give_the_same_bits():
     ours = compiled()
     seeds, numbers = np.arange(4), {"a": np.linspace(0, 1, 4)}
     here = ours.run_block(0, seeds, numbers)
-    there = run_serialized(ours.serialized(), ours.wide_floats, seeds, numbers)
+    there = run_serialized(ours.serialized(), ours.wide_floats, ours.side_by_side, seeds, numbers)
     np.testing.assert_array_equal(here.outputs["y"], there.outputs["y"])
     assert there.environment == environment()
 

@@ -32,9 +32,21 @@ _OPTIONS: dict[str, dict[str, bool | int | str]] = {
 }
 
 
-def compiler_options() -> dict[str, bool | int | str]:
-    """Return the options of XLA for the platform traced for; only the CPU has any."""
-    return _OPTIONS.get(backend(), {})
+# Kernels of YNNPACK are faster than the others of XLA: see `products` for what they may not do.
+_WITHOUT_YNNPACK: dict[str, dict[str, bool | int | str]] = {
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": ""},
+}
+
+
+def compiler_options(*, side_by_side: bool = False) -> dict[str, bool | int | str]:
+    """Return the options of XLA for the platform traced for; only the CPU has any.
+
+    Args:
+        side_by_side: whether the program multiplies a matrix by the columns of all lanes; see
+            `engine.products`.
+    """
+    options = _OPTIONS.get(backend(), {})
+    return options | _WITHOUT_YNNPACK.get(backend(), {}) if side_by_side else options
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:

@@ -154,10 +154,8 @@ class _Blocks:
             number = start // self._program.width
             future = self._threads.submit(self._program.run_block, number, seeds, numbers)
         else:
-            wide_floats = self._program.wide_floats
-            future = self._executor.submit(
-                run_serialized, self._serialized, wide_floats, seeds, numbers
-            )
+            kind = self._program.wide_floats, self._program.side_by_side
+            future = self._executor.submit(run_serialized, self._serialized, *kind, seeds, numbers)
         self._running[future] = start
         future.add_done_callback(self._done.put)
 

@@ -5,15 +5,16 @@ with a seed and numbers of its own, mapped by `vmap`. Because every block runs t
 of the same shape, the outputs of a lane depend on its own seed and numbers alone, to the last
 bit. They do not depend on the other lanes, on how many cells a sweep has, on the order of the
 cells, on the thread, device or machine that runs the block, or on the number of its cores (see
-`engine.devices`, `engine.decompositions` and `engine.blas`). This holds for one width, one
-version of the software and one kind of processor. So the width comes from the cell and the kind
-of device, and never from the number of cells.
+`engine.devices`, `engine.decompositions`, `engine.products` and `engine.blas`). This holds for
+one width, one version of the software and one kind of processor. So the width comes from the cell
+and the kind of device, and never from the number of cells.
 """
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -33,11 +34,13 @@ from toymodels.engine.blas import one_blas_thread
 from toymodels.engine.compiling import compiler_options, ensure_compilation_cache, environment
 from toymodels.engine.decompositions import sequential
 from toymodels.engine.devices import devices, tracing_for
+from toymodels.engine.products import lanes_side_by_side
 from toymodels.errors import InputError
 
 Cell: TypeAlias = Callable[..., Mapping[str, Any]]
 Numbers: TypeAlias = Mapping[str, Shaped[np.ndarray, " cells"]]
 Arrays: TypeAlias = dict[str, NDArray[Any]]
+Options: TypeAlias = dict[str, bool | int | str]
 
 LANE_BYTES = 3 * 2**19
 """The bytes that the largest arrays of all lanes of a block take together, on a CPU.
@@ -70,10 +73,11 @@ class BlockAnswer(NamedTuple):
 class Executables:
     """One function, compiled for each device by the first thread that needs it there."""
 
-    def __init__(self, function: Callable[..., Any], arguments: Any):
-        """Keep a function and arguments of the shapes that it will be called with."""
+    def __init__(self, function: Callable[..., Any], arguments: Any, options: Options):
+        """Keep a function, arguments of the shapes it will be called with, and XLA's options."""
         self._function = function
         self._arguments = arguments
+        self._options = options
         self._compiled: dict[int, Any] = {}
         self._locks = [threading.Lock() for _ in devices()]
 
@@ -82,7 +86,7 @@ class Executables:
         with self._locks[position]:
             if position not in self._compiled:
                 arguments = jax.device_put(self._arguments, devices()[position])
-                jitted = jax.jit(self._function, compiler_options=compiler_options())
+                jitted = jax.jit(self._function, compiler_options=self._options)
                 self._compiled[position] = jitted.lower(*arguments).compile()
             return self._compiled[position]
 
@@ -96,6 +100,8 @@ class Program:
         outputs: the shape and type of each output of one lane, by name.
         steps: how many iterations the longest loop of one lane has.
         wide_floats: whether floats have 64 bits.
+        side_by_side: whether it multiplies a matrix by the columns of all lanes, which decides
+            the options of the compiler; see `engine.products`.
         provenance: everything that the bits of the outputs depend on besides the seed, the
             numbers and the names of axes and outputs, as text by name. None for a program that
             calls back to Python, because the callback could do anything.
@@ -107,6 +113,7 @@ class Program:
     outputs: dict[str, jax.ShapeDtypeStruct]
     steps: int
     wide_floats: bool
+    side_by_side: bool
     provenance: dict[str, str] | None
     exported: export.Exported | None
     executables: Executables
@@ -154,9 +161,11 @@ def compile_program(cell: Cell, numbers: Numbers, *, width: int) -> Program:
     arguments = _arguments(numbers, width)
     traced, shapes = _trace_block(cell, arguments)
     run_lanes = _evaluating(traced, shapes)
+    side_by_side = lanes_side_by_side(traced.jaxpr, width)
+    options = compiler_options(side_by_side=side_by_side)
     exported = None if traced.effects else _export(run_lanes, arguments)
     # This process runs exactly what other machines are sent.
-    executables = Executables(run_lanes if exported is None else exported.call, arguments)
+    executables = Executables(run_lanes if exported is None else exported.call, arguments, options)
     executables.on(0)  # a program that cannot be compiled ends the sweep here, before it starts
     return Program(
         width=width,
@@ -166,7 +175,8 @@ def compile_program(cell: Cell, numbers: Numbers, *, width: int) -> Program:
         },
         steps=programs.longest_loop(traced.jaxpr),
         wide_floats=jnp.result_type(float) == jnp.float64,
-        provenance=None if exported is None else _provenance(exported, width),
+        side_by_side=side_by_side,
+        provenance=None if exported is None else _provenance(exported, width, options),
         exported=exported,
         executables=executables,
     )
@@ -227,33 +237,39 @@ def _export(run_lanes: Callable[..., Any], arguments: Any) -> export.Exported | 
     return None
 
 
-def _provenance(exported: export.Exported, width: int) -> dict[str, str]:
+def _provenance(exported: export.Exported, width: int, options: Options) -> dict[str, str]:
     with mlir.make_ir_context():  # as text, which leaves out the places in files
         text = str(exported.mlir_module(serialized=False))
     return {
         "program": hashlib.sha256(text.encode()).hexdigest()[:16],
         "block width": str(width),
         **environment(),
+        "compiler options": json.dumps(options),
     }
 
 
 @one_blas_thread()
 def run_serialized(
-    program: bytes, wide_floats: bool, seeds: Int[np.ndarray, " lanes"], numbers: Numbers
+    program: bytes,
+    wide_floats: bool,
+    side_by_side: bool,
+    seeds: Int[np.ndarray, " lanes"],
+    numbers: Numbers,
 ) -> BlockAnswer:
     """Run one block of a program that was serialized, on whatever machine calls this."""
     with jax.enable_x64(wide_floats):
         arguments = jax.device_put((_key_data(seeds), dict(numbers)), devices()[0])
-        outputs = _deserialized(program, wide_floats)(*arguments)
+        outputs = _deserialized(program, wide_floats, side_by_side)(*arguments)
         return BlockAnswer(jax.device_get(outputs), environment())
 
 
 @functools.lru_cache(maxsize=8)
-def _deserialized(program: bytes, wide_floats: bool) -> Callable[..., Any]:
+def _deserialized(program: bytes, wide_floats: bool, side_by_side: bool) -> Callable[..., Any]:
     del wide_floats  # the caller has set it; a function of its own is compiled for each setting
     ensure_compilation_cache()
     exported = export.deserialize(bytearray(program))
-    return jax.jit(exported.call, compiler_options=compiler_options())
+    options = compiler_options(side_by_side=side_by_side)
+    return jax.jit(exported.call, compiler_options=options)
 
 
 def default_width(largest: int) -> int:
