@@ -40,7 +40,7 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
-	$(EACH_TEST) --compile-quickly -m "not as_users_compile"
+	$(EACH_TEST) --compile-quickly
 	$(EACH_TEST) -m as_users_compile
 
 # `make docs ONLINE=1` also links the names of JAX, Flax and xarray to their documentation.

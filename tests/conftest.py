@@ -29,7 +29,8 @@ def pytest_addoption(parser):
     parser.addoption(
         "--compile-quickly",
         action="store_true",
-        help="let XLA optimise nothing: its compiler takes most of the time of the tests",
+        help="let XLA optimise nothing, and run only tests that do not care: compiling takes most "
+        "of the time of the tests",
     )
 
 
@@ -40,6 +41,12 @@ def pytest_configure(config):
     )
     if config.getoption("--compile-quickly"):
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICKLY]).strip()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what must be compiled as users compile it, where nothing is."""
+    if config.getoption("--compile-quickly"):
+        items[:] = [item for item in items if not item.get_closest_marker("as_users_compile")]
 
 
 @pytest.fixture(autouse=True)
