@@ -1,9 +1,9 @@
 """Parameter decomposition: does it find features in superposition, and what makes it fail?
 
-Claim      Stochastic parameter decomposition finds features that are orthogonal or antipodal, alone
-           or a pair at a time, but only if its inputs are sparse. Of a pentagon it finds only a
-           part: features that are nearly opposite end in one subcomponent. The usual scores
-           hardly show it, because in the plane random directions have nearly the right cosines.
+Claim      Stochastic parameter decomposition finds antipodal features, alone or a pair at a time,
+           but only if its inputs are sparse. It finds a pentagon from some starts; from others,
+           features that are nearly opposite end in one subcomponent. Cosines hardly show it: in
+           the plane random directions have nearly the right ones.
 Reproduces No figure. Bushnaq, Braun, Sharkey (2025), "Stochastic Parameter Decomposition", report
            the scores of one such model at density 0.05.
 Settings   ReLU models of 5 features in 2 dimensions, trained at densities from 0.05 to 0.8: the
@@ -161,14 +161,18 @@ def claims(results: xr.Dataset):
     says = f"The mean ratio of lengths (ML2R) is 0.993 {here}."
     ratio = represented(pentagon, "ratio").mean()
     yield tm.near(says, 0.993, ratio, SPD, within=0.03, threshold=FEWER, note=START)
-    says = f"Importances in W are those of the identity {here}, measured by the mean number of "
-    says += "wrong ones."
-    wrong = pentagon["identity_error"].isel(matrix=0).mean()
-    yield tm.near(says, 0, wrong, SPD, within=0, note=START)
-    says = (
-        f"A pentagon is only partly recovered {here}, measured by the share of its features that "
-    )
-    says += "are found."
+    whole = recovered(pentagon) == 1
+    says = f"Some runs find the whole pentagon {here}, measured by their share."
+    yield tm.at_least(says, 0.2, whole.mean(), FOUND, threshold="Ours: some is one in five.")
+    says = f"The mean ratio of lengths (ML2R) is 0.993 in the runs that find the pentagon {here}."
+    ratio = represented(pentagon, "ratio").where(whole).mean()
+    yield tm.near(says, 0.993, ratio, SPD, within=0.01, threshold=FEWER)
+    says = f"Importances in W are those of the identity in the runs that find the pentagon {here}, "
+    says += "measured by the mean number of wrong ones."
+    wrong = pentagon["identity_error"].isel(matrix=0).where(whole).mean()
+    yield tm.near(says, 0, wrong, SPD, within=0)
+    says = f"A pentagon is only partly recovered {here}, measured by the share of its features "
+    says += "that are found."
     value = share.sel(density=most, inputs=sparse)
     yield tm.at_most(says, 0.9, value, PARTLY, threshold="Ours: nearly all is nine in ten.")
 
@@ -184,16 +188,10 @@ def claims(results: xr.Dataset):
     says += "opposite, measured by the share of features."
     value = (share + pairs).sel(density=middle, inputs=sparse)
     yield tm.at_least(says, 0.9, value, FOUND, threshold=SEEN)
-    says = (
-        f"One subcomponent sometimes holds a whole antipodal pair, in models of density {middle:g} "
-    )
-    says += "with sparse inputs, measured by the share of features in such pairs."
+    says = "One subcomponent sometimes holds a whole antipodal pair, in models of density "
+    says += f"{middle:g} with sparse inputs, measured by the share of features in such pairs."
     value = pairs.sel(density=middle, inputs=sparse)
     yield tm.at_least(says, 0.05, value, FOUND, threshold=SEEN)
-    says = "More features than two pairs in the plane are harder to find with sparse inputs, "
-    says += f"measured by the share found at density {middle:g} minus that at density {most:g}."
-    value = share.sel(density=middle, inputs=sparse) - share.sel(density=most, inputs=sparse)
-    yield tm.at_least(says, 0.3, value, FOUND, threshold=SEEN)
     says = "Dense inputs find few features whole, whatever the superposition, measured by the "
     says += "largest share over models."
     value = share.sel(inputs=dense).max()
