@@ -36,7 +36,7 @@ ROOMS = {
     "theory": {"checks", "engine", "errors"},
     "analysis": {"checks", "engine", "errors", "sites", "theory"},
     # which edges of a model compute its output
-    "circuits": {"checks", "errors", "sites", "training"},
+    "circuits": {"checks", "errors", "models", "sites", "training"},
     # how well a method reads models whose features are known
     "scoring": {"analysis", "checks", "errors"}
     | {"features", "models", "sweeps", "tasks", "training"},

@@ -146,7 +146,7 @@ def test_where_operands_pass_a_threshold_gradients_see_no_edge(known):
     pairs = (network, params, circuits.boolean_graph(2), cleans, corrupts, lambda output: output)
     attribution = [
         jax.jit(lambda steps=steps: circuits.edge_attribution(*pairs, num_steps=steps))()
-        for steps in (0, 2)
+        for steps in (0, 3)  # with 2 steps operands would lie on the kinks, 1/4 and 3/4
     ]
     first_order, integrated = (circuits.vector(scores) for scores in attribution)
     np.testing.assert_array_equal(first_order, 0)

@@ -2,8 +2,10 @@
 
 graphs      a model as a graph on top of its sites, and runs with some of its edges
 discovery   scores for edges: exact patching, EAP and EAP-IG, ACDC, a trained mask
+stability   agreement between runs, and agreement by chance
 measures    faithfulness, completeness and minimality of a circuit, areas under its curve
 boolean     known circuits of gates, written into few dimensions
+tracr       programs that a compiler wrote into transformers
 census      every subgraph of a small network
 parameters  weights as a sum of subcomponents, of which each input needs few (SPD)
 """
@@ -23,13 +25,23 @@ from toymodels.circuits.boolean import (
 )
 from toymodels.circuits.census import all_circuits, holds_faithful, minimal_circuits
 from toymodels.circuits.discovery import (
+    OverOrders,
     acdc,
+    acdc_over_orders,
     damage,
     edge_attribution,
     edge_patching,
     edge_pruning,
 )
-from toymodels.circuits.graphs import Edges, Graph, all_edges, of_edges, run, vector
+from toymodels.circuits.graphs import (
+    Edges,
+    Graph,
+    all_edges,
+    of_edges,
+    run,
+    top_edges,
+    vector,
+)
 from toymodels.circuits.measures import (
     MIB_GRID,
     Areas,
@@ -47,6 +59,15 @@ from toymodels.circuits.parameters import (
     hard_sigmoid,
     importances,
 )
+from toymodels.circuits.stability import jaccard, jaccard_by_chance, rank_correlation
+from toymodels.circuits.tracr import (
+    TracrProgram,
+    compressed,
+    from_tracr,
+    tracr_graph,
+    tracr_program,
+    wired_edges,
+)
 
 __all__ = [
     "AND",
@@ -58,15 +79,19 @@ __all__ = [
     "Edges",
     "Gates",
     "Graph",
+    "OverOrders",
     "Program",
     "Subcomponents",
+    "TracrProgram",
     "Truth",
     "acdc",
+    "acdc_over_orders",
     "all_circuits",
     "all_edges",
     "areas",
     "boolean_graph",
     "completeness",
+    "compressed",
     "damage",
     "decompose_parameters",
     "decomposition_loss",
@@ -75,16 +100,24 @@ __all__ = [
     "edge_pruning",
     "faithfulness",
     "faithfulness_curve",
+    "from_tracr",
     "hard_sigmoid",
     "holds_faithful",
     "importances",
+    "jaccard",
+    "jaccard_by_chance",
     "minimal_circuits",
     "minimality",
     "of_edges",
     "random_directions",
     "random_program",
+    "rank_correlation",
     "run",
+    "top_edges",
+    "tracr_graph",
+    "tracr_program",
     "true_edges",
     "vector",
+    "wired_edges",
     "written",
 ]

@@ -3,9 +3,9 @@ r"""Boolean circuits written into fewer dimensions than they have variables: tru
 The variables, inputs and gates, are directions $d_v$ of a residual stream of $m$ dimensions. A
 gate reads its two operands, $a = d_a \cdot x$ and $b = d_b \cdot x$, and adds
 $(s (a + b) + t \operatorname{ReLU}(a + b - 1))\, d_g$ to the stream. AND is $(s, t) = (0, 1)$, OR
-is $(1, -1)$ and XOR is $(1, -2)$. With $m$ dimensions or more than variables the directions are
-orthonormal, in a random basis, and the circuit is exact. With fewer they are random unit vectors,
-which interfere: $d_a \cdot x$ is the value of the operand and noise from all other true variables.
+is $(1, -1)$ and XOR is $(1, -2)$. With at least as many dimensions as variables the directions are
+orthonormal, in a random basis, and the circuit is exact. With fewer they are projections of such a
+basis, which interfere: $d_a \cdot x$ is the operand and noise from all other true variables.
 A threshold corrects noise below 1/4, so that sparse inputs are computed right.
 """
 
@@ -119,9 +119,11 @@ class BooleanNetwork(nn.Module):
 def random_directions(
     key: Key[Array, ""], number: int, *, width: int
 ) -> Float[Array, "variables width"]:
-    """Return unit vectors: orthonormal in a random basis if there are dimensions enough.
+    r"""Return unit vectors: orthonormal in a random basis if there are dimensions enough.
 
-    With fewer dimensions than vectors they are independent, and uniform on the sphere.
+    With $m$ dimensions for $V > m$ vectors they are the projections of an orthonormal basis onto a
+    random subspace, scaled to length 1. Before they are scaled the mean square of their overlaps is
+    the smallest possible, $m (V - m) / (V^2 (V - 1))$, and so it falls to 0 as $m$ goes to $V$.
 
     Args:
         key: decides the vectors.
@@ -130,9 +132,9 @@ def random_directions(
     """
     checks.count("number", number)
     checks.count("width", width)
-    directions = jax.random.normal(key, (number, width))
-    if width >= number:
-        directions = jnp.linalg.qr(directions.T)[0].T
+    size = max(number, width)
+    rotation = jnp.linalg.qr(jax.random.normal(key, (size, size)))[0]
+    directions = rotation[:number, :width]
     return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
 
 

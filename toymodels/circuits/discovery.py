@@ -11,7 +11,8 @@ of opposite sign from cancelling in the mean.
 
     edge_patching      the damage of each edge alone, by a run for each
     edge_attribution   its approximation by gradients: EAP, and EAP-IG
-    acdc               a greedy search that removes edges one after the other
+    acdc               a greedy search that removes edges one after the other; `acdc_over_orders`
+                       averages it over orders
     edge_pruning       a mask of all edges that is trained by gradient descent
 
 `toymodels.analysis.classification.auroc` holds the scores against the true edges, if they are
@@ -19,7 +20,7 @@ known.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -29,10 +30,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from toymodels import checks
-from toymodels.circuits import graphs
+from toymodels.circuits import graphs, stability
 from toymodels.circuits.graphs import Edge, Edges, Graph
 from toymodels.errors import InputError
-from toymodels.training.train import fit
 
 Metric: TypeAlias = Callable[[Any], Array]
 """A function of the output of a model for ONE example that returns an array."""
@@ -204,6 +204,58 @@ def acdc(
     return graphs.of_edges(kept, whole)
 
 
+class OverOrders(NamedTuple):
+    """The circuits that ACDC leaves in several orders.
+
+    Attributes:
+        share: the share of orders in which each edge is kept.
+        jaccard: the Jaccard index of the circuits of two orders, as a mean over pairs of orders.
+    """
+
+    share: Edges
+    jaccard: Float[Array, ""]
+
+
+def acdc_over_orders(
+    key: Key[Array, ""],
+    model: nn.Module,
+    params: PyTree,
+    graph: Graph,
+    cleans: PyTree,
+    corrupts: PyTree,
+    metric: Metric,
+    *,
+    threshold: Float[Array, ""] | float,
+    num_orders: int,
+) -> OverOrders:
+    """Return how often `acdc` keeps each edge over random orders, and how stable its circuit is.
+
+    Args:
+        key: decides the orders.
+        model: any Linen module of ONE example with `Site`s.
+        params: the parameters of the model.
+        graph: the pairs of sites.
+        cleans: a batch of examples along the leading axis.
+        corrupts: a batch of corrupt examples, one for each clean one.
+        metric: a function of the output that returns an array.
+        threshold: how much more damage an edge may prevent and still be removed.
+        num_orders: the number of orders, at least 2.
+    """
+    checks.count("num_orders", num_orders, minimum=2)
+    whole = _all(model, params, graph, cleans)
+    number = graphs.vector(whole).size
+
+    def at(key: Key[Array, ""]) -> Array:
+        order = jax.random.permutation(key, number)
+        kept = acdc(
+            model, params, graph, cleans, corrupts, metric, threshold=threshold, order=order
+        )
+        return graphs.vector(kept)
+
+    kept = lax.map(at, jax.random.split(key, num_orders))
+    return OverOrders(graphs.of_edges(jnp.mean(kept, axis=0), whole), stability.jaccard(kept))
+
+
 def edge_pruning(
     key: Key[Array, ""],
     model: nn.Module,
@@ -237,17 +289,23 @@ def edge_pruning(
     References:
         Bhaskar et al. (2024), "Finding Transformer Circuits with Edge Pruning", without its noise.
     """
-    cleans = jax.eval_shape(lambda key: sample(key, 1)[0], key)
+    checks.count("steps", steps)
+    checks.count("batch", batch)
+    cleans = jax.eval_shape(lambda key: sample(key, batch)[0], key)
     start = jax.tree.map(lambda one: 2 * one, _all(model, params, graph, cleans))
 
-    def loss(logits: Edges, pair: tuple[PyTree, PyTree]) -> Array:
+    def loss(logits: Edges, pairs: tuple[PyTree, PyTree]) -> Array:
         kept = jax.tree.map(jax.nn.sigmoid, logits)
-        clean, corrupt = (jax.tree.map(lambda leaf: leaf[None], each) for each in pair)
-        lost = damage(model, params, graph, clean, corrupt, metric, kept)
+        lost = damage(model, params, graph, *pairs, metric, kept)
         return lost + penalty * jnp.mean(graphs.vector(kept))
 
-    fitted = fit(key, start, loss, sample, optimizer=optimizer, steps=steps, batch=batch)
-    return jax.tree.map(jax.nn.sigmoid, fitted.params)
+    def step(state: tuple[Edges, Any], key: Key[Array, ""]) -> tuple[tuple[Edges, Any], None]:
+        logits, memory = state
+        updates, memory = optimizer.update(jax.grad(loss)(logits, sample(key, batch)), memory)
+        return (jax.tree.map(jnp.add, logits, updates), memory), None
+
+    (logits, _), _ = lax.scan(step, (start, optimizer.init(start)), jax.random.split(key, steps))
+    return jax.tree.map(jax.nn.sigmoid, logits)
 
 
 def _all(model: nn.Module, params: PyTree, graph: Graph, cleans: PyTree) -> Edges:

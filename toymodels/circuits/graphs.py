@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import Array, Int, PyTree, Shaped
 
 from toymodels import checks, sites
 from toymodels.errors import InputError
@@ -319,3 +319,15 @@ def vector(edges: Mapping[Edge, Array]) -> Shaped[Array, " edges"]:
             f"the edges are of type {type(edges).__name__}: give one array for each pair of sites"
         )
     return ravel_pytree(dict(edges))[0]
+
+
+def top_edges(scores: Mapping[Edge, Array], count: Int[Array, ""] | int) -> Edges:
+    """Return the circuit of the edges with the highest scores: 1 for these and 0 for others.
+
+    Args:
+        scores: a score for each edge. Edges of equal scores follow in the order of `vector`.
+        count: the number of edges of the circuit.
+    """
+    flat = vector(scores)
+    rank = jnp.argsort(jnp.argsort(-flat, stable=True))
+    return of_edges((rank < count).astype(flat.dtype), scores)

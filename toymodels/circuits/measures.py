@@ -101,12 +101,13 @@ def minimality(
     if not isinstance(flat, Tracer) and not jnp.any(flat > 0):
         raise InputError("the circuit is empty: keep one edge or more")
 
-    def at(numbers: Array) -> Array:
-        edges = graphs.of_edges(numbers, kept)
+    def without(place: Int[Array, ""]) -> Array:
+        """Return the faithfulness without one edge; a place after the last leaves all."""
+        edges = graphs.of_edges(flat.at[place].set(0.0, mode="drop"), kept)
         return faithfulness(model, params, graph, cleans, corrupts, metric, edges)
 
-    without = lax.map(lambda place: at(flat.at[place].set(0.0)), jnp.arange(flat.size))
-    return jnp.min(jnp.where(flat > 0, at(flat) - without, jnp.inf))
+    found = lax.map(without, jnp.arange(flat.size + 1))
+    return jnp.min(jnp.where(flat > 0, found[-1] - found[:-1], jnp.inf))
 
 
 def faithfulness_curve(
@@ -123,14 +124,12 @@ def faithfulness_curve(
     Edges of equal scores follow in the order of `circuits.vector`. The arguments are those of
     `faithfulness`, with a score for each edge in place of a circuit.
     """
-    flat = graphs.vector(scores)
-    rank = jnp.argsort(jnp.argsort(-flat, stable=True))
 
     def at(count: Int[Array, ""]) -> Array:
-        kept = graphs.of_edges((rank < count).astype(flat.dtype), scores)
+        kept = graphs.top_edges(scores, count)
         return faithfulness(model, params, graph, cleans, corrupts, metric, kept)
 
-    return lax.map(at, jnp.arange(flat.size + 1))
+    return lax.map(at, jnp.arange(graphs.vector(scores).size + 1))
 
 
 class Areas(NamedTuple):

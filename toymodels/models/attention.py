@@ -47,6 +47,8 @@ class AttentionOnly(nn.Module):
         width: the width of the residual stream $x$.
         head_width: the width $d$ of a query, a key and a value.
         relative: whether positions are distances instead of places.
+        causal: whether a position sees itself and earlier ones alone. Without, the sums over
+            $j \le i$ go over all positions.
         neurons: the number of neurons of each layer; 0 leaves them out.
         outputs: the number of outputs at each position; by default as many as features.
         initializer: the start of `W_E`, `W_U` and the weights of neurons. The matrices of each
@@ -62,6 +64,7 @@ class AttentionOnly(nn.Module):
     width: int
     head_width: int
     relative: bool = False
+    causal: bool = True
     neurons: int = 0
     outputs: int | None = None
     initializer: Initializer = xavier
@@ -80,6 +83,8 @@ class AttentionOnly(nn.Module):
                 f"the tokens have shape {tokens.shape}: give ONE sequence of length x features, "
                 "such as jax.nn.one_hot(ids, features)"
             )
+        if self.relative and not self.causal:
+            raise InputError("relative positions are distances to earlier ones: take causal=True")
         length, features = tokens.shape
         residual = tokens @ self.param("W_E", self.initializer, (self.width, features)).T
         if not self.relative:
@@ -90,6 +95,7 @@ class AttentionOnly(nn.Module):
                 self.heads,
                 self.head_width,
                 self.relative,
+                self.causal,
                 self.neurons,
                 self.initializer,
                 name=f"layer_{layer}",
@@ -105,6 +111,7 @@ class _Layer(nn.Module):
     heads: int
     head_width: int
     relative: bool
+    causal: bool
     neurons: int
     initializer: Initializer
 
@@ -122,8 +129,10 @@ class _Layer(nn.Module):
             shape = (self.heads, length, self.head_width)
             scores = scores + _by_distance(query, _positions(self, "R", shape, axis=1))
         scores = Site(name="scores")(scores / self.head_width**0.5)
-        past = np.tril(np.ones((length, length), bool))[None]
-        pattern = Site(name="pattern")(jax.nn.softmax(jnp.where(past, scores, -jnp.inf)))
+        if self.causal:
+            past = np.tril(np.ones((length, length), bool))[None]
+            scores = jnp.where(past, scores, -jnp.inf)
+        pattern = Site(name="pattern")(jax.nn.softmax(scores))
         z = Site(name="z")(jnp.einsum("hij,hjd->hid", pattern, value))
         moved = Site(name="heads")(jnp.einsum("hwd,hid->hiw", w_o, z))
         residual = residual + jnp.sum(moved, axis=0)

@@ -15,6 +15,7 @@ from toymodels.plotting.bars import (
     superposition_bar,
     weight_bar,
 )
+from toymodels.plotting.circuits import circuit_diagram
 from toymodels.plotting.colors import (
     ANTIPODAL,
     BACKGROUND,
@@ -67,7 +68,7 @@ from toymodels.plotting.scales import (
     name_of,
     plain_ticks,
 )
-from toymodels.plotting.seeds import every_seed, grouped_bars
+from toymodels.plotting.seeds import bands, every_seed, grouped_bars
 from toymodels.plotting.solids import overlap_graph, polytope, shape_colors_of
 from toymodels.plotting.strips import LEVELS, dimension_strip, shape_shares
 from toymodels.plotting.vectors import (
@@ -109,11 +110,13 @@ __all__ = [
     "Normalize",
     "NotebookFigure",
     "animate",
+    "bands",
     "by_code",
     "by_component",
     "by_feature",
     "check_figure",
     "circuit",
+    "circuit_diagram",
     "color_bar",
     "columns",
     "density_axis",

@@ -10,7 +10,7 @@ from toymodels.errors import InputError
 from toymodels.plotting.colors import CYCLE, MARKERS
 from toymodels.plotting.scales import name_of, plain
 
-__all__ = ["every_seed", "grouped_bars"]
+__all__ = ["bands", "every_seed", "grouped_bars"]
 
 
 def every_seed(
@@ -78,6 +78,35 @@ def every_seed(
     axes.set(xlabel=axes.get_xlabel() or name_of(values[x]))
     if legend:
         axes.legend()
+
+
+def bands(axes: Axes, values: xr.DataArray, *, x: str, lines: str, seed: str = "seed") -> None:
+    """Draw a line through the mean of the seeds, and a band between their quartiles.
+
+    Args:
+        axes: axes to draw on.
+        values: values of every seed, over `x`, `lines` and `seed`.
+        x: the dimension to the right, with coordinates of numbers.
+        lines: a dimension with one colour, one marker, one line and one entry of the legend for
+            each of its coordinates.
+        seed: the dimension of the seeds.
+
+    Raises:
+        ValueError: `values` has other dimensions, or `x` has no coordinates of numbers.
+    """
+    _check(values, x, seed, lines)
+    for number, name in enumerate(values[lines].values):
+        own = values.sel({lines: name}).transpose(x, seed)
+        low, high = np.nanpercentile(own.values, (25, 75), axis=1)
+        color = CYCLE[number % len(CYCLE)]
+        axes.fill_between(
+            own[x], low, high, color=color, alpha=0.15, linewidth=0, antialiased=False
+        )
+        axes.plot(
+            own[x], own.mean(seed), color=color, marker=MARKERS[number % len(MARKERS)],
+            markersize=3.5, linewidth=1.2, label=str(name),
+        )  # fmt: skip
+    axes.set(xlabel=axes.get_xlabel() or name_of(values[x]))
 
 
 def _check(values: xr.DataArray, x: str, seed: str, lines: str | None) -> None:

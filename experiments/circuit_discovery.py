@@ -1,0 +1,350 @@
+"""Discovery of known circuits, from one dimension for each variable to strong superposition.
+
+Claim      Without superposition all methods find the edges of a known circuit. With fewer
+           dimensions than variables they find fewer, but they are not wrong about the network:
+           interference has become part of what it computes. The network fails before the methods,
+           and the edges that they find are more faithful to it than the true ones.
+Reproduces No figure of a paper. Lindner et al. (2023), "Tracr", write programs into networks, and
+           Mueller et al. (2025), "MIB", define CPR and CMD; the axis of compression is ours.
+Settings   Circuits of AND, OR and XOR gates, whose variables are directions: projections of a
+           random orthonormal basis. Operands pass a threshold in half of the networks. The corrupt
+           example is independent of the clean one. EAP-IG takes midpoints; ACDC is a mean over
+           orders and thresholds. Circuits are as large as the truth, the edges that change an
+           output for some inputs. Errors are mean squares over the variance. Two runs of EAP-IG
+           differ in data or basis, and two of ACDC in the order.
+Selection  None: each seed has a circuit, a basis and a draw of its own.
+Command    toymodels run experiments/circuit_discovery.py
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jax import lax
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import circuits, experiment, plotting
+from toymodels.analysis import classification
+
+EXACT = tm.identity("With as many dimensions as variables the circuit is exact")
+RANDOM = tm.identity("The variance of Mann and Whitney, and the hypergeometric law")
+FLAT = tm.prediction("The threshold has slope 0 at right values")
+TRIAL = tm.prediction("A trial of four circuits with random directions")
+FOUND = tm.finding("first measured here")
+SEEN = "Ours, after a trial with 4 seeds."
+ERRORS = "Ours, because it is four standard errors of the mean over seeds."
+
+FOUND_BY = ("exact patching", "EAP", "EAP-IG", "ACDC", "edge pruning")
+METHODS = (*FOUND_BY, "random")
+RANKINGS = (*METHODS, "true edges")
+GRAPH = circuits.boolean_graph(layers=2)
+SITES = {"input": "inputs", "layer_0": "layer 1", "output": "outputs"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    widths: tuple[int, ...] = (20, 17, 14, 12, 10, 8, 6)
+    thresholds: tuple[bool, ...] = (False, True)
+    num_inputs: int = 12
+    gates: int = 4
+    density: float = 0.25
+    examples: int = 64
+    integration_steps: int = 5
+    damages: tuple[float, ...] = (0.01, 0.1)
+    orders: int = 3
+    penalty: float = 1.0
+    pruning_steps: int = 60
+    num_seeds: int = 16
+
+
+SMOKE = Config(
+    widths=(6, 4), thresholds=(False,), num_inputs=2, gates=2, examples=8, integration_steps=1,
+    damages=(0.1,), orders=2, pruning_steps=2, num_seeds=2,
+)  # fmt: skip
+
+
+def directions(key, number, width):
+    """Return `random_directions` for a width that may be traced, with zeros behind."""
+    rotated = circuits.random_directions(key, number, width=number)
+    kept = jnp.where(jnp.arange(number)[None] < width, rotated, 0.0)
+    return kept / jnp.linalg.norm(kept, axis=1, keepdims=True)
+
+
+def discovered(key, problem, config):
+    """Return the scores of each method (methods x edges), and the Jaccard index of two orders."""
+    network, params, graph, cleans, corrupts, metric = problem
+    key_orders, key_pruning, key_random = jax.random.split(key, 3)
+    acdc = lax.map(
+        lambda damage: circuits.acdc_over_orders(
+            key_orders, *problem, threshold=damage, num_orders=config.orders
+        ),
+        jnp.asarray(config.damages),
+    )
+    mask = circuits.edge_pruning(
+        key_pruning, network, params, graph, lambda _key, _batch: (cleans, corrupts), metric,
+        penalty=config.penalty, optimizer=optax.adam(0.1), steps=config.pruning_steps,
+        batch=config.examples,
+    )  # fmt: skip
+    scores = [
+        circuits.edge_patching(*problem),
+        circuits.edge_attribution(*problem),
+        circuits.edge_attribution(*problem, num_steps=config.integration_steps),
+        jax.tree.map(lambda share: jnp.mean(share, axis=0), acdc.share),
+        mask,
+    ]
+    found = jnp.stack([circuits.vector(each) for each in scores])
+    chance = jax.random.uniform(key_random, (1, found.shape[1]))
+    return jnp.concatenate([found, chance]), jnp.mean(acdc.jaccard)
+
+
+def measured(problem, scores, used):
+    """Return what the rankings of all methods and of the truth are worth."""
+    like = circuits.all_edges(*problem[:3], problem[3][0])
+    size = jnp.sum(used)
+
+    def of_ranking(scores):
+        edges = circuits.of_edges(scores, like)
+        curve = circuits.faithfulness_curve(*problem, edges)
+        kept = circuits.top_edges(edges, size)
+        return {
+            "auroc": classification.auroc(scores, used),
+            "faithfulness": curve[size],
+            "completeness": circuits.completeness(*problem, kept),
+            "minimality": circuits.minimality(*problem, kept),
+            **circuits.areas(curve)._asdict(),
+        }
+
+    return lax.map(of_ranking, jnp.concatenate([scores, used[None].astype(scores.dtype)]))
+
+
+def jaccard(scores, used):
+    """Return how alike the circuits of two views are (views x methods x edges), by method."""
+    rank = jnp.argsort(jnp.argsort(-scores, axis=2), axis=2)
+    return jax.vmap(circuits.jaccard, in_axes=1)((rank < jnp.sum(used)).astype(scores.dtype))
+
+
+def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
+    number = config.num_inputs + 2 * config.gates
+
+    def cell(key, *, width, threshold):
+        network = circuits.BooleanNetwork(2, config.gates, number, threshold)
+        key_program, *keys = jax.random.split(key, 8)
+        program = circuits.random_program(
+            key_program, num_inputs=config.num_inputs, layers=2, gates=config.gates
+        )
+        used = circuits.vector(circuits.true_edges(program).used)
+
+        def view(keys):
+            key_basis, key_data, key_search = keys
+            params = circuits.written(program, directions(key_basis, number, width))
+            features = tm.Binary(config.num_inputs, config.density)
+            cleans, corrupts = jnp.split(features.sample(key_data, 2 * config.examples), 2)
+            problem = (network, params, GRAPH, cleans, corrupts, lambda output: output)
+            return params, cleans, corrupts, *discovered(key_search, problem, config)
+
+        # The first view, other data in its basis, and its data in another basis.
+        chosen = jnp.asarray([[0, 2, 4], [0, 3, 5], [1, 2, 6]])
+        views = lax.map(view, jnp.stack(keys)[chosen])
+        params, cleans, corrupts = jax.tree.map(lambda leaf: leaf[0], views[:3])
+        scores, orders = views[3:]
+        problem = (network, params, GRAPH, cleans, corrupts, lambda output: output)
+
+        def outputs(own):
+            return jax.vmap(lambda x: jnp.asarray(network.apply({"params": own}, x)))(cleans)
+
+        expected = outputs(circuits.written(program, jnp.eye(number)))
+        return {
+            **measured(problem, scores[0], used),
+            "error": jnp.mean((outputs(params) - expected) ** 2)
+            / jnp.mean(jnp.var(expected, axis=0)),
+            "over_orders": orders[0],
+            "over_data": jaccard(scores[:2], used),
+            "over_bases": jaccard(scores[::2], used),
+            "agreement": jax.vmap(
+                lambda own: circuits.rank_correlation(jnp.stack([own, scores[0, 0]]))
+            )(scores[0]),
+            "used": used,
+            "kinds": program.kinds[..., 1],
+            "scores": scores[0],
+        }
+
+    of_rankings = ("auroc", "faithfulness", "completeness", "minimality", *circuits.Areas._fields)
+    results = tm.sweep(
+        cell,
+        axes={"width": [float(width) for width in config.widths]},
+        static={"threshold": config.thresholds},
+        num_seeds=config.num_seeds,
+        dims={
+            **dict.fromkeys(of_rankings, ("ranking",)),
+            **dict.fromkeys(("over_data", "over_bases", "agreement"), ("found_by",)),
+            "scores": ("found_by", "edge"), "used": ("edge",), "kinds": ("layer", "gate"),
+        },
+        store=store,
+    )  # fmt: skip
+    results["width"] = results["width"] / number
+    return results.assign_coords(found_by=list(METHODS), ranking=list(RANKINGS))
+
+
+def of(part: xr.Dataset, measure: str, ranking="exact patching") -> xr.DataArray:
+    return part[measure].sel(ranking=ranking)
+
+
+def claims(results: xr.Dataset):
+    mean = results.mean("seed")
+    plain = mean.sel(threshold=False)
+    full, least = plain.isel(width=0), plain.isel(width=-1)
+    half = plain.isel(width=np.abs(plain["width"] - 0.5).argmin("width"))
+
+    says = "Without superposition networks compute their circuits, measured by their error."
+    yield tm.near(says, 0, mean["error"].isel(width=0).max(), EXACT, within=1e-4)
+    for method in FOUND_BY:
+        says = f"Without superposition {method} finds the true edges, measured by the mean AUROC."
+        yield tm.at_least(says, 0.95, of(full, "auroc", method), TRIAL)
+    for measure in ("faithfulness", "completeness"):
+        says = f"Without superposition the true edges have a mean {measure} of 1."
+        yield tm.near(says, 1, of(full, measure, "true edges"), EXACT, within=1e-3)
+    says = "Without superposition no true edge is superfluous, measured by the mean minimality."
+    yield tm.at_least(says, 0.005, of(full, "minimality", "true edges"), FOUND, threshold=SEEN)
+
+    says = "Half as many dimensions as variables break plain networks, measured by their error."
+    yield tm.at_least(says, 1, half["error"], FOUND, threshold=SEEN)
+    says = (
+        "At the strongest compression all methods miss edges, measured by the largest mean AUROC."
+    )
+    yield tm.at_most(says, 0.95, of(least, "auroc", list(FOUND_BY)).max(), FOUND, threshold=SEEN)
+    for method in ("EAP", "EAP-IG"):
+        says = f"In superposition {method} ranks the edges of plain networks as exact patching "
+        says += "does, measured by the smallest mean rank correlation over widths."
+        value = plain["agreement"].sel(found_by=method).isel(width=slice(1, None)).min()
+        yield tm.at_least(says, 0.95, value, FOUND, threshold=SEEN)
+    says = "At the strongest compression as many edges as the circuit has are more faithful if "
+    says += "exact patching chooses them than if the truth does, measured by the mean difference."
+    gap = of(least, "faithfulness") - of(least, "faithfulness", "true edges")
+    yield tm.at_least(says, 0.05, gap, FOUND, threshold=SEEN)
+    says = "A ranking with all true edges first has a lower CPR than exact patching at every "
+    says += "width, measured by the largest mean difference."
+    gap = of(plain, "cpr", "true edges") - of(plain, "cpr")
+    yield tm.at_most(says, 0, gap.max(), FOUND, threshold=SEEN)
+    for name, sign in (("cpr", 1), ("cmd", -1)):
+        says = f"The grid of MIB makes exact patching look worse than the integral by its {name}, "
+        says += "measured by the least mean difference over widths."
+        gap = sign * (of(plain, name) - of(plain, f"{name}_grid"))
+        yield tm.at_least(says, 0, gap.min(), FOUND, threshold=SEEN)
+    yield from chance(results, full)
+    yield from stability(full, half)
+    if True not in results["threshold"]:
+        return
+    corrected = mean.sel(threshold=True)
+    full, mild = corrected.isel(width=0), corrected.isel(width=1)
+    says = "EAP is blind where right operands pass a threshold, measured by the mean AUROC."
+    yield tm.near(says, 0.5, of(full, "auroc", "EAP"), FLAT, within=1e-6)
+    says = "EAP-IG finds edges where right operands pass a threshold, measured by the mean AUROC."
+    yield tm.at_least(says, 0.95, of(full, "auroc", "EAP-IG"), FOUND, threshold=SEEN)
+    says = "Thresholds take away much of the error at mild compression, measured by the ratio."
+    ratio = mild["error"] / plain["error"].isel(width=1)
+    yield tm.at_most(says, 0.6, ratio, FOUND, threshold=SEEN)
+    says = "Exact patching finds edges behind thresholds at mild compression, by the mean AUROC."
+    yield tm.at_least(says, 0.98, of(mild, "auroc"), FOUND, threshold=SEEN)
+
+
+def chance(results, full):
+    used = results["used"].isel(width=0, threshold=0)
+    positives, edges = used.sum("edge"), used.sizes["edge"]
+    variance = ((edges + 1) / (12 * positives * (edges - positives))).mean()
+    within = 4 * float(np.sqrt(variance / used.sizes["seed"]))
+    says = "A random ranking does not find the true edges, measured by the mean AUROC."
+    auroc = of(full, "auroc", "random")
+    yield tm.near(says, 0.5, auroc, RANDOM, within=within, threshold=ERRORS)
+    says = "Two random circuits agree by chance, measured by the mean Jaccard index."
+    value = full["over_data"].sel(found_by="random")
+    yield tm.near(says, by_chance(used), value, RANDOM, within=0.05, threshold=ERRORS)
+
+
+def by_chance(used):
+    """Return the mean Jaccard index of two random circuits of the size of the truth."""
+    sizes = used.sum("edge").values.astype(int).tolist()
+    return float(np.mean([circuits.jaccard_by_chance(k, k, used.sizes["edge"]) for k in sizes]))
+
+
+def stability(full, half):
+    for name, what in (("over_data", "draws of data"), ("over_bases", "bases")):
+        says = f"Without superposition exact patching finds one circuit in two {what}, measured "
+        says += "by the mean Jaccard index."
+        yield tm.at_least(says, 0.95, full[name].sel(found_by=FOUND_BY[0]), FOUND, threshold=SEEN)
+    says = "In half as many dimensions two bases of one circuit agree less than two draws of "
+    says += "data, measured by the largest ratio of mean Jaccard indices over methods."
+    ratio = (half["over_bases"] / half["over_data"]).sel(found_by=list(FOUND_BY)).max()
+    yield tm.at_most(says, 0.75, ratio, FOUND, threshold=SEEN)
+    says = "Without superposition two orders of ACDC mostly agree, measured by the Jaccard index."
+    yield tm.at_least(says, 0.9, full["over_orders"], FOUND, threshold=SEEN)
+    says = "In half as many dimensions orders of ACDC differ, measured by the Jaccard index."
+    yield tm.at_most(says, 0.9, half["over_orders"], FOUND, threshold=SEEN)
+
+
+def diagrams(panels, results):
+    """Draw the circuit of the first seed, and what EAP-IG finds in fewer and fewer dimensions."""
+    here = results.sel(threshold=False).isel(seed=0)
+    gates = here.sizes["gate"]
+    inputs = (here.sizes["edge"] // gates - gates) // 2
+    sizes = dict(zip(SITES, (inputs, gates, gates), strict=True))
+    like = {pair: jnp.zeros([sizes[site] for site in pair]) for pair in GRAPH.edges}
+    names = {1: "AND", -1: "OR", -2: "XOR"}
+    kinds = [[names[int(kind)] for kind in row] for row in here["kinds"][0].values]
+    bits = [f"$x_{{{i + 1}}}$" for i in range(inputs)]
+    nodes = dict(zip(SITES, (bits, *kinds), strict=True))
+    used = here["used"][0].values > 0
+    for panel, at in zip(panels, (0, len(here["width"]) // 3, -1), strict=True):
+        cell = here.isel(width=at)
+        scores = circuits.of_edges(jnp.asarray(cell["scores"].sel(found_by="EAP-IG").values), like)
+        best = np.asarray(circuits.vector(circuits.top_edges(scores, int(used.sum())))) > 0
+        edges = {"found": best & used, "missed": ~best & used, "wrong": best & ~used}
+        drawn = {name: circuits.of_edges(jnp.asarray(each), like) for name, each in edges.items()}
+        plotting.circuit_diagram(panel, nodes, drawn, columns=SITES)
+        panel.set_title(f"EAP-IG, {float(cell['width']):.1f} dimensions a variable", fontsize=9)
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.05), ncols=3, columnspacing=1)
+
+
+def plot(results: xr.Dataset) -> Figure:
+    figure, (top, below) = plotting.figure_of_parts(2, size=(8.2, 6.6), height_ratios=(1, 1.8))
+    diagrams(top.subplots(1, 3), results)
+    grid = below.subplots(2, 3)
+    plain, last = results.sel(threshold=False), results.isel(threshold=-1)
+    error = results["error"].clip(1e-3)
+    error["threshold"] = ["plain", "with thresholds"][: error.sizes["threshold"]]
+    runs = [plain["over_orders"].expand_dims(runs=["orders"])]
+    for name, what in (("over_data", "data"), ("over_bases", "bases")):
+        own = plain[name].sel(found_by="EAP-IG", drop=True)
+        runs.append(own.expand_dims(runs=[what]))
+    grid_less = (plain["cpr_grid"] - plain["cpr"]).sel(ranking=list(FOUND_BY[:3]))
+    parts = (
+        (of(plain, "auroc", list(METHODS)), "ranking", "True edges found: plain networks", "AUROC"),
+        (of(last, "auroc", list(METHODS)), "ranking", "Networks with thresholds", "AUROC"),
+        (error, "threshold", "The networks fail first", "squared error / variance"),
+        (plain["faithfulness"], "ranking", "Circuits as large as the truth", "faithfulness"),
+        (xr.concat(runs, "runs"), "runs", "Circuits of two runs", "Jaccard index"),
+        (grid_less, "ranking", "MIB's grid", "CPR less the integral"),
+    )
+    for axes, (values, lines, title, label) in zip(grid.flat, parts, strict=True):
+        plotting.bands(axes, values, x="width", lines=lines)
+        axes.set(title=title, ylabel=label, xlabel="dimensions / variables")
+        axes.invert_xaxis()
+    grid[0, 2].set(yscale="log")
+    grid[0, 2].axhline(1, color="0.5", lw=0.8)
+    grid[1, 1].axhline(by_chance(plain["used"][0]), color="0.5", ls=":", label="chance")
+    grid[1, 2].axhline(0, color="0.5", lw=0.8)
+    for axes in (grid[0, 2], grid[1, 1]):
+        axes.legend()
+    below.legend(
+        *grid[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7,
+        title=f"means over {results.sizes['seed']} seeds, with quartiles", columnspacing=1,
+    )  # fmt: skip
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)

@@ -1,0 +1,160 @@
+"""Stability and null values of circuits, and measures of a graph that is computed by hand."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import toymodels as tm
+from toymodels import circuits, plotting
+
+KEY = jax.random.key(0)
+
+
+def test_the_jaccard_index_is_counted_by_hand():
+    kept = jnp.asarray([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]])
+    np.testing.assert_allclose(circuits.jaccard(kept), (1 / 3 + 1 / 3 + 1) / 3, rtol=1e-6)
+    assert circuits.jaccard(jnp.zeros((2, 4))) == 1
+    assert circuits.jaccard(jnp.eye(4)) == 0
+
+
+def test_the_jaccard_index_by_chance_is_the_mean_over_all_circuits():
+    for first, second, edges in ((2, 3, 5), (0, 2, 4), (4, 4, 4), (0, 0, 3), (1, 1, 6)):
+        chosen = {
+            size: [np.isin(range(edges), c) for c in itertools.combinations(range(edges), size)]
+            for size in {first, second}
+        }
+        pairs = itertools.product(chosen[first], chosen[second])
+        values = [(a & b).sum() / (a | b).sum() if (a | b).any() else 1 for a, b in pairs]
+        by_chance = circuits.jaccard_by_chance(first, second, edges)
+        np.testing.assert_allclose(by_chance, np.mean(values), rtol=1e-12)
+
+
+def test_rank_correlation_is_that_of_spearman_with_ties_and_has_the_variance_of_chance():
+    draw = np.random.default_rng(0)
+    rising = np.arange(6.0)
+    known = np.stack([[rising, rising**3], [rising, -rising], np.zeros((2, 6))])
+    ties = draw.integers(0, 4, (20, 2, 6)).astype(float)
+    runs = np.concatenate([known, ties, draw.random((4000, 2, 6))])
+    found = np.asarray(jax.jit(jax.vmap(circuits.rank_correlation))(jnp.asarray(runs, jnp.float32)))
+    expected = [1, -1, np.nan, *(stats.spearmanr(*pair)[0] for pair in ties)]
+    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-5)
+    chance = found[len(expected) :]
+    np.testing.assert_allclose([chance.mean(), chance.var()], [0, 1 / 5], atol=0.02)
+    three = jnp.asarray([rising, rising**3, -rising])
+    np.testing.assert_allclose(circuits.rank_correlation(three), (1 - 1 - 1) / 3, atol=1e-5)
+
+
+class Backup(nn.Module):
+    """y = max(x_0, x_1) + x_2 for bits: two edges that can replace each other, and one alone."""
+
+    @nn.compact
+    def __call__(self, bits):
+        self.param("unused", nn.initializers.zeros, ())
+        return tm.Site(name="output")(jnp.maximum(bits[0], bits[1])[None] + bits[2])
+
+
+BACKUP = (
+    Backup(), {"unused": jnp.zeros(())}, circuits.Graph((("input", "output"),)),
+    jnp.ones((1, 3)), jnp.zeros((1, 3)), lambda output: output,
+)  # fmt: skip
+
+
+def kept(*edges):
+    return {("input", "output"): jnp.asarray(edges, float)[:, None]}
+
+
+def test_measures_of_a_circuit_with_a_backup_are_those_computed_by_hand():
+    """All edges have the effect 2: the first two have 1 together and each alone, the third 1."""
+    measured = jax.jit(
+        lambda own: jnp.stack(
+            [
+                measure(*BACKUP, own)
+                for measure in (circuits.faithfulness, circuits.completeness, circuits.minimality)
+            ]
+        )
+    )
+    table = {  # the circuit: faithfulness, completeness, minimality
+        (1, 1, 1): (1, 1, 0),
+        (1, 0, 1): (1, 0.5, 0.5),
+        (1, 1, 0): (0.5, 0.5, 0),
+        (0, 0, 1): (0.5, 0.5, 0.5),
+        (1, 0, 0): (0.5, 0, 0.5),
+    }
+    for edges, expected in table.items():
+        own = kept(*edges)
+        np.testing.assert_allclose(measured(own), expected, atol=1e-6, err_msg=str(edges))
+    # Either of the first two can go, and breaks nothing alone.
+    np.testing.assert_allclose(circuits.vector(circuits.edge_patching(*BACKUP)), [0, 0, 1])
+
+
+def test_acdc_over_orders_is_the_mean_of_the_circuits_that_orders_leave():
+    """Of two edges that can replace each other, the one that is visited first goes."""
+    found = jax.jit(lambda: circuits.acdc_over_orders(KEY, *BACKUP, threshold=0.1, num_orders=40))()
+    share = circuits.vector(found.share)
+    np.testing.assert_allclose(share[0] + share[1], 1, rtol=1e-6)
+    assert 0.2 < share[0] < 0.8
+    assert share[2] == 1
+    # Two orders leave equal circuits, or circuits with one of three edges in common.
+    first = np.round(40 * share[0])
+    unequal = first * (40 - first) / (40 * 39 / 2)
+    np.testing.assert_allclose(found.jaccard, 1 - unequal * 2 / 3, rtol=1e-5)
+
+
+def test_top_edges_are_the_best_and_ties_follow_in_their_order():
+    scores = kept(0.5, 2.0, 0.5)
+    for count, expected in ((0, [0, 0, 0]), (1, [0, 1, 0]), (2, [1, 1, 0]), (3, [1, 1, 1])):
+        np.testing.assert_array_equal(circuits.vector(circuits.top_edges(scores, count)), expected)
+
+
+def test_projections_of_an_orthonormal_basis_overlap_as_little_as_possible():
+    """Before they are scaled, their Gram matrix is a random projection, of trace m."""
+    number, width = 12, 9
+    project = jax.jit(jax.vmap(lambda key: circuits.random_directions(key, number, width=width)))
+    draws = project(jax.random.split(KEY, 200))
+    gram = np.einsum("dim,djm->dij", draws, draws)
+    np.testing.assert_allclose(np.diagonal(gram, axis1=1, axis2=2), 1, rtol=1e-5)
+    squares = (gram[:, ~np.eye(number, dtype=bool)] ** 2).mean()
+    least = (number - width) / (width * (number - 1))  # the bound of Welch
+    assert least < squares < 0.5 / width  # independent vectors have 1 / width
+
+
+def test_a_diagram_has_a_curve_for_each_edge_and_a_box_for_each_node():
+    axes = plotting.figure()[1]
+    nodes = {"input": ("a", "b"), "hidden": ("AND",), "output": ("XOR",)}
+    edges = {
+        "found": {("input", "hidden"): [[1], [1]]},
+        "missed": {("hidden", "output"): [[1]], ("input", "output"): [[0], [1]]},
+    }
+    plotting.circuit_diagram(axes, nodes, edges, columns={"output": "layer 2"})
+    assert len(axes.patches) == 4
+    assert {text.get_text() for text in axes.texts} >= {"a", "b", "AND", "XOR", "layer 2"}
+    ends = {tuple(map(tuple, patch.get_path().vertices[[0, -1]])) for patch in axes.patches}
+    assert ((0, 0.75), (1, 0.25)) in ends
+    assert ((0, 0.25), (2, 0.5)) in ends
+    assert axes.get_legend_handles_labels()[1] == ["found", "missed"]
+    with pytest.raises(tm.InputError, match=r"edges from 'input' to 'output' have shape \(1, 2\)"):
+        plotting.circuit_diagram(axes, nodes, {"found": {("input", "output"): [[1, 0]]}})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: circuits.jaccard(jnp.ones((1, 3))), "kept holds 1 run: give two or more"),
+        (lambda: circuits.rank_correlation(jnp.ones((1, 3))), "scores holds 1 run"),
+        (lambda: circuits.jaccard_by_chance(5, 1, 4), "first is 5 of 4 edges: give at most 4"),
+        (lambda: circuits.jaccard_by_chance(1, -1, 4), "second is -1"),
+        (
+            lambda: circuits.acdc_over_orders(KEY, *BACKUP, threshold=0.1, num_orders=1),
+            "num_orders is 1",
+        ),
+    ],
+)
+def test_bad_numbers_get_one_line(call, message):
+    with pytest.raises(tm.InputError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
