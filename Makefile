@@ -17,7 +17,7 @@ endif
 endif
 endif
 
-.PHONY: figures figure draw test docs benchmark clean
+.PHONY: figures figure draw test test-matrix docs benchmark clean
 
 # The pages of figures/ and the table of the README follow the figures, even if one has failed.
 define each
@@ -42,6 +42,12 @@ test: .venv/installed-test
 	$(BIN)/basedpyright
 	$(EACH_TEST) --compile-quickly
 	$(EACH_TEST) -m as_users_compile
+
+# The tests with each Python that is installed, and with the lowest versions of the bounds. It takes
+# about half an hour for each. `make test-matrix TESTS=tests/test_models.py` runs one file.
+TESTS ?= tests
+test-matrix:
+	$(PYTHON) tests/matrix.py $(TESTS)
 
 # `make docs ONLINE=1` also links the names of JAX, Flax and xarray to their documentation.
 docs: .venv/installed-docs | results/introduction.nc

@@ -20,7 +20,15 @@ import toymodels  # noqa: E402
 project = html_title = "toymodels"
 release = version = toymodels.__version__
 root_doc = "README"
-include_patterns = ["*.md", "docs/**.md", "docs/**.ipynb", "figures/*.md"]
+include_patterns = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/**.md",
+    "docs/**.ipynb",
+    "figures/*.md",
+]
 exclude_patterns = [
     *(".*", "dist", "results", "site", "experiments", "tests", "toymodels"),
     "docs/navigation.md",

@@ -22,7 +22,9 @@ def test_the_navigation_lists_every_page_once():
     listed = [line for line in navigation.splitlines() if re.fullmatch(r"[\w/.]+", line)]
     pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/**/*.ipynb"), *ROOT.glob("figures/*.md")]
     names = {str(path.relative_to(ROOT).with_suffix("")) for path in pages}
-    assert sorted(listed) == sorted({*names, "CHANGELOG", "CONTRIBUTING"} - {"docs/navigation"})
+    assert sorted(listed) == sorted(
+        {*names, "CHANGELOG", "CONTRIBUTING", "SECURITY"} - {"docs/navigation"}
+    )
 
 
 def test_the_reference_has_every_name_of_the_package():
