@@ -59,7 +59,7 @@ def program(platform, cell):
 def limits_of_loops(text):
     """The right-hand side of the condition of every loop, such as `%c_1` or `%iterArg_33`."""
     assert text.count("stablehlo.while") == text.count("cond {")
-    return re.findall(r"cond \{\n.*compare +LT, %iterArg\w*, (%\w+),", text)
+    return re.findall(r"cond \{\n.*compare +LT, %iterArg\w*, (%\w+)[, ]", text)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -67,15 +67,16 @@ def test_every_loop_of_a_card_has_a_known_length(platform):
     """A loop of unknown length asks the host after every turn whether to go on."""
     text = program(platform, trained)
     limits = limits_of_loops(text)
-    assert len(limits) == text.count("stablehlo.while") == 2  # training and the last evaluation
-    assert all(limit.startswith("%c") for limit in limits)
+    assert len(limits) == text.count("stablehlo.while") >= 2  # training and the last evaluation
+    assert not any(limit.startswith("%iterArg") for limit in limits)
     # On a CPU the words of a seed are drawn once, in a loop over as many seeds as there are.
     assert any(limit.startswith("%iterArg") for limit in limits_of_loops(program("cpu", trained)))
 
 
 def test_an_unfused_loss_is_no_loop_over_models_on_a_card():
-    loops = {name: program(name, unfused).count("stablehlo.while") for name in ("cuda", "cpu")}
-    assert loops["cuda"] == 2 < loops["cpu"]
+    fused, other = program("cuda", trained), program("cuda", unfused)
+    assert fused.count("stablehlo.while") == other.count("stablehlo.while")
+    assert program("cpu", unfused).count("stablehlo.while") > other.count("stablehlo.while")
 
 
 def test_a_card_decomposes_a_batch_at_once():
