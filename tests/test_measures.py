@@ -25,6 +25,8 @@ from toymodels.analysis import (
     irreducibility,
     learning_coefficient,
     linearity,
+    manifolds,
+    modular_addition,
     motifs,
     neurons,
     phases,
@@ -33,6 +35,7 @@ from toymodels.analysis import (
     readouts,
     reconstruction,
     sparse_coding,
+    subcomponents,
     superposition,
     virtual_weights,
     visualization,
@@ -52,6 +55,8 @@ VECTOR = np.array([1, 0, 3])
 PAIRS = np.array([[[1, 0, 3], [0, 2, 1]], [[4, 1, 0], [1, 1, 1]]])
 METRIC = np.array([[3, 1, 0], [1, 2, 0], [0, 0, 1]])
 PATTERN = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]])
+DISTANCES = np.array([[0, 1, 2, 1], [1, 0, 1, 2], [2, 1, 0, 1], [1, 2, 1, 0]])
+PARTS = np.array([[2, 0, 1], [0, 1, 1], [1, 3, 0]])
 TOKENS = np.array([[1, 0], [0, 1], [1, 0]])
 ANY_KEY = jax.random.key(0)
 
@@ -124,6 +129,13 @@ MEASURES = {
     linearity.steer: (None, "takes a model"),
     linearity.steering_effects: ([WEIGHTS, FEATURES[0]], {"amount": 2, "activation": jax.nn.relu}),
     linearity.steering_vectors: ([WEIGHTS], {}),
+    manifolds.cosine_by_distance: ([WEIGHTS], {"distances": DISTANCES}),
+    manifolds.distortion: ([WEIGHTS], {"distances": DISTANCES}),
+    modular_addition.logits: ([ROWS, OTHER_ROWS, ROWS], {}),
+    modular_addition.norm: ([ROWS, OTHER_ROWS, ROWS], {}),
+    modular_addition.normalised_margin: ([ROWS, OTHER_ROWS, ROWS], {}),
+    modular_addition.restricted: ([np.stack([METRIC, ROWS[:3], PARTS])], {}),
+    modular_addition.spectrum: (None, "returns complex numbers"),
     motifs.asymmetric: ([WEIGHTS, WEIGHTS.T], {}),
     motifs.relabelled: (None, "takes a random generator"),
     motifs.shuffled: (None, "takes a random generator"),
@@ -154,6 +166,11 @@ MEASURES = {
     probing.selectivity: (None, "takes functions first"),
     sparse_coding.lasso_codes: ([DICTIONARY, VECTOR], {"penalty": 1, "iterations": 20}),
     sparse_coding.pursuit_codes: ([DICTIONARY, VECTOR], {"active": 2}),
+    subcomponents.chance_cosine: (None, "takes a number"),
+    subcomponents.column_cosines: ([PARTS, DICTIONARY[:, :4], WEIGHTS], {}),
+    subcomponents.identity_error: ([METRIC], {}),
+    subcomponents.length_ratios: ([PARTS, DICTIONARY[:, :4], WEIGHTS], {}),
+    subcomponents.recovery_errors: ([PARTS, DICTIONARY[:, :4], WEIGHTS], {}),
     superposition.absolute_interference: ([WEIGHTS], {}),
     superposition.capacity_saturation: ([WEIGHTS], {}),
     superposition.coherence: ([WEIGHTS], {}),

@@ -59,6 +59,7 @@ def normalised_margin(
         A number of at most `toymodels.theory.modular_addition.max_margin`. It is negative if the
         network adds wrongly somewhere, does not depend on scale, and is NaN if all vectors are 0.
     """
+    first, second, out = _vectors(first, second, out)
     by_error = _by_error(logits(first, second, out))
     leads = by_error[:, :, :1] - by_error[:, :, 1:]
     return jnp.min(leads) / norm(first, second, out) ** 3

@@ -12,10 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from toymodels import checks
-from toymodels.analysis import geometry, inputs, units
+from toymodels.analysis import geometry, inputs
 
 __all__ = [
     "chance_cosine",
@@ -73,7 +73,7 @@ def length_ratios(
     left, right, weights = _checked(left, right, weights)
     best = jnp.argmax(_cosines(left, right, weights), axis=0)
     held = jnp.linalg.norm(left, axis=1)[best] * jnp.abs(right[best, jnp.arange(best.size)])
-    return held / units.positive(geometry.feature_norms(weights))
+    return _in_units_of(geometry.feature_norms(weights), held)
 
 
 def recovery_errors(
@@ -94,12 +94,12 @@ def recovery_errors(
     rest = jnp.einsum("ch,cg->chg", left, right)[:, None] - feature[None]
     nearest = jnp.min(jnp.linalg.norm(rest, axis=(2, 3)), axis=0)
     lengths = geometry.feature_norms(weights)
-    return jnp.where(lengths > 0, nearest / units.positive(lengths), 0.0)
+    return _in_units_of(lengths, jnp.where(lengths == 0, 0.0, nearest))
 
 
 def identity_error(
     importance: Float[Array, "features parts"], *, tolerance: float = 0.1
-) -> Int[Array, ""]:
+) -> Float[Array, ""]:
     """Return how many importances are wrong: each feature should need a subcomponent of its own.
 
     Features and subcomponents are matched one to one, so that the matched importances have the
@@ -107,13 +107,15 @@ def identity_error(
     tolerance counts as wrong.
 
     Returns:
-        A whole number from 0 to features x parts. If all importances are 0 it is the number of
-        features, and if all are 1 it is features x (parts - 1), for parts >= features.
+        A whole number from 0 to features x parts, as a float. If all importances are 0 it is the
+        number of features, and if all are 1 it is features x (parts - 1), for parts >= features.
+        It is NaN if an importance is NaN.
     """
     importance = inputs.floats("importance", importance, rank=2)
     rows, columns = optax.assignment.hungarian_algorithm(-importance)
     target = jnp.zeros_like(importance).at[rows, columns].set(1.0)
-    return jnp.sum(jnp.abs(importance - target) > tolerance)
+    wrong = jnp.sum(jnp.abs(importance - target) > tolerance)
+    return inputs.unless_missing(wrong, importance)
 
 
 def _checked(left: Any, right: Any, weights: Any) -> tuple[Array, Array, Array]:
@@ -124,6 +126,11 @@ def _checked(left: Any, right: Any, weights: Any) -> tuple[Array, Array, Array]:
     checks.same_size("features", right=right.shape[1], weights=weights.shape[1])
     checks.same_size("dimensions", left=left.shape[1], weights=weights.shape[0])
     return left, right, weights
+
+
+def _in_units_of(lengths: Array, numbers: Array) -> Array:
+    """Divide by lengths, but not by those that are 0; what is NaN stays NaN."""
+    return numbers / jnp.where(lengths == 0, 1.0, lengths)
 
 
 def _cosines(
