@@ -183,6 +183,7 @@ def test_list_shows_every_experiment(monkeypatch, capsys):
     assert all(path.stem in shown for path in EXPERIMENTS)
 
 
+@pytest.mark.as_users_compile  # the time of a block matters
 def test_ctrl_c_saves_what_was_finished(tmp_path):
     file = ROOT / "experiments" / "phase_diagram.py"
     # A shell's background jobs, and so their children, ignore Ctrl-C: a test may be one.
