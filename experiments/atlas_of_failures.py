@@ -32,7 +32,7 @@ from toymodels.theory.dictionaries import hedging_angle
 
 DENSITY = 0.3
 CHANGE, GRADIENTS = 1.5, 5
-"""What the input of the saturated unit changes by, and the number of gradients."""
+"""The change of the input of the saturated unit, and the number of gradients."""
 DIMENSIONS = 6
 STRENGTH, PENALTY = 0.2, 0.4
 """The strength of a feature in the second of two models, and the penalty of the crosscoder."""
@@ -56,7 +56,7 @@ class Row(NamedTuple):
     true: float
     within: float
     truth: str
-    """What is true, if it is measured and not the definition of the model."""
+    """The words of a claim on the truth; none if it is the definition of the model."""
     look: str
 
 

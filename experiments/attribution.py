@@ -37,7 +37,7 @@ ROUND = "Ours, because it is a round number."
 METHODS = {"gradient": "Gradient x input", "shapley": "Shapley values"}
 FEATURES, HIDDEN, MANY, ACTIVE = 8, 4, 20, 10
 OPENS = 0.5**0.5
-"""Where the ReLU of a random unit opens on the path from the empty input to the example."""
+"""The place on the path from the empty input to the example where the random unit opens."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-r"""Where linear representations end: additivity, erasure and steering in trained models.
+r"""The limits of linear representations: additivity, erasure and steering in trained models.
 
 Claim      A linear encoder adds features exactly, however much they interfere. The more an encoder
            bends, and the denser features are, the less the hidden vector of several features is a

@@ -43,7 +43,7 @@ NEURON = ("first", "second", "out")
 class Config:
     moduli: tuple[int, ...] = (7, 11, 13)
     penalties: tuple[float, ...] = (1.2, 0.7, 0.3, 0.1, 0.03)
-    """In units of the critical penalty."""
+    """Penalties in units of the critical penalty."""
     start: float = 0.3
     """Standard deviation of the first weights."""
     num_seeds: int = 4

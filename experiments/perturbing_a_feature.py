@@ -44,7 +44,7 @@ LANES = 16
 
 
 class Geometry(enum.IntEnum):
-    """What a trained model is, or the branch of exact minima."""
+    """The kind of a trained model, or of a branch of exact minima."""
 
     PENTAGON = 0
     DIGONS = 1

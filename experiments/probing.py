@@ -1,4 +1,4 @@
-r"""What linear probes read off superposed features, beside the best that any readout can do.
+r"""Linear probes: what they read off superposed features, beside the best that any readout can do.
 
 Claim      No probe beats the Bayes ceiling, which is exact here. Probes reach it for a feature
            alone in its dimension; in superposition they leave much unread, above all of features

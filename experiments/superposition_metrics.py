@@ -1,4 +1,4 @@
-r"""What measures of superposition say of the same models, where the right answers are known.
+r"""Measures of superposition beside each other, on models whose right answers are known.
 
 Claim      As features get sparser and more alike in importance, five features in two dimensions
            pass from two of them dedicated, by one antipodal pair and two, to a pentagon, with

@@ -1,4 +1,4 @@
-r"""What attention heads do: the circuits of their matrices, and where their patterns look.
+r"""Attention heads: the circuits of their matrices, and where their patterns look.
 
 A head with the matrices $W_Q$, $W_K$, $W_V$ (head_width x width) and $W_O$ (width x head_width)
 acts on the residual stream through two products alone: $W_Q^\top W_K$ chooses from which place it

@@ -1,4 +1,4 @@
-r"""What a network that adds modulo $p$ has learned: its margin, its frequencies and its phases.
+r"""Networks that add modulo $p$: their margin, their frequencies and their phases.
 
 The networks are those of `toymodels.theory.modular_addition`: neuron $i$ reads $u_{i,a}$ and
 $v_{i,b}$ and writes the square of their sum times $w_i$. `first`, `second` and `out` are $u$, $v$

@@ -39,7 +39,7 @@ _TRAINING: Final = 0.05  # of a JumpReLU: the file does not keep what only train
 
 
 class SAELens(NamedTuple):
-    """What SAELens keeps of an autoencoder.
+    """The parts of an autoencoder that SAELens keeps.
 
     Attributes:
         settings: the contents of `cfg.json`.

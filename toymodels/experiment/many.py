@@ -12,7 +12,7 @@ from toymodels.experiment import files, pages
 from toymodels.experiment.messages import complain, say
 
 LOGS = Path("results")
-"""What an experiment prints is kept here, in NAME.log."""
+"""The folder that keeps what an experiment prints, in NAME.log."""
 
 
 def make(paths: Sequence[Path], *, draw: bool = False, figures: Path = Path("figures")) -> int:

@@ -58,7 +58,7 @@ class Inner(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a page shows.
+    """The contents of a page.
 
     Attributes:
         description: axes, numbers, models, curves and notes, as JSON can hold them.

@@ -95,7 +95,7 @@ def controlled_direct(
 
 
 class Patching(NamedTuple):
-    r"""What copying a part between a clean and a corrupt run does to a metric.
+    r"""The effects on a metric of copying a part between a clean and a corrupt run.
 
     With $c$ and $k$ the metrics of the clean and of the corrupt run, a patched run with metric $y$
     has the normalised effect $(y - k) / (c - k)$: 1 is clean, 0 is corrupt. It is NaN where

@@ -52,7 +52,7 @@ class Node(NamedTuple):
 
 
 class Scrubbing(NamedTuple):
-    r"""What scrubbing does to a model, as means over a batch.
+    r"""The effects of scrubbing on a model, as means over a batch.
 
     Attributes:
         loss: the loss $L$ of the model.

@@ -35,7 +35,7 @@ CHANCES = 16
 
 @struct.dataclass
 class Seen:
-    """What a method may see of one trained model, and what it has to read.
+    """The things that a method may see of one trained model, and what it has to read.
 
     Attributes:
         model: the model, a Linen module of ONE example with the sites `hidden` and `output`.

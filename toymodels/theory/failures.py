@@ -1,4 +1,4 @@
-r"""What methods of interpretability say on the smallest models on which they are wrong.
+r"""Methods of interpretability on the smallest models on which they are wrong.
 
 Each function is the closed form of what a method reports, or of what is true instead.
 `experiments/atlas_of_failures.py` measures both. Closed forms of other failures stand elsewhere:
