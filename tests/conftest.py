@@ -5,6 +5,7 @@ Fixtures import toymodels when they are used, because types are checked only in 
 imported after this file.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -18,6 +19,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.0")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes millions of objects, and a fifth of the time went into looking for garbage.
+gc.set_threshold(100_000, 20, 20)
 
 _QUICKLY = ["--xla_backend_optimization_level=0"]
 if jax.__version_info__ < (0, 11):  # newer versions do not know the flag, and refuse it
