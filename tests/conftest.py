@@ -52,9 +52,9 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if not item.get_closest_marker("as_users_compile")]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _few_memory_maps():
-    """Forget compiled programs after a test, before they are too many for one process.
+    """Forget compiled programs after a file of tests, before they are too many for one process.
 
     A compiled program takes several memory maps. Linux allows a process 65,530 of them, and XLA
     ends the process where it gets no more.
