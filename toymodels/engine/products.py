@@ -16,8 +16,8 @@ from jax.extend import core
 def lanes_side_by_side(jaxpr: core.Jaxpr, width: int) -> bool:
     """Return whether a program multiplies one matrix by the columns of all lanes.
 
-    Lanes are known by their number alone. Another dimension of that size also answers True, which
-    costs time, but no right number.
+    Lanes are known by their number alone. Another dimension of that size is taken for the lanes,
+    too: the program is then slower than it could be, and its numbers are right.
 
     Args:
         jaxpr: the traced program of a block, with the lanes as a dimension of their own.
