@@ -12,7 +12,9 @@ from toymodels import checks
 def additivity(density: Any, bend: Any) -> Any:
     r"""Return the additivity of an antipodal pair in one neuron, $h = f(x_1 - x_2)$.
 
-    With $f(z) = (1 - \beta) z + \beta \,\mathrm{ReLU}(z)$ the error is $\beta \min(x_1, x_2)$, so
+    An additive neuron would be $f(x_1) + f(-x_2)$. With
+    $f(z) = (1 - \beta) z + \beta \,\mathrm{ReLU}(z)$, the difference from it is
+    $-\beta \min(x_1, x_2)$, so
 
     $$R^2 = 1 - \frac{\beta^2 p^2}{6 \operatorname{Var} h}.$$
 
@@ -25,16 +27,18 @@ def additivity(density: Any, bend: Any) -> Any:
     """
     checks.density(density)
     _check(bend)
-    mean = density * (1 - density) / 2 + density**2 / 6  # of ReLU(x_1 - x_2), as the next
-    square = density * (1 - density) / 3 + density**2 / 12
-    variance = (1 + (1 - bend) ** 2) * square - (bend * mean) ** 2
+    relu_mean = density * (1 - density) / 2 + density**2 / 6  # E ReLU(x_1 - x_2)
+    relu_square = density * (1 - density) / 3 + density**2 / 12  # E ReLU(x_1 - x_2)^2
+    variance = (1 + (1 - bend) ** 2) * relu_square - (bend * relu_mean) ** 2
     return 1 - bend**2 * density**2 / 6 / variance
 
 
 def scaling(bend: Any) -> Any:
-    r"""Return the scaling $R^2$ of $f$ on $[-1, 1]$, where the best line has slope $1 - \beta/2$.
+    r"""Return the scaling $R^2$ of $f$ on $[-1, 1]$: how much of it a straight line explains.
 
-    $$R^2 = \frac1{1 + \beta^2 / 4 (2 - \beta)^2}$$
+    The best line with an intercept has the slope $1 - \beta/2$, and
+
+    $$R^2 = \left(1 + \frac{\beta^2}{4 (2 - \beta)^2}\right)^{-1}.$$
 
     Args:
         bend: $\beta$ in $[0, 1]$.

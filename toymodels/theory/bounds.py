@@ -30,8 +30,9 @@ def min_coherence(num_features: int, hidden: int) -> float:
       \max_{i \ne j} \cos^2 \ge \frac1m \text{ for } n > \frac{m (m+1)}2.$$
 
     The first bound follows from `min_frame_potential`, which bounds the mean of $\cos^2$. The
-    second holds because the matrices $\hat W_i \hat W_i^\top - 1/m$ lie in a space of
-    $m(m+1)/2 - 1$ dimensions, in which no $n$ vectors have obtuse angles between any two.
+    second holds because the matrices $\hat W_i \hat W_i^\top - \mathbb 1/m$ lie in a space of
+    $m(m+1)/2 - 1$ dimensions. In so few dimensions, some two of $n$ vectors are at a right or an
+    acute angle.
 
     Args:
         num_features: $n$, the number of columns that are not zero.
@@ -126,7 +127,7 @@ def max_features_apart(hidden: int, cosine: float) -> int:
     """
     checks.count("hidden", hidden)
     checks.interval(
-        "cosine", cosine, low=-1, high=0, remedy="for either sign of it see max_features"
+        "cosine", cosine, low=-1, high=0, remedy="for a bound on |cos| take max_features"
     )
     if cosine == 0:
         return 2 * hidden

@@ -60,7 +60,8 @@ class Boxes(NamedTuple):
     Attributes:
         levels: one `Level` for each number of open edges, from 1.
         active: which features are open edges, for each set of all levels, the empty set first.
-        places: the stride in the corners of a set's level of each feature that is closed, else 0.
+        places: the stride of each closed feature in the numbers of the corners of a set, and 0 for
+            each open feature.
     """
 
     levels: tuple[Level, ...]

@@ -4,23 +4,25 @@ r"""Certificates: rigorous bounds on the lowest loss that any weights and biases
 that holds the weights and biases of a global minimum until each part either cannot hold one or
 has a loss that is almost the lowest one known (interval branch and bound).
 
-**A box** of $W$ and $b$ is discarded if its loss is above the lowest one known, or if a slope of
-the whole loss has one sign in it. Its lower bound is the sum of those of its outputs, or the mean
-value form $L(c) - \sum_k \max\lvert\partial_k L\rvert\, r_k$ at its centre $c$ with half widths
-$r$. Each bias matters to one output alone, so its interval is cut into slices, and the slices that
-cannot hold the minimum are cut off. Then the box is halved where the mean value form loses most.
-`toymodels.theory.enclosures` has these bounds. All kinks of the loss are concave, so that no
-minimum lies on one, and every slope is zero at a minimum.
+**A box** of $W$ and $b$ is discarded if a lower bound of its loss is above the lowest loss known,
+or if some slope of the loss has one sign in the whole box. The lower bound is the larger of two:
+the sum of the bounds of the outputs, and the mean value form
+$L(c) - \sum_k \max\lvert\partial_k L\rvert\, r_k$ at the centre $c$ of the box, whose half widths
+are $r_k$. Each bias matters to one output alone, so its interval is cut into slices, and slices at
+either end that cannot hold the minimum are dropped. Then the box is halved along the weight or bias
+that lowers the mean value form most. `toymodels.theory.enclosures` computes the bounds. All kinks
+of the loss are concave, so no minimum lies on one, and every slope is zero at a minimum.
 
-**The first box** is proven, not assumed. Whatever the others do, output $i$ costs at least
+**The first box** is proven, not assumed. Whatever the other features do, output $i$ costs at least
 $\tfrac{p_i}3 \left(\frac{a - 1}{a + 1}\right)^2$ if $a = \lVert W_i \rVert^2 \ge 1$: that is the
 best fit of $u$, uniform on $(0, 1]$, by $\mathrm{ReLU}(b + a u)$ with any $b$. The other outputs
 cost at least $1 - p_i$ times what they would cost without feature $i$. This bounds $a$. An output
-that is always silent can have the bias at which it just becomes so, and a bias with $z \ge 1$
-everywhere is too large. Rotations and reflections of the hidden space make $W$ upper triangular
-with a diagonal that is not negative, and equal features are ordered by their lengths.
+that is always silent costs the same with the largest bias that keeps it silent, so lower biases
+need not be searched, and a bias that makes $z \ge 1$ everywhere is too large. Rotations and
+reflections of the hidden space make $W$ upper triangular with a diagonal that is not negative, and
+equal features are ordered by their lengths.
 
-**Assumed** are arithmetic of IEEE 754 in float64, the bound on rounding errors of
+**Assumed** are the arithmetic of IEEE 754 in float64, the bound on rounding errors of
 `toymodels.theory.enclosures`, and that the program has no mistake.
 
 References:
@@ -42,15 +44,15 @@ from toymodels.theory.loss import check_model
 __all__ = ["Certificate", "certify"]
 
 MAX_FEATURES: Final = 3
-"""The largest number of features of `certify`; boxes of more are too many for minutes."""
+"""The largest number of features of `certify`; minutes do not suffice for the boxes of more."""
 SLICES: Final = 8
 """The number of slices into which the interval of a bias is cut."""
 NARROW: Final = 1 / 16
-"""Boxes whose weights vary by more are divided further, so that the remaining ones say where."""
+"""Boxes whose weights vary by more are halved further, so that those that remain are small."""
 TOGETHER: Final = 2048
 """The number of boxes that are computed at once, so that their arrays fit a cache."""
-MOST_WITHOUT: Final = 100_000
-"""The largest number of boxes for the loss without a feature."""
+MAX_BOXES_WITHOUT: Final = 100_000
+"""The largest number of boxes in the search for the lowest loss without one of the features."""
 
 
 class Certificate(NamedTuple):
@@ -58,7 +60,7 @@ class Certificate(NamedTuple):
 
     Attributes:
         lower: no weights and biases have a loss below it.
-        upper: the loss of `weights` and `bias`, rounded up.
+        upper: the loss of `weights` and `bias`, rounded up; the lowest loss is not above it.
         weights: the best weights known: those given, or better ones that were found on the way.
         bias: their biases, one per output.
         remaining: the low and the high corners of boxes of weights. Every global minimum lies in
@@ -76,14 +78,26 @@ class Certificate(NamedTuple):
 
 
 class _Boxes(NamedTuple):
-    low: Any  # box x hidden x feature
+    """Many boxes of weights and biases, along the first axis.
+
+    Attributes:
+        low: the smallest weights, box x hidden x feature.
+        high: the largest weights.
+        bias_low: the smallest biases, box x feature.
+        bias_high: the largest biases.
+        bound: no loss in the box is below it.
+        halve: the number of the weight or bias to halve next; -1 if all are too narrow.
+    """
+
+    low: Any
     high: Any
-    bias_low: Any  # box x feature
+    bias_low: Any
     bias_high: Any
-    bound: Any  # no loss in the box is below it
-    halve: Any  # the weight or bias to halve next, -1 if all are too narrow
+    bound: Any
+    halve: Any
 
     def take(self, chosen: Any) -> "_Boxes":
+        """Return the chosen boxes: a slice, indices or a mask."""
         return _Boxes(*(part[chosen] for part in self))
 
 
@@ -140,33 +154,39 @@ def certify(
     return _search(problem, [given, _dedicated(problem)], gap, max_boxes)
 
 
-def _search(problem: Problem, known: list[Any], gap: float, max_boxes: int) -> Certificate:
+def _search(problem: Problem, models: list[Any], gap: float, max_boxes: int) -> Certificate:
+    """Halve and discard boxes until the bounds are close; `models` are some that are known."""
     upper, best = min(
-        ((_upper(problem, *model), model) for model in known), key=lambda each: each[0]
+        ((_upper(problem, *model), model) for model in models), key=lambda each: each[0]
     )
-    active, done, examined = _first_box(problem, upper), [], 0
-    while active.bound.size and examined < max_boxes:
-        halves = _halves(active)
+    open_boxes, closed, examined = _first_box(problem, upper), [], 0
+    while open_boxes.bound.size and examined < max_boxes:
+        halves = _halves(open_boxes)
         parts: list[_Boxes] = []
         for first in range(0, halves.bound.size, TOGETHER):
             part = _narrowed(problem, halves.take(slice(first, first + TOGETHER)), upper)
             if part.bound.size:
                 part, centre = _bounded(problem, part, upper)
-                found = _upper(problem, *centre)
-                upper, best = (found, centre) if found < upper else (upper, best)
+                loss = _upper(problem, *centre)
+                upper, best = (loss, centre) if loss < upper else (upper, best)
             parts.append(part)
         examined += halves.bound.size
-        active = _joined(parts)
-        active = active.take(active.bound <= upper)
-        narrow = (active.high - active.low).max(axis=(1, 2)) <= NARROW
-        finished = narrow & (active.bound >= upper * (1 - gap)) | (active.halve < 0)
-        done.append(active.take(finished))
-        active = active.take(~finished)
-    rest = _joined([*done, active])
+        open_boxes = _joined(parts)
+        open_boxes = open_boxes.take(open_boxes.bound <= upper)
+        narrow = (open_boxes.high - open_boxes.low).max(axis=(1, 2)) <= NARROW
+        finished = narrow & (open_boxes.bound >= upper * (1 - gap)) | (open_boxes.halve < 0)
+        closed.append(open_boxes.take(finished))
+        open_boxes = open_boxes.take(~finished)
+    rest = _joined([*closed, open_boxes])
     rest = rest.take(rest.bound <= upper)
-    lower = max(0.0, float(min([upper, *rest.bound])))
-    remaining = np.stack([rest.low, rest.high], axis=1)
-    return Certificate(lower, upper, best[0], best[1], remaining, examined)
+    return Certificate(
+        lower=max(0.0, float(min([upper, *rest.bound]))),
+        upper=upper,
+        weights=best[0],
+        bias=best[1],
+        remaining=np.stack([rest.low, rest.high], axis=1),
+        examined=examined,
+    )
 
 
 def _upper(problem: Problem, weights: Any, bias: Any) -> float:
@@ -182,8 +202,8 @@ def _first_box(problem: Problem, upper: float) -> _Boxes:
         if i and problem.alike:
             lengths.append(lengths[0])
             continue
-        without = (1 - p) * _lowest_without(i, problem) if p < 1 else 0.0
-        share = (upper - without) / (importance * p / 3)
+        others = (1 - p) * _lowest_without(i, problem) if p < 1 else 0.0
+        share = (upper - others) / (importance * p / 3)  # at least ((a - 1) / (a + 1))^2
         if share >= 1:
             raise InputError(
                 f"the loss {upper:g} is so high that weights of any length could be better: "
@@ -192,6 +212,7 @@ def _first_box(problem: Problem, upper: float) -> _Boxes:
         root = max(share, 0.0) ** 0.5
         lengths.append(np.ceil(4 * ((1 + root) / (1 - root)) ** 0.5 + 1e-9) / 4)
     longest = np.array(lengths)
+    # The weights are upper triangular, with a diagonal that is not negative.
     high = np.broadcast_to(longest, (problem.hidden, features)).copy()
     low = -high
     for j in range(problem.hidden):
@@ -212,7 +233,7 @@ def _lowest_without(removed: int, problem: Problem) -> float:
         return 0.0
     density, importance = problem.density[kept], problem.importance[kept]
     smaller = problem._replace(density=density, importance=importance)
-    return _search(smaller, [_dedicated(smaller)], 0.05, MOST_WITHOUT).lower
+    return _search(smaller, [_dedicated(smaller)], 0.05, MAX_BOXES_WITHOUT).lower
 
 
 def _dedicated(problem: Problem) -> tuple[Any, Any]:
@@ -229,11 +250,11 @@ def _halves(boxes: _Boxes) -> _Boxes:
     """Return both halves of each box."""
     shape, size = boxes.low.shape[1:], boxes.low[0].size
     low, high = flat(boxes.low, boxes.bias_low), flat(boxes.high, boxes.bias_high)
-    at = np.arange(len(low)), boxes.halve
-    middle = on_grid((low[at] + high[at]) / 2, np.where(boxes.halve < size, GRID, GRID**2))
-    below, above = high.copy(), low.copy()
-    below[at] = above[at] = middle
-    low, high = np.concatenate([low, above]), np.concatenate([below, high])
+    side = np.arange(len(low)), boxes.halve  # the side of each box that is cut in two
+    middle = on_grid((low[side] + high[side]) / 2, np.where(boxes.halve < size, GRID, GRID**2))
+    high_of_first, low_of_second = high.copy(), low.copy()
+    high_of_first[side] = low_of_second[side] = middle
+    low, high = np.concatenate([low, low_of_second]), np.concatenate([high_of_first, high])
     return _Boxes(
         low=low[:, :size].reshape(-1, *shape),
         high=high[:, :size].reshape(-1, *shape),
@@ -246,28 +267,32 @@ def _halves(boxes: _Boxes) -> _Boxes:
 
 def _narrowed(problem: Problem, boxes: _Boxes, upper: float) -> _Boxes:
     """Bound boxes by the losses of their outputs, discard some, and cut slices off the biases."""
-    at = enclosures.corners(*boxes[:4])
-    slack = at.slack(problem)
-    least = np.maximum(at.bias_low, -np.maximum(at.high, 0).sum(axis=1))
-    most = np.minimum(at.bias_high, 1 - np.minimum(at.low, 0).sum(axis=1))
+    corners = enclosures.corners(*boxes[:4])
+    slack = corners.slack(problem)
+    # A lower bias keeps the output silent as well; with a higher one, all of it is above 1.
+    bias_low = np.maximum(corners.bias_low, -np.maximum(corners.high, 0).sum(axis=1))
+    bias_high = np.minimum(corners.bias_high, 1 - np.minimum(corners.low, 0).sum(axis=1))
     shares = np.linspace(0, 1, SLICES + 1)
-    edges = on_grid(least[..., None] + (most - least)[..., None] * shares, GRID**2)
+    edges = on_grid(bias_low[..., None] + (bias_high - bias_low)[..., None] * shares, GRID**2)
     losses: list[Any] = []
     for i, importance in enumerate(problem.importance):
-        loss, down, up = enclosures.sliced(problem, i, at.low[i], at.high[i], edges[i])
-        turns = (down <= slack[:, None]) & (up >= -slack[:, None])
+        loss, slope_low, slope_high = enclosures.sliced(
+            problem, i, corners.low[i], corners.high[i], edges[i]
+        )
+        may_be_zero = (slope_low <= slack[:, None]) & (slope_high >= -slack[:, None])
         point = edges[i, :, 1:] == edges[i, :, :-1]
-        losses.append(np.where(turns | point, importance * loss, np.inf))
-    every = np.stack(losses)
-    lowest = every.min(axis=2)
+        losses.append(np.where(may_be_zero | point, importance * loss, np.inf))
+    loss_of_slice = np.stack(losses)
+    lowest = loss_of_slice.min(axis=2)
     bound = lowest.sum(axis=0) - slack
-    place = np.arange(len(at.low))
-    longer, shorter = at.high[place, place][:-1], at.low[place, place][1:]
+    # Equal features are in the order of their lengths, the longest first.
+    each = np.arange(len(corners.low))
+    longer, shorter = corners.high[each, each][:-1], corners.low[each, each][1:]
     ordered = (longer >= shorter).all(axis=0) | (not problem.alike)
-    inside = (bound <= upper) & (most >= least).all(axis=0) & ordered
+    inside = (bound <= upper) & (bias_high >= bias_low).all(axis=0) & ordered
     # A slice of an output is possible if it costs no more than the other outputs leave.
-    left = upper - np.where(inside, bound, np.inf) + np.where(inside, lowest, 0.0)
-    possible = every <= left[..., None]
+    budget = upper - np.where(inside, bound, np.inf) + np.where(inside, lowest, 0.0)
+    possible = loss_of_slice <= budget[..., None]
     first = possible.argmax(axis=2)[..., None]
     last = SLICES - possible[..., ::-1].argmax(axis=2)[..., None]
     return boxes._replace(
@@ -280,24 +305,26 @@ def _narrowed(problem: Problem, boxes: _Boxes, upper: float) -> _Boxes:
 def _bounded(problem: Problem, boxes: _Boxes, upper: float) -> tuple[_Boxes, Any]:
     """Bound boxes by their slopes, discard some, and return the best of their centres, too."""
     low, high = flat(boxes.low, boxes.bias_low), flat(boxes.high, boxes.bias_high)
-    at = enclosures.corners(*boxes[:4])
-    down, up = enclosures.slopes(problem, boxes.low, boxes.high, at)
-    turns = (((down <= 0) & (up >= 0)) | (high == low)).all(axis=1)
+    corners = enclosures.corners(*boxes[:4])
+    slope_low, slope_high = enclosures.slopes(problem, boxes.low, boxes.high, corners)
+    may_be_minimum = (((slope_low <= 0) & (slope_high >= 0)) | (high == low)).all(axis=1)
     weights = on_grid((boxes.low + boxes.high) / 2, GRID)
     bias = on_grid((boxes.bias_low + boxes.bias_high) / 2, GRID**2)
-    middle = flat(weights, bias)
+    centre = flat(weights, bias)
     loss, _ = enclosures.loss(problem, weights, bias)
-    lost = np.maximum(-down, up) * np.maximum(high - middle, middle - low)
-    bound = loss - lost.sum(axis=1) - 2 * at.slack(problem)
-    # Slices narrow the biases already, and what is lost falls as the square of a width.
+    # The mean value form: how far the loss can fall from the centre along each weight and bias.
+    fall = np.maximum(-slope_low, slope_high) * np.maximum(high - centre, centre - low)
+    bound = loss - fall.sum(axis=1) - 2 * corners.slack(problem)
+    # Slices narrow the biases already, and the fall is proportional to the square of a width.
     size = weights[0].size
-    weighed = np.where(np.arange(len(low[0])) < size, 1.0, SLICES**-2) * lost
+    weighed = np.where(np.arange(len(low[0])) < size, 1.0, SLICES**-2) * fall
     weighed = np.where(high - low > 4 * GRID, weighed, -1.0)
     halve = np.where(weighed.max(axis=1) >= 0, weighed.argmax(axis=1), -1)
     boxes = boxes._replace(bound=np.maximum(boxes.bound, bound), halve=halve)
     best = int(loss.argmin())
-    return boxes.take(turns & (boxes.bound <= upper)), (weights[best], bias[best])
+    return boxes.take(may_be_minimum & (boxes.bound <= upper)), (weights[best], bias[best])
 
 
 def _joined(parts: list[_Boxes]) -> _Boxes:
+    """Return all boxes of the parts."""
     return _Boxes(*map(np.concatenate, zip(*parts, strict=True)))

@@ -1,12 +1,13 @@
 r"""Two numbers in one: the nonlinear compression $t = (\lfloor Z x \rfloor + y) / Z$ by a network.
 
-A network is continuous, so that each jump of the floor is a ramp. A ramp ends at the jump, in the
-encoder and in the decoder, and its width $e$ is in units of a segment, $1/Z$. There are ramps at
-the $Z - 1$ jumps inside $[0, 1]$; with `last_ramp` the last segment ends in one, too, and the code
-is clipped to $[0, 1]$.
+The floor cuts $[0, 1]$ into $Z$ segments, and it jumps between them. A network is continuous, so it
+has a ramp in place of each jump. The ramp ends at the jump, in the encoder and in the decoder, and
+its width $e$ is a share of a segment. There are ramps at the $Z - 1$ jumps inside $[0, 1]$; with
+`last_ramp` the last segment ends in one, too, and the code is clipped to $[0, 1]$.
 
 Errors are mean squared errors for independent $x$ and $y$, uniform on $[0, 1]$, summed over both.
-The best linear compression loses one of two variances of 1/12.
+The best linear compression keeps one of the two numbers, and its error is 1/12, the variance of the
+other one.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", appendix "Nonlinear Compression".
@@ -33,8 +34,8 @@ def encode(x: Any, y: Any, width: float, segments: int, *, last_ramp: bool = Fal
         last_ramp: whether the last segment ends in a ramp, too.
     """
     _check(width, segments)
-    whole = _stairs(segments * np.asarray(x), width, segments - 1 + last_ramp) + y
-    return np.minimum(whole / segments, 1.0)
+    steps = _stairs(segments * np.asarray(x), width, segments - 1 + last_ramp)
+    return np.minimum((steps + y) / segments, 1.0)
 
 
 def decode(code: Any, width: float, segments: int, *, last_ramp: bool = False) -> tuple[Any, Any]:
@@ -54,9 +55,9 @@ def _stairs(values: Any, width: float, ramps: int) -> Any:
 def squared_error(width: float, segments: int, *, last_ramp: bool = False) -> float:
     r"""Return the mean squared error, a polynomial in the width $e$ and in $1/Z$.
 
-    Write $x = (k + a)/Z$, $r$ for how far $a$ has climbed its ramp, and $F$ for the steps that the
-    decoder makes of $v = r + y$. Then the errors are $(a - 1/2 - F)/Z$ and $F - r$. In a segment
-    with ramps around it they have the mean squares $A/Z^2$ and $B$,
+    Write $x = (k + a)/Z$, $r$ for how far $a$ has climbed its ramp, from 0 to 1, and $F$ for the
+    steps of the decoder at $v = r + y$. Then the errors are $(a - 1/2 - F)/Z$ and $F - r$. In a
+    segment with ramps around it they have the mean squares $A/Z^2$ and $B$,
 
     $$A = \tfrac1{12} + \tfrac13 (e + e^2 + e^3), \quad
       B = \tfrac12 (e - e^2) + \tfrac13 e^3.$$
@@ -66,7 +67,7 @@ def squared_error(width: float, segments: int, *, last_ramp: bool = False) -> fl
     it has no ramp above it. With a ramp in every segment, the code is clipped in the last one.
 
     Args:
-        width: $e$, in [0, 1]; of 0 the limit of jumps, $1/(12 Z^2)$.
+        width: $e$, in [0, 1]; at 0 the error is $1/(12 Z^2)$, the limit of true jumps.
         segments: $Z$, at least 2.
         last_ramp: whether the last segment ends in a ramp, too.
     """
@@ -84,14 +85,18 @@ def squared_error(width: float, segments: int, *, last_ramp: bool = False) -> fl
 
 
 def squared_error_by_quadrature(width: float, segments: int, *, last_ramp: bool = False) -> float:
-    """Return `squared_error` by Gauss's rule, which is exact on every polynomial piece."""
+    """Return `squared_error` by Gauss's rule, which is exact on every polynomial piece.
+
+    The arguments are those of `squared_error`.
+    """
     _check(width, segments)
-    nodes, chances = np.polynomial.legendre.leggauss(6)
+    nodes, node_weights = np.polynomial.legendre.leggauss(6)
 
     def rule(breaks: Any) -> tuple[Any, Any]:
+        """Return the points and the weights of Gauss's rule on each piece between two breaks."""
         low, high = breaks[..., :-1, None], breaks[..., 1:, None]
         points = low + (high - low) * (nodes + 1) / 2
-        weights = np.broadcast_to((high - low) * chances / 2, points.shape)
+        weights = np.broadcast_to((high - low) * node_weights / 2, points.shape)
         flat = (*breaks.shape[:-1], -1)
         return points.reshape(flat), weights.reshape(flat)
 
@@ -142,7 +147,8 @@ class Network(NamedTuple):
 def network(width: float, segments: int) -> Network:
     """Return the network that encodes and decodes exactly, with ramps at the jumps inside.
 
-    One ReLU starts and one ends each ramp, and one passes on what is not negative anyway.
+    In each layer one ReLU starts each ramp and one ends it, and one more passes on a number that is
+    never negative.
 
     Args:
         width: $e$, in (0, 1].
@@ -165,5 +171,7 @@ def network(width: float, segments: int) -> Network:
 
 
 def _check(width: float, segments: int) -> None:
-    checks.interval("width", width, low=0.0, high=1.0, remedy="it is the share of a segment")
+    checks.interval(
+        "width", width, low=0.0, high=1.0, remedy="it is the share of a segment that a ramp takes"
+    )
     checks.count("segments", segments, minimum=2)

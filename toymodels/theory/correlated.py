@@ -100,7 +100,7 @@ def _sets_loss(
     num_sets: int,
     ways: Int[np.ndarray, "ways size"],
 ) -> Loss:
-    """`ways`, equally likely, in which a set that is not absent has its members."""
+    """Return the loss if a present set is active in one of `ways`, all equally likely."""
     if np.shape(density) == np.shape(bias):
         density = density[:: ways.shape[1]]  # pyright: ignore[reportIndexIssue]
     states = np.vstack([np.zeros_like(ways[:1]), ways])
@@ -120,19 +120,29 @@ def _mean_over(
     density: Float[Array, "..."],
     importance: Float[Array, "..."],
 ) -> Float[Array, ""]:
-    """`cases` x sets are numbers of ways, 0 for absent; `active` are cases x features."""
+    """Return the mean loss over all cases of which features are present.
+
+    Args:
+        cases: the number of the way in which each set is present, 0 for absent: cases x sets.
+        active: 1 for a feature that is present, else 0: cases x features.
+        num_ways: the number of ways in which a set can be present, all equally likely.
+        weights: one model.
+        bias: one per output.
+        density: the probability that a set is present; one number, or one per set.
+        importance: one number, or one per feature.
+    """
     density = jnp.broadcast_to(density, cases.shape[1:])[None]
     chances = jnp.where(cases > 0, density / num_ways, 1 - density).prod(axis=1)
 
-    def given(active: Any) -> Any:
+    def loss_of_case(active: Any) -> Any:
         return expected_loss(weights, bias, active, importance)
 
-    # `vmap` over densities alone: the boxes, all that costs, are worked out once.
-    return chances @ jax.vmap(given)(active.astype(weights.dtype))
+    # Only the densities differ between cases, so the costly means over boxes are computed once.
+    return chances @ jax.vmap(loss_of_case)(active.astype(weights.dtype))
 
 
 def _size(weights: Any, bias: Any, density: Any, importance: Any, num_sets: int) -> int:
-    """Features of a set; `InputError` for a model or numbers that do not fit."""
+    """Return the number of features of a set, or raise `InputError` for numbers that do not fit."""
     checks.count("num_sets", num_sets)
     check_model(weights, bias, 1.0, importance)
     num_features = np.size(bias)

@@ -190,7 +190,7 @@ def best_pair(
         pair = np.stack([np.cos(angles), np.sin(angles)])
         return float(chances @ coding_loss(pair, examples, penalty))
 
-    # Starts at either bisector never found a lower loss than this one at the true pair.
+    # This search starts at the true pair. Searches that started at a bisector never ended lower.
     simplex = np.array([(0.0, angle), (0.1 * angle, angle), (0.0, 0.9 * angle)])
     best = optimize.minimize(
         loss,

@@ -44,8 +44,8 @@ def circulant_eigenvalues(row: Any) -> Float[np.ndarray, " features"]:
     r"""Return the eigenvalues of the symmetric circulant matrix with this first row.
 
     They are $\lambda_k = \sum_j c_j \cos(2 \pi j k / n)$ for the harmonics $k = 0, \dots, n-1$.
-    Harmonics $k$ and $n - k$ share one, and their eigenvectors are $\cos$ and $\sin$ of
-    $2 \pi j k / n$.
+    Harmonics $k$ and $n - k$ have one eigenvalue in common, and their eigenvectors are $\cos$ and
+    $\sin$ of $2 \pi j k / n$.
 
     Args:
         row: $c$, with $c_j = c_{n-j}$.

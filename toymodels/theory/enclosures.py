@@ -2,8 +2,8 @@ r"""Enclosures of the exact loss and of its slopes over boxes of weights and bia
 
 **Loss of an output.** With $z = b + \sum_j g_j x_j$, the loss $E(x_i - \mathrm{ReLU}(z))^2$ is the
 sum of an overshoot $E\,\mathrm{ReLU}(z - x_i)^2$, which rises with $b$ and with every $g_j$, and an
-undershoot, which falls. So over a box of $(g, b)$ it is at least the overshoot at the lowest corner
-and the undershoot at the highest one. The slopes are differences of moments that rise,
+undershoot, which falls. So over a box of $(g, b)$ the loss is at least the overshoot at the lowest
+corner plus the undershoot at the highest one. The slopes are differences of two moments that rise,
 
 $$\partial_b = 2 M_1[0] - 2 M_0[e_i], \qquad \partial_{g_j} = 2 M_1[e_j] - 2 M_0[e_i + e_j],$$
 
@@ -23,13 +23,13 @@ from toymodels.theory.moments import Moment, moments
 GRID: Final = 2.0**-20
 """Weights are multiples of this number, couplings and biases are multiples of its square."""
 LARGEST: Final = 2.0**11
-"""Couplings and biases that add up to less than this have exact sums."""
+"""Sums of couplings and a bias are exact as long as they stay below this."""
 ROUNDING: Final = 1e-13
-"""The relative rounding error of a bound is below this, by a factor of more than 10."""
+"""All rounding errors of a bound are below this, by a factor of more than 10; see above."""
 
 
 class Problem(NamedTuple):
-    """The numbers that a loss depends on.
+    """The numbers that define the loss, which is then a function of weights and biases.
 
     Attributes:
         density: $p$, one per feature.
@@ -70,15 +70,16 @@ def corners(low: Any, high: Any, bias_low: Any, bias_high: Any) -> Corners:
     r"""Return the corners of $G = W^\top W$ over boxes of weights: box x hidden x feature."""
     low, high = np.moveaxis(low, 0, 2), np.moveaxis(high, 0, 2)
     products = np.stack([a[:, :, None] * b[:, None] for a in (low, high) for b in (low, high)])
-    least, most = products.min(axis=0), products.max(axis=0)
-    place = np.arange(low.shape[1])
-    through = (low <= 0) & (high >= 0)
-    least[:, place, place] = np.where(through, 0.0, np.minimum(low**2, high**2))
-    least, most = least.sum(axis=0), most.sum(axis=0)
+    smallest, largest = products.min(axis=0), products.max(axis=0)
+    # The square of a weight whose interval holds 0 is not negative.
+    each = np.arange(low.shape[1])
+    holds_zero = (low <= 0) & (high >= 0)
+    smallest[:, each, each] = np.where(holds_zero, 0.0, np.minimum(low**2, high**2))
+    smallest, largest = smallest.sum(axis=0), largest.sum(axis=0)
     bias_low, bias_high = bias_low.T, bias_high.T
-    couplings = np.maximum(-least, most).sum(axis=1).max(axis=0)
+    couplings = np.maximum(-smallest, largest).sum(axis=1).max(axis=0)
     size = 1 + couplings + np.maximum(-bias_low, bias_high).max(axis=0)
-    return Corners(least, most, bias_low, bias_high, size)
+    return Corners(smallest, largest, bias_low, bias_high, size)
 
 
 def loss(problem: Problem, weights: Any, bias: Any) -> tuple[Any, Any]:
@@ -114,8 +115,10 @@ def sliced(problem: Problem, i: int, low: Any, high: Any, edges: Any) -> tuple[A
     rise_high, fall_high, square, mixed = _moments(high, above, problem, wanted)
     (over_low,) = _moments(low - own, below, problem, [Moment(none, 2)])
     (over_high,) = _moments(high - own, above, problem, [Moment(none, 2)])
+    # The undershoot is the whole squared error less the overshoot.
     under_high = np.maximum(p / 3 + square - 2 * mixed - over_high, 0.0)
-    # Whatever the others do, this is the best fit of u on (0, 1] by ReLU(b + a u), for a >= 1.
+    # Whatever other features do, the error is at least that of the best fit of u, uniform on
+    # (0, 1], by ReLU(b + a u) with a >= 1.
     longer = np.maximum(low[i], 1.0)
     best_fit = p / 3 * ((longer - 1) / (longer + 1)) ** 2
     lowest = np.maximum(under_high + over_low, best_fit[:, None])
@@ -159,7 +162,7 @@ def on_grid(values: Any, grid: Any) -> Any:
 
 
 def _parts(problem: Problem, i: int, couplings: Any, bias: Any) -> tuple[Any, Any]:
-    """Return what rises and what falls of the slopes in the couplings, and last in the bias."""
+    """Return the rising and the falling part of each slope: in the couplings, and last the bias."""
     features = len(couplings)
     units = [*(_unit(j, features) for j in range(features)), (0,) * features]
     mixed = [tuple(int(power) for power in np.add(units[i], unit)) for unit in units]
@@ -169,8 +172,10 @@ def _parts(problem: Problem, i: int, couplings: Any, bias: Any) -> tuple[Any, An
 
 
 def _moments(couplings: Any, bias: Any, problem: Problem, wanted: list[Moment]) -> list[Any]:
+    """Return the moments of an output for each box and each of its biases, box x bias."""
     return moments([each[:, None] for each in couplings], bias, problem.density, wanted)
 
 
-def _unit(place: int, features: int) -> tuple[int, ...]:
-    return tuple(int(j == place) for j in range(features))
+def _unit(feature: int, features: int) -> tuple[int, ...]:
+    """Return the powers of one feature alone: 1 for this feature, and 0 for all others."""
+    return tuple(int(j == feature) for j in range(features))

@@ -1,7 +1,8 @@
 r"""The expected loss of models too large for `expected_loss`, each estimate with its error.
 
-Both integrate over one feature at a time. Output $i$ sees its own feature through
-$g = G_{ii}$, $G = W^\top W$, and all others through $c = b_i + \sum_{j \ne i} G_{ij} x_j$ alone:
+Both estimates integrate exactly over the feature of each output. With $G = W^\top W$, output $i$
+sees its own feature through $g = G_{ii}$, and all other features through
+$c = b_i + \sum_{j \ne i} G_{ij} x_j$ alone:
 
 $$L = \sum_i I_i\, E f_i(c), \qquad
   f_i(c) = (1 - p_i)\, \mathrm{ReLU}(c)^2 + p_i \int_0^1 (x - \mathrm{ReLU}(c + g x))^2\, dx.$$
@@ -31,8 +32,9 @@ from toymodels.theory.precision import in_float64
 RANDOMIZATIONS: Final = 16
 """The number of independent point sets in `expected_loss_sampled`."""
 
-_BLOCK: Final = 2**20  # numbers in memory at once, to fit a cache
-_LEGENDRE: Final = tuple(  # nodes and weights on (0, 1); all kinks are at ends of intervals
+_BLOCK: Final = 2**20  # as many numbers are in memory at once, so that they fit a cache
+# The nodes and the weights of Gauss's rule on (0, 1).
+_LEGENDRE: Final = tuple(
     (values + shift) / 2
     for values, shift in zip(np.polynomial.legendre.leggauss(20), (1, 0), strict=True)
 )
@@ -81,8 +83,8 @@ def expected_loss_sampled(
     The estimate averages $f_i$ over scrambled Sobol points, `RANDOMIZATIONS` times with new
     scrambling. The points have 30 bits, enough for densities above 1e-6.
 
-    The variance was measured in trained models, against as many plain samples of the loss, which
-    cost 1.3 to 2.5 times less. It is smaller by these factors:
+    Measured in trained models, its variance is smaller than that of as many plain samples of the
+    loss by these factors; plain samples cost 1.3 to 2.5 times less:
 
     | features | dimensions | factor at density |
     |---|---|---|
@@ -90,7 +92,7 @@ def expected_loss_sampled(
     | 100 | 20 | 120 at 0.2, 20 at 0.05, 6 at 0.01 |
     | 400 | 30 | 70 at 0.1, 5 at 0.01 |
 
-    With 65536 examples the last estimate took 0.4 s of one core.
+    The estimate for 400 features from 65536 examples took 0.4 s of one core.
 
     Args:
         key: decides the scrambling.
@@ -156,12 +158,13 @@ def expected_loss_gaussian(
     $\sum_i I_i\,(r_i + p_i \min(r_i / G_{ii},\ q_i))$: for $f_i = A + B$, where
     $0 \le A'' \le 2$, $-2 p_i / G_{ii} \le B'' \le 0$ and $-p_i \le B' \le 0$.
 
-    It is good where an output hears many features at once: random weights, $n p$ above 10.
-    Trained weights have fewer and stronger couplings, mostly negative, and it is off by 4% for 400
-    features in 30 dimensions at $p = 0.1$, by 14% for 100 in 20 at $p = 0.2$ and by 35% there
-    at 0.05; with the correction by 0.3%, 1% and 4%. It is bad with few strong couplings, or with
-    $n p$ about 1: that of an antipodal pair is 7 times the exact one at $p = 0.1$. A correction as
-    large as the loss says so.
+    The estimate is good where many features reach an output at once: random weights, and $n p$
+    above 10. Trained weights have fewer and stronger couplings, mostly negative. There `loss` is
+    off by 4% for 400 features in 30 dimensions at $p = 0.1$, by 14% for 100 features in 20
+    dimensions at $p = 0.2$ and by 35% for these at $p = 0.05$; with the correction it is off by
+    0.3%, 1% and 4%. The estimate is bad with few strong couplings, or with $n p$ about 1: for an
+    antipodal pair at $p = 0.1$ it is 7 times the exact loss. A correction as large as the loss
+    gives the warning.
 
     Args:
         weights: one model; `vmap` over several.
@@ -214,10 +217,12 @@ def _gaussian_loss(
     density: Float[Array, "..."],
     importance: Float[Array, "..."],
 ) -> Float[Array, "results"]:
+    """Return the loss, its correction and its error bound; see `expected_loss_gaussian`."""
     density = jnp.broadcast_to(density, bias.shape)
     couplings = weights.T @ weights
     own = jnp.diagonal(couplings)
     couplings = couplings * (1 - jnp.eye(bias.size, dtype=weights.dtype))
+    # The central moments of each feature, the last one of the absolute value.
     mean = density / 2
     variance = density / 3 - mean**2
     third = density / 4 - mean * density + 2 * mean**3
@@ -234,7 +239,8 @@ def _gaussian_loss(
     kurtosis = (couplings / scale[:, None]) ** 4 @ (fourth - 3 * variance**2)
 
     silent = _gaussian_errors(jnp.zeros_like(own), centre, spread, skewness, kurtosis)
-    # The Gaussian smooths the kink over its spread: give 8 spreads on either side their intervals.
+    # The Gaussian smooths the kink of the ReLU over about one spread. Intervals end at the kink and
+    # 8 spreads away from it on either side, so that the integrand is smooth in each.
     slope = jnp.where(own > 0, own, 1.0)
     ends = [jnp.where(own > 0, (k * spread - centre) / slope, 0.0) for k in (-8, 0, 8)]
     edges = jnp.stack([jnp.zeros_like(own), *ends, jnp.ones_like(own)]).clip(0.0, 1.0)

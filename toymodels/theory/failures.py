@@ -96,6 +96,9 @@ def midpoint_effect(change: float, gradients: int) -> float:
         change: $c \ge 1$. Where $N / c + 1/2$ is whole, a midpoint lies on the kink, and the
             effect depends on the derivative that is taken there.
         gradients: $N \ge 1$.
+
+    Returns:
+        A number of at least 0. It is 0 for $N < c / 2$, where no midpoint is below 1.
     """
     checks.interval("change", change, low=1, remedy="below 1 the unit does not saturate")
     checks.count("gradients", gradients)
@@ -150,9 +153,11 @@ def crosscoder_threshold(penalty: float) -> float:
     It is $c^* = 3u / (2 + u)$ with $u = \lambda / 2$; see `crosscoder_ratio`.
 
     Args:
-        penalty: $\lambda$, in $[0, 2)$; a larger one silences the latent.
+        penalty: $\lambda$, in $[0, 2]$; a larger one silences the latent.
     """
-    checks.interval("penalty", penalty, low=0, high=2, remedy="a larger one silences the latent")
+    checks.interval(
+        "penalty", penalty, low=0, high=2, remedy="a larger penalty silences the latent"
+    )
     return 3 * penalty / (4 + penalty)
 
 
@@ -183,7 +188,9 @@ def crosscoder_ratio(strength: float, penalty: float) -> float:
         Minder et al. (2025), "Robustly Identifying Concepts Introduced During Chat Fine-Tuning
         Using Crosscoders", who found complete shrinkage in language models.
     """
-    checks.interval("strength", strength, low=0, high=1, open_low=True, remedy="A is the stronger")
+    checks.interval(
+        "strength", strength, low=0, high=1, open_low=True, remedy="call the stronger model A"
+    )
     checks.interval("penalty", penalty, low=0, high=1, remedy="it is in units of the feature")
     c, u = strength, penalty / 2
     if c <= crosscoder_threshold(penalty):

@@ -15,6 +15,6 @@ def feature_variance(density: Numbers) -> Any:
     r"""Return the variance $p/3 - p^2/4$ of a feature of density $p$.
 
     A feature is zero with probability $1 - p$, else uniform on $(0, 1]$, as in `SparseUniform`. The
-    variance is the expected squared error of a model that always outputs the mean, $p/2$.
+    variance is also the expected squared error of a model that always outputs the mean, $p/2$.
     """
     return density / 3 - density**2 / 4

@@ -35,6 +35,7 @@ def direct_sums(num_features: int, hidden: int) -> Iterator[Float[np.ndarray, "h
     yield np.zeros((hidden, num_features))
 
     def extended(frame: Any, row: int, column: int, first: int) -> Iterator[Any]:
+        """Yield each sum that adds blocks to a frame, at this corner, from block `first` on."""
         for number, block in enumerate(blocks[first:], first):
             rows, columns = row + block.shape[0], column + block.shape[1]
             if rows <= hidden and columns <= num_features:

@@ -43,8 +43,8 @@ def collisions(features: int, neurons: int) -> float:
 def collisions_without_repulsion(features: int, neurons: int) -> float:
     r"""Return the expected number of neurons with features of both signs, at independent places.
 
-    It is $m (1 - 2 (1 - \frac{1}{2m})^n + (1 - \frac1m)^n)$: the limit $n^2 / 4m$ for $n \ll m$,
-    and only 0.155 m for $n = m$.
+    It is $m (1 - 2 (1 - \frac{1}{2m})^n + (1 - \frac1m)^n)$, which is nearly $n^2 / 4m$ for
+    $n \ll m$, but only $0.155\,m$ for $n = m$.
 
     Args:
         features: the number $n$ of features.
@@ -98,11 +98,12 @@ def sparsified(start: Any, times: Any, penalty: float) -> Sparsified:
     sizes = sizes / np.linalg.norm(sizes)
     # Dense towards the largest weight, which the threshold reaches only after infinite time.
     threshold = sizes.max() * (1 - np.geomspace(1, 1e-12, 4001))
-    left = np.maximum(sizes - threshold[:, None], 0)
-    first, length = left.sum(axis=1), np.sqrt((left**2).sum(axis=1))
-    clock = integrate.cumulative_trapezoid(1 / length, threshold, initial=0.0)
-    place = penalty * np.asarray(times, np.float64)
-    reached = np.interp(place, clock, threshold)
+    remaining = np.maximum(sizes - threshold[:, None], 0)
+    l1_norm, l2_norm = remaining.sum(axis=1), np.sqrt((remaining**2).sum(axis=1))
+    clock = integrate.cumulative_trapezoid(1 / l2_norm, threshold, initial=0.0)  # lambda t
+    wanted = penalty * np.asarray(times, np.float64)
+    reached = np.interp(wanted, clock, threshold)
     return Sparsified(
-        np.interp(place, clock, first / length), (sizes > reached[..., None]).sum(axis=-1)
+        norm=np.interp(wanted, clock, l1_norm / l2_norm),
+        survivors=(sizes > reached[..., None]).sum(axis=-1),
     )

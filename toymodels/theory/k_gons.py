@@ -111,6 +111,7 @@ def polygon(vertices: int) -> Polygon:
     cosines = np.cos(angles)[np.cos(angles) > 1e-12]  # right angles give no interference
 
     def terms(beta: float) -> tuple[float, float]:
+        """Return A and D."""
         others = np.sum(np.maximum(cosines - beta, 0) ** 3 / (3 * cosines))
         return (1 - beta) ** 2 * (2 + beta) / 6, float((1 - beta) ** 3 / 3 + others)
 
@@ -120,11 +121,11 @@ def polygon(vertices: int) -> Polygon:
         others = np.sum(np.maximum(cosines - beta, 0) ** 2 / cosines)
         return float((beta**2 - 1) / 2 / first + ((1 - beta) ** 2 + others) / 2 / second)
 
-    # Find the highest of all humps on a grid, then its top to full precision.
-    places = np.linspace(0, cosines.max(), 2001)
-    gains = [first**2 / second for first, second in map(terms, places)]
+    # A grid finds the highest of several maxima, and its neighbours there enclose the root.
+    grid = np.linspace(0, cosines.max(), 2001)
+    gains = [first**2 / second for first, second in map(terms, grid)]
     top = int(np.argmax(gains))
-    beta = float(optimize.brentq(slope, places[top - 1], places[top + 1], xtol=1e-15))  # pyright: ignore
+    beta = float(optimize.brentq(slope, grid[top - 1], grid[top + 1], xtol=1e-15))  # pyright: ignore
     first, second = terms(beta)
     squared_length = first / second
     return Polygon(
@@ -148,7 +149,7 @@ def configuration(
     """
     _check(num_features, vertices, positive)
     if not dead_bias < 0:
-        raise InputError(f"dead bias is {dead_bias:g}: a silent output has a negative one")
+        raise InputError(f"dead_bias is {dead_bias:g}: give a negative one, so that it is silent")
     weights, bias = np.zeros((2, num_features)), np.full(num_features, float(dead_bias))
     if vertices:
         best = polygon(vertices)

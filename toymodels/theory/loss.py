@@ -47,7 +47,7 @@ MAX_SIGNED_FEATURES: Final = 10
 """The largest number of features of `expected_loss_signed`, whose cost grows as $n^2 4^n$."""
 
 FEW_FEATURES: Final = 5
-"""Up to this number of features, compiling the loss takes longer than descending it."""
+"""Up to this number of features, it takes longer to compile the loss than to minimise it."""
 
 Weights: TypeAlias = Float[Array | np.ndarray, "hidden features"]
 Bias: TypeAlias = Float[Array | np.ndarray, " features"]

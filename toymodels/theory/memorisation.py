@@ -1,4 +1,4 @@
-r"""Labels without a meaning: how many of them a linear probe fits.
+r"""Labels that mean nothing, such as coin tosses: how well a linear probe fits them all the same.
 
 References:
     Cover (1965), "Geometrical and Statistical Properties of Systems of Linear Inequalities with
@@ -97,6 +97,7 @@ def permuted_auroc(num_examples: int, dimensions: int, density: float) -> float:
     checks.count("num_examples", num_examples)
     checks.count("dimensions", dimensions)
     checks.density(density)
-    chi = stats.chi.ppf((np.arange(1000) + 0.5) / 1000, dimensions)  # in place of an integral
+    # A mean over 1000 quantiles is the integral over the chi distribution.
+    chi = stats.chi.ppf((np.arange(1000) + 0.5) / 1000, dimensions)
     scale = (2 * num_examples * density * (1 - density)) ** -0.5
     return float(stats.norm.cdf(scale * chi).mean())

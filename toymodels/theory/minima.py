@@ -44,7 +44,7 @@ _QUICKLY: Final = {"xla_backend_optimization_level": 0}  # halves the time to co
 FLAT: Final = 1e-5
 """Curvatures below this share of the largest one count as zero modes."""
 APART: Final = 1e-6
-"""Curvatures are differences of slopes that far on both sides of a minimum."""
+"""A curvature is the difference of the slopes at this distance on both sides of a minimum."""
 
 
 class Minimum(NamedTuple):
@@ -432,6 +432,7 @@ def _program(loss: ModelLoss, num_features: int) -> Any:
 
 
 def _distinct(ends: Descended, num_random: int, problem: _Problem) -> Iterator[Minimum]:
+    """Yield one minimum for each loss at which descents converged, the lowest first, no saddles."""
     order = np.argsort(ends.loss)
     order = order[ends.slope[order] <= 1e-6]
     apart = np.diff(ends.loss[order]) > SAME_LOSS * problem.nothing()

@@ -44,8 +44,8 @@ def max_margin(modulus: int) -> float:
       \lVert\theta\rVert_{2,3} = \Bigl(\sum_i (\lVert u_i\rVert^2 + \lVert v_i\rVert^2 +
       \lVert w_i\rVert^2)^{3/2}\Bigr)^{1/3}.$$
 
-    The margin is the least lead of the logit of $a + b \bmod p$ over any other, over all $a, b$.
-    No number of neurons gives more, and `max_margin_network` reaches it.
+    The margin is the smallest lead of the logit of $a + b \bmod p$ over another logit, for any $a$
+    and $b$. No number of neurons gives more, and `max_margin_network` reaches it.
 
     Args:
         modulus: $p$, an odd prime.
@@ -83,7 +83,7 @@ def max_margin_network(modulus: int) -> Adder:
 
 
 def critical_penalty(modulus: int) -> float:
-    r"""Return the penalty $\gamma^* (p - 1) / p$ from which on the network 0 is optimal.
+    r"""Return the penalty $\gamma^* (p - 1) / p$ from which on the best network is all zeros.
 
     See `least_loss`.
 
@@ -94,15 +94,18 @@ def critical_penalty(modulus: int) -> float:
 
 
 def least_loss(modulus: int, penalty: float) -> float:
-    r"""Return the least mean cross-entropy plus $\lambda \lVert\theta\rVert_{2,3}^3$.
+    r"""Return the smallest mean cross-entropy plus $\lambda \lVert\theta\rVert_{2,3}^3$.
 
-    With $R = \lVert\theta\rVert_{2,3}^3$, the mean lead of a network is at most $\gamma^* R$, and
-    cross-entropy is convex in the leads. So no network, of any width, is below
+    The cross-entropy is in nats, and it is averaged over all pairs of numbers. With
+    $R = \lVert\theta\rVert_{2,3}^3$, the lead of the right logit, averaged over pairs and over
+    wrong answers, is at most $\gamma^* R$, and cross-entropy is convex in the leads. So no network,
+    of any width, is below
 
     $$\min_{R \ge 0} \; \ln\bigl(1 + (p - 1) e^{-\gamma^* R}\bigr) + \lambda R,$$
 
-    and the network of largest margin, scaled, reaches it. The optimal $R$ gives wrong answers the
-    probability $\lambda / \gamma^*$; from `critical_penalty` on, it is 0.
+    and the network of largest margin, scaled, reaches it. At the optimal $R$ the wrong answers
+    together have the probability $\lambda / \gamma^*$. From `critical_penalty` on, the optimal $R$
+    is 0.
 
     Args:
         modulus: $p$, an odd prime.

@@ -85,7 +85,7 @@ def descend(
 
 @jax.jit
 def _loss_and_slopes(parameters: Any, density: Any) -> Any:
-    """`parameters` are the weights, and one more row for the bias."""
+    """Return the loss and its slopes; `parameters` are the weights and, as a last row, the bias."""
 
     def loss(parameters: Any) -> Any:
         weights, bias = parameters[:-1], parameters[-1]
@@ -99,14 +99,15 @@ def arrangement(
 ) -> Float[np.ndarray, "2 features"]:
     """Return the corners of a regular polygon, where each collapsed pair shares one corner.
 
-    Corners are taken in their order; collapsed pairs come last, with norms of 0.707. All are
-    disturbed by about 0.001, always alike, so that a descent from there keeps no symmetry.
+    Features take the corners in order. Collapsed pairs come last, and both of their mates have the
+    norm 0.707. All weights are disturbed by about 0.001, in every call by the same numbers, so that
+    a descent from there keeps no symmetry.
     """
     corners = regular_polygon(num_corners)
-    apart = 2 * (num_pairs - num_collapsed)
-    shared = np.repeat(corners[:, apart : apart + num_collapsed], 2, axis=1) / np.sqrt(2)
-    nudge = 1e-3 * np.random.default_rng(0).standard_normal((2, 2 * num_pairs))
-    return np.hstack([corners[:, :apart], shared]) + nudge
+    alone = 2 * (num_pairs - num_collapsed)  # so many features have a corner of their own
+    shared = np.repeat(corners[:, alone : alone + num_collapsed], 2, axis=1) / np.sqrt(2)
+    disturbance = 1e-3 * np.random.default_rng(0).standard_normal((2, 2 * num_pairs))
+    return np.hstack([corners[:, :alone], shared]) + disturbance
 
 
 def branch(num_pairs: int, num_collapsed: int, density: float) -> Solution:
@@ -149,7 +150,8 @@ def crossing(num_pairs: int, fewer: int, *, between: tuple[float, float]) -> flo
     Args:
         num_pairs: $k$, from 1 to 6.
         fewer: how many pairs have collapsed at the lower density, less than $k$.
-        between: two densities; one more pair has collapsed in the lower branch of the second.
+        between: two densities. At the first one the branch with `fewer` collapsed pairs has the
+            lower loss, at the second one the branch with one more.
 
     Returns:
         A density to within 0.001, or NaN if the branches do not cross there.

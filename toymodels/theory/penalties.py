@@ -1,12 +1,13 @@
-r"""The penalty $\lambda \lVert h \rVert_1$ on linear hidden units, and what is worth its price.
+r"""The penalty $\lambda \lVert h \rVert_1$ on linear hidden units, and which features survive it.
 
 A model is trained on its loss plus the expected penalty. A feature of density $p$ and importance
 $I$, alone on an axis with norm $w$ and its best bias, has the objective
 
 $$I v (1 - w^2)^2 + \lambda w p / 2, \quad v = p/3 - p^2/4.$$
 
-The penalty shortens the feature, $w (1 - w^2) = \lambda p / (8 I v)$, until at
-$\lambda_c = (8/3) \sqrt{2/3}\, I v / p$, $w = \sqrt{2/3}$, it is not worth having.
+The penalty shortens the feature to the $w$ with $w (1 - w^2) = \lambda p / (8 I v)$. From the
+penalty $\lambda_c = (8/3) \sqrt{2/3}\, I v / p$ on, at which $w = \sqrt{2/3}$, it costs less to
+drop the feature than to represent it.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", section "Three Ways Out".
@@ -25,14 +26,19 @@ __all__ = ["Penalised", "dedicated", "pair_threshold", "threshold", "without_sup
 
 
 class Penalised(NamedTuple):
-    """The loss, and the objective, which is the loss plus the expected penalty."""
+    """The loss of a model that is trained with a penalty, and its objective.
+
+    Attributes:
+        loss: the expected squared error, summed over the features.
+        objective: the loss plus the expected penalty.
+    """
 
     loss: Any
     objective: Any
 
 
 def threshold(density: float, importance: Any = 1.0) -> Any:
-    r"""Return $\lambda_c$, the penalty from which on a feature is not worth an axis of its own.
+    r"""Return $\lambda_c$, the penalty from which on a feature with an axis to itself is dropped.
 
     Args:
         density: $p$, in (0, 1].
@@ -80,10 +86,11 @@ def without_superposition(hidden: int, density: float, importance: Any, penalty:
 
 
 def pair_threshold(density: float) -> float:
-    r"""Return the penalty up to which an antipodal pair of importance 1 is worth having.
+    r"""Return the penalty up to which an antipodal pair of importance 1 is better than no feature.
 
-    Where both features are present they cancel, so that a pair costs less than two features: the
-    expected penalty of a pair of norm $w$ is $\lambda w (p - \tfrac23 p^2)$. The loss is exact.
+    Two features that are present together cancel, at least in part, so a pair has a lower penalty
+    than two features with an axis each: the expected penalty of a pair of norm $w$ is
+    $\lambda w (p - \tfrac23 p^2)$. The loss is exact.
 
     Args:
         density: $p$, in (0, 1].
@@ -94,6 +101,8 @@ def pair_threshold(density: float) -> float:
     checks.density(density)
 
     def gain(penalty: float) -> float:
+        """Return how much lower the objective of the best pair is than that of no feature."""
+
         def objective(point: Any) -> float:
             norm, bias = point
             loss = expected_loss(norm * np.array([[1.0, -1.0]]), np.full(2, bias), density)

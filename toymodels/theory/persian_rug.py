@@ -22,7 +22,7 @@ dominates. The simulated loss of `hadamard_weights` is within 0.5 % of this theo
 see `loss_of_pairs`.
 
 References:
-    Cowsik, Dolev, Infanger (2024), "The Persian Rug: solving toy models of superposition using
+    Cowsik, Dolev and Infanger (2024), "The Persian Rug: solving toy models of superposition using
     large-scale symmetries".
 """
 
@@ -82,7 +82,13 @@ def rug_loss(gain: Scalar, bias: Scalar, density: Scalar, ratio: Scalar) -> Scal
     """
     _check(density, ratio)
     checks.when_known(_check_digits, density, ratio)
-    checks.interval("gain", gain, low=0, open_low=True, remedy="without a gain, nothing is seen")
+    checks.interval(
+        "gain",
+        gain,
+        low=0,
+        open_low=True,
+        remedy="with no gain, an output does not see its feature",
+    )
     checks.interval("bias", bias, remedy="give a finite number")
     return in_float64(rug_optimum.loss, gain, bias, density, ratio)
 
@@ -210,7 +216,7 @@ def hadamard_weights(
     r"""Return a model of random rows of Sylvester's Hadamard matrix, which looks like a rug.
 
     Let $A$ be $m$ random rows of $H_{kj} = (-1)^{k \cdot j}$, where $k \cdot j$ is the number of
-    common binary digits 1. Then
+    binary digits that are 1 in both $k$ and $j$. Then
 
     $$W_\text{in} = A, \quad W_\text{out} = \tfrac am A^\top, \quad b_i = b + \tfrac{a p}2.$$
 

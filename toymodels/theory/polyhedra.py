@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull, QhullError
 
-# Names by how many vertices have how many edges.
+# The key says how many vertices have how many edges: "3^2 4^3" is two vertices with three edges
+# each and three vertices with four.
 NAMES: Final = {
     "3^4": "tetrahedron",
     "3^2 4^3": "triangular bipyramid",
@@ -25,7 +26,7 @@ NAMES: Final = {
 def edges(points: Float[Any, "3 points"]) -> Int[np.ndarray, "edges ends=2"]:
     """Return the edges of the convex hull as pairs of columns, without those inside of flat faces.
 
-    There are none where all points lie in a plane.
+    There are no edges if all points lie in a plane.
     """
     return edges_and_normals(points)[0]
 
@@ -42,7 +43,7 @@ def edges_and_normals(
     found: dict[tuple[int, int], Any] = {}
     normals = hull.equations[:, :3]
     for face, others, normal in zip(hull.simplices, hull.neighbors, normals, strict=True):
-        for opposite, other in enumerate(others):  # the neighbour across from each corner
+        for opposite, other in enumerate(others):  # the neighbour opposite to each corner
             if normal @ normals[other] < 1 - 1e-6:
                 low, high = sorted(np.delete(face, opposite).tolist())
                 found[low, high] = np.stack([normal, normals[other]])
@@ -53,22 +54,22 @@ def edges_and_normals(
 def distinct(
     directions: Float[np.ndarray, "hidden features"],
 ) -> Float[np.ndarray, "hidden sites"]:
-    """Return the distinct ones of directions of length 1, in the order of their first columns.
+    """Return unit vectors without repetitions, in the order in which they first occur.
 
-    Directions count as one if their cosine is above 1 - 1e-6.
+    Two vectors count as one if their cosine is above 1 - 1e-6.
     """
     alike = directions.T @ directions > 1 - 1e-6
     return directions[:, alike.argmax(axis=0) == np.arange(len(alike))]
 
 
 def name(directions: Float[np.ndarray, "3 features"]) -> str:
-    """Return the name of the polyhedron at whose vertices directions of length 1 end.
+    """Return the name of the polyhedron whose vertices are the ends of these unit vectors.
 
-    It depends only on how many edges meet at the vertices, and several directions may share one.
+    The name depends only on how many edges meet at each vertex. Several vectors may share a vertex.
 
     Returns:
-        A name of `NAMES`, or else how many vertices have how many edges: a cube, whose faces are no
-        triangles, is "3^8".
+        A name of `NAMES`, or else the number of vertices with each number of edges: a cube, which
+        has no name there, is "3^8".
     """
     ends = np.ravel(edges(distinct(directions)))
     degrees, counts = np.unique(np.unique(ends, return_counts=True)[1], return_counts=True)

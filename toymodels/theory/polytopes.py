@@ -144,18 +144,18 @@ def arrangement(polytope: Polytope, density: float) -> Arrangement:
 
 
 def crossing(first: Polytope, second: Polytope, *, between: tuple[float, float]) -> float:
-    """The density at which two polytopes gain the same for each dimension.
+    """Return the density at which two polytopes have an equal gain per dimension.
 
     Args:
-        first: wins at one end.
-        second: wins at the other.
+        first: the polytope with the larger gain at one of the densities `between`.
+        second: the polytope with the larger gain at the other one.
         between: two densities; the gains cross once between them.
 
     Returns:
-        To about 1e-9.
+        The density, to about 1e-9.
 
     Raises:
-        ValueError: the same one wins at both ends.
+        ValueError: one polytope has the larger gain at both densities.
     """
 
     def lead(density: float) -> float:

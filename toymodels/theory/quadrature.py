@@ -25,11 +25,12 @@ def expected_value(
     num_features: int,
     nodes: int = 32,
 ) -> Any:
-    r"""Return $E f(x)$ for independent features that are 0, or with probability $p$ uniform.
+    r"""Return $E f(x)$ for independent features, uniform on $(0, 1]$ with probability $p$, else 0.
 
     The distribution is that of `SparseUniform`. Each feature is 0 with the weight $1 - p$, or at
-    one of $k$ nodes in $[0, 1]$ with $p$ times its weight, so that $f$ is evaluated at
-    $(k + 1)^n$ points. It takes any output of any model, where `expected_loss` takes ReLU alone.
+    one of $k$ nodes in $[0, 1]$ with $p$ times the weight of the node, so that $f$ is evaluated at
+    $(k + 1)^n$ points. The function takes any output of any model; `expected_loss` takes only a
+    ReLU.
 
     Args:
         function: $f$ of ONE vector of features, such as `lambda x: task.loss(x, model(x))`; it
@@ -39,8 +40,8 @@ def expected_value(
         nodes: $k$.
 
     Returns:
-        Exact for polynomials up to degree $2 k - 1$ in each feature; with a kink the error is of
-        order $1 / k^2$ of its step in slope.
+        The mean. It is exact if $f$ is a polynomial of degree at most $2 k - 1$ in each feature. If
+        the slope of $f$ has a step, the error is of the order of the step divided by $k^2$.
 
     Raises:
         ValueError: more than `MAX_POINTS` points, or a density outside $[0, 1]$.
@@ -53,9 +54,9 @@ def expected_value(
             f"nodes is {nodes} for {num_features} features, which makes {count} points, more than "
             f"{MAX_POINTS}: take fewer nodes, or estimate from samples"
         )
-    places, shares = (np.polynomial.legendre.leggauss(nodes) + np.array([[1.0], [0.0]])) / 2
+    places, node_weights = (np.polynomial.legendre.leggauss(nodes) + np.array([[1.0], [0.0]])) / 2
     values = np.append(0.0, places)
-    chances = jnp.append(1 - jnp.asarray(density), density * shares)
+    chances = jnp.append(1 - jnp.asarray(density), density * node_weights)
     points = np.stack(np.meshgrid(*[values] * num_features, indexing="ij"), axis=-1)
     weights = functools.reduce(jnp.multiply, jnp.ix_(*[chances] * num_features))
     return jnp.sum(weights.ravel() * jax.vmap(function)(jnp.asarray(points).reshape(count, -1)))

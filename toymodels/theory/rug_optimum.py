@@ -38,18 +38,19 @@ class Rug(NamedTuple):
 
 
 def _noise(density: Array, ratio: Array) -> Array:
+    r"""Return the standard deviation $\sigma$ of the noise, in units of the feature."""
     variance = feature_variance(density) * (1 / ratio - 1)
     return jnp.sqrt(jnp.maximum(variance, _MIN_NOISE**2))
 
 
 def _moments(mean: Array, noise: Array) -> tuple[Array, Array, Array, Array]:
     """Return $M_0$ to $M_3$ of `persian_rug.rug_loss`."""
-    chance = lax.erfc(-mean / noise / np.sqrt(2)) / 2
-    bump = noise * jnp.exp(-((mean / noise) ** 2) / 2) / np.sqrt(2 * np.pi)
-    first = mean * chance + bump
-    second = (mean**2 + noise**2) * chance + mean * bump
-    third = (mean**2 + 3 * noise**2) * mean * chance + (mean**2 + 2 * noise**2) * bump
-    return chance, first, second / 2, third / 6
+    positive = lax.erfc(-mean / noise / np.sqrt(2)) / 2  # the probability of a positive value
+    bell = noise * jnp.exp(-((mean / noise) ** 2) / 2) / np.sqrt(2 * np.pi)
+    first = mean * positive + bell
+    second = (mean**2 + noise**2) * positive + mean * bell
+    third = (mean**2 + 3 * noise**2) * mean * positive + (mean**2 + 2 * noise**2) * bell
+    return positive, first, second / 2, third / 6
 
 
 def _products(
@@ -101,7 +102,7 @@ def _best_shift_of_grid(density: Array, ratio: Array, noise: Array) -> Array:
         middle = jnp.clip(jnp.argmin(jax.vmap(loss_at)(places)), 1, 127)
         return places[middle - 1], places[middle + 1]
 
-    # The best shift of a linear model is half of this.
+    # Search far enough: the best shift of a linear model is half of the second term.
     highest = 4 + density * (1 / ratio - 1) / noise
     ends = (jnp.full_like(highest, np.arcsinh(_LOWEST_SHIFT)), jnp.arcsinh(highest))
     low, high = lax.stop_gradient(lax.fori_loop(0, 5, zoom, ends))

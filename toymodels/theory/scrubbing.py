@@ -7,8 +7,8 @@ and have one distribution, so the distance is
 $$E \sum_i (y_i - y_i^s)^2 = 2 \sum_i E\,\mathrm{Var}(y_i \mid x_i)
   = 2 \sum_i \left( E y_i^2 - E\,m_i(x_i)^2 \right), \qquad m_i(x) = E[y_i \mid x_i = x].$$
 
-It is 0 exactly if no other feature reaches an output: it sees superposition, to which the loss
-recovered by scrubbing is blind. `toymodels.interventions.scrub` measures it.
+It is 0 if and only if each output depends on its own feature alone. So it sees superposition, to
+which the loss recovered by scrubbing is blind. `toymodels.interventions.scrub` measures it.
 """
 
 import functools
@@ -105,11 +105,12 @@ def _relu_distance(
     density: Float[Array, "..."],
     boxes: Boxes,
 ) -> Float[Array, ""]:
+    """Return twice the sum over outputs of the variance that their own features do not explain."""
     density = jnp.broadcast_to(density, bias.shape)
-    points, shares = np.polynomial.legendre.leggauss(bias.size + 1)
-    points, shares = jnp.asarray((points + 1) / 2), jnp.asarray(shares / 2)
+    points, node_weights = np.polynomial.legendre.leggauss(bias.size + 1)
+    points, node_weights = jnp.asarray((points + 1) / 2), jnp.asarray(node_weights / 2)
 
-    def variance(output: Any) -> Float[Array, ""]:
+    def unexplained(output: Any) -> Float[Array, ""]:
         couplings, own, bias, density_own = output
         slope, others = own @ couplings, jnp.where(own > 0, 0.0, couplings)
 
@@ -123,13 +124,12 @@ def _relu_distance(
         widths = jnp.diff(edges)
         nodes = edges[:-1, None] + widths[:, None] * points[None, :]
         squares = jax.vmap(mean)(nodes.ravel()).reshape(nodes.shape) ** 2
-        active = widths @ (squares @ shares)
+        active = widths @ (squares @ node_weights)
         silent = mean(jnp.zeros_like(bias)) ** 2
         return square(couplings, bias) - density_own * active - (1 - density_own) * silent
 
     own = jnp.eye(bias.size, dtype=weights.dtype)
-    variances = lax.map(variance, (weights.T @ weights, own, bias, density))
-    return 2 * jnp.sum(variances)
+    return 2 * jnp.sum(lax.map(unexplained, (weights.T @ weights, own, bias, density)))
 
 
 def _edges(

@@ -20,8 +20,8 @@ def in_context_bigram(
 ) -> Float[Array, "length tokens"]:
     r"""Return the exact posterior of the next token at each position, which no model can beat.
 
-    With $n_{st}$ how often $t$ has followed $s$ so far, and $s$ the token at the position,
-    $P(t) = (n_{st} + \alpha) / (\sum_u n_{su} + k \alpha)$.
+    It is $P(t) = (n_{st} + \alpha) / (\sum_u n_{su} + k \alpha)$, where $s$ is the token at the
+    position, and $n_{st}$ counts how often $t$ has followed $s$ so far.
 
     Args:
         tokens: ONE sequence of $k$ one-hot tokens.
@@ -59,10 +59,16 @@ def next_token_loss(
 def chain_entropy(num_states: int) -> float:
     r"""Return the expected entropy of a row for $\alpha = 1$, $H_k - 1$ with $H_k = \sum_i 1/i$.
 
-    A predictor that knows the transition matrix, for $k$ states, has this loss at the first
+    A predictor that knows the transition matrix of a chain of $k$ states has this loss at the first
     transition. Its later losses are lower: a chain stays long in a state that it rarely leaves,
-    and the row of such a state has little entropy. In the long run two states have 0.4809
-    instead of 1/2.
+    and the row of such a state has little entropy. In the long run the loss for two states is
+    0.4809 instead of 1/2.
+
+    Args:
+        num_states: $k$, at least 1.
+
+    Returns:
+        A number of at least 0, in nats.
     """
     checks.count("num_states", num_states)
     return sum(1 / i for i in range(2, num_states + 1))
@@ -70,7 +76,7 @@ def chain_entropy(num_states: int) -> float:
 
 def _smoothed(counts: Float[Array, "length tokens"], concentration: float) -> Array:
     checks.interval(
-        "concentration", concentration, low=0, open_low=True, remedy="give a positive one"
+        "concentration", concentration, low=0, open_low=True, remedy="give a positive number"
     )
     counts = counts + jnp.asarray(concentration, counts.dtype)
     return counts / jnp.sum(counts, axis=1, keepdims=True)

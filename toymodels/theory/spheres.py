@@ -26,7 +26,7 @@ Points = Float[np.ndarray, "hidden features"]
 Vector = Float[np.ndarray, " features"]
 
 PRECISE: Final = {"gtol": 1e-9, "maxiter": 3000}
-"""The options of the descents."""
+"""The options with which SciPy's BFGS descends to nearly all digits."""
 
 # Energies of 2 to 12 charges on a unit sphere, as tabulated.
 _TABULATED = """
@@ -44,23 +44,24 @@ SEPARATIONS: Final = {
     11: 63.43495,
     12: 63.43495,
 }
-"""The largest angle, in degrees, at which all of 7 to 12 points on a sphere can be apart (Tammes).
+"""The largest possible smallest angle, in degrees, between any two of 7 to 12 points on a sphere.
 
-Fejes Tóth (1943), Schütte and van der Waerden (1951), Danzer (1986).
+This is the problem of Tammes, solved by Fejes Tóth (1943), Schütte and van der Waerden (1951), and
+Danzer (1986).
 """
 
 
 def rectified(gram: Gram) -> tuple[float, Gram]:
     r"""Return $\sum_{i \ne j} \int_0^1 \mathrm{ReLU}(G_{ij} x)^2 dx$, and its slopes.
 
-    Of unit vectors it is $n$ times `expected_loss_one_active` without biases.
+    For unit vectors the sum is $n$ times `expected_loss_one_active` without biases.
     """
     overlap = np.maximum(gram, 0) * (1 - np.eye(len(gram)))
     return float((overlap**2).sum() / 3), 2 * overlap / 3
 
 
 def electric(gram: Gram) -> tuple[float, Gram]:
-    r"""Return $\sum_{i < j} 1 / \lVert W_i - W_j \rVert$ of unit vectors, and its slopes."""
+    r"""Return $\sum_{i < j} 1 / \lVert W_i - W_j \rVert$ for unit vectors, and its slopes."""
     others = 1 - np.eye(len(gram))
     inverse = others / np.sqrt(2 - 2 * gram * others)
     return float(inverse.sum() / 2), inverse**3 / 2
@@ -86,7 +87,7 @@ def one_active(gram: Gram, bias: Vector) -> tuple[float, Gram, Vector]:
 def on_sphere(
     potential: Callable[[Gram], tuple[float, Gram]], start: Points
 ) -> tuple[float, Points]:
-    """Return the minimum below a start over unit vectors, and these vectors."""
+    """Return the minimum over unit vectors that BFGS reaches from a start, and its vectors."""
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
         free = flat.reshape(start.shape)
@@ -102,7 +103,7 @@ def on_sphere(
 
 
 def with_bias(start: Points) -> tuple[float, Points]:
-    """Return the minimum of one active feature below a start, and the weights there."""
+    """Return the minimum of `one_active` that BFGS reaches from a start, and the weights there."""
     size = start.size
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -110,7 +111,7 @@ def with_bias(start: Points) -> tuple[float, Points]:
         loss, slopes, bias_slopes = one_active(weights.T @ weights, flat[size:])
         return loss, np.concatenate([(weights @ (slopes + slopes.T)).ravel(), bias_slopes])
 
-    # A little longer than 1, with a bias against small overlaps: few features are lost.
+    # Weights a little longer than 1, and biases that hide small overlaps, lose few features.
     unit = start / np.linalg.norm(start, axis=0)
     begin = np.concatenate([1.2 * unit.ravel(), np.full(start.shape[1], -0.3)])
     found = optimize.minimize(value, begin, jac=True, method="BFGS", options=PRECISE)
@@ -126,9 +127,9 @@ def polygon_energy(vertices: int) -> float:
 def antiprism_energy() -> float:
     r"""Return the `rectified` energy of the best square antiprism.
 
-    The vertices of a square of radius $r$ overlap by $1 - r^2$ with their neighbours in it, and
-    with two of the other square by $(1 + \sqrt{1/2})\, r^2 - 1$.
+    Each vertex of a square of radius $r$ overlaps by $1 - r^2$ with its two neighbours in the
+    square, and by $(1 + \sqrt{1/2})\, r^2 - 1$ with two vertices of the other square.
     """
-    across = 1 + 0.5**0.5
-    best = (1 + across) / (1 + across**2)
-    return 16 / 3 * ((1 - best) ** 2 + (best * across - 1) ** 2)
+    factor = 1 + 0.5**0.5
+    radius_squared = (1 + factor) / (1 + factor**2)  # the best one
+    return 16 / 3 * ((1 - radius_squared) ** 2 + (factor * radius_squared - 1) ** 2)

@@ -13,9 +13,10 @@ weights all neurons by $c_j = ([k \in \Gamma_j] - p)([l \in \Gamma_j] - p) / (p 
 averages $c_j (h_j - E h)$ over the $d$ neurons. If $k$ or $l$ is 0, its place in $\Gamma_j$ is
 independent of $h_j$, so the contrast has the mean 0 exactly, for every $s$, $p$, $w$ and $b$.
 
-The moments are those over random subsets, for a number `pair` of 0, 1 or 2 inputs of the pair that
-are 1. The error of a read-out is its mean squared error over the three values of `pair`, each with
-the weight 1/3, after the best scale and offset: 1/18 for the best linear function of the inputs.
+All moments are over random subsets. They depend on how many inputs of the pair $k, l$ are 1, which
+is the number `pair` of 0, 1 or 2. The error of a read-out is its mean squared error over the three
+values of `pair`, each with the weight 1/3, after the best scale and offset: 1/18 for the best
+linear function of the inputs.
 
 References:
     Hänni et al. (2024), "Mathematical Models of Computation in Superposition". The contrast and the
@@ -100,7 +101,7 @@ def mean_readout(neurons: Neurons, active: int, width: int) -> Moments:
     _check(neurons, active, width)
     number = np.arange(1, width + 1)
     chance = stats.binom.pmf(number, width, neurons.share**2)
-    some, inverse = chance.sum(), (chance / number).sum()
+    some, inverse = chance.sum(), (chance / number).sum()  # P(N >= 1), and the mean of 1/N there
     means, variances = np.zeros(3), np.zeros(3)
     for pair in range(3):
         values, chances = _activations(neurons, active, pair, read=pair)
@@ -158,7 +159,7 @@ def error(moments: Moments) -> float:
 
 
 def error_rates(share: float, active: int, width: int) -> Float[np.ndarray, "3"]:
-    r"""Return the probability that the mean read-out of `subsets` is wrong beside its threshold.
+    r"""Return how often the mean read-out of `subsets` is on the wrong side of its threshold.
 
     The threshold $(s - 3/2) p + 1/2$ lies halfway between the means of one and of two inputs that
     are 1. The sum over $N$ neurons has the $N$-fold convolution of the distribution of $h$, so the
