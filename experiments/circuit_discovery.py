@@ -75,25 +75,22 @@ def directions(key, number, width):
     return kept / jnp.linalg.norm(kept, axis=1, keepdims=True)
 
 
-def discovered(key, problem, config):
+def discovered(key, behaviour, config):
     """Return the scores of each method (methods x edges), and the Jaccard index of two orders."""
-    network, params, graph, cleans, corrupts, metric = problem
-    key_orders, key_pruning, key_random = jax.random.split(key, 3)
+    key_orders, _, key_random = jax.random.split(key, 3)
     acdc = lax.map(
         lambda damage: circuits.acdc_over_orders(
-            key_orders, *problem, threshold=damage, num_orders=config.orders
+            key_orders, behaviour, threshold=damage, num_orders=config.orders
         ),
         jnp.asarray(config.damages),
     )
     mask = circuits.edge_pruning(
-        key_pruning, network, params, graph, lambda _key, _batch: (cleans, corrupts), metric,
-        penalty=config.penalty, optimizer=optax.adam(0.1), steps=config.pruning_steps,
-        batch=config.examples,
-    )  # fmt: skip
+        behaviour, penalty=config.penalty, optimizer=optax.adam(0.1), steps=config.pruning_steps
+    )
     scores = [
-        circuits.edge_patching(*problem),
-        circuits.edge_attribution(*problem),
-        circuits.edge_attribution(*problem, num_steps=config.integration_steps),
+        circuits.edge_patching(behaviour),
+        circuits.edge_attribution(behaviour),
+        circuits.edge_attribution(behaviour, num_steps=config.integration_steps),
         jax.tree.map(lambda share: jnp.mean(share, axis=0), acdc.share),
         mask,
     ]
@@ -102,20 +99,20 @@ def discovered(key, problem, config):
     return jnp.concatenate([found, chance]), jnp.mean(acdc.jaccard)
 
 
-def measured(problem, scores, used):
+def measured(behaviour, scores, used):
     """Return what the rankings of all methods and of the truth are worth."""
-    like = circuits.all_edges(*problem[:3], problem[3][0])
+    like = behaviour.all_edges()
     size = jnp.sum(used)
 
     def of_ranking(scores):
         edges = circuits.of_edges(scores, like)
-        curve = circuits.faithfulness_curve(*problem, edges)
+        curve = circuits.faithfulness_curve(behaviour, edges)
         kept = circuits.top_edges(edges, size)
         return {
             "auroc": classification.auroc(scores, used),
             "faithfulness": curve[size],
-            "completeness": circuits.completeness(*problem, kept),
-            "minimality": circuits.minimality(*problem, kept),
+            "completeness": circuits.completeness(behaviour, kept),
+            "minimality": circuits.minimality(behaviour, kept),
             **circuits.areas(curve)._asdict(),
         }
 
@@ -144,23 +141,25 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             params = circuits.written(program, directions(key_basis, number, width))
             features = tm.Binary(config.num_inputs, config.density)
             cleans, corrupts = jnp.split(features.sample(key_data, 2 * config.examples), 2)
-            problem = (network, params, GRAPH, cleans, corrupts, lambda output: output)
-            return params, cleans, corrupts, *discovered(key_search, problem, config)
+            behaviour = circuits.Behaviour(
+                network, params, GRAPH, cleans, corrupts, lambda output: output
+            )
+            return behaviour, *discovered(key_search, behaviour, config)
 
         # The first view, other data in its basis, and its data in another basis.
         chosen = jnp.asarray([[0, 2, 4], [0, 3, 5], [1, 2, 6]])
-        views = lax.map(view, jnp.stack(keys)[chosen])
-        params, cleans, corrupts = jax.tree.map(lambda leaf: leaf[0], views[:3])
-        scores, orders = views[3:]
-        problem = (network, params, GRAPH, cleans, corrupts, lambda output: output)
+        behaviours, scores, orders = lax.map(view, jnp.stack(keys)[chosen])
+        behaviour = jax.tree.map(lambda leaf: leaf[0], behaviours)
 
         def outputs(own):
-            return jax.vmap(lambda x: jnp.asarray(network.apply({"params": own}, x)))(cleans)
+            return jax.vmap(lambda x: jnp.asarray(network.apply({"params": own}, x)))(
+                behaviour.cleans
+            )
 
         expected = outputs(circuits.written(program, jnp.eye(number)))
         return {
-            **measured(problem, scores[0], used),
-            "error": jnp.mean((outputs(params) - expected) ** 2)
+            **measured(behaviour, scores[0], used),
+            "error": jnp.mean((outputs(behaviour.params) - expected) ** 2)
             / jnp.mean(jnp.var(expected, axis=0)),
             "over_orders": orders[0],
             "over_data": jaccard(scores[:2], used),

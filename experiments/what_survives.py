@@ -204,13 +204,13 @@ def edge_scores(number_of_pairs, key, weights, bias, density):
     features = tm.Binary(number, density)
     cleans, corrupts = (features.sample(each, number_of_pairs) for each in keys[:2])
     graph = circuits.Graph((("input", "output"),))
-    pairs = Direct(), params, graph, cleans, corrupts, lambda y: y
+    behaviour = circuits.Behaviour(Direct(), params, graph, cleans, corrupts, lambda y: y)
     damages = [exact_damage(gram, bias, density)]
-    damages.append(circuits.edge_patching(*pairs)["input", "output"])
+    damages.append(circuits.edge_patching(behaviour)["input", "output"])
     for steps in (0, 5):
-        damages.append(circuits.edge_attribution(*pairs, num_steps=steps)["input", "output"])
+        damages.append(circuits.edge_attribution(behaviour, num_steps=steps)["input", "output"])
     order = jax.random.permutation(keys[2], number**2)
-    kept = jax.vmap(lambda threshold: circuits.acdc(*pairs, threshold=threshold, order=order))(
+    kept = jax.vmap(lambda threshold: circuits.acdc(behaviour, threshold=threshold, order=order))(
         jnp.geomspace(1e-4, 0.1, 6)
     )["input", "output"]
     damages += [jnp.sum(kept, axis=0), (gram**2).T]

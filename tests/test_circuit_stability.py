@@ -58,7 +58,7 @@ class Backup(nn.Module):
         return tm.Site(name="output")(jnp.maximum(bits[0], bits[1])[None] + bits[2])
 
 
-BACKUP = (
+BACKUP = circuits.Behaviour(
     Backup(), {"unused": jnp.zeros(())}, circuits.Graph((("input", "output"),)),
     jnp.ones((1, 3)), jnp.zeros((1, 3)), lambda output: output,
 )  # fmt: skip
@@ -73,7 +73,7 @@ def test_measures_of_a_circuit_with_a_backup_are_those_computed_by_hand():
     measured = jax.jit(
         lambda own: jnp.stack(
             [
-                measure(*BACKUP, own)
+                measure(BACKUP, own)
                 for measure in (circuits.faithfulness, circuits.completeness, circuits.minimality)
             ]
         )
@@ -89,12 +89,12 @@ def test_measures_of_a_circuit_with_a_backup_are_those_computed_by_hand():
         own = kept(*edges)
         np.testing.assert_allclose(measured(own), expected, atol=1e-6, err_msg=str(edges))
     # Either of the first two can go, and breaks nothing alone.
-    np.testing.assert_allclose(circuits.vector(circuits.edge_patching(*BACKUP)), [0, 0, 1])
+    np.testing.assert_allclose(circuits.vector(circuits.edge_patching(BACKUP)), [0, 0, 1])
 
 
 def test_acdc_over_orders_is_the_mean_of_the_circuits_that_orders_leave():
     """Of two edges that can replace each other, the one that is visited first goes."""
-    found = jax.jit(lambda: circuits.acdc_over_orders(KEY, *BACKUP, threshold=0.1, num_orders=40))()
+    found = jax.jit(lambda: circuits.acdc_over_orders(KEY, BACKUP, threshold=0.1, num_orders=40))()
     share = circuits.vector(found.share)
     np.testing.assert_allclose(share[0] + share[1], 1, rtol=1e-6)
     assert 0.2 < share[0] < 0.8
@@ -149,7 +149,7 @@ def test_a_diagram_has_a_curve_for_each_edge_and_a_box_for_each_node():
         (lambda: circuits.jaccard_by_chance(5, 1, 4), "first is 5 of 4 edges: give at most 4"),
         (lambda: circuits.jaccard_by_chance(1, -1, 4), "second is -1"),
         (
-            lambda: circuits.acdc_over_orders(KEY, *BACKUP, threshold=0.1, num_orders=1),
+            lambda: circuits.acdc_over_orders(KEY, BACKUP, threshold=0.1, num_orders=1),
             "num_orders is 1",
         ),
     ],

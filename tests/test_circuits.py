@@ -33,7 +33,7 @@ class Linear(nn.Module):
 LINEAR, NOTHING = Linear(), {"unused": jnp.zeros(())}
 GRAPH = circuits.Graph((("input", "hidden"), ("hidden", "output"), ("input", "output")))
 CLEANS, CORRUPTS = jax.random.normal(KEY, (2, 40, 3))
-PAIRS = (LINEAR, NOTHING, GRAPH, CLEANS, CORRUPTS, lambda output: output)
+BEHAVIOUR = circuits.Behaviour(LINEAR, NOTHING, GRAPH, CLEANS, CORRUPTS, lambda output: output)
 
 
 def test_all_edges_are_the_clean_run_and_none_the_corrupt_one():
@@ -64,9 +64,9 @@ def test_in_a_linear_model_all_scores_are_the_closed_form():
     }
     exact, first_order, integrated = jax.jit(
         lambda: (
-            circuits.edge_patching(*PAIRS),
-            circuits.edge_attribution(*PAIRS),
-            circuits.edge_attribution(*PAIRS, num_steps=3),
+            circuits.edge_patching(BEHAVIOUR),
+            circuits.edge_attribution(BEHAVIOUR),
+            circuits.edge_attribution(BEHAVIOUR, num_steps=3),
         )
     )()
     for edge, scores in expected.items():
@@ -78,11 +78,11 @@ def test_in_a_linear_model_all_scores_are_the_closed_form():
     effect = (CLEANS - CORRUPTS) @ (B @ A + C).T
     own = (CLEANS - CORRUPTS) @ C.T
     share = jnp.sum(own * effect) / jnp.sum(effect**2)
-    np.testing.assert_allclose(circuits.faithfulness(*PAIRS, alone), share, rtol=1e-4)
+    np.testing.assert_allclose(circuits.faithfulness(BEHAVIOUR, alone), share, rtol=1e-4)
     # In a linear model nothing is lost between two circuits that cut it along its outputs.
     rest = {edge: jnp.ones_like(scores) for edge, scores in exact.items()}
     rest["input", "output"] = jnp.zeros((3, 2))
-    np.testing.assert_allclose(circuits.completeness(*PAIRS, rest), 1 - share, rtol=1e-4)
+    np.testing.assert_allclose(circuits.completeness(BEHAVIOUR, rest), 1 - share, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +122,19 @@ def test_discovery_finds_the_edges_of_a_known_circuit(known):
     network = circuits.BooleanNetwork(2, 3, width=11)
     params = circuits.written(program, circuits.random_directions(KEY, 11, width=11))
     graph = circuits.boolean_graph(2)
-    pairs = (network, params, graph, cleans, corrupts, lambda output: output)
+    behaviour = circuits.Behaviour(network, params, graph, cleans, corrupts, lambda output: output)
     used = circuits.vector(truth.used)
     assert used.dtype == bool
     assert used.sum() <= circuits.vector(truth.wired).sum() == 2 * 2 * 3
-    patched = circuits.vector(circuits.edge_patching(*pairs))
+    patched = circuits.vector(circuits.edge_patching(behaviour))
     np.testing.assert_array_equal(patched > 1e-6, used)
     number = used.size
     for order in (jnp.arange(number), jax.random.permutation(KEY, number)):
-        kept = circuits.acdc(*pairs, threshold=1e-6, order=order)
+        kept = circuits.acdc(behaviour, threshold=1e-6, order=order)
         np.testing.assert_array_equal(circuits.vector(kept) > 0, used)
-    assert circuits.minimality(*pairs, kept) > 1e-4
-    np.testing.assert_allclose(circuits.faithfulness(*pairs, kept), 1, atol=1e-4)
-    curve = circuits.faithfulness_curve(*pairs, circuits.of_edges(patched, kept))
+    assert circuits.minimality(behaviour, kept) > 1e-4
+    np.testing.assert_allclose(circuits.faithfulness(behaviour, kept), 1, atol=1e-4)
+    curve = circuits.faithfulness_curve(behaviour, circuits.of_edges(patched, kept))
     np.testing.assert_allclose(np.asarray(curve)[[0, int(used.sum()), -1]], [0, 1, 1], atol=1e-4)
 
 
@@ -143,9 +143,11 @@ def test_where_operands_pass_a_threshold_gradients_see_no_edge(known):
     program, truth, cleans, corrupts = known
     network = circuits.BooleanNetwork(2, 3, width=11, correcting=True)
     params = circuits.written(program, circuits.random_directions(KEY, 11, width=11))
-    pairs = (network, params, circuits.boolean_graph(2), cleans, corrupts, lambda output: output)
+    behaviour = circuits.Behaviour(
+        network, params, circuits.boolean_graph(2), cleans, corrupts, lambda output: output
+    )
     attribution = [
-        jax.jit(lambda steps=steps: circuits.edge_attribution(*pairs, num_steps=steps))()
+        jax.jit(lambda steps=steps: circuits.edge_attribution(behaviour, num_steps=steps))()
         for steps in (0, 3)  # with 2 steps operands would lie on the kinks, 1/4 and 3/4
     ]
     first_order, integrated = (circuits.vector(scores) for scores in attribution)
@@ -169,13 +171,9 @@ def test_few_dimensions_make_noise_and_a_threshold_takes_it_away():
 
 
 def test_a_trained_mask_drops_the_edges_that_do_nothing():
-    def sample(key, batch):
-        return tuple(jax.random.normal(key, (2, batch, 3)))
-
-    mask = circuits.edge_pruning(
-        KEY, LINEAR, NOTHING, GRAPH, sample, lambda output: output,
-        penalty=0.5, optimizer=optax.adam(0.1), steps=100, batch=8,
-    )  # fmt: skip
+    mask = jax.jit(
+        lambda: circuits.edge_pruning(BEHAVIOUR, penalty=0.5, optimizer=optax.adam(0.1), steps=100)
+    )()
     zero = C.T == 0
     assert mask["input", "output"][zero].max() < 0.5 < mask["input", "output"][~zero].min()
 
@@ -192,8 +190,10 @@ def test_an_induction_head_reads_the_head_before_it_by_its_keys_alone():
         whole=("embedding", "output"),
     )
     corrupt = PERMUTED[:, jnp.asarray([1, 2, 3, 4, 5, 0])][jnp.asarray([5, 3, 1, 0, 2, 4] * 2)]
-    pairs = (MODEL, HEADS, graph, PERMUTED[None], corrupt[None], lambda logits: logits[-1])
-    scores = {edge: float(s.sum()) for edge, s in circuits.edge_patching(*pairs).items()}
+    behaviour = circuits.Behaviour(
+        MODEL, HEADS, graph, PERMUTED[None], corrupt[None], lambda logits: logits[-1]
+    )
+    scores = {edge: float(s.sum()) for edge, s in circuits.edge_patching(behaviour).items()}
     assert {edge for edge, score in scores.items() if score > 1e-3} == {
         ("embedding", "layer_0/heads"),
         ("layer_0/heads", "layer_1/key"),
@@ -271,9 +271,12 @@ def test_a_circuit_that_is_not_of_the_graph_gets_one_line():
         with pytest.raises(tm.InputError, match=message):
             circuits.run(LINEAR, NOTHING, GRAPH, CLEANS[0], CORRUPTS[0], kept)
     with pytest.raises(tm.InputError, match="the circuit is empty"):
-        circuits.minimality(*PAIRS, none)
+        circuits.minimality(BEHAVIOUR, none)
     with pytest.raises(tm.InputError, match="order has 3 and graph has 16 edges"):
-        circuits.acdc(*PAIRS, threshold=0.1, order=jnp.arange(3))
+        circuits.acdc(BEHAVIOUR, threshold=0.1, order=jnp.arange(3))
+    for corrupts in (CORRUPTS[:3], CORRUPTS[0]):
+        with pytest.raises(tm.InputError, match="no batches of one size"):
+            circuits.edge_patching(BEHAVIOUR.replace(corrupts=corrupts))
     for count, message in ((21, "too large"), (0, "num_edges is 0")):
         with pytest.raises(tm.InputError, match=message):
             circuits.all_circuits(count)

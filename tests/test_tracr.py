@@ -71,11 +71,10 @@ def test_the_circuit_of_hist_is_what_its_program_says():
     cleans = jnp.stack([program.encoded(s) for s in sequences[::7]])
     corrupts = jnp.stack([program.encoded(s) for s in sequences[5::7][: len(cleans)]])
     cleans = cleans[: len(corrupts)]
-    scores = jax.jit(
-        lambda: circuits.edge_patching(
-            program.model, program.params, circuits.tracr_graph(1), cleans, corrupts, lambda y: y
-        )
-    )()
+    behaviour = circuits.Behaviour(
+        program.model, program.params, circuits.tracr_graph(1), cleans, corrupts, lambda y: y
+    )
+    scores = jax.jit(circuits.edge_patching)(behaviour)
     active = {edge for edge, score in scores.items() if float(score.sum()) > 1e-4}
     # What is moved is whether a position is the first, which other tokens do not change, and the
     # neurons read a constant beside the head.

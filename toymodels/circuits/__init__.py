@@ -1,6 +1,7 @@
 """Circuits: which edges of a model compute its output.
 
 graphs      a model as a graph on top of its sites, and runs with some of its edges
+behaviour   what a circuit has to explain: a metric of a model on pairs of examples
 discovery   scores for edges: exact patching, EAP and EAP-IG, ACDC, a trained mask
 stability   agreement between runs, and agreement by chance
 measures    faithfulness, completeness and minimality of a circuit, areas under its curve
@@ -10,6 +11,7 @@ census      every subgraph of a small network
 parameters  weights as a sum of subcomponents, of which each input needs few (SPD)
 """
 
+from toymodels.circuits.behaviour import Behaviour
 from toymodels.circuits.boolean import (
     AND,
     OR,
@@ -75,6 +77,7 @@ __all__ = [
     "OR",
     "XOR",
     "Areas",
+    "Behaviour",
     "BooleanNetwork",
     "Edges",
     "Gates",

@@ -1,8 +1,8 @@
 r"""Discovery of circuits: a score for each edge of a model, by exact and by approximate methods.
 
-All methods ask how the outputs on clean examples change when edges carry the values of corrupt
-examples. With $m(k)$ the metric of a run with the circuit $k$, an array computed from the output,
-the damage of a circuit is
+All methods explain a `Behaviour`: they ask how its metric on clean examples changes when edges
+carry the values of corrupt examples. With $m(k)$ the metric of a run with the circuit $k$, the
+damage of a circuit is
 
 $$D(k) = E \lVert m(k) - m(1) \rVert^2,$$
 
@@ -19,10 +19,8 @@ of opposite sign from cancelling in the mean.
 known.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -31,80 +29,38 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from toymodels import checks
 from toymodels.circuits import graphs, stability
-from toymodels.circuits.graphs import Edge, Edges, Graph
-from toymodels.errors import InputError
-
-Metric: TypeAlias = Callable[[Any], Array]
-"""A function of the output of a model for ONE example that returns an array."""
+from toymodels.circuits.behaviour import Behaviour
+from toymodels.circuits.graphs import Edge, Edges
 
 
-def damage(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
-    kept: Edges,
-) -> Float[Array, ""]:
+def damage(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
     r"""Return $D(k)$, the mean squared change of the metric when only the kept edges are clean.
 
     Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        graph: the pairs of sites.
-        cleans: a batch of examples along the leading axis.
-        corrupts: a batch of corrupt examples, one for each clean one.
-        metric: a function of the output that returns an array.
+        behaviour: what is to be explained.
         kept: a number in [0, 1] for each edge.
     """
 
     def change(clean: PyTree, corrupt: PyTree) -> Array:
-        whole = metric(graphs.plain_output(model, params, graph, clean))
-        own = metric(graphs.run(model, params, graph, clean, corrupt, kept))
-        return jnp.sum((own - whole) ** 2)
+        own = behaviour.of_circuit(clean, corrupt, kept)
+        return jnp.sum((own - behaviour.of_example(clean)) ** 2)
 
-    return jnp.mean(jax.vmap(change)(cleans, corrupts))
+    return behaviour.mean(change)
 
 
-def edge_patching(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
-) -> Edges:
-    """Return the damage of each edge alone: all other edges are clean (exact edge patching).
-
-    Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        graph: the pairs of sites.
-        cleans: a batch of examples along the leading axis.
-        corrupts: a batch of corrupt examples, one for each clean one.
-        metric: a function of the output that returns an array.
-    """
-    whole = _all(model, params, graph, cleans)
+def edge_patching(behaviour: Behaviour) -> Edges:
+    """Return the damage of each edge alone: all other edges are clean (exact edge patching)."""
+    whole = behaviour.all_edges()
     flat = graphs.vector(whole)
 
     def alone(place: Int[Array, ""]) -> Array:
         kept = graphs.of_edges(flat.at[place].set(0.0), whole)
-        return damage(model, params, graph, cleans, corrupts, metric, kept)
+        return damage(behaviour, kept)
 
     return graphs.of_edges(lax.map(alone, jnp.arange(flat.size)), whole)
 
 
-def edge_attribution(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
-    *,
-    num_steps: int = 0,
-) -> Edges:
+def edge_attribution(behaviour: Behaviour, *, num_steps: int = 0) -> Edges:
     r"""Return the damage of each edge to first order, from gradients alone (EAP and EAP-IG).
 
     With $v$ and $v'$ the values of the sender on the clean and the corrupt example, the score of
@@ -112,12 +68,7 @@ def edge_attribution(
     receiver sees of the sender. It is the exact damage if the model is linear.
 
     Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        graph: the pairs of sites.
-        cleans: a batch of examples along the leading axis.
-        corrupts: a batch of corrupt examples, one for each clean one.
-        metric: a function of the output that returns an array.
+        behaviour: what is to be explained.
         num_steps: the number of examples on the way from the corrupt to the clean one over which
             the derivative is averaged (EAP-IG, at the shares $(k + 1/2) / N$ of the way: the
             midpoint rule). With 0 it is taken at the clean example alone (EAP).
@@ -128,8 +79,8 @@ def edge_attribution(
     """
     checks.count("num_steps", num_steps, minimum=0)
     shares = (jnp.arange(num_steps) + 0.5) / num_steps if num_steps else jnp.ones(1)
-    whole = _all(model, params, graph, cleans)
-    none = jax.tree.map(jnp.zeros_like, whole)
+    none = jax.tree.map(jnp.zeros_like, behaviour.all_edges())
+    model, params, graph = behaviour.model, behaviour.params, behaviour.graph
 
     def squared(clean: PyTree, corrupt: PyTree) -> Edges:
         first, last = (graphs.nodes(model, params, graph, each) for each in (corrupt, clean))
@@ -141,7 +92,7 @@ def edge_attribution(
                 step = last[edge[0]] - first[edge[0]]
                 return value[None] + graphs.to_receivers(added[edge], value) * step[None]
 
-            return metric(graphs.forward(model, params, graph, example, message))
+            return behaviour.metric(graphs.forward(model, params, graph, example, message))
 
         slopes = jax.vmap(lambda share: jax.jacobian(at)(none, share))(shares)
         return jax.tree.map(
@@ -152,18 +103,11 @@ def edge_attribution(
             none,
         )
 
-    return jax.tree.map(
-        lambda scores: jnp.mean(scores, axis=0), jax.vmap(squared)(cleans, corrupts)
-    )
+    return behaviour.mean(squared)
 
 
 def acdc(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
+    behaviour: Behaviour,
     *,
     threshold: Float[Array, ""] | float,
     order: Int[Array, " edges"],
@@ -174,12 +118,7 @@ def acdc(
     rises by less than the threshold. The result depends on the order.
 
     Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        graph: the pairs of sites.
-        cleans: a batch of examples along the leading axis.
-        corrupts: a batch of corrupt examples, one for each clean one.
-        metric: a function of the output that returns an array.
+        behaviour: what is to be explained.
         threshold: how much more damage an edge may prevent and still be removed. `jax.vmap` goes
             over several; an edge's score is then how often it is kept.
         order: the edges in the order in which they are visited, as their places in
@@ -189,14 +128,14 @@ def acdc(
         Conmy et al. (2023), "Towards Automated Circuit Discovery for Mechanistic
         Interpretability".
     """
-    whole = _all(model, params, graph, cleans)
+    whole = behaviour.all_edges()
     flat = graphs.vector(whole)
     checks.same_size("edges", order=order.size, graph=flat.size)
 
     def step(state: tuple[Array, Array], place: Int[Array, ""]) -> tuple[tuple[Array, Array], None]:
         kept, now = state
         fewer = kept.at[place].set(0.0)
-        then = damage(model, params, graph, cleans, corrupts, metric, graphs.of_edges(fewer, whole))
+        then = damage(behaviour, graphs.of_edges(fewer, whole))
         removed = then - now < threshold
         return (jnp.where(removed, fewer, kept), jnp.where(removed, then, now)), None
 
@@ -218,12 +157,7 @@ class OverOrders(NamedTuple):
 
 def acdc_over_orders(
     key: Key[Array, ""],
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
+    behaviour: Behaviour,
     *,
     threshold: Float[Array, ""] | float,
     num_orders: int,
@@ -232,85 +166,54 @@ def acdc_over_orders(
 
     Args:
         key: decides the orders.
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        graph: the pairs of sites.
-        cleans: a batch of examples along the leading axis.
-        corrupts: a batch of corrupt examples, one for each clean one.
-        metric: a function of the output that returns an array.
+        behaviour: what is to be explained.
         threshold: how much more damage an edge may prevent and still be removed.
         num_orders: the number of orders, at least 2.
     """
     checks.count("num_orders", num_orders, minimum=2)
-    whole = _all(model, params, graph, cleans)
+    whole = behaviour.all_edges()
     number = graphs.vector(whole).size
 
     def at(key: Key[Array, ""]) -> Array:
         order = jax.random.permutation(key, number)
-        kept = acdc(
-            model, params, graph, cleans, corrupts, metric, threshold=threshold, order=order
-        )
-        return graphs.vector(kept)
+        return graphs.vector(acdc(behaviour, threshold=threshold, order=order))
 
     kept = lax.map(at, jax.random.split(key, num_orders))
     return OverOrders(graphs.of_edges(jnp.mean(kept, axis=0), whole), stability.jaccard(kept))
 
 
 def edge_pruning(
-    key: Key[Array, ""],
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    sample: Callable[[Key[Array, ""], int], tuple[PyTree, PyTree]],
-    metric: Metric,
+    behaviour: Behaviour,
     *,
     penalty: Float[Array, ""] | float,
     optimizer: optax.GradientTransformation,
     steps: int,
-    batch: int,
 ) -> Edges:
     r"""Return a trained number in $(0, 1)$ for each edge, which is small for edges that can go.
 
     The logits $\theta$ of the edges minimise $D(\sigma(\theta)) + \lambda\, \overline{\sigma
-    (\theta)}$, and start at 2.
+    (\theta)}$ over all pairs, and start at 2.
 
     Args:
-        key: decides the pairs.
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model, which stay as they are.
-        graph: the pairs of sites.
-        sample: a function of a key and a batch size that returns clean and corrupt examples.
-        metric: a function of the output that returns an array.
+        behaviour: what is to be explained.
         penalty: $\lambda$, on the mean over edges.
         optimizer: an Optax transformation.
-        steps: the number of updates.
-        batch: the number of pairs of each update.
+        steps: the number of updates. Each takes all pairs.
 
     References:
         Bhaskar et al. (2024), "Finding Transformer Circuits with Edge Pruning", without its noise.
     """
     checks.count("steps", steps)
-    checks.count("batch", batch)
-    cleans = jax.eval_shape(lambda key: sample(key, batch)[0], key)
-    start = jax.tree.map(lambda one: 2 * one, _all(model, params, graph, cleans))
+    start = jax.tree.map(lambda one: 2 * one, behaviour.all_edges())
 
-    def loss(logits: Edges, pairs: tuple[PyTree, PyTree]) -> Array:
+    def loss(logits: Edges) -> Array:
         kept = jax.tree.map(jax.nn.sigmoid, logits)
-        lost = damage(model, params, graph, *pairs, metric, kept)
-        return lost + penalty * jnp.mean(graphs.vector(kept))
+        return damage(behaviour, kept) + penalty * jnp.mean(graphs.vector(kept))
 
-    def step(state: tuple[Edges, Any], key: Key[Array, ""]) -> tuple[tuple[Edges, Any], None]:
+    def step(state: tuple[Edges, Any], _: None) -> tuple[tuple[Edges, Any], None]:
         logits, memory = state
-        updates, memory = optimizer.update(jax.grad(loss)(logits, sample(key, batch)), memory)
+        updates, memory = optimizer.update(jax.grad(loss)(logits), memory)
         return (jax.tree.map(jnp.add, logits, updates), memory), None
 
-    (logits, _), _ = lax.scan(step, (start, optimizer.init(start)), jax.random.split(key, steps))
+    (logits, _), _ = lax.scan(step, (start, optimizer.init(start)), length=steps)
     return jax.tree.map(jax.nn.sigmoid, logits)
-
-
-def _all(model: nn.Module, params: PyTree, graph: Graph, cleans: PyTree) -> Edges:
-    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(cleans)}
-    if len(sizes) != 1 or () in sizes:
-        raise InputError("the clean examples are no batch: stack them along the first axis")
-    example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), cleans)
-    return graphs.all_edges(model, params, graph, example)

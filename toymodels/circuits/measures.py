@@ -13,7 +13,6 @@ $(m(k) - m(0)) / (m(1) - m(0))$.
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,32 +21,19 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from toymodels.circuits import graphs
-from toymodels.circuits.discovery import Metric
-from toymodels.circuits.graphs import Edges, Graph
+from toymodels.circuits.behaviour import Behaviour
+from toymodels.circuits.graphs import Edges
 from toymodels.errors import InputError
 
 MIB_GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The shares of edges at which the Mechanistic Interpretability Benchmark measures circuits."""
 
 
-def faithfulness(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
-    kept: Edges,
-) -> Float[Array, ""]:
+def faithfulness(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
     """Return the share of the effect of all edges that a circuit has; see the module.
 
     Args:
-        model: any Linen module of ONE example with `Site`s.
-        params: the parameters of the model.
-        graph: the pairs of sites.
-        cleans: a batch of examples along the leading axis.
-        corrupts: a batch of corrupt examples, one for each clean one.
-        metric: a function of the output that returns an array.
+        behaviour: what the circuit has to explain.
         kept: a number in [0, 1] for each edge.
 
     Returns:
@@ -55,43 +41,25 @@ def faithfulness(
     """
 
     def products(clean: PyTree, corrupt: PyTree) -> tuple[Array, Array]:
-        whole, none = (
-            metric(graphs.plain_output(model, params, graph, each)) for each in (clean, corrupt)
-        )
-        own = metric(graphs.run(model, params, graph, clean, corrupt, kept))
+        whole, none = (behaviour.of_example(each) for each in (clean, corrupt))
+        own = behaviour.of_circuit(clean, corrupt, kept)
         return jnp.sum((own - none) * (whole - none)), jnp.sum((whole - none) ** 2)
 
-    own, whole = (jnp.mean(each) for each in jax.vmap(products)(cleans, corrupts))
+    own, whole = behaviour.mean(products)
     return jnp.where(whole > 0, own / jnp.where(whole > 0, whole, 1.0), jnp.nan)
 
 
-def completeness(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
-    kept: Edges,
-) -> Float[Array, ""]:
+def completeness(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
     """Return 1 less the faithfulness of all edges that the circuit leaves out.
 
     It is 1 for a circuit without which nothing is left, and near 0 for a circuit with a backup.
     The arguments are those of `faithfulness`.
     """
     others = jax.tree.map(lambda edges: 1 - edges, kept)
-    return 1 - faithfulness(model, params, graph, cleans, corrupts, metric, others)
+    return 1 - faithfulness(behaviour, others)
 
 
-def minimality(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
-    kept: Edges,
-) -> Float[Array, ""]:
+def minimality(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
     """Return how much faithfulness falls without the edge of the circuit that matters least.
 
     It is near 0 if some edge is superfluous. The arguments are those of `faithfulness`; `kept`
@@ -104,21 +72,13 @@ def minimality(
     def without(place: Int[Array, ""]) -> Array:
         """Return the faithfulness without one edge; a place after the last leaves all."""
         edges = graphs.of_edges(flat.at[place].set(0.0, mode="drop"), kept)
-        return faithfulness(model, params, graph, cleans, corrupts, metric, edges)
+        return faithfulness(behaviour, edges)
 
     found = lax.map(without, jnp.arange(flat.size + 1))
     return jnp.min(jnp.where(flat > 0, found[-1] - found[:-1], jnp.inf))
 
 
-def faithfulness_curve(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    cleans: PyTree,
-    corrupts: PyTree,
-    metric: Metric,
-    scores: Edges,
-) -> Float[Array, " counts"]:
+def faithfulness_curve(behaviour: Behaviour, scores: Edges) -> Float[Array, " counts"]:
     """Return the faithfulness of the circuits of the 0, 1, 2, ... edges with the highest scores.
 
     Edges of equal scores follow in the order of `circuits.vector`. The arguments are those of
@@ -127,7 +87,7 @@ def faithfulness_curve(
 
     def at(count: Int[Array, ""]) -> Array:
         kept = graphs.top_edges(scores, count)
-        return faithfulness(model, params, graph, cleans, corrupts, metric, kept)
+        return faithfulness(behaviour, kept)
 
     return lax.map(at, jnp.arange(graphs.vector(scores).size + 1))
 
