@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -70,82 +70,83 @@ def _parser() -> tuple[_Parser, Collection[str]]:
         help="Print the version and exit.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (_add_list, _add_run, _add_figures, _add_draw, _add_claims, _add_explore, _add_copy,
+                _add_new, _add_store):  # fmt: skip
+        add(commands)
+    return parser, commands.choices
 
-    def add(name: str, arguments: str, what: str, do: Callable[..., None]) -> _Parser:
-        added = commands.add_parser(
-            name, help=what, description=what, usage=f"toymodels {name} {arguments}"
-        )
-        added.set_defaults(do=do)
-        return added
 
-    listed = add(
-        "list", "[FOLDER]", "List the experiments in FOLDER, or all that there are.", listing.show
+def _add_command(
+    commands: Any, name: str, arguments: str, what: str, do: Callable[..., None]
+) -> _Parser:
+    """Add a command; `do` is called with the values of the arguments that the caller adds to it."""
+    added = commands.add_parser(
+        name, help=what, description=what, usage=f"toymodels {name} {arguments}"
     )
+    added.set_defaults(do=do)
+    return added
+
+
+def _add_list(commands: Any) -> None:
+    what = "List the experiments in FOLDER, or all that there are."
+    listed = _add_command(commands, "list", "[FOLDER]", what, listing.show)
     listed.add_argument("folder", nargs="?", type=Path, metavar="FOLDER")
-    run = add(
-        "run",
-        "NAME [--smoke | --paper] [FLAGS]",
+
+
+def _add_run(commands: Any) -> None:
+    what = (
         "Run an experiment, check its claims and draw its figure. The FLAGS are the fields of its "
-        "Config; `toymodels run NAME --help` lists them.",
-        _run,
+        "Config; `toymodels run NAME --help` lists them."
     )
+    run = _add_command(commands, "run", "NAME [--smoke | --paper] [FLAGS]", what, _run)
     run.add_argument("name", metavar="NAME")
-    figures = add(
-        "figures",
-        "NAME... [--draw]",
+
+
+def _add_figures(commands: Any) -> None:
+    what = (
         "Run experiments, those that take least time first, each in a process of its own. Print "
-        "one line for each; results/NAME.log keeps what it prints.",
-        _figures,
+        "one line for each; results/NAME.log keeps what it prints."
     )
+    figures = _add_command(commands, "figures", "NAME... [--draw]", what, _figures)
     figures.add_argument("names", nargs="+", metavar="NAME")
     figures.add_argument(
         "--draw", action="store_true", help="Draw saved results instead of running."
     )
-    draw = add(
-        "draw",
-        "NAME [--smoke | --paper | --from FILE] [--out FOLDER] [--format FORMAT]",
-        "Check the saved results of an experiment and draw its figure, without running it.",
-        _draw,
-    )
-    _add_options_of_draw(draw)
-    claims = add(
-        "claims",
-        "[FOLDER [PAGE]]",
+
+
+def _add_claims(commands: Any) -> None:
+    what = (
         "Print every claim of the figures in FOLDER, which is figures/ by default, and write its "
         "pages README.md, CLAIMS.md and FINDINGS.md. Put the number of claims into PAGE, such as "
-        "README.md.",
-        _claims,
+        "README.md."
     )
+    claims = _add_command(commands, "claims", "[FOLDER [PAGE]]", what, _claims)
     claims.add_argument("folder", nargs="?", default=Path("figures"), type=Path, metavar="FOLDER")
     claims.add_argument("page", nargs="?", type=Path, metavar="PAGE")
-    explore = add(
-        "explore",
-        "FILE [--out PAGE] [--hidden NAME] [--feature NAME]",
-        "Write a page on which you walk through the cells of saved results in a browser.",
-        _explore,
-    )
-    _add_options_of_explore(explore)
-    copy = add(
-        "copy",
-        "NAME [FOLDER]",
-        "Copy an experiment to FOLDER, which is this folder by default, so that you can edit it.",
-        _copy,
-    )
+
+
+def _add_copy(commands: Any) -> None:
+    what = "Copy an experiment to FOLDER, which is this folder by default, so that you can edit it."
+    copy = _add_command(commands, "copy", "NAME [FOLDER]", what, _copy)
     copy.add_argument("name", metavar="NAME")
     copy.add_argument("folder", nargs="?", default=Path(), type=Path, metavar="FOLDER")
-    new = add("new", "FILE", "Write a short new experiment to FILE.", _new)
+
+
+def _add_new(commands: Any) -> None:
+    new = _add_command(commands, "new", "FILE", "Write a short new experiment to FILE.", _new)
     new.add_argument("file", type=Path, metavar="FILE")
-    store = add(
-        "store",
-        "FILE",
-        "Check every row that sweeps keep in FILE, their `store`, and show what it holds.",
-        _store,
-    )
+
+
+def _add_store(commands: Any) -> None:
+    what = "Check every row that sweeps keep in FILE, their `store`, and show what it holds."
+    store = _add_command(commands, "store", "FILE", what, _store)
     store.add_argument("file", type=Path, metavar="FILE")
-    return parser, commands.choices
 
 
-def _add_options_of_draw(draw: _Parser) -> None:
+def _add_draw(commands: Any) -> None:
+    what = "Check the saved results of an experiment and draw its figure, without running it."
+    arguments = "NAME [--smoke | --paper | --from FILE] [--out FOLDER] [--format FORMAT]"
+    draw = _add_command(commands, "draw", arguments, what, _draw)
     draw.add_argument("name", metavar="NAME")
     which = draw.add_mutually_exclusive_group()
     which.add_argument(
@@ -181,7 +182,10 @@ def _add_options_of_draw(draw: _Parser) -> None:
     )
 
 
-def _add_options_of_explore(explore: _Parser) -> None:
+def _add_explore(commands: Any) -> None:
+    what = "Write a page on which you walk through the cells of saved results in a browser."
+    arguments = "FILE [--out PAGE] [--hidden NAME] [--feature NAME]"
+    explore = _add_command(commands, "explore", arguments, what, _explore)
     explore.add_argument(
         "file",
         type=Path,
@@ -287,7 +291,7 @@ def _store(file: Path) -> None:
         programs = store.programs()
     aspects = [program.identity.aspects() if program.identity else {} for program in programs]
     names = list(dict.fromkeys(name for each in aspects for name in each))
-    # Names in which the programs differ are columns of the table; the others are lines below it.
+    # Aspects in which the programs differ are columns of the table; the others are lines below it.
     columns = [name for name in names if len({each.get(name) for each in aspects}) > 1]
     table = Table("sweep", "cells", "damaged", "since", *map(escape, columns))
     for program, each in zip(programs, aspects, strict=True):

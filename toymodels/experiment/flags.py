@@ -15,6 +15,7 @@ from toymodels.errors import InputError
 from toymodels.experiment.loading import Experiment, flat
 
 _OWN = {"out", "store", "smoke", "paper", "help"}
+"""The flags of the command itself, whose names no field of a `Config` may have."""
 
 
 def parse(
@@ -37,41 +38,30 @@ def parse(
             f"Config in {experiment.path} has a field {taken[0]!r}, but --{taken[0]} is a flag of "
             "`toymodels run`: rename the field"
         )
-    out = "The folder for all files. By default the figure of an unchanged Config goes into "
-    out += "figures/, and everything else goes into results/."
-    store = "A file that keeps finished cells. If a run is stopped, start it again with the same "
-    store += "file, and it goes on."
-    options = dataclasses.make_dataclass(
-        "Options",
-        [
-            (
-                "config",
-                # The flags have no prefix, also those of a config inside the config.
-                Annotated[experiment.config, tyro.conf.arg(name="")],
-                dataclasses.field(default_factory=lambda: start),
-            ),
-            (
-                "out",
-                Annotated[Path | None, tyro.conf.arg(help=out)],
-                dataclasses.field(default=None),
-            ),
-            (
-                "store",
-                Annotated[Path | None, tyro.conf.arg(help=store)],
-                dataclasses.field(default=None),
-            ),
-        ],
-    )
     others = " or ".join(f"--{scale}" for scale in experiment.scales if scale != "default")
     scales = f"It runs at its default scale, or at another one with {others}.\n" if others else ""
     parsed: Any = tyro.cli(
-        options,
+        _options(experiment.config, start),
         args=flags,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes,),  # the flags of a config inside the config, too
         prog=f"toymodels run {shlex.quote(str(experiment.path))}",
         description=f"{experiment.title}\n\n{scales}Each field of its Config is an option.",
     )
     return parsed.config, parsed.out, parsed.store
+
+
+def _options(config: type[Any], start: Any) -> type[Any]:
+    """Return a dataclass whose fields are the options of the command: the config and two files."""
+    out = "The folder for all files. By default the figure of an unchanged Config goes into "
+    out += "figures/, and everything else goes into results/."
+    store = "A file that keeps finished cells. If a run is stopped, start it again with the same "
+    store += "file, and it goes on."
+    no_prefix = Annotated[config, tyro.conf.arg(name="")]
+    fields: list[Any] = [("config", no_prefix, dataclasses.field(default_factory=lambda: start))]
+    for name, text in (("out", out), ("store", store)):
+        kind = Annotated[Path | None, tyro.conf.arg(help=text)]
+        fields.append((name, kind, dataclasses.field(default=None)))
+    return dataclasses.make_dataclass("Options", fields)
 
 
 def differences(start: Any, config: Any) -> dict[str, str]:

@@ -15,6 +15,7 @@ import dataclasses
 import importlib.util
 import os
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,7 @@ def load(path: str | os.PathLike[str]) -> Experiment:
     path = Path(path)
     if path.suffix != ".py":
         raise InputError(f"{path} is not a Python file: give the path of an experiment")
-    library.bound_names(path)  # is it Python at all?
-    # The name is our own, so that a file numbers.py does not replace the library `numbers`.
-    name = f"_experiments.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    module = _imported(path)
     contents = vars(module)
     for name, what in (("Config", "a frozen dataclass"), ("run", "a function of a Config")):
         if name not in contents:
@@ -93,8 +86,24 @@ def load(path: str | os.PathLike[str]) -> Experiment:
     )
 
 
+def _imported(path: Path) -> types.ModuleType:
+    """Return the module of a Python file, after a check that it can be parsed."""
+    library.bound_names(path)
+    # The name has a prefix, so that a file numbers.py does not replace the library `numbers`.
+    name = f"_experiments.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
 def flat(config: Any) -> dict[str, Any]:
-    """Return the fields of a config by name; those of a config inside it, such as a recipe, too.
+    """Return the fields of a config by name, and with them the fields of configs inside it.
+
+    A `Recipe` is such a config inside another one.
 
     Raises:
         ValueError: two fields share a name.

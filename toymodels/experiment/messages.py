@@ -27,17 +27,18 @@ def complain(line: str) -> None:
 
 @contextlib.contextmanager
 def exits() -> Generator[None]:
-    """Print in any terminal, and end the command as a shell expects where its block fails.
+    """Turn the errors of a command, which is the block, into a message and an exit status.
 
-    Bad input is one line and the status 2, Ctrl-C is the status 130, and a reader that has closed
-    our standard output, as `head` does, is the status 1.
+    Bad input becomes one line and the status 2, and Ctrl-C the status 130. If the reader of the
+    standard output has closed it, as `head` does, the status is 1. Characters that the terminal
+    cannot show are printed as escapes.
 
     Raises:
         SystemExit: the block raised one of these errors.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
         if sys.stdout:  # there is none after `>&-`

@@ -32,10 +32,11 @@ from toymodels.sweeps.sweep import SweepError, SweepInterrupted
 
 FORMATS = ("png", "svg", "pdf")
 # The attributes of results that the record of a figure keeps.
-_KEPT = """
-seconds|python|versions|device|processor|compiler options|XLA_FLAGS|block_width|diverged_cells
-""".strip().split("|")
-# Without a date an unchanged figure is an unchanged file.
+_KEPT = (
+    "seconds", "python", "versions", "device", "processor", "compiler options", "XLA_FLAGS",
+    "block_width", "diverged_cells",
+)  # fmt: skip
+# With a date, an unchanged figure would be another file each time it is drawn.
 _DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
@@ -182,13 +183,16 @@ def _run(
 
 def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Return the files that `draw` writes."""
-    own = [folder / f"{name}.{suffix}" for suffix in ("json", *formats)]
-    gallery = folder / "README.md"  # that of a person is left alone
-    pages_ = [folder / "CLAIMS.md", folder / "FINDINGS.md"]
-    return [*own, *pages_, *([gallery] if pages.is_ours(gallery) else [])]
+    written = [folder / f"{name}.{suffix}" for suffix in ("json", *formats)]
+    written += [folder / "CLAIMS.md", folder / "FINDINGS.md"]
+    gallery = folder / "README.md"
+    if pages.is_ours(gallery):  # a README.md that a person wrote is left alone
+        written.append(gallery)
+    return written
 
 
 def _check(experiment: Experiment, results: xr.Dataset) -> list[Claim]:
+    """Return the claims of an experiment about its results, after a check of their type."""
     if experiment.claims is None:
         return []
     checked = experiment.claims(results)
@@ -251,6 +255,7 @@ def _record(
 
 
 def _how_to_go_on(experiment: Experiment, file: Path, folder: Path) -> str:
+    """Return a line that names the command which draws the saved results."""
     words = ["toymodels", "draw", experiment.path, "--from", file, "--out", folder]
     return f"the results are kept in {file}; to go on: {shlex.join(map(str, words))}"
 

@@ -1,8 +1,9 @@
 """Contents of a page: the axes, numbers, models and curves of results, and what is left out.
 
-A page knows three kinds of dimensions. *Axes* have one label for each cell, such as `density` and
-`seed`. *Inner* dimensions belong to one cell: those without labels, those that a sweep recorded
-as dimensions of a cell, and those of a weight matrix. A variable is
+The dimensions of results are of two kinds. *Axes* of the sweep, such as `density` and `seed`, have
+one label for each cell. *Inner* dimensions belong to one cell: they have no labels, or a sweep
+recorded them as dimensions of a cell, or they are those of a weight matrix. The inner dimensions
+of a variable decide which part of the page it is:
 
 | inner dimensions  | part                                                 |
 |-------------------|------------------------------------------------------|
@@ -11,12 +12,12 @@ as dimensions of a cell, and those of a weight matrix. A variable is
 | feature           | a number of each feature                             |
 | one with labels   | a curve, such as a loss over `step`                  |
 
-and a model or a number of a feature can have one dimension with labels more, such as `step`.
+A model, or a number of each feature, can have one more inner dimension with labels, such as `step`.
 """
 
 import json
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -29,15 +30,22 @@ from toymodels.theory.phases import Phase
 
 __all__ = ["MAX_NUMBERS", "Contents", "Inner", "pack"]
 
+_Parts: TypeAlias = dict[str, list[dict[str, Any]]]  # the entries of each part of a page
+
 MAX_NUMBERS = 4_000_000
-"""A page holds at most so many numbers, which are 16 MB; of larger results it shows every second
-value of the longest axis, or fewer."""
+"""The most numbers that a page holds, which are 16 MB.
+
+Of larger results it shows every second value of the longest axis, or fewer.
+"""
 MAX_NAMED = 5_000
-"""The geometry is named if there are at most so many models."""
+"""The most models whose geometry is named."""
 MAX_FEATURES = 64
 """A matrix with more columns than this is not drawn as a model."""
 SELECTING = ("exact_loss", "loss")
-"""The best seed is the one with the lowest of these, whichever comes first."""
+"""The variables by which the best seed is chosen, the one with the lowest value.
+
+The first of these that the results have is taken.
+"""
 
 
 class Inner(NamedTuple):
@@ -95,27 +103,15 @@ def pack(results: xr.Dataset, title: str, inner: Inner) -> Contents:
     there_are = ", ".join(map(str, results)) or "none"
     results, notes = _thin(results[list(kinds)], kinds)
     block = _Block()
-    parts: dict[str, list[dict[str, Any]]] = {
-        "numbers": [], "models": [], "features": [], "curves": [],
-    }  # fmt: skip
+    parts: _Parts = {"numbers": [], "models": [], "features": [], "curves": []}
     for name, kind in kinds.items():
         values = results[name].transpose(*kind.axes, *kind.inner)
         parts[kind.part].append({"name": name, "label": _label(values), **block.put(values)})
         if kind.part == "numbers" and (labels := _phase_labels(name, values)):
             parts["numbers"][-1]["labels"] = labels
-    for name, kind in kinds.items():
-        if kind.part == "models" and len(kind.inner) == 2:
-            geometry, note = _geometry(results[name].transpose(*kind.axes, *kind.inner), kind)
-            notes += note
-            if geometry is not None:
-                label = f"geometry of {name}"
-                entry = {"name": label, "label": label, **block.put(geometry)}
-                parts["numbers"].append(entry | {"labels": geometry.attrs["labels"]})
+    notes += _add_geometries(parts, results, kinds, block)
     if not parts["numbers"]:
-        for entry in parts["curves"]:  # their ends are numbers of a cell
-            end = results[entry["name"]].isel({entry["dims"][-1]: -1})
-            label = f"{entry['label']} at the end"
-            parts["numbers"].append({"name": label, "label": label, **block.put(end)})
+        _add_ends_of_curves(parts, results, block)
     if not parts["numbers"]:
         raise InputError(
             f"no variable has one number for each cell (variables are {there_are}): give results "
@@ -136,7 +132,34 @@ def pack(results: xr.Dataset, title: str, inner: Inner) -> Contents:
     return Contents(description, np.concatenate(block.arrays))
 
 
+def _add_geometries(
+    parts: _Parts, results: xr.Dataset, kinds: dict[str, "_Kind"], block: _Block
+) -> list[str]:
+    """Add the geometry of each weight matrix to the numbers; return notes on what is not named."""
+    notes: list[str] = []
+    for name, kind in kinds.items():
+        if kind.part != "models" or len(kind.inner) != 2:
+            continue
+        geometry, note = _geometry(results[name].transpose(*kind.axes, *kind.inner), kind)
+        notes += note
+        if geometry is not None:
+            label = f"geometry of {name}"
+            entry = {"name": label, "label": label, **block.put(geometry)}
+            parts["numbers"].append(entry | {"labels": geometry.attrs["labels"]})
+    return notes
+
+
+def _add_ends_of_curves(parts: _Parts, results: xr.Dataset, block: _Block) -> None:
+    """Add the last value of every curve to the numbers."""
+    for entry in parts["curves"]:
+        end = results[entry["name"]].isel({entry["dims"][-1]: -1})
+        label = f"{entry['label']} at the end"
+        parts["numbers"].append({"name": label, "label": label, **block.put(end)})
+
+
 class _Kind(NamedTuple):
+    """The part of the page that a variable is, with its axes and its inner dimensions."""
+
     part: str
     axes: tuple[str, ...]
     inner: tuple[str, ...]
@@ -168,10 +191,10 @@ def _kind(values: xr.DataArray, recorded: set[str], inner: Inner) -> _Kind | str
     dims = list(map(str, values.dims))
     parts = {dim: inner.part(dim) for dim in dims}
     curve = [dim for dim in dims if dim in values.coords and (dim in recorded or dim == "step")]
-    own = [dim for dim in dims if parts[dim] or dim in curve or dim not in values.coords]
+    own = [dim for dim in dims if parts[dim] or dim in curve or dim not in values.coords]  # inner
     axes = tuple(dim for dim in dims if dim not in own)
     of_model = sorted((dim for dim in own if parts[dim]), key=lambda dim: parts[dim] != "hidden")
-    found = [parts[dim] for dim in of_model]
+    found = [parts[dim] for dim in of_model]  # "hidden" comes before "feature"
     others = [dim for dim in own if not parts[dim]]
     # The rows of a matrix can have any name, such as "neuron", if they have no labels.
     if found == ["feature"] and len(others) == 1 and others[0] not in values.coords:

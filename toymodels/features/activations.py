@@ -43,15 +43,17 @@ class Activations:
     def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch hidden"]:
         """Draw `batch` independent vectors with one use of `key`."""
         shape = self._shape()
-        number = math.prod(shape[:-1])
-        if number == 1:
+        num_vectors = math.prod(shape[:-1])
+        if num_vectors == 1:
             return self._values(key, batch).reshape(batch, -1)
-        key_features, key_place = jax.random.split(key)
-        place = jax.random.randint(key_place, (batch,), 0, number)
-        vectors = self._values(key_features, batch).reshape(batch, number, -1)
-        return jnp.take_along_axis(vectors, place[:, None, None], axis=1)[:, 0]
+        key_features, key_choice = jax.random.split(key)
+        chosen = jax.random.randint(key_choice, (batch,), 0, num_vectors)
+        vectors = self._values(key_features, batch).reshape(batch, num_vectors, -1)
+        return jnp.take_along_axis(vectors, chosen[:, None, None], axis=1)[:, 0]
 
     def _values(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch *site"]:
+        """Return the value at the site for each of `batch` examples."""
+
         def value(example: PyTree) -> Float[Array, "*site"]:
             return sites.activations(self.model, self.params, example)[self.site]
 

@@ -11,13 +11,14 @@ from toymodels import checks
 
 @struct.dataclass
 class OneActive:
-    r"""Features of which exactly one is active, each as likely, with a value uniform on $(0, 1]$.
+    r"""Features of which exactly one is active, with a value uniform on $(0, 1]$.
 
-    It is the limit $p \to 0$ of `SparseUniform`, given that an example is not empty. Its exact loss
-    is `toymodels.theory.expected_loss_one_active`.
+    All features are equally likely. The distribution is the limit $p \to 0$ of `SparseUniform`,
+    given that an example is not empty. Its exact loss is
+    `toymodels.theory.expected_loss_one_active`.
 
     Attributes:
-        num_features: $n$, at least 1.
+        num_features: the number $n$ of features, at least 1.
 
     References:
         Chen et al. (2023), "Dynamical versus Bayesian Phase Transitions in a Toy Model of
@@ -38,15 +39,15 @@ class OneActive:
 
 @struct.dataclass
 class SomeActive:
-    r"""`SignedSparseUniform` given that at least one feature is active: no example is empty.
+    r"""The examples of `SignedSparseUniform` in which at least one feature is active.
 
-    Of sparse features nearly every example is empty and teaches nothing. With
+    If features are very sparse, nearly every example is empty and teaches nothing. With
     $q = 1 - (1 - p)^n$, the expected loss over all examples is $q$ times the expected loss over
-    these ones plus $1 - q$ times the loss of the empty example.
+    the examples drawn here, plus $1 - q$ times the loss of the empty example.
 
     Attributes:
-        num_features: $n$, at least 1.
-        density: $p$, in $(0, 1]$, the probability that a feature is active before the condition.
+        num_features: the number $n$ of features, at least 1.
+        density: the probability $p$ that a feature is active in `SignedSparseUniform`, in $(0, 1]$.
     """
 
     num_features: int = struct.field(pytree_node=False)

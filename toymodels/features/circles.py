@@ -10,7 +10,7 @@ from toymodels.features import base
 
 @struct.dataclass
 class Circles:
-    r"""Independent points on circles, such as the day of the week: pairs of coordinates.
+    r"""Independent points on circles, such as the day of the week, as pairs of coordinates.
 
     With probability $p_c$ circle $c$ is present, at $(\cos\theta, \sin\theta)$ with $\theta$
     uniform; otherwise it is $(0, 0)$. So a coordinate has $E x_i = 0$ and $E x_i^2 = p_c / 2$, and

@@ -58,11 +58,12 @@ class FiniteData:
         for leaf in leaves:
             if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf, float)).all():
                 raise InputError("the examples hold NaN or infinity: take these examples out")
-        alone = jax.tree.structure(self.examples) == jax.tree.structure(0)
+        single_array = jax.tree.structure(self.examples) == jax.tree.structure(0)
 
         def rows(leaf: Any) -> Array:
             array = jnp.asarray(leaf)
-            whole = alone and not jnp.issubdtype(array.dtype, jnp.inexact)
-            return (array.astype(jnp.result_type(float)) if whole else array)[chosen]
+            if single_array and not jnp.issubdtype(array.dtype, jnp.inexact):
+                array = array.astype(jnp.result_type(float))
+            return array[chosen]
 
         return jax.tree.map(rows, self.examples)

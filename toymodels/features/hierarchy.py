@@ -19,9 +19,10 @@ class Hierarchy:
     root has no parent. So its density is the product of the $p$ from its root down to it. The
     values of present features are independent and uniform on (`smallest`, 1].
 
-    One random word makes presence and value: feature $i$ takes the stretch $[s_i, s_i + p_i)$ of
-    $u \sim U[0, 1)$ and the place of $u$ in it gives the value. All $s_i = 0$ with a word each,
-    or, where `exclusive`, siblings share a word and lie side by side.
+    One random word decides both presence and value. Feature $i$ is present if $u \sim U[0, 1)$
+    falls into the interval $[s_i, s_i + p_i)$, and the place of $u$ in it gives the value. Usually
+    each feature has a word of its own and $s_i = 0$. With `exclusive`, siblings share one word, and
+    their intervals lie side by side.
 
     Attributes:
         parents: the index of each feature's parent, or -1 for a root. A parent stands before its
@@ -57,8 +58,8 @@ class Hierarchy:
 
         word, start = np.arange(self.num_features), jnp.zeros_like(density)
         if self.exclusive:
-            # Exclusive siblings share the word of the first of them. Each takes a stretch of it,
-            # which begins after the stretches of its elder siblings.
+            # Exclusive siblings share the word of the first of them. The interval of each begins
+            # where the intervals of its elder siblings end.
             siblings = (parents[:, None] == parents[None, :]) & ~root[:, None]
             word = np.where(root, word, siblings.argmax(axis=1))
             elder = np.tril(siblings, -1)
@@ -75,7 +76,7 @@ class Hierarchy:
 
 
 def _check_siblings(density: Array | np.ndarray, elder: np.ndarray) -> None:
-    """Check that the stretches of exclusive siblings fit on one word and are wide enough.
+    """Check that the intervals of exclusive siblings fit into one word and are wide enough.
 
     Args:
         density: the density of each feature given its parent.

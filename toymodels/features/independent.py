@@ -87,16 +87,18 @@ class Binary:
 
 @struct.dataclass
 class StandardisedSparse:
-    r"""Independent sparse features of mean 0, variance 1 and any kurtosis above that of density 1.
+    r"""Independent sparse features of mean 0, variance 1 and a chosen kurtosis.
 
-    They are `SignedSparseUniform`, or their signs, divided by their standard deviation. A feature
-    with kurtosis $\kappa_1$ when active has kurtosis $\kappa_1 / p$ at density $p$, so
-    $p = \kappa_1 / \kappa$ with $\kappa_1 = 9/5$ for uniform values and 1 for signs.
+    They are the features of `SignedSparseUniform`, or their signs, divided by their standard
+    deviation. If a feature that is always active has kurtosis $\kappa_1$, then at density $p$ it
+    has kurtosis $\kappa_1 / p$. So the density is $p = \kappa_1 / \kappa$, with
+    $\kappa_1 = 9/5$ for uniform values and 1 for signs.
 
     Attributes:
-        num_features: $n$, at least 1.
-        kurtosis: $\kappa = E x_i^4 / (E x_i^2)^2$, at least $\kappa_1$.
-        signs: whether active features are only a sign, else uniform on $[-1, 1]$.
+        num_features: the number $n$ of features, at least 1.
+        kurtosis: the kurtosis $\kappa = E x_i^4 / (E x_i^2)^2$, at least $\kappa_1$.
+        signs: whether an active feature is 1 or -1 before the division, and not uniform on
+            $[-1, 1]$.
     """
 
     num_features: int = struct.field(pytree_node=False)

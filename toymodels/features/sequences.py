@@ -63,7 +63,8 @@ class RepeatedTokens:
     Attributes:
         num_features: the number of tokens, at least 2.
         period: the number of tokens before they are repeated.
-        repeats: how often a sequence holds them, at least 2. Its length is period x repeats.
+        repeats: how often a sequence holds these tokens, at least 2. The length of a sequence is
+            period x repeats.
     """
 
     num_features: int = struct.field(pytree_node=False)
@@ -132,7 +133,7 @@ class SkipTrigrams:
 
 
 def _gammas(key: Key[Array, ""], concentration: Any, shape: tuple[int, ...]) -> Array:
-    """Draw from Gamma distributions; a concentration of 1 that is known makes it cheap."""
+    """Draw from Gamma distributions, of which that of concentration 1 is the cheap exponential."""
     if isinstance(concentration, int | float) and concentration == 1:
         return jax.random.exponential(key, shape)
     return jax.random.gamma(key, jnp.asarray(concentration, float), shape)

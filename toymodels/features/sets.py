@@ -85,8 +85,8 @@ class AnticorrelatedSets:
         density = base.density(self.density, self.num_sets, each="set", values=self.size)
         place = base.uniform(key, batch, self.num_sets) * (self.size / density)
         member = jnp.tile(jnp.arange(self.size, dtype=place.dtype), self.num_sets)
-        since = jnp.repeat(place, self.size, axis=0) - member[:, None]
-        return jnp.where((since >= 0) & (since < 1), 1 - since, 0.0).T
+        fraction = jnp.repeat(place, self.size, axis=0) - member[:, None]
+        return jnp.where((fraction >= 0) & (fraction < 1), 1 - fraction, 0.0).T
 
 
 @struct.dataclass
@@ -127,5 +127,5 @@ class Concepts:
         value = np.concatenate([np.arange(size) for size in self.sizes])
         sizes = jnp.asarray(self.sizes, density.dtype)[:, None]
         place = base.uniform(key, batch, len(self.sizes)) * (sizes / density)
-        since = place[concept] - jnp.asarray(value, place.dtype)[:, None]
-        return jnp.where((since >= 0) & (since < 1), 1.0, 0.0).T
+        fraction = place[concept] - jnp.asarray(value, place.dtype)[:, None]
+        return jnp.where((fraction >= 0) & (fraction < 1), 1.0, 0.0).T

@@ -15,7 +15,7 @@ from toymodels.errors import InputError
 
 @struct.dataclass
 class BagsOfWords:
-    r"""Words that are present or not, the likelier the nearer they lie to the topic of the text.
+    r"""Words that are present or not; words near the topic of the text are likelier.
 
     Word $i$ has the place $v_i$. The topic $z$ of an example is one of these places, all equally
     likely; given the topic, words are independent, and word $i$ is 1 with probability
@@ -25,8 +25,8 @@ class BagsOfWords:
 
     Attributes:
         places: the places $v_i$ of the words, words x dimensions, at least one.
-        sharpness: $\beta$; with 0 all words are independent.
-        offset: $c$, which makes words frequent or rare.
+        sharpness: the factor $\beta$; with 0 all words are independent.
+        offset: the number $c$, which makes words frequent or rare.
 
     References:
         Prieto et al. (2026), "From Data Statistics to Feature Geometry".
@@ -69,18 +69,19 @@ def _checked_places(places: Any) -> Float[Array, "words dimensions"]:
 
 @struct.dataclass
 class ConvexMixtures:
-    r"""Shares that are at least 0 and add up to 1: points of a simplex, from Dirichlet's law.
+    r"""Shares that are at least 0 and add up to 1, from the symmetric Dirichlet distribution.
 
-    With the concentration $a$ for each of $n$ features, $E x_i = 1/n$ and
+    They are points of a simplex. With the concentration $a$ for each of $n$ features,
+    $E x_i = 1/n$ and
 
     $$\operatorname{Cov}(x_i, x_j) = \frac{[i = j] / n - 1/n^2}{n a + 1}.$$
 
-    Small $a$ gives examples that are nearly one vertex, $a = 1$ the uniform law on the simplex,
-    and large $a$ nearly equal shares.
+    A small $a$ gives examples that are nearly one vertex, $a = 1$ the uniform distribution on the
+    simplex, and a large $a$ nearly equal shares.
 
     Attributes:
         num_features: the number $n$ of vertices, at least 2.
-        concentration: $a > 0$.
+        concentration: the parameter $a > 0$ of the distribution.
     """
 
     num_features: int = struct.field(pytree_node=False)

@@ -47,7 +47,7 @@ class AttentionOnly(nn.Module):
         width: the width of the residual stream $x$.
         head_width: the width $d$ of a query, a key and a value.
         relative: whether positions are distances instead of places.
-        causal: whether a position sees itself and earlier ones alone. Without, the sums over
+        causal: whether a position sees only itself and earlier positions. If not, the sums over
             $j \le i$ go over all positions.
         neurons: the number of neurons of each layer; 0 leaves them out.
         outputs: the number of outputs at each position; by default as many as features.
@@ -153,11 +153,11 @@ class _Layer(nn.Module):
 def _by_distance(
     query: Float[Array, "heads length head_width"], keys: Float[Array, "heads length head_width"]
 ) -> Float[Array, "heads length length"]:
-    r"""Return $q_i \cdot r_{i-j}$ for all pairs of places; those of the future are unused."""
-    of_distance = jnp.einsum("hid,hnd->hin", query, keys)
-    place = np.arange(query.shape[1])
-    distance = np.maximum(place[:, None] - place[None, :], 0)
-    return jnp.take_along_axis(of_distance, distance[None], axis=2)
+    r"""Return $q_i \cdot r_{i-j}$ for all pairs of positions; those with $j > i$ are not used."""
+    scores_by_distance = jnp.einsum("hid,hnd->hin", query, keys)
+    position = np.arange(query.shape[1])
+    distance = np.maximum(position[:, None] - position[None, :], 0)
+    return jnp.take_along_axis(scores_by_distance, distance[None], axis=2)
 
 
 def _positions(module: nn.Module, name: str, shape: tuple[int, ...], *, axis: int) -> Array:

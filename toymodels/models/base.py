@@ -15,18 +15,20 @@ Activation: TypeAlias = Callable[[Array], Array]
 Initializer: TypeAlias = Callable[..., Array]
 
 xavier = nn.initializers.xavier_normal()
-r"""Truncated normal of variance $2 / (m + n)$: the default start of all weights."""
+r"""The default initializer of weights: a truncated normal of variance $2 / (m + n)$."""
 
 
 def notebook_initializer(num_instances: int) -> Initializer:
-    r"""Start of the paper's notebook: normal of variance $2 / (m (n + \text{instances}))$.
+    r"""Return the initializer of the paper's notebook, which depends on the number of models.
 
-    The notebook applies PyTorch's Xavier rule to one array of all instances, which PyTorch
-    reads as a convolution: the start is smaller the more models are trained at once. Small
-    starts leave unused features at zero, so some figures depend on it.
+    It is a normal distribution of variance $2 / (m (n + \text{instances}))$. The notebook applies
+    PyTorch's Xavier rule to one array of all its models, which PyTorch takes for the weights of a
+    convolution. So the weights start smaller if more models are trained at once. Small weights
+    leave unused features at zero, so some figures depend on it.
 
     Args:
-        num_instances: models in the array: 10 in the introduction, 20 in the other figures.
+        num_instances: the number of models in the array: 10 in the introduction, 20 in the other
+            figures.
     """
     checks.count("num_instances", num_instances)
 
@@ -39,10 +41,10 @@ def notebook_initializer(num_instances: int) -> Initializer:
 
 
 def start(key: Key[Array, ""], model: nn.Module, example: PyTree) -> PyTree:
-    """The first parameters of `model`, after a check that it is one that can be trained.
+    """Return the first parameters of `model`, after a check that it can be trained.
 
     Raises:
-        ValueError: what is not an instance of a Linen module, or has no parameters.
+        ValueError: `model` is no instance of a Linen module, or has no parameters.
     """
     if isinstance(model, type) and issubclass(model, nn.Module):
         given = [f for f in dataclasses.fields(model) if f.default is dataclasses.MISSING]

@@ -27,9 +27,9 @@ class Tied(nn.Module):
 
     Attributes:
         hidden: the size of $h$.
-        hidden_activation: $g$, the identity by default.
-        activation: $f$, ReLU by default.
-        use_bias: whether there is a $b$.
+        hidden_activation: the nonlinearity $g$, by default the identity.
+        activation: the nonlinearity $f$, by default ReLU.
+        use_bias: whether the model has the bias $b$.
         initializer: the start of `weights`.
     """
 
@@ -108,18 +108,18 @@ class ReLUHidden(nn.Module):
 
 
 class TwoLayer(nn.Module):
-    r"""$h = f(W_1 x)$, $y = f(W_2 h + b)$ with $f$ = ReLU, untied: computes, say, $|x|$.
+    r"""The untied model $h = f(W_1 x)$, $y = f(W_2 h + b)$ with $f$ = ReLU.
 
-    No hidden bias. Sites: `hidden` $h$, `preactivation` $W_2 h + b$, `output` $y$.
-    Parameters: `weights_in` $W_1$ (hidden x features), `weights_out` $W_2$ (outputs x
-    hidden), `bias` $b$ (start: 0).
+    It can compute functions of its features, such as $|x|$. There is no hidden bias. Sites:
+    `hidden` $h$, `preactivation` $W_2 h + b$, `output` $y$. Parameters: `weights_in` $W_1$ (hidden
+    x features), `weights_out` $W_2$ (outputs x hidden), `bias` $b$ (start: 0).
 
     Attributes:
-        hidden: size of $h$.
-        activation: $f$.
-        initializer: start of `weights_in`, and of `weights_out` where it is given none.
-        outputs: size of $y$; by default as many as features.
-        initializer_out: start of `weights_out`.
+        hidden: the size of $h$.
+        activation: the nonlinearity $f$.
+        initializer: the start of `weights_in`, and of `weights_out` if `initializer_out` is None.
+        outputs: the size of $y$; by default as many as features.
+        initializer_out: the start of `weights_out`.
 
     References:
         Elhage et al. (2022), section "Computation in Superposition".
@@ -133,7 +133,7 @@ class TwoLayer(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " outputs"]:
-        """The outputs for one feature vector."""
+        """Return the outputs for one feature vector."""
         outputs = features.size if self.outputs is None else self.outputs
         checks.count("hidden", self.hidden)
         checks.count("outputs", outputs)
@@ -165,4 +165,5 @@ def _preactivation(
 def _output(
     preactivation: Float[Array, " features"], activation: Activation
 ) -> Float[Array, " features"]:
+    """Return the output of a model, and pass both values through their sites."""
     return Site(name="output")(activation(Site(name="preactivation")(preactivation)))

@@ -79,7 +79,11 @@ def circuit_diagram(
 
 
 def _heights(number: int, *, lower: bool) -> np.ndarray:
-    """Return where the nodes of a column stand; straight edges pass between those of the next."""
+    """Return the heights of the nodes of a column, from 1 at the top to 0.
+
+    Every other column stands a little lower, so that an edge that skips a column does not run
+    through its nodes.
+    """
     return 1 - (np.arange(number) + (0.75 if lower else 0.5)) / number
 
 

@@ -55,7 +55,7 @@ SUPERPOSITION_MAP = LinearSegmentedColormap.from_list(
 """Colours of the superposition of a feature: blue is alone, orange shares a whole dimension."""
 SUPERPOSITION_NORM = Normalize(0, 1)
 BACKGROUND = "#FCFBF8"
-# Dedicated, tetrahedron, triangle, digon, pentagon, antiprism, not learned, as in the paper.
+# The paper's colours of `_SHAPES`, one after another, and of features that are not learned.
 POLYTOPE_COLORS = ("#cc33aa", "#3366cc", "#229944", "#ccaa00", "#ee7722", "#7744aa", "#cc2222")
 _SHAPES = ("dedicated", "tetrahedron", "triangle", "digon", "pentagon", "square antiprism")
 SHAPE_COLORS = dict(zip(_SHAPES, POLYTOPE_COLORS, strict=False)) | {
@@ -65,7 +65,7 @@ SHAPE_COLORS = dict(zip(_SHAPES, POLYTOPE_COLORS, strict=False)) | {
 """The colour of each `toymodels.analysis.polytopes.Shape`, as in the paper where it has one."""
 NOT_REPRESENTED, DEDICATED, ANTIPODAL = "#dddddd", "#003399", "#dd4444"
 DEDICATED_BESIDE_PAIR = "#66a3e0"
-# In the order of `toymodels.theory.phases.Phase`.
+# One colour for each `toymodels.theory.phases.Phase`, in the order of its values.
 PHASE_COLORS = (NOT_REPRESENTED, DEDICATED, ANTIPODAL, DEDICATED_BESIDE_PAIR)
 
 

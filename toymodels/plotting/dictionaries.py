@@ -61,7 +61,7 @@ def pareto(
 
 
 def _limits(axes: Axes, explained: Any) -> None:
-    """Name the axes; explained variance cannot exceed 1, and far below the median it is no news."""
+    """Name the axes, and leave out the worst 2 % of the dictionaries if they lie far down."""
     low = float(explained.quantile(0.02)) if explained.notnull().any() else 0.0
     axes.set(xscale="log", xlabel="latents that fire in an example, $L_0$")
     plain_ticks(axes)

@@ -37,14 +37,16 @@ _STYLE: Any = {
     "font.size": 9,
     "legend.fontsize": 8,
     "legend.frameon": False,
-    "svg.hashsalt": "toymodels",  # the same figure is the same file
+    "svg.hashsalt": "toymodels",  # without it, an unchanged figure would be another file
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
 }
 
 
 def style() -> AbstractContextManager[None]:
-    """Return a context in which all is drawn in house style; settings of the user stay as they are.
+    """Return a context in which figures have the style of this package.
+
+    After it, the settings of the user are as before.
 
     Colours "C0", "C1", ... are those of `CYCLE` inside.
     """
@@ -97,7 +99,7 @@ def figure_of_parts(
 
 
 def checked_size(size: tuple[float, float]) -> tuple[float, float]:
-    """Return the size of a figure; a ValueError if it is wider than `WIDEST` inches."""
+    """Return the size of a figure, after a check that it is at most `WIDEST` inches wide."""
     if size[0] > WIDEST:
         raise InputError(
             f"a figure of {size[0]:g} inches is too wide to be read: take at most {WIDEST:g}, with "

@@ -22,7 +22,7 @@ __all__ = [
     "phase_diagram",
 ]
 
-# In the order of `toymodels.theory.phases.Phase`.
+# One name for each `toymodels.theory.phases.Phase`, in the order of its values.
 PHASE_NAMES = ("not represented", "dedicated", "in superposition", "dedicated beside a pair")
 
 
@@ -36,11 +36,11 @@ def heat_map(
     cmap: Colormap | str = VALUE_MAP,
     norm: Normalize | str | None = None,
 ) -> QuadMesh:
-    """Draw one even cell for each pair of coordinates, which stand at the ticks.
+    """Draw a table of cells of equal size, with the coordinates as the names of rows and columns.
 
     The cell in column i and row j is centred at (i, j), the first at the lower left; a dimension
-    of numbers is sorted, so that its values grow to the right and upwards. Use `log_image` where
-    the place of a cell is to be its value.
+    of numbers is sorted, so that its values grow to the right and upwards. `log_image` places
+    each cell at the values of its coordinates instead.
 
     Args:
         axes: axes to draw on; they get the names of the dimensions.
@@ -57,7 +57,7 @@ def heat_map(
     Raises:
         ValueError: `values` has other dimensions than `x` and `y`.
     """
-    cells = _cells(values, x, y, channels=False)
+    cells = _cells(values, x, y)
     edges = [np.arange(cells.sizes[name] + 1) - 0.5 for name in (x, y)]
     image = axes.pcolormesh(*edges, cells.values, cmap=cmap, norm=norm, rasterized=True)
     _hatch_missing(axes, cells)
@@ -94,13 +94,13 @@ def log_image(
         norm: scale from values to these colours, such as `Normalize(0, 1)` or "log".
 
     Returns:
-        The image, for `color_bar`. Cells of NaN are hatched. A single row or column is as wide as
-        from 1 to 2.
+        The image, for `color_bar`. Cells of NaN are hatched. A single row or column spans a
+        factor of 2.
 
     Raises:
         ValueError: `values` has other dimensions than these, or coordinates without a logarithm.
     """
-    cells = _cells(values, x, y, channels=True)
+    cells = _cells(values, x, y, may_be_colors=True)
     edges = [_log_edges(cells, name) for name in (x, y)]
     colors = cells.values
     if cells.ndim == 3:
@@ -120,7 +120,7 @@ def log_image(
     return image
 
 
-def _cells(values: Any, x: str, y: str, *, channels: bool) -> xr.DataArray:
+def _cells(values: Any, x: str, y: str, *, may_be_colors: bool = False) -> xr.DataArray:
     """Return the values with `y` first, `x` second, and the dimension of colours last, if any."""
     if not isinstance(values, xr.DataArray):
         raise InputError(
@@ -128,8 +128,8 @@ def _cells(values: Any, x: str, y: str, *, channels: bool) -> xr.DataArray:
             "which one is x and which is y"
         )
     others = [name for name in values.dims if name not in (x, y)]
-    if x == y or {x, y} - set(values.dims) or len(others) > channels:
-        more = " and at most one of colours" if channels else ""
+    if x == y or {x, y} - set(values.dims) or len(others) > (1 if may_be_colors else 0):
+        more = " and at most one of colours" if may_be_colors else ""
         raise InputError(
             f"values has dimensions {values.dims}: give {x!r}, {y!r}{more}; "
             "select one of the others with .sel, or take a mean"
@@ -154,15 +154,16 @@ def _log_edges(values: xr.DataArray, name: str) -> Shaped[np.ndarray, " edges"]:
     if not (centres > 0).all():
         raise InputError(f"{name!r} holds {centres.min():g}, which has no place on a log axis")
     logs = np.log(centres)
-    half = np.diff(logs) / 2 if logs.size > 1 else np.log(2) / 2 * np.ones(1)
-    return np.exp(
-        np.concatenate(
-            [logs[:1] - half[:1], logs[:-1] + half[: logs.size - 1], logs[-1:] + half[-1:]]
-        )
-    )
+    if logs.size == 1:
+        return np.exp(logs + np.log(2) / 2 * np.array([-1, 1]))
+    between = (logs[1:] + logs[:-1]) / 2
+    # The outer cells reach as far outwards as inwards.
+    first, last = 2 * logs[0] - between[0], 2 * logs[-1] - between[-1]
+    return np.exp(np.array([first, *between, last]))
 
 
 def _hatch_missing(axes: Axes, cells: xr.DataArray) -> None:
+    """Hatch the background of the axes if some cells, which are transparent, have no value."""
     values = cells.values
     missing = np.isnan(values) if cells.ndim == 2 else np.isnan(values).any(-1)
     if cells.ndim == 3 and values.shape[-1] == 4:

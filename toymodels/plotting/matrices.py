@@ -83,15 +83,15 @@ def gram(
     overlaps = table[:, shown].T @ table[:, shown]
     if bias is None:
         return signed_matrix(axes, overlaps, limit=limit)
-    column = np.asarray(bias, float)
-    if column.shape != (count,):
+    biases = np.asarray(bias, float)
+    if biases.shape != (count,):
         raise InputError(
-            f"bias has shape {column.shape} for {count} features: give one bias for each"
+            f"bias has shape {biases.shape} for {count} features: give one bias for each"
         )
-    width = max(1, count // 20)
+    width = max(1, count // 20)  # of the gap and of the column of biases, in cells
     gap = np.full((len(shown), width), np.nan)
-    columns_ = np.repeat(column[shown, None], width, axis=1)
-    return signed_matrix(axes, np.hstack([overlaps, gap, columns_]), limit=limit)
+    column = np.repeat(biases[shown, None], width, axis=1)
+    return signed_matrix(axes, np.hstack([overlaps, gap, column]), limit=limit)
 
 
 def by_component(weights: Any) -> Int[np.ndarray, " features"]:

@@ -123,16 +123,20 @@ def stacks_key(axes: Axes, names: Mapping[str, Any], *, what: str = "w") -> None
         what: symbol of the weights whose absolute values are heights.
     """
     neuron_stacks(axes, [[1.0, 0.6, -0.5]], ["0.45", "0.75", "0.6"], numbers_above=0.1)
-    lines = [("0.2", "column: a neuron"), ("0.2", f"rectangle: a weight, as high as $|{what}|$"),
-             ("0.2", "number: its feature"), ("0.2", "below the line: negative")]  # fmt: skip
-    lines += [(color, name) for name, color in names.items()]
+    parts = (
+        "column: a neuron",
+        f"rectangle: a weight, as high as $|{what}|$",
+        "number: its feature",
+        "below the line: negative",
+    )
+    lines = [*((None, text) for text in parts), *((color, name) for name, color in names.items())]
     for number, (color, text) in enumerate(lines):
         height = 1 - (number + 0.5) / len(lines)
-        square = {"boxstyle": "square,pad=0.2", "facecolor": color, "edgecolor": "0.7"}
-        if number >= 4:
+        if color is not None:
+            square = {"boxstyle": "square,pad=0.2", "facecolor": color, "edgecolor": "0.7"}
             axes.text(1.08, height, "  ", bbox=square, transform=axes.transAxes, fontsize=7)
-        place = 1.22 if number >= 4 else 1.05
-        axes.text(place, height, text, va="baseline", fontsize=8, transform=axes.transAxes)
+        start = 1.05 if color is None else 1.22
+        axes.text(start, height, text, va="baseline", fontsize=8, transform=axes.transAxes)
     axes.set(xlim=(-1.5, 0.7), yticks=())
     axes.spines["left"].set_visible(False)
 
@@ -140,8 +144,8 @@ def stacks_key(axes: Axes, names: Mapping[str, Any], *, what: str = "w") -> None
 def by_feature(weights: Any) -> Int[np.ndarray, " neurons"]:
     """Return the order of neurons by the feature of their largest weight.
 
-    Among the neurons of one feature those with a positive weight come first, the largest before
-    all.
+    Neurons with one such feature are sorted by that weight, from the most positive to the most
+    negative.
 
     Args:
         weights: neurons x features; a labelled array has a dimension "feature", in any order.
@@ -152,10 +156,10 @@ def by_feature(weights: Any) -> Int[np.ndarray, " neurons"]:
 
 
 def by_code(weights: Any) -> Int[np.ndarray, " neurons"]:
-    """Return the order of neurons by their code: monosemantic ones, then by important features.
+    """Return the order of neurons by their code words: monosemantic neurons come first.
 
-    Among polysemantic neurons those come first that fire for the first feature, and among them
-    those that fire for the second, and so on.
+    The code word of a neuron says for which features it fires. Neurons that fire for the first
+    feature come before those that do not; ties are broken by the second feature, and so on.
 
     Args:
         weights: neurons x features of a `ReLUHidden` model, the most important feature first; a

@@ -84,13 +84,13 @@ def plain(value: Any) -> str:
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         return str(value)
     number = float(value)
+    if not np.isfinite(number):
+        return str(number)
     if number == round(number) and abs(number) < 1e6:
         return str(round(number))
     if 1e-4 <= abs(number) < 1e6:
         return np.format_float_positional(float(f"{number:.3g}"), trim="-")
-    mantissa, exponent = f"{number:.3g}".split("e") if "e" in f"{number:.3g}" else (f"{number}", "")
-    if not exponent:
-        return mantissa
+    mantissa, _, exponent = f"{number:.3g}".partition("e")
     tens = f"10^{{{int(exponent)}}}"
     return f"${tens}$" if mantissa == "1" else rf"${mantissa} \times {tens}$"
 

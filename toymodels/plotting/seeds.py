@@ -110,6 +110,7 @@ def bands(axes: Axes, values: xr.DataArray, *, x: str, lines: str, seed: str = "
 
 
 def _check(values: xr.DataArray, x: str, seed: str, lines: str | None) -> None:
+    """Check that the values have these dimensions alone, and that `x` holds numbers."""
     wanted = {x, seed} | ({lines} if lines is not None else set())
     if set(values.dims) != wanted:
         raise InputError(

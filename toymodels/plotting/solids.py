@@ -11,15 +11,16 @@ from matplotlib.colors import to_rgba, to_rgba_array
 from toymodels.analysis.polytopes import identify
 from toymodels.errors import InputError
 from toymodels.plotting.colors import BACKGROUND, CYCLE, SHAPE_COLORS
-from toymodels.plotting.vectors import columns, spokes, upright
+from toymodels.plotting.vectors import columns, groups_at_one_place, spokes, upright
 from toymodels.theory.polyhedra import edges_and_normals
 
 __all__ = ["overlap_graph", "polytope", "shape_colors_of"]
 
-_around, _tilt = 0.4, 0.35  # radians: a turn around the axis, then a lean towards the reader
+_around, _tilt = 0.4, 0.35  # radians
 _TURN = np.array(
     [[1, 0, 0], [0, np.cos(_tilt), -np.sin(_tilt)], [0, np.sin(_tilt), np.cos(_tilt)]]
 ) @ [[np.cos(_around), np.sin(_around), 0], [-np.sin(_around), np.cos(_around), 0], [0, 0, 1]]
+"""The rotation of a solid before it is drawn: around its axis, and then towards the reader."""
 
 
 def polytope(axes: Axes, points: Any, *, color: Any = CYCLE[0], limit: float | None = None) -> None:
@@ -59,8 +60,10 @@ def polytope(axes: Axes, points: Any, *, color: Any = CYCLE[0], limit: float | N
         LineCollection(list(np.stack([centre, places], 1)), colors="0.8", linewidths=0.5, zorder=0)
     )
     axes.scatter(*places.T, s=np.where(solid[1] > 0.1 * reach, 12, 20), c=paint, zorder=2)
-    for place, count in _together(solid, places, 0.02 * reach):
-        axes.annotate(f"x{count}", 1.2 * place, ha="center", va="center", fontsize=7, color="0.2")
+    for group in groups_at_one_place(solid.T, 0.02 * reach):
+        place: Any = 1.2 * places[group[0]]
+        text = f"x{len(group)}"
+        axes.annotate(text, place, ha="center", va="center", fontsize=7, color="0.2")
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=(), yticks=())
     axes.set_facecolor(BACKGROUND)
     axes.spines[:].set_visible(False)
@@ -76,12 +79,6 @@ def _draw_edges(axes: Axes, solid: Any, places: Any, paint: Any) -> None:
     colors[own] = paint[pairs[own, 0]]
     colors[own & hidden, 3] = 0.4
     axes.add_collection(LineCollection(list(places[pairs]), colors=colors, linewidths=1, zorder=1))
-
-
-def _together(points: Any, places: Any, near: float) -> list[tuple[Any, int]]:
-    close = np.linalg.norm(points[:, :, None] - points[:, None], axis=0) < near
-    first = np.flatnonzero(close.argmax(axis=1) == np.arange(len(close)))
-    return [(places[one], int(close[one].sum())) for one in first if close[one].sum() > 1]
 
 
 def shape_colors_of(weights: Any) -> Float[np.ndarray, "features 4"]:
@@ -126,14 +123,17 @@ def overlap_graph(axes: Axes, weights: Any, *, color: Any = CYCLE[0], strongest:
 
 
 def _spring_layout(strength: Any, steps: int = 500) -> Any:
-    """Place nodes that push each other apart and are pulled together by edges and to the centre."""
+    """Return places of nodes that repel each other and are pulled by their edges and to the centre.
+
+    The nodes move along these forces, by steps that become smaller.
+    """
     count = len(strength)
     places = np.random.default_rng(0).normal(size=(count, 2))
-    for heat in np.geomspace(0.3, 0.003, steps):
+    for largest_move in np.geomspace(0.3, 0.003, steps):
         apart = places[:, None] - places[None]
         squared = np.sum(apart**2, axis=2) + 1e-3
         force = np.sum(apart * (1 / squared - 4 * strength * np.sqrt(squared))[..., None], axis=1)
         force -= 0.5 * np.sqrt(count) * places
         length = np.linalg.norm(force, axis=1, keepdims=True)
-        places += force * np.minimum(heat / (length + 1e-9), 0.1)
+        places += force * np.minimum(largest_move / (length + 1e-9), 0.1)
     return places

@@ -48,12 +48,12 @@ def dimension_strip(
     if average is not None:
         line = _by_seed(average, {"density"})
     right = axes.get_yaxis_transform()
-    above = np.inf
+    height = np.inf  # of the name of a level, which stands below the name before it
     for name, level in sorted(levels.items(), key=lambda item: -item[1]):
         color = SHAPE_COLORS.get(name, "0.5")
         axes.axhspan(level - 0.008, level + 0.008, color=color, alpha=0.25, zorder=0, linewidth=0)
-        above = min(level, above - 0.045)  # names need a line each
-        axes.text(1.01, above, name, color=color, va="center", fontsize=8, transform=right)
+        height = min(level, height - 0.045)
+        axes.text(1.01, height, name, color=color, va="center", fontsize=8, transform=right)
     inverse = 1 / each["density"].values
     # The features of a column are spread sideways, over 60 % of its width, in their order.
     width = np.abs(np.diff(np.log(inverse))).min(initial=0.1)
@@ -75,6 +75,7 @@ def dimension_strip(
 
 
 def _by_seed(values: xr.DataArray, wanted: set[str]) -> xr.DataArray:
+    """Return the values with "density" first, from dense to sparse, and "seed" second."""
     if {str(name) for name in values.dims} | {"seed"} != wanted | {"seed"}:
         raise InputError(
             f"{values.name or 'the array'} has dimensions {values.dims}: give "

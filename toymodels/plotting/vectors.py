@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
@@ -19,6 +19,7 @@ from toymodels.theory.pairs import mate_angles
 __all__ = ["columns", "importance_bar", "pair_spokes", "spokes", "turned", "upright"]
 
 _MANY = 100
+"""From more features on, spokes are thin, and ends at one place are not marked."""
 
 
 def columns(weights: Any, hidden: int | None = None) -> Float[np.ndarray, "hidden features"]:
@@ -84,10 +85,15 @@ def spokes(
         LineCollection(list(lines), colors=paint, linewidths=0.4 if many else 1.8, rasterized=many)
     )
     axes.scatter(*ends.T, s=4 if many else 22, c=paint, linewidths=0, zorder=2, rasterized=many)
-    # A hundredth of the picture is a tenth of a dot: such ends cannot be told apart.
-    for place, count in [] if many else _shared_ends(ends, 0.01 * reach):
+    if many:
+        return
+    # Ends at a hundredth of the picture, a tenth of a dot, cannot be told apart.
+    near = 0.01 * reach
+    longer = ends[np.linalg.norm(ends, axis=1) > near]
+    for group in groups_at_one_place(longer, near):
+        place = longer[group].mean(axis=0)
         axes.annotate(
-            f"x{count}", place * (1 + 0.13 * reach / max(np.linalg.norm(place), 1e-9)),
+            f"x{len(group)}", place * (1 + 0.13 * reach / max(np.linalg.norm(place), 1e-9)),
             ha="center", va="center", fontsize=7, color="0.2",
         )  # fmt: skip
 
@@ -136,16 +142,17 @@ def _cross(axes: Axes, limit: float, circles: Sequence[float]) -> None:
         )
 
 
-def _shared_ends(ends: Any, near: float) -> list[tuple[Any, int]]:
-    """Return the place and the number of features of each end that several share."""
-    longer = ends[np.linalg.norm(ends, axis=1) > near]
-    found: list[tuple[Any, int]] = []
-    while len(longer):
-        close = np.linalg.norm(longer - longer[0], axis=1) < near
-        if close.sum() > 1:
-            found.append((longer[close].mean(axis=0), int(close.sum())))
-        longer = longer[~close]
-    return found
+def groups_at_one_place(
+    points: Shaped[np.ndarray, "points dimensions"], near: float
+) -> list[Int[np.ndarray, " members"]]:
+    """Return the indices of each group of two or more points within `near` of the first of them."""
+    groups: list[Any] = []
+    left = np.arange(len(points))
+    while len(left):
+        close = np.linalg.norm(points[left] - points[left[0]], axis=1) < near
+        groups.append(left[close])
+        left = left[~close]
+    return [group for group in groups if len(group) > 1]
 
 
 def importance_bar(axes: Any, importance: Shaped[Any, " features"]) -> Any:

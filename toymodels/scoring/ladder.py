@@ -36,9 +36,9 @@ class Ladder:
     $\varepsilon$, so that the posterior of each feature is a finite sum over the $2^n$ states.
 
     Attributes:
-        num_features: $n$, at most 16.
-        hidden: the number of hidden dimensions $m$.
-        densities: $p$ of each rung, in $(0, 1)$.
+        num_features: the number $n$ of features, at most 16.
+        hidden: the number $m$ of hidden dimensions.
+        densities: the density $p$ of each rung, in $(0, 1)$.
         num_seeds: the number of models of each rung.
         importance_ratio: the importance of each feature over that of the one before, in $(0, 1]$;
             below 1 it decides which features a dense model keeps.
@@ -104,29 +104,30 @@ class Ladder:
 
 
 def _rung(ladder: Ladder, key: Key[Array, ""], *, density: Any) -> dict[str, Any]:
+    """Train one model, draw what a method sees and reads of it, and find the best readout."""
     key_train, key_seen, key_fresh, *keys_noise = jax.random.split(key, 5)
     features = Binary(ladder.num_features, density)
     importance = geometric_importance(ladder.num_features, ladder.importance_ratio)
     task = Task(features, importance=importance)
     trained = ladder.training.train(key_train, ReLUOutput(ladder.hidden), task)
     weights = trained.params["weights"]
-    read: dict[str, Any] = {}
+    drawn: dict[str, Any] = {}
     names = zip(("seen", "fresh"), (key_seen, key_fresh), keys_noise, strict=True)
     for name, key_features, key_noise in names:
         examples = features.sample(key_features, ladder.examples)
         noise = ladder.noise * jax.random.normal(key_noise, (ladder.examples, ladder.hidden))
-        read[f"{name}_features"] = examples
-        read[f"{name}_hidden"] = examples @ weights.T + noise
+        drawn[f"{name}_features"] = examples
+        drawn[f"{name}_hidden"] = examples @ weights.T + noise
     states, log_weights = readouts.binary_states(
         jnp.broadcast_to(jnp.asarray(density, weights.dtype), ladder.num_features)
     )
     odds = partial(_log_odds, weights, states, log_weights, ladder.noise)
-    chunks = read["fresh_hidden"].reshape(-1, CHUNK, ladder.hidden)
+    chunks = drawn["fresh_hidden"].reshape(-1, CHUNK, ladder.hidden)
     best = lax.map(odds, chunks).reshape(ladder.examples, ladder.num_features)
-    half = slice(ladder.examples // 2, None)  # on which methods are scored, too
-    areas = jax.vmap(classification.auroc, 1)(best[half], read["fresh_features"][half] > 0)
+    half = slice(ladder.examples // 2, None)  # methods are scored on these examples
+    areas = jax.vmap(classification.auroc, 1)(best[half], drawn["fresh_features"][half] > 0)
     return {
-        **read,
+        **drawn,
         "weights": weights,
         "bias": trained.params["bias"],
         "loss": trained.loss,

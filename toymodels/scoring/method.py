@@ -87,7 +87,7 @@ def score_method(method: Method, models: xr.Dataset) -> xr.Dataset:
             cell = models.isel(density=level, seed=place)
             key = jax.random.key(int(cell["seed"]))
             found[:, level, place] = _value_and_chance(method, key, model, cell)
-    value, chance = (xr.zeros_like(ceiling) + each for each in found)
+    value, chance = (ceiling.copy(data=each) for each in found)
     score = (value - chance) / (ceiling - chance)
     return scored.assign(score=score, value=value, chance=chance, ceiling=ceiling)
 
@@ -116,6 +116,7 @@ def _value_and_chance(
 
 
 def _checked(estimates: Any, examples: int) -> Float[np.ndarray, "examples columns"]:
+    """Return what a method returned as an array, after a check of its shape and its numbers."""
     array = np.asarray(estimates, np.float64)
     if array.ndim != 2 or len(array) != examples or not array.shape[1]:
         raise InputError(

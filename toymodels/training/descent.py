@@ -44,7 +44,7 @@ class Fitted(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change of the parameters and of the optimizer between two updates.
+    """A change of the parameters and of the state of the optimizer between two updates.
 
     Attributes:
         after: increasing numbers of updates after which the change is made.
@@ -147,26 +147,29 @@ def descend(
 
 
 def _curve_steps(steps: int, points: int) -> Int[Array, " points"]:
-    """The updates whose loss is kept: the last one of each of `points` equal parts of the run."""
+    """Return the updates whose loss is kept, the last of each of `points` equal parts of a run."""
     return jnp.asarray([-(-part * steps // points) - 1 for part in range(1, points + 1)])
 
 
 def _places(
     steps: int, curve_steps: Int[Array, " points"], snapshots: Sequence[int], change: Change | None
 ) -> _Place:
-    """The places of all updates, along the leading axis of each array."""
+    """Return the places of all updates, along the leading axis of each array."""
     step = jnp.arange(steps)
+    has_change = None
+    if change is not None:
+        has_change = jnp.isin(step + 1, jnp.asarray(change.after, jnp.int32))
     return _Place(
         step=step,
         has_point=jnp.zeros(steps, bool).at[curve_steps].set(True),
         point=jnp.searchsorted(curve_steps, step),
         snapshot=jnp.searchsorted(jnp.asarray(snapshots, jnp.int32), step + 1),
-        has_change=change and jnp.isin(step + 1, jnp.asarray(change.after, jnp.int32)),
+        has_change=has_change,
     )
 
 
 def _room_for_snapshots(params: PyTree, number: int) -> PyTree:
-    """Arrays for `number` snapshots, and one more for updates after the last of them."""
+    """Return arrays for `number` snapshots, and one more for updates after the last of them."""
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * (number + 1)), params)
 
 
@@ -227,12 +230,12 @@ def _unchanged(index: Array, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
 
 
 def _dtype(loss_at: Any, finish: fuse.Finish, params: PyTree, shared: draws.Shared) -> Any:
-    """The number type of the mean loss."""
+    """Return the number type of the mean loss."""
 
-    def first(params: PyTree, shared: draws.Shared) -> Float[Array, ""]:
+    def mean_loss(params: PyTree, shared: draws.Shared) -> Float[Array, ""]:
         return fuse.value(loss_at(jnp.zeros((), jnp.int32)), finish)(params, shared)
 
-    return jax.eval_shape(first, params, shared).dtype
+    return jax.eval_shape(mean_loss, params, shared).dtype
 
 
 @runtime_checkable
@@ -242,6 +245,7 @@ class _Optimizer(Protocol):
 
 
 def _of_type(new: Any, old: Array) -> Array:
+    """Return a new number in the number type of the old one."""
     new = jnp.asarray(new)
     return new if new.dtype == old.dtype else new.astype(old.dtype)
 

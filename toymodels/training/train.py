@@ -29,7 +29,8 @@ from toymodels.training.descent import (
     descend,
 )
 
-_EVALUATION = np.array([2022, 2022], np.uint32)  # the first word of a seed's key is 0
+# The data of `jax.random.key(seed)` begin with 0 for every seed below 2**32.
+_EVALUATION = np.array([2022, 2022], np.uint32)
 
 
 class Trained(NamedTuple):
@@ -166,7 +167,7 @@ def train(
 
 
 def _common_key() -> Key[Array, ""]:
-    """The key of the evaluation of every run, which is the key of no seed."""
+    """Return the key of the evaluation of every run, which is the key of no seed."""
     return jax.random.wrap_key_data(jnp.asarray(_EVALUATION), impl="threefry2x32")
 
 
@@ -203,7 +204,7 @@ def explain(
 
 
 def _example(task: Task) -> PyTree:
-    """An example of the task's features in which every number is zero."""
+    """Return an example of the task's features in which every number is zero."""
     if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
         name = type(task).__name__
         remedy = f"give tm.Task({name}(...))" if isinstance(task, Features) else "give a tm.Task"
