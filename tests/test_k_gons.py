@@ -272,7 +272,7 @@ def test_crossover_without_a_price_is_at_once():
         (lambda: k_gons.polygon(0), "vertices is 0"),
         (lambda: k_gons.potential(6, 5, 2), "more than 6 features"),
         (lambda: k_gons.potential(6, 1, 1), "no critical point"),
-        (lambda: k_gons.configuration(6, 5, 1, dead_bias=0.1), "dead bias is 0.1"),
+        (lambda: k_gons.configuration(6, 5, 1, dead_bias=0.1), "dead_bias is 0.1"),
         (lambda: k_gons.is_minimum(15, 13, 0), "not settled"),
         (lambda: k_gons.learning_coefficient(6, 3, 1), "saddle"),
         (lambda: posterior.free_energy(0.1, 2.0, 0, noise_variance=1.0), "num_examples is 0"),

@@ -1,8 +1,8 @@
 """Measurements of ONE model, one subject a file; `vmap` or `toymodels.apply` maps them over many.
 
-Most are pure JAX functions of weights or activations. `baselines` and `polytopes` compute on the
-host, with NumPy and scikit-learn, and `learning_coefficient` samples parameters around a minimum of
-any loss.
+Most are pure JAX functions of weights or activations. `baselines` (but for principal components)
+and `polytopes` compute on the host, with NumPy, SciPy and scikit-learn. `learning_coefficient`
+samples parameters around a minimum of any loss.
 
 The table of contents is `__init__.pyi`.
 """

@@ -16,7 +16,13 @@ __all__ = ["Firing", "dead_fraction", "firing", "l0"]
 
 
 class Firing(NamedTuple):
-    """Scores of firing latents as predictions of active features, each in [0, 1]."""
+    """How well the firing of latents predicts active features, in numbers from 0 to 1.
+
+    Attributes:
+        precision: the share of the examples in which the latent fires that have the feature.
+        recall: the share of the examples with the feature in which the latent fires.
+        f1: the harmonic mean of both.
+    """
 
     precision: Float[Array, " features"]
     recall: Float[Array, " features"]
@@ -30,15 +36,15 @@ def firing(
 ) -> Firing:
     r"""Return how well the firing of each feature's matched latent predicts the feature.
 
-    Precision is the share of examples with an active feature among those where the latent fires.
-    Recall is the share of examples where the latent fires among those with an active feature.
-    $F_1 = 2 TP / (2 TP + FP + FN)$ is their harmonic mean.
+    With $TP$ the number of examples with the feature in which the latent fires, $FP$ of those
+    without the feature in which it fires, and $FN$ of those with the feature in which it does not,
+    precision is $TP / (TP + FP)$, recall is $TP / (TP + FN)$ and $F_1 = 2 TP / (2 TP + FP + FN)$.
 
     Args:
         latents: the latents of each example.
         active: which features are active in each example, $x_i \ne 0$.
-        matching: the latent of each feature, from `dictionaries.match`. Some authors let several
-            features share a latent here, which gives other numbers.
+        matching: the latent of each feature, from `dictionaries.match`, which gives each feature a
+            latent of its own. Some authors let features share one, which gives other numbers.
 
     Returns:
         Three scores for each feature. All are 0 for a feature without a latent, or whose latent

@@ -19,13 +19,14 @@ __all__ = ["Harm", "attacks", "harm", "harm_without_features"]
 
 
 class Harm(NamedTuple):
-    r"""The rise of the loss, summed over outputs, over the square $\lambda^2$ of the attack's size.
+    r"""The rise of the loss under attack, divided by the square $\lambda^2$ of the attack's length.
 
-    A model that copies some features and ignores all others has 1.
+    The loss is the squared error, summed over outputs and averaged over examples. The harm is 1 for
+    a model that copies some features exactly and ignores all others.
 
     Attributes:
-        single: the mean rise by the one attack that is worst for the mean of all examples.
-        each: the mean rise over examples, each under the attack that is worst for it.
+        single: the harm of one attack on all examples, the most harmful one.
+        each: the harm if each example has the attack that is most harmful to it.
     """
 
     single: Float[Array, ""]
@@ -50,7 +51,8 @@ def harm(
 ) -> Harm:
     r"""Measure what attacks do to the model $y = \mathrm{ReLU}(W^\top W x + b)$ on some examples.
 
-    An attack adds $\lambda \delta_i$ to the input; the target stays the input without it.
+    An attack adds $\lambda \delta_i$ of `attacks` to the input. The target stays the input before
+    the attack.
 
     Args:
         weights: $W$.
@@ -83,8 +85,8 @@ def harm_without_features(
     $$\max_i \frac{1}{\lambda^2} \sum_j \mathrm{ReLU}(b_j + \lambda (W^\top W \delta_i)_j)^2
       - \mathrm{ReLU}(b_j)^2$$
 
-    Without biases it does not depend on the size: $k$ features of length 1 that share $d$
-    dimensions evenly have $(k/d) \sum_j \max(0, \cos_{ij})^2$.
+    Without biases the harm does not depend on the length of the attack. For $k$ features of length
+    1 that share $d$ dimensions evenly it is $\max_i (k/d) \sum_j \max(0, \cos_{ij})^2$.
 
     Args:
         weights: $W$.

@@ -127,8 +127,8 @@ def induction_score(
 ) -> Float[Array, ""]:
     r"""Return the mean attention to all tokens that have followed the present token before.
 
-    At position $i$ it is the attention to the places $j \le i$ with $t_{j-1} = t_i$, where $j - 1
-    < i$. The mean goes over the positions that have such a place.
+    At position $i$ it is the attention to all positions $j \le i$ with $t_{j-1} = t_i$. The mean is
+    over the positions $i$ that have such a $j$, which are those whose token occurred before.
 
     Args:
         pattern: the pattern of ONE head on ONE sequence, queries x keys; its rows sum to 1.
@@ -145,13 +145,14 @@ def induction_score(
     equal = tokens @ tokens.T > 0
     follows = jnp.concatenate([jnp.zeros((length, 1), bool), equal[:, :-1]], axis=1)
     follows = follows & np.tril(np.ones((length, length), bool))
-    has = jnp.any(follows, axis=1)
+    repeated = jnp.any(follows, axis=1)
     attention = jnp.sum(jnp.where(follows, pattern, 0.0), axis=1)
-    mean = jnp.sum(attention) / jnp.maximum(jnp.sum(has), 1)
-    return inputs.unless_missing(jnp.where(jnp.any(has), mean, jnp.nan), pattern, tokens)
+    mean = jnp.sum(attention) / jnp.maximum(jnp.sum(repeated), 1)
+    return inputs.unless_missing(jnp.where(jnp.any(repeated), mean, jnp.nan), pattern, tokens)
 
 
 def _check_one_hot(tokens: Array) -> None:
+    """Refuse tokens that are not one-hot; a position with a missing number passes."""
     numbers = np.asarray(tokens)
     present = numbers[np.isfinite(numbers).all(axis=1)]
     if not np.isin(present, (0, 1)).all() or (present.sum(axis=1) > 1).any():
@@ -167,7 +168,7 @@ def _pattern(pattern: Any) -> Float[Array, "length length"]:
 
     def check(pattern: Array) -> None:
         sums = np.asarray(pattern, np.float64).sum(axis=1)
-        if (abs(sums - 1) > 1e-3).any():  # not where a number is missing
+        if (abs(sums - 1) > 1e-3).any():  # a row with a missing number passes
             raise InputError(
                 f"a row of the pattern sums to {sums[np.nanargmax(abs(sums - 1))]:.3g}, not to 1: "
                 "give the attention after the softmax, queries x keys"

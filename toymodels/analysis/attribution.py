@@ -49,7 +49,7 @@ def gradient_times_input(
         The attributions, which are complete only if $f$ is linear between baseline and example.
     """
     example, baseline = _pair(example, baseline)
-    return (example - baseline) * jax.grad(_of_number(function))(example)
+    return (example - baseline) * jax.grad(_scalar(function))(example)
 
 
 def integrated_gradients(
@@ -61,7 +61,7 @@ def integrated_gradients(
 ) -> Float[Array, " features"]:
     r"""Return $a_i = (x_i - x'_i) \int_0^1 \partial f / \partial x_i (x' + t (x - x'))\,dt$.
 
-    The integral is a mean over the midpoints $t = (k + 1/2) / N$.
+    The integral is computed as the mean over the midpoints $t = (k + 1/2) / N$.
 
     Args:
         function: a function of ONE example that returns a number.
@@ -70,18 +70,18 @@ def integrated_gradients(
         num_steps: the number $N$ of gradients.
 
     Returns:
-        The attributions. They are complete up to the error of the mean, which is 0 if $f$ is
-        linear between baseline and example, and of order $1/N$ across a kink.
+        The attributions. They are complete up to the error of this mean. It is 0 if $f$ is linear
+        between baseline and example, and of order $1/N$ if there is a kink between them.
 
     References:
         Sundararajan et al. (2017), "Axiomatic Attribution for Deep Networks".
     """
     checks.count("num_steps", num_steps)
     example, baseline = _pair(example, baseline)
-    middles = (jnp.arange(num_steps) + 0.5) / num_steps
-    step, gradient = example - baseline, jax.grad(_of_number(function))
-    gradients = jax.vmap(lambda t: gradient(baseline + t * step))(middles)
-    return step * jnp.mean(gradients, axis=0)
+    midpoints = (jnp.arange(num_steps) + 0.5) / num_steps
+    change, gradient = example - baseline, jax.grad(_scalar(function))
+    gradients = jax.vmap(lambda t: gradient(baseline + t * change))(midpoints)
+    return change * jnp.mean(gradients, axis=0)
 
 
 def relu_integrated_gradients(
@@ -140,7 +140,7 @@ def shapley_values(
         Shapley (1953), "A Value for n-Person Games".
     """
     example, baseline = _pair(example, baseline)
-    function, number = _of_number(function), example.size
+    function, number = _scalar(function), example.size
     if number > MAX_FEATURES:
         raise InputError(
             f"the example has {number} features, and exact Shapley values are for {MAX_FEATURES} "
@@ -198,7 +198,7 @@ def sampled_shapley_values(
     """
     checks.count("num_orders", num_orders, minimum=2)
     example, baseline = _pair(example, baseline)
-    function, number = _of_number(function), example.size
+    function, number = _scalar(function), example.size
 
     def changes(key: Key[Array, ""]) -> Array:
         order = jax.random.permutation(key, number)
@@ -212,7 +212,7 @@ def sampled_shapley_values(
     return Estimate(jnp.mean(each, axis=0), error)
 
 
-def _of_number(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def _scalar(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """Return the function with a check that it gives one number for ONE example."""
 
     def checked(example: Array) -> Array:
@@ -230,6 +230,7 @@ def _of_number(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 def _pair(
     example: Any, baseline: Any
 ) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
+    """Return the example and the baseline as arrays of one shape, after checks."""
     example = inputs.floats("example", example, rank=1)
     baseline = jnp.asarray(baseline, example.dtype)
     if baseline.shape not in ((), example.shape):

@@ -33,11 +33,11 @@ def accuracy(
 def placements(
     scores: Float[Array, " examples"], labels: Bool[Array, " examples"]
 ) -> Float[Array, " examples"]:
-    r"""Return the share of the other class that each example is on the right side of.
+    r"""Return for each example the share of the other class that it is ranked correctly against.
 
     For a positive it is the share of negatives below it, and for a negative the share of positives
-    above it; ties count half. The mean over either class is the AUROC. For two scores of the same
-    examples, whose placements differ by $\delta$,
+    above it; ties count half. The mean over either class is the AUROC. If two probes score one set
+    of examples, and their placements differ by $\delta$,
 
     $$\operatorname{Var}(\Delta \text{AUROC}) \approx \frac{\operatorname{Var}_+ \delta}{n_+}
       + \frac{\operatorname{Var}_- \delta}{n_-}.$$
@@ -46,7 +46,7 @@ def placements(
         Numbers in $[0, 1]$; NaN if a score is NaN, or if all labels are of one class.
 
     References:
-        DeLong, DeLong, Clarke-Pearson (1988), "Comparing the Areas under Two or More Correlated
+        DeLong, DeLong and Clarke-Pearson (1988), "Comparing the Areas under Two or More Correlated
         Receiver Operating Characteristic Curves".
     """
     scores, labels = _scored(scores, labels)
@@ -60,7 +60,7 @@ def placements(
     dtype = jnp.promote_types(scores.dtype, jnp.float32)
     positives_below = (positives[below] + positives[not_above]).astype(dtype) / 2
     negatives_below = (below + not_above).astype(dtype) / 2 - positives_below
-    # To subtract before the division gives exactly 0 if there is no positive above.
+    # Subtracting counts, not shares, gives exactly 0 if there is no positive above.
     positives_above = positives[-1] - positives_below
     placed = jnp.where(
         labels,

@@ -1,15 +1,15 @@
-r"""Concepts as directions: differences of words, and the inner product that separates them.
+r"""Concepts as directions: differences of words, and an inner product for angles between them.
 
 A word $w$ has an unembedding $\gamma(w)$, one row of an array, and a context has an embedding
 $\lambda$ such that $P(w \mid \lambda) \propto \exp(\lambda \cdot \gamma(w))$. Every invertible $A$
 gives the same probabilities with $A \gamma$ and $A^{-\top} \lambda$, so the Euclidean angle between
-two unembeddings means nothing by itself. Pure functions of ONE model or set of words;
-`vmap` over a sweep.
+two unembeddings means nothing by itself. These are pure functions of ONE model or one set of
+words; `vmap` over a sweep.
 
 References:
-    Park, Choe, Veitch (2024), "The Linear Representation Hypothesis and the Geometry of Large
+    Park, Choe and Veitch (2024), "The Linear Representation Hypothesis and the Geometry of Large
     Language Models".
-    Park, Choe, Jiang, Veitch (2024), "The Geometry of Categorical and Hierarchical Concepts in
+    Park, Choe, Jiang and Veitch (2024), "The Geometry of Categorical and Hierarchical Concepts in
     Large Language Models".
 """
 
@@ -29,14 +29,18 @@ __all__ = [
 
 
 def held_out_cosines(differences: Float[Array, "pairs hidden"]) -> Float[Array, " pairs"]:
-    r"""Test whether each pair of words differs as the other pairs do.
+    r"""Return the cosine of each difference of two words with the mean of the other differences.
 
-    It returns the cosine of $d_i = \gamma(w_i') - \gamma(w_i)$ with the mean of the other
-    differences, which is the direction of the concept fitted without pair $i$.
+    Pair $i$ has the difference $d_i = \gamma(w_i') - \gamma(w_i)$, and the mean of the others is
+    the direction of the concept, fitted without pair $i$. The cosine is large if all pairs differ
+    in one way, as "king" and "queen" differ like "man" and "woman".
+
+    Args:
+        differences: $d_i$, one row per pair.
 
     Returns:
-        Numbers in $[-1, 1]$: 1 for parallel differences, 0 for orthogonal ones, -1 if all add up to
-        0, and 0 if a length is 0.
+        Numbers in $[-1, 1]$: 1 for parallel differences, 0 for orthogonal ones, -1 if all
+        differences add up to 0, and 0 for a difference of 0.
 
     Raises:
         ValueError: fewer than two pairs.
@@ -87,7 +91,7 @@ def cosines(
 
     Args:
         directions: one per row.
-        metric: $M$: `causal_metric`, or the identity for ordinary angles.
+        metric: $M$, which is `causal_metric`, or the identity for ordinary angles.
 
     Returns:
         A symmetric matrix in $[-1, 1]$ with 1 on the diagonal; 0 for a direction of length 0.
@@ -111,6 +115,10 @@ def simplex_deviation(
     the categories minus their mean. Exclusive and interchangeable categories form a regular
     simplex, whose deviation is 0.
 
+    Args:
+        categories: one vector per row.
+        metric: the inner product: `causal_metric`, or the identity for ordinary angles.
+
     Returns:
         A number of at least 0. Two categories always have 0, because they are opposite about their
         mean.
@@ -132,11 +140,16 @@ def hierarchy_cosines(
     children: Float[Array, "children hidden"],
     metric: Float[Array, "hidden hidden"],
 ) -> Float[Array, " children"]:
-    r"""Test whether a child differs from its parent in directions of its own.
+    r"""Return the cosine of a parent category with what each child adds to it.
 
-    It returns the cosine of $\ell_p$ with $\ell_c - \ell_p$, where $\ell$ is the vector of a
-    category: "mammal" against "dog beyond mammal". The properties of all mammals do not tell
-    mammals apart, so the cosine is 0 if a hierarchy is represented orthogonally.
+    It is the cosine of $\ell_p$ with $\ell_c - \ell_p$, where $\ell$ is the vector of a category:
+    "mammal", and what a dog has beyond being a mammal. In a hierarchy that is represented
+    orthogonally it is 0, because the properties of all mammals do not tell mammals apart.
+
+    Args:
+        parent: $\ell_p$.
+        children: $\ell_c$, one per row.
+        metric: the inner product: `causal_metric`, or the identity for ordinary angles.
 
     Returns:
         Numbers in $[-1, 1]$: 0 for a child that equals its parent.

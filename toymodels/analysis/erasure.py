@@ -30,7 +30,7 @@ __all__ = [
 PROBES: Final = ("before", "linear", "quadratic")
 """The probes of `presence_auroc`: a linear one before the erasure, and two after it."""
 EQUAL: Final = 1e-3
-"""Scores that differ by less are equal, in standard deviations of all scores."""
+"""Scores count as equal if they differ by less than this share of their standard deviation."""
 
 
 class Eraser(NamedTuple):
@@ -94,7 +94,7 @@ def least_squares_eraser(
     whitening = (axes * scales[None, :]) @ axes.T / spread[None, :]
     white = whitening @ cross_covariance
     lengths = geometry.feature_norms(white)
-    unit = jnp.where(lengths == 0, 1.0, lengths)[None, :]
+    unit = jnp.where(lengths == 0, 1.0, lengths)[None, :]  # makes the units of z cancel
     removed = (cross_covariance / unit) @ jnp.linalg.pinv(white / unit) @ whitening
     eraser = (jnp.eye(mean.size, dtype=mean.dtype) - removed, removed @ mean)
     return Eraser(*(inputs.unless_missing(p, mean, covariance, cross_covariance) for p in eraser))
@@ -112,20 +112,20 @@ def moments(
     hidden, concept = _examples(hidden=hidden, concept=concept)
     centred = hidden - jnp.mean(hidden, axis=0)[None, :]
     count = len(hidden)
-    found = (jnp.mean(hidden, axis=0), centred.T @ centred / count, centred.T @ concept / count)
-    mean, covariance, cross = (inputs.unless_missing(part, hidden, concept) for part in found)
+    results = (jnp.mean(hidden, axis=0), centred.T @ centred / count, centred.T @ concept / count)
+    mean, covariance, cross = (inputs.unless_missing(part, hidden, concept) for part in results)
     return mean, covariance, cross
 
 
 def features_lost(
     hidden: Float[Array, "examples hidden"], features: Float[Array, "examples features"]
 ) -> Float[Array, " features"]:
-    r"""Return how many readable features the erasure of each feature takes from the others.
+    r"""Return how much less linear probes read of the other features once a feature is erased.
 
-    A linear probe reads the share $R^2_j$ of feature $j$; the result for feature $i$ is the sum
-    over $j \ne i$ of what $R^2_j$ falls by where feature $i$ is erased. Uncorrelated features of
-    equal variance in a linear encoder $h = W x$ lose $1 - P_{ii}$, with $P$ the projector on the
-    rows of $W$.
+    A linear probe explains the share $R^2_j$ of the variance of feature $j$. The result for feature
+    $i$ is the sum over $j \ne i$ of the fall of $R^2_j$ when feature $i$ is erased, so it counts
+    whole features. For uncorrelated features of equal variance in a linear encoder $h = W x$ it is
+    $1 - P_{ii}$, with $P$ the projector on the rows of $W$.
 
     Args:
         hidden: hidden vectors of examples.
@@ -138,6 +138,7 @@ def features_lost(
     variances = jnp.var(features, axis=0)
 
     def readable(matrix: Float[Array, "hidden hidden"]) -> Float[Array, " features"]:
+        """Return R^2 of each feature after this linear map of the hidden space."""
         seen = matrix @ cross
         inverse = jnp.linalg.pinv(matrix @ covariance @ matrix.T, rtol=1e-5, hermitian=True)
         return jnp.sum(seen * (inverse @ seen), axis=0) / units.positive(variances)
@@ -159,17 +160,16 @@ def least_squares_auroc(
 
     The first half of the examples of each array has the concept, and the second half has not.
 
-    Scores that differ by less than a thousandth of their standard deviation count as equal, so that
-    the rounding of equal scores is no signal. Two scores are compared with each other, not put on
-    a grid: the one score that most examples share can lie on an edge of a grid, where rounding
-    alone decides.
+    Scores that differ by less than a thousandth of their standard deviation count as equal, because
+    equal scores can differ by rounding. Rounding all scores to a grid would not do: where most
+    examples have one score, it can lie at an edge of the grid.
 
     Args:
         fitted_on: hidden vectors to which the probe is fitted.
         tested_on: hidden vectors that it scores.
 
     Returns:
-        A number in $[0, 1]$: 1/2 where nothing is left of the concept.
+        A number in $[0, 1]$: 1/2 if nothing is left of the concept.
     """
     fitted_on, tested_on = _examples(fitted_on=fitted_on, tested_on=tested_on)
     if len(fitted_on) % 2:
@@ -191,8 +191,8 @@ def presence_auroc(
     """Return how well probes tell the presence of each feature before and after its erasure.
 
     Each example becomes a pair, with and without the feature. The eraser is fitted on the first
-    set; a linear probe and one of all products of two coordinates are fitted on the second set and
-    tested on the third.
+    set. The probes are fitted on the second set and tested on the third: a linear probe before the
+    erasure, and after it a linear probe and one that also sees all products of two coordinates.
 
     Args:
         encode: a function from one feature vector to one hidden vector.
@@ -218,6 +218,7 @@ def presence_auroc(
 
 
 def _first_half(count: int) -> Float[Array, "examples 1"]:
+    """Return 1 for each of the first `count` examples, and 0 for as many others."""
     return jnp.concatenate([jnp.ones((count, 1)), jnp.zeros((count, 1))])
 
 

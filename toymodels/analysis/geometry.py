@@ -143,7 +143,7 @@ def eigenvector_residual(weights: Float[Array, "hidden features"]) -> Float[Arra
     weights = inputs.floats("weights", weights, rank=2)
     norms = feature_norms(weights)
     directions = unit_columns(weights)
-    # Whatever the scale, F neither overflows nor underflows.
+    # In units of the longest column, F neither overflows nor underflows.
     longest = jnp.max(norms, initial=0.0)
     scaled = weights / units.positive(longest)
     moved = scaled @ (scaled.T @ directions)

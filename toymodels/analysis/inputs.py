@@ -1,8 +1,8 @@
-"""Inputs of measures: real numbers of ONE model. Answers to numbers that are not finite.
+"""Checks of the inputs of measures, which are real numbers of ONE model.
 
-Whole numbers and truth values become floats, so that nothing wraps around as it does in a byte, and
-labels have to be truth values. NaN never becomes a count: a measure of what is not finite is NaN,
-and where its answer cannot say NaN, as a mask or an index cannot, it refuses.
+Whole numbers and truth values become floats, because sums of bytes would wrap around. Labels have
+to be truth values. A measure of numbers that are not finite is NaN; it is never a count that hides
+them. A measure whose answer cannot be NaN, such as a mask or an index, refuses these numbers.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ from toymodels.errors import InputError
 
 
 def floats(name: str, value: Any, *, rank: int) -> Float[Array, "..."]:
-    """The array in floating point: in its own precision, but at least in that of 32 bits.
+    """Return an array in floating point: in its own precision, but in that of at least 32 bits.
 
     Args:
-        name: what it is, as the user knows it.
+        name: the name of the argument, as the user knows it.
         value: anything that JAX takes for an array, or a labelled array of a sweep.
-        rank: how many dimensions it has for ONE model.
+        rank: the number of dimensions that the array has for ONE model.
 
     Raises:
-        ValueError: what is no array; another number of dimensions; complex numbers.
+        ValueError: a value that is no array, another number of dimensions, or complex numbers.
     """
     try:
         array = jnp.asarray(value)
@@ -45,11 +45,11 @@ def floats(name: str, value: Any, *, rank: int) -> Float[Array, "..."]:
 
 
 def labels(name: str, value: Any, *, rank: int) -> Bool[Array, "..."]:
-    """The array as it is, if it holds truth values.
+    """Return an array of truth values as it is.
 
     Raises:
-        ValueError: numbers, of which 1 and -1, or the values of a feature, are not told apart
-            by being 0; another number of dimensions.
+        ValueError: numbers, because 1 and -1, or the values of a feature, would all count as true;
+            another number of dimensions.
     """
     array = jnp.asarray(value)
     if array.dtype != bool:
@@ -60,7 +60,7 @@ def labels(name: str, value: Any, *, rank: int) -> Bool[Array, "..."]:
 
 
 def indices(name: str, value: Any) -> Int[Array, " entries"]:
-    """The array as it is, if it holds whole numbers in one dimension."""
+    """Return a vector of whole numbers as it is, or raise `InputError` for another array."""
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.integer) or array.ndim != 1:
         raise InputError(
@@ -79,7 +79,7 @@ def refuse_missing(name: str, value: Any) -> None:
 
 
 def unless_missing(result: Array, *arrays: Array) -> Array:
-    """The result in floating point, but NaN if a number in one of the arrays is not finite."""
+    """Return the result as floats, or NaN if a number in one of the arrays is not finite."""
     finite = jnp.stack([jnp.isfinite(array).all() for array in arrays]).all()
     dtype = result.dtype if jnp.issubdtype(result.dtype, jnp.floating) else arrays[0].dtype
     return jnp.where(finite, result.astype(dtype), jnp.nan)

@@ -6,7 +6,7 @@ features (`separability_index` near 0) or a mixture of features that do not occu
 feature, one example a row; `vmap` over a sweep.
 
 References:
-    Engels, Michaud, Liao, Gurnee, Tegmark (2025), "Not All Language Model Features Are
+    Engels, Michaud, Liao, Gurnee and Tegmark (2025), "Not All Language Model Features Are
     One-Dimensionally Linear".
 """
 
@@ -68,7 +68,7 @@ def mixture_index(
     *,
     epsilon: Float[Array, ""] | float = 0.1,
 ) -> Float[Array, ""]:
-    r"""Return the largest probability that a projection of the feature is nearly off.
+    r"""Return the largest probability that a projection of the feature is nearly zero ("off").
 
     $$M_\epsilon = \max_{v, c} P\Bigl(|v \cdot f + c| < \epsilon
       \sqrt{\mathbb E (v \cdot f + c)^2}\Bigr),$$
@@ -112,6 +112,7 @@ def mixture_index(
 
 
 def _bins(coordinate: Float[Array, " examples"], num_bins: int) -> Int[Array, " examples"]:
+    """Return the number of the bin of each example, among equal bins between the extremes."""
     low = jnp.min(coordinate)
     width = (jnp.max(coordinate) - low) / num_bins
     index = jnp.floor((coordinate - low) / units.positive(width))
@@ -119,6 +120,7 @@ def _bins(coordinate: Float[Array, " examples"], num_bins: int) -> Int[Array, " 
 
 
 def _mutual_information(joint: Float[Array, "bins bins"]) -> Float[Array, ""]:
+    """Return the mutual information of rows and columns, in bits, of joint probabilities."""
     independent = jnp.outer(jnp.sum(joint, axis=1), jnp.sum(joint, axis=0))
     occurs = joint > 0
     ratio = jnp.where(occurs, joint / jnp.where(occurs, independent, 1.0), 1.0)

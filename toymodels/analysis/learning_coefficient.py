@@ -36,10 +36,13 @@ class Estimate(NamedTuple):
 
     Attributes:
         coefficient: $\hat\lambda$.
-        standard_error: of `coefficient`, from the spread of the chains, which are independent.
-        acceptance: mean acceptance of the kept steps, about 0.8 where the sampler is at ease.
-        lowest: the lowest $L(w) - L(w^*)$ that any chain met. If $n\beta$ times it is below about
-            -1/2, the chains found a better place: $w^*$ is no minimum of its neighbourhood, and
+        standard_error: the standard error of `coefficient`, from the spread of the independent
+            chains.
+        acceptance: the mean probability that a kept trajectory was accepted. It is about 0.8 if the
+            tuning of the step size succeeded.
+        lowest: the lowest $L(w) - L(w^*)$ that any chain met. If $n\beta$ times this number is
+        below
+            about -1/2, the chains found lower losses nearby: $w^*$ is no local minimum, and
             $\hat\lambda$ means nothing.
     """
 
@@ -66,46 +69,48 @@ def learning_coefficient(
     $$\hat\lambda = n\beta \left( E[L(w)] - L(w^*) \right), \quad
       w \sim \exp\left(-n\beta L(w) - \tfrac\gamma2 \lVert w - w^* \rVert^2\right),$$
 
-    by Hamiltonian Monte Carlo: every trajectory is accepted or refused by its error in energy, so,
-    unlike with stochastic gradient Langevin dynamics, the step size leaves no bias. It is tuned
-    during the warm-up, for all chains together. The loss must be the same function at each call: of
-    a whole data set, or the exact expected loss.
+    by Hamiltonian Monte Carlo. Every trajectory is accepted or refused by its error in energy, so,
+    unlike with stochastic gradient Langevin dynamics, the step size leaves no bias. The step size
+    is tuned during the warm-up, for all chains together. The loss must not change from call to
+    call: take the loss of a whole data set, or the exact expected loss.
 
-    **Bias.** At finite $n\beta$ this is the slope of the localised free energy in
-    $\log n\beta$, not its limit. A direction of curvature $h$ counts
-    $\tfrac12\, n\beta h / (n\beta h + \gamma)$: with $\gamma$ too large all is too low, with
-    $\gamma$ too small chains reach other minima. Where singular directions cross, as in
-    $w_1^2 w_2^2$, it falls short by about $1/\log(n\beta/\gamma)$. Repeat at ten times the
-    inverse temperature.
+    **Bias.** At finite $n\beta$ the estimate is the slope of the localised free energy in
+    $\log n\beta$, and $\lambda$ is the limit of this slope. A direction of curvature $h$ counts
+    $\tfrac12\, n\beta h / (n\beta h + \gamma)$ instead of $\tfrac12$. So a $\gamma$ that is too
+    large makes the estimate too low, and with one that is too small, chains reach other minima.
+    Where singular directions cross, as in $w_1^2 w_2^2$, the estimate is too low by about
+    $1/\log(n\beta/\gamma)$. Repeat it at ten times the inverse temperature.
 
     **A trained model is not quite a minimum**: $\hat\lambda$ falls by $n\beta (L(w^*) - \min L)$,
     which at $n\beta = 10^6$ is 30 for an excess of 3e-5. Descend first, with
-    `toymodels.theory.minimise`. To begin with: an inverse temperature of
-    1e5, a localization of 1, 4 chains of 300 and 500 trajectories of 16 steps; it takes about ten
-    seconds for a few features, most of them to compile.
+    `toymodels.theory.minimise`.
+
+    Good numbers to begin with are an inverse temperature of 1e5, a localization of 1, and 4 chains
+    with 300 trajectories of warm-up and 500 that count, of 16 steps each. For a few features this
+    takes about ten seconds, most of them to compile.
 
     Args:
         key: decides the chains.
-        loss: of parameters, to a scalar; smooth almost everywhere.
+        loss: a function of the parameters that returns one number, smooth almost everywhere.
         params: $w^*$, any pytree of floats. Losses are compared in their precision: with float32
             keep $n\beta L(w^*)$ below 1e5, or work inside `with jax.enable_x64(True)`.
-        inverse_temperature: $n\beta > 0$. For a data set of $n$ examples and a loss that is their
-            mean negative log likelihood, $n / \log n$: with the size of the data set, not of a
-            batch.
+        inverse_temperature: $n\beta > 0$. For a loss that is the mean negative log likelihood of a
+            data set of $n$ examples, take $n / \log n$, with the size of the whole data set.
         localization: $\gamma > 0$.
-        chains: at least 2, all from $w^*$.
-        warmup: trajectories of each chain to tune and forget the start; hundreds.
-        steps: trajectories of each chain that count.
-        leapfrog: steps of a trajectory, one gradient each. The steps fit the steepest
-            direction; longer trajectories explore the shallow ones.
+        chains: the number of chains, at least 2; all begin at $w^*$.
+        warmup: the number of trajectories with which each chain tunes the step size and forgets its
+            start; give hundreds.
+        steps: the number of trajectories of each chain that count.
+        leapfrog: the number of steps of a trajectory, with one gradient each. The step size suits
+            the steepest direction; longer trajectories explore the shallow ones.
 
     Returns:
-        The estimate, in the dtype of `params`. NaN where the loss is not finite at a traced
-        `params`. Not compiled: wrap the call in `toymodels.jit`.
+        The estimate, in the dtype of `params`. It is NaN if `params` are traced and the loss is not
+        finite there. The function is not compiled: wrap the call in `toymodels.jit`.
 
     Raises:
-        ValueError: numbers out of range, parameters that are not floats, a loss that is not a
-            scalar, or not finite at `params`, it or its gradient.
+        ValueError: numbers out of range, parameters that are not floats, a loss that is not one
+            number, or a loss or a gradient that is not finite at `params`.
     """
     remedy = "it scales the loss, or the distance, in the exponent"
     for name, value in (
@@ -120,19 +125,19 @@ def learning_coefficient(
     if not jnp.issubdtype(center.dtype, jnp.floating) or not center.size:
         raise InputError(f"params are {center.size} numbers of {center.dtype}: give floats")
 
-    def loss_of(place: Float[Array, " parameters"]) -> Float[Array, ""]:
-        value = loss(unravel(place))
+    def loss_at(point: Float[Array, " parameters"]) -> Float[Array, ""]:
+        value = loss(unravel(point))
         if value.shape:
             raise InputError(f"the loss has shape {value.shape}: give one number, such as its mean")
         return value
 
-    lowest, slope = jax.value_and_grad(loss_of)(center)
-    _check_finite(lowest, slope)
+    loss_at_center, slope = jax.value_and_grad(loss_at)(center)
+    _check_finite(loss_at_center, slope)
 
-    def energy(place: Float[Array, " parameters"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        excess = loss_of(place) - lowest
-        distance = jnp.sum((place - center) ** 2)
-        return inverse_temperature * excess + localization * distance / 2, excess
+    def energy(point: Float[Array, " parameters"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        excess = loss_at(point) - loss_at_center
+        squared_distance = jnp.sum((point - center) ** 2)
+        return inverse_temperature * excess + localization * squared_distance / 2, excess
 
     zero = jnp.zeros((), center.dtype)
     first = sampling.Chain(center, inverse_temperature * slope, zero, zero)
@@ -140,20 +145,27 @@ def learning_coefficient(
     # The localization allows steps of this size and no longer ones. If the loss is steeper, the
     # chains refuse all steps until the tuning has made them short enough.
     size = jnp.asarray(localization, center.dtype) ** -0.5
-    excess = _sample(key, energy, begin, size, warmup=warmup, steps=steps, leapfrog=leapfrog)
-    coefficients = inverse_temperature * excess.total.sum(0) / steps
+    visited = _sample(key, energy, begin, size, warmup=warmup, steps=steps, leapfrog=leapfrog)
+    coefficients = inverse_temperature * visited.total.sum(0) / steps
     estimate = Estimate(
         coefficient=coefficients.mean(),
         standard_error=coefficients.std(ddof=1) / chains**0.5,
-        acceptance=excess.accepted / steps,
-        lowest=excess.lowest,
+        acceptance=visited.accepted / steps,
+        lowest=visited.lowest,
     )
     # Chains that begin where the loss is NaN refuse every step, which looks like a flat loss.
-    return Estimate(*(inputs.unless_missing(part, lowest, slope) for part in estimate))
+    return Estimate(*(inputs.unless_missing(part, loss_at_center, slope) for part in estimate))
 
 
 class _Visited(NamedTuple):
-    """The record of all chains: sums over the kept steps, and the lowest excess loss."""
+    """The record of all chains.
+
+    Attributes:
+        total: the sum of the excess loss over the trajectories that count, in parts; see
+            `toymodels.engine.sums`.
+        accepted: the sum of the probabilities of acceptance, averaged over the chains.
+        lowest: the lowest excess loss of any chain.
+    """
 
     total: Float[Array, "sums chains"]
     accepted: Float[Array, ""]
@@ -203,10 +215,11 @@ def _sample(
     return visited
 
 
-def _check_finite(lowest: Array, slope: Array) -> None:
-    if isinstance(lowest, Tracer):
+def _check_finite(loss: Array, slope: Array) -> None:
+    """Refuse a loss or a gradient that is not finite, unless they are traced."""
+    if isinstance(loss, Tracer):
         return
-    for name, value in (("loss", lowest), ("gradient of the loss", slope)):
+    for name, value in (("loss", loss), ("gradient of the loss", slope)):
         if not jnp.isfinite(value).all():
             raise InputError(
                 f"the {name} at params is not finite: give the parameters of a minimum"

@@ -4,7 +4,7 @@ These are pure functions of ONE encoder, one array of representations or one wei
 over a sweep. Representations are rows here, but the directions in `weights` are columns.
 
 References:
-    Park, Choe, Veitch (2024), "The Linear Representation Hypothesis and the Geometry of Large
+    Park, Choe and Veitch (2024), "The Linear Representation Hypothesis and the Geometry of Large
     Language Models".
 """
 
@@ -42,8 +42,12 @@ def additivity(
                      {\sum_x \lVert h(x) - \bar h \rVert^2}, \qquad
       \hat h(x) = h(0) + \sum_i \bigl(h(x_i e_i) - h(0)\bigr).$$
 
-    There is no fit. For one neuron $h = \mathrm{ReLU}(x_1 - x_2)$ the error is
+    Nothing is fitted. For one neuron $h = \mathrm{ReLU}(x_1 - x_2)$ the error is
     $\min(x_1, x_2)$, so $R^2$ falls from 1 to -2 as uniform features go from sparse to dense.
+
+    Args:
+        encode: $h$, a function from one feature vector to one hidden vector.
+        features: $x$, one example a row.
 
     Returns:
         A number of at most 1: exactly 1 for affine encoders and for examples with one active
@@ -107,10 +111,13 @@ def parallelogram_error(
     $\epsilon^2 = 2 B \sum \lVert r_{ab} \rVert^2 / (B - 1) \sum \lVert h_{ab} - \bar h_b \rVert^2$
     with $B$ values of $b$.
 
+    Args:
+        representations: $h_{ab}$, one for each pair of values of two attributes $a$ and $b$.
+
     Returns:
-        In $[0, 2]$: 0 for additive representations $h_{ab} = u_a + v_b$ and if nothing depends on
-        $a$; near $\sqrt 2$ for independent random ones; 2 for $h_{ab} = s_a t_b u$ with two
-        opposite values each.
+        A number in $[0, 2]$: 0 for additive representations $h_{ab} = u_a + v_b$, and if nothing
+        depends on $a$; near $\sqrt 2$ for independent random ones; 2 for $h_{ab} = s_a t_b u$ if
+        $s$ and $t$ have two opposite values each.
 
     Raises:
         ValueError: an attribute has only one value.
@@ -134,10 +141,11 @@ def analogy_accuracy(
     larger cosine with $h_{ab} - h_{a'b} + h_{a'b'}$ than any other representation.
 
     Args:
-        representations: one for each pair of attributes.
-        exclude_inputs: whether the three inputs are no candidates, as is usual. This raises the
-            result: independent random representations then reach $1 / (N - 3)$ for $N$ candidates,
-            which is 1 for two values each. With the inputs, they reach 0 in high dimensions.
+        representations: $h_{ab}$, one for each pair of values of two attributes.
+        exclude_inputs: whether the three given representations cannot be the answer, as is usual.
+            This raises the result: with $N$ representations in all, independent random ones reach
+            $1 / (N - 3)$, which is 1 for two values of each attribute. If the given ones can be the
+            answer, random representations reach 0 in high dimensions.
 
     Returns:
         A number in $[0, 1]$: 1 for additive representations without parallel ones. Ties are
@@ -227,17 +235,21 @@ def steer(
         model: a model of ONE example with a site "hidden".
         params: its parameters, with `weights`.
         examples: the inputs.
-        amounts: how far to steer, $\alpha$.
+        amounts: the amounts $\alpha$ to steer by.
+
+    Returns:
+        The change of each output, by the amount, the example and the steered feature.
     """
     examples = inputs.floats("examples", examples, rank=2)
     amounts = inputs.floats("amounts", amounts, rank=1)
     directions = steering_vectors(params["weights"]).T
 
-    def one(amount: Array, example: Array, direction: Array) -> Array:
+    def steered(amount: Array, example: Array, direction: Array) -> Array:
         moved = {"hidden": lambda hidden: hidden + amount * direction}
         return sites.intervene(model, params, example, moved)
 
-    each = jax.vmap(jax.vmap(jax.vmap(one, (None, None, 0)), (None, 0, None)), (0, None, None))
+    by_feature = jax.vmap(steered, (None, None, 0))
+    each = jax.vmap(jax.vmap(by_feature, (None, 0, None)), (0, None, None))
     plain = jax.vmap(lambda example: jnp.asarray(model.apply({"params": params}, example)))(
         examples
     )
@@ -255,7 +267,8 @@ def side_effects(
         effects: changes of the outputs (last axis) by steering each feature (second axis).
 
     Returns:
-        At least 0; the change of the others itself where the steered output does not change.
+        Numbers of at least 0. Where the steered output does not change, it is the change of the
+        other outputs itself.
     """
     effects = inputs.floats("effects", effects, rank=3)
     checks.same_size("features", steered=effects.shape[1], outputs=effects.shape[2])

@@ -1,6 +1,7 @@
-r"""Feature directions against a manifold on which the features lie: pure functions of ONE model.
+r"""Feature directions compared with the manifold on which the features lie.
 
 `distances` is features x features: how far the features are from each other on their manifold.
+These are pure functions of the weights of ONE model.
 
 References:
     Modell et al. (2025), "The Origins of Representation Manifolds in Large Language Models".
@@ -21,14 +22,14 @@ __all__ = ["cosine_by_distance", "distortion"]
 def cosine_by_distance(
     weights: Float[Array, "hidden features"], distances: Any, *, digits: int = 6
 ) -> Float[Array, ""]:
-    r"""Return how far the cosines between feature directions are a function of the distance.
+    r"""Return to what extent the cosine of two feature directions is a function of their distance.
 
-    It is the share of the variance of the cosines, over all pairs of features, that lies between
-    groups of pairs at equal distances.
+    Pairs of features at equal distances form a group. The result is the share of the variance of
+    the cosines, over all pairs, that lies between groups.
 
     Args:
         weights: feature directions, one per column, none of them zero.
-        distances: features x features, known numbers; they decide the groups.
+        distances: features x features; they cannot be traced, because they decide the groups.
         digits: the number of decimal digits to which distances are compared.
 
     Returns:
@@ -41,8 +42,8 @@ def cosine_by_distance(
     _, group = np.unique(np.round(each, digits), return_inverse=True)
     members = np.bincount(group)
     means = jnp.zeros(len(members)).at[group].add(cosines) / members
-    left = jnp.sum((cosines - means[group]) ** 2)
-    return 1 - left / jnp.sum((cosines - cosines.mean()) ** 2)
+    within = jnp.sum((cosines - means[group]) ** 2)
+    return 1 - within / jnp.sum((cosines - cosines.mean()) ** 2)
 
 
 def distortion(weights: Float[Array, "hidden features"], distances: Any) -> Float[Array, ""]:
@@ -56,7 +57,7 @@ def distortion(weights: Float[Array, "hidden features"], distances: Any) -> Floa
         distances: $d$, features x features, above 0 off the diagonal.
 
     Returns:
-        At least 0; 0 for an isometry, up to scale.
+        A number of at least 0: 0 if all distances are proportional, as for an isometry.
     """
     weights, first, second, each = _pairs(weights, distances)
     if (each <= 0).any():

@@ -53,11 +53,12 @@ def normalised_margin(
 ) -> Float[Array, ""]:
     r"""Return the margin of a network divided by the third power of its norm.
 
-    The margin is the least lead of the logit of $a + b \bmod p$ over any other, over all $a, b$.
+    The margin is the smallest lead of the logit of $a + b \bmod p$ over another logit, for any
+    $a$ and $b$.
 
     Returns:
-        A number of at most `toymodels.theory.modular_addition.max_margin`. It is negative if the
-        network adds wrongly somewhere, does not depend on scale, and is NaN if all vectors are 0.
+        A number of at most `toymodels.theory.modular_addition.max_margin`. It is negative if some
+        sum is wrong, and NaN if all vectors are 0. It does not depend on the scale of the network.
     """
     first, second, out = _vectors(first, second, out)
     by_error = _by_error(logits(first, second, out))
@@ -70,9 +71,9 @@ def restricted(
 ) -> Float[Array, "numbers numbers numbers"]:
     r"""Return the part of logits that depends on the error $c - a - b \bmod p$ alone.
 
-    It is the mean over all $a, b$ at each error, and thus what the waves $\cos(2\pi k (a + b - c) /
-    p)$ of all frequencies make of the logits. The mean cross-entropy of these logits, the
-    restricted loss, is never above that of all logits, because cross-entropy is convex.
+    It is the mean over all $a, b$ for each error: the projection of the logits on the waves
+    $\cos(2\pi k (a + b - c) / p)$ of all frequencies $k$. The mean cross-entropy of this part, the
+    restricted loss, is never above that of the logits, because cross-entropy is convex.
     """
     logits = inputs.floats("logits", logits, rank=3)
     number = jnp.arange(logits.shape[0])
@@ -100,6 +101,7 @@ def _by_error(logits: Array) -> Array:
 
 
 def _vectors(first: Any, second: Any, out: Any) -> list[Array]:
+    """Return the three arrays in floating point, after a check that their shapes agree."""
     given = {"first": first, "second": second, "out": out}
     arrays = {name: inputs.floats(name, value, rank=2) for name, value in given.items()}
     checks.same_size("neurons", **{name: array.shape[0] for name, array in arrays.items()})

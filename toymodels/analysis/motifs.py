@@ -1,4 +1,4 @@
-r"""The asymmetric motif: two features share a neuron, and another neuron inhibits the error.
+r"""The asymmetric motif: two features share a neuron, and another neuron cancels the error.
 
 The model is $y = \mathrm{ReLU}(W_2 \mathrm{ReLU}(W_1 x) + b)$, of features of either sign.
 
@@ -18,25 +18,27 @@ from toymodels.analysis import inputs
 __all__ = ["WITHIN", "Motifs", "asymmetric", "relabelled", "shuffled"]
 
 WITHIN = 0.3
-"""The largest distance from 1 of a product of weights in and out."""
+"""How far the product of the weights into and out of a neuron may be from 1."""
 RATIO = 3.0
 """The smallest |W_1| of A over that of B. The paper's motif has 4."""
 INHIBITED = 0.5
-"""The smallest share of what A gives to B that one other neuron takes."""
+"""The smallest share of the false output B under A that one other neuron must cancel."""
 LEFT = 0.1
-"""The largest share of it that all neurons together leave."""
+"""The largest share of the false output B under A that all neurons together may leave."""
 
 
 class Motifs(NamedTuple):
-    """The asymmetric motifs of ONE model: each array has neurons x A x B.
+    """The asymmetric motifs of ONE model; each array is neurons x features A x features B.
+
+    A drives the neuron, and B shares it: so A falsely drives output B as well.
 
     Attributes:
-        asymmetric: whether the neuron computes a side of both A and B, and A drives it far more.
-        inhibited: whether it is asymmetric, and other neurons take what it gives to B.
-        drive: output B for A of size 1, from this neuron alone.
-        total: output B for A of size 1, from all neurons.
-        inhibitor: the neuron that takes most of it; -1 for weights that are not finite.
-        taken: the output B that the inhibitor adds; at most 0.
+        asymmetric: whether the neuron serves both A and B, and A drives it far more.
+        inhibited: whether it is asymmetric, and other neurons cancel the false output B.
+        drive: the false output B for A of size 1, from this neuron alone.
+        total: the false output B for A of size 1, from all neurons together.
+        inhibitor: the neuron that cancels most of it; -1 for weights that are not finite.
+        taken: the contribution of the inhibitor to output B, at most 0.
     """
 
     asymmetric: Bool[Array, "neurons features features"]
@@ -52,17 +54,18 @@ def asymmetric(
 ) -> Motifs:
     r"""Find every asymmetric motif of ONE model.
 
-    A neuron computes a side of A and the opposite side of B if $W_1 W_2$ is within 0.3 of 1 for
-    both; it is asymmetric if $|W_1|$ is three times as large for A. It is inhibited if another
-    neuron takes at least half of what A then gives to B, and all neurons together leave at most a
-    tenth of it. Neither the scale of a neuron nor the order of neurons and features matters.
+    A neuron serves A at one sign and B at the opposite sign if the product of $|W_1|$ and $W_2$ is
+    within 0.3 of 1 for both. It is asymmetric if $|W_1|$ is at least three times as large for A. It
+    is inhibited if one other neuron cancels at least half of the false output B under A, and all
+    neurons together leave at most a tenth of it. Neither the scale of a neuron nor the order of
+    neurons and features matters.
 
     Args:
         weights_in: $W_1$.
         weights_out: $W_2$.
 
     Raises:
-        ValueError: weights that are not finite. Where they are traced, no neuron is a motif.
+        ValueError: weights that are not finite. If they are traced, no motif is found instead.
     """
     weights_in = inputs.floats("weights_in", weights_in, rank=2)
     weights_out = inputs.floats("weights_out", weights_out, rank=2)
@@ -71,20 +74,21 @@ def asymmetric(
     inputs.refuse_missing("weights_in", weights_in)
     inputs.refuse_missing("weights_out", weights_out)
     out = weights_out.T
-    side = (out > 0) & (jnp.abs(jnp.abs(weights_in * out) - 1) < WITHIN)
+    served = (out > 0) & (jnp.abs(jnp.abs(weights_in * out) - 1) < WITHIN)
     a, b = weights_in[:, :, None], weights_in[:, None, :]
-    shared = side[:, :, None] & side[:, None, :] & (a * b < 0)
+    shared = served[:, :, None] & served[:, None, :] & (a * b < 0)
     shared &= jnp.abs(a) >= RATIO * jnp.abs(b)
     drive = jnp.abs(a) * out[:, None, :]
-    # By the sign of A: neurons that give x A x B.
-    given = [jnp.maximum(sign * a, 0) * out[:, None, :] for sign in (1, -1)]
+    # What each neuron adds to output B for A = 1, and for A = -1.
+    added = [jnp.maximum(sign * a, 0) * out[:, None, :] for sign in (1, -1)]
 
-    def of_side(up: Array, down: Array) -> Array:
-        return jnp.where(a > 0, up[None], down[None])
+    def at_sign_of_a(positive: Array, negative: Array) -> Array:
+        """Return the numbers for the sign of A that drives the neuron."""
+        return jnp.where(a > 0, positive[None], negative[None])
 
-    total = of_side(*(jnp.sum(each, axis=0) for each in given))
-    taken = of_side(*(jnp.min(each, axis=0) for each in given))
-    inhibitor = of_side(*(jnp.argmin(each, axis=0) for each in given))
+    total = at_sign_of_a(*(jnp.sum(each, axis=0) for each in added))
+    taken = at_sign_of_a(*(jnp.min(each, axis=0) for each in added))
+    inhibitor = at_sign_of_a(*(jnp.argmin(each, axis=0) for each in added))
     inhibited = shared & (-taken >= INHIBITED * drive) & (total <= LEFT * drive)
     finite = jnp.isfinite(weights_in).all() & jnp.isfinite(weights_out).all()
     inhibitor = jnp.where(finite, inhibitor, -1)
@@ -96,9 +100,9 @@ def relabelled(
     weights_in: Float[np.ndarray, "*models neurons features"],
     weights_out: Float[np.ndarray, "*models features neurons"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give each neuron its weights in and out to features in an order of its own.
+    """Permute the features of each neuron at random, in its weights in and out alike.
 
-    This is a null hypothesis: neurons keep their weights, and know nothing of each other.
+    This is a null hypothesis: each neuron keeps its weights, and neurons are independent.
     """
     features = np.arange(weights_in.shape[-1])
     order = random.permuted(np.broadcast_to(features, weights_in.shape), axis=-1)
@@ -111,9 +115,10 @@ def shuffled(
     weights_in: Float[np.ndarray, "*models neurons features"],
     weights_out: Float[np.ndarray, "*models features neurons"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exchange the places of all weights in of a model, and of all weights out.
+    """Permute all weights into the neurons of a model at random, and all weights out of them.
 
-    This is a null hypothesis: a model keeps its weights, and neurons know nothing of their own.
+    This is a null hypothesis: a model keeps its weights, and the weights of a neuron are
+    independent.
     """
     into, out = (
         random.permuted(each.reshape(*each.shape[:-2], -1), axis=-1).reshape(each.shape)

@@ -3,8 +3,8 @@ r"""Neurons, the coordinates of a privileged basis: pure functions of ONE weight
 `weights` is neurons x features, the rows of $W$ that a ReLU acts on. Rotations of the hidden space
 change these measures, but not those of `geometry`. `vmap` over a sweep.
 
-A mask cannot hold NaN. So weights that are not finite are refused; if they are traced, every
-comparison with NaN gives false. The counts of `code` are NaN then.
+A mask cannot hold NaN, so functions that return one refuse weights that are not finite. If these
+are traced, comparisons with NaN make the mask false there. The counts of `code` are NaN instead.
 
 References:
     Elhage et al. (2022), "Toy Models of Superposition", sections "Superposition in a Privileged
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def alignment(weights: Float[Array, "neurons features"]) -> Float[Array, ""]:
-    r"""Return how nearly features lie along neurons.
+    r"""Return how closely features are aligned with neurons.
 
     It is the mean of $\max_k W_{ki}^2 / \lVert W_i \rVert^2$, the largest squared cosine of a
     feature with a neuron, over the features with $\lVert W_i \rVert^2 > 1/2$.
@@ -44,8 +44,8 @@ def alignment(weights: Float[Array, "neurons features"]) -> Float[Array, ""]:
         weights: one row per neuron.
 
     Returns:
-        A number from 1 over the number of neurons to 1, which features of one neuron each have.
-        NaN if no feature is represented, or if a weight is not finite.
+        A number in $[1/m, 1]$ for $m$ neurons: 1 if each feature has weights to one neuron alone.
+        It is NaN if no feature is represented, or if a weight is not finite.
     """
     weights = inputs.floats("weights", weights, rank=2)
     squares = weights**2
@@ -58,8 +58,8 @@ def alignment(weights: Float[Array, "neurons features"]) -> Float[Array, ""]:
 def random_alignment(neurons: int) -> float:
     r"""Return the mean of `alignment` over random directions.
 
-    Length and direction of a normal vector $g$ are independent, so that it is
-    $E \max_k g_k^2 / m$ with $E \max_k g_k^2 = \int_0^\infty 1 - P(g_1^2 \le t)^m\, dt$.
+    The length and the direction of a normal vector $g$ are independent, so the mean is
+    $E [\max_k g_k^2] / m$ with $E \max_k g_k^2 = \int_0^\infty 1 - P(g_1^2 \le t)^m\, dt$.
 
     Args:
         neurons: $m$, the number of neurons.
@@ -99,6 +99,7 @@ def features_served(
 def _served(
     weights: Float[Array, "neurons features"], threshold: Float[Array, ""] | float
 ) -> Bool[Array, "neurons features"]:
+    """Return `features_served` without checks."""
     sizes = jnp.abs(weights)
     return sizes > threshold * jnp.max(sizes, axis=1, keepdims=True, initial=0.0)
 
@@ -128,12 +129,12 @@ def rescaled(
 
 
 class Code(NamedTuple):
-    """Counts of the neurons that features share: whole numbers as floats, which can be NaN.
+    """The name of a code: whole numbers, as floats so that they can be NaN.
 
     Attributes:
-        monosemantic: the number of neurons that serve one feature.
-        features: the number of represented features that the other neurons fire for.
-        neurons: the number of these other neurons.
+        monosemantic: the number of monosemantic neurons.
+        features: the number of represented features for which polysemantic neurons fire.
+        neurons: the number of polysemantic neurons.
     """
 
     monosemantic: Float[Array, ""]
@@ -162,6 +163,7 @@ def code_words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neuron
 
 
 def _words(weights: Float[Array, "neurons features"]) -> Bool[Array, "neurons features"]:
+    """Return `code_words` without checks."""
     drive = jnp.maximum(weights, 0.0)
     represented = jnp.sum(drive**2, axis=0, keepdims=True) > 1 / 2
     return represented & (drive > jnp.max(drive, axis=0, keepdims=True, initial=0.0) / 2)
@@ -181,14 +183,15 @@ def monosemantic(weights: Float[Array, "neurons features"]) -> Bool[Array, " neu
 
 
 def _alone(weights: Float[Array, "neurons features"]) -> Bool[Array, " neurons"]:
+    """Return `monosemantic` without checks."""
     return jnp.sum(_served(jnp.maximum(weights, -1.0), 1 / 5), axis=1) == 1
 
 
 def code(weights: Float[Array, "neurons features"]) -> Code:
-    """Return the name of a code: its numbers of monosemantic neurons and of features in the others.
+    """Return the name of a code: how many features share how many neurons of a `ReLUHidden` model.
 
-    The paper's "three features in two neurons" beside three monosemantic ones is `Code(3, 3, 2)`.
-    All three are NaN if a weight is not finite.
+    The paper's "three features in two neurons", beside three monosemantic neurons, is
+    `Code(3, 3, 2)`. All three numbers are NaN if a weight is not finite.
 
     References:
         Elhage et al. (2022), section "Superposition in a Privileged Basis".
@@ -201,11 +204,12 @@ def code(weights: Float[Array, "neurons features"]) -> Code:
 
 
 def flagged(weights: Float[Array, "neurons features"]) -> Float[Array, ""]:
-    r"""Return the share of the features of a code that one neuron flags, of the best such neuron.
+    r"""Return the largest share of the shared features that one polysemantic neuron flags.
 
-    It flags a feature that fires one other polysemantic neuron by firing, too, and one that fires
-    several others by a veto, $W_{ki} < 0$. In the paper's code of six features in four neurons one
-    neuron flags all six.
+    Shared features are those for which polysemantic neurons fire. Such a neuron flags a shared
+    feature in one of two ways. If the feature fires one other polysemantic neuron, the flag neuron
+    fires as well. If the feature fires several others, the flag neuron has a veto, $W_{ki} < 0$. In
+    the paper's code of six features in four neurons, one neuron flags all six.
 
     Returns:
         A number in $[0, 1]$: 0 if no feature is shared, NaN if a weight is not finite.

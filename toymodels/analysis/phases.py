@@ -12,13 +12,14 @@ __all__ = ["Phase", "phase"]
 def phase(weights: Float[Array, "hidden features"]) -> Float[Array, ""]:
     r"""Return the phase of the extra feature, the LAST column of `weights`.
 
-    `NOT_REPRESENTED` if its norm is below 1/2; else `SUPERPOSITION` if the other features
-    reach into its direction with $\sum_{j \ne i} (\hat W_i \cdot W_j)^2 \ge 1/4$; else
-    `DEDICATED_BESIDE_PAIR` if they reach as far into the direction of one another, and
-    `DEDICATED` if not. In the solutions of `toymodels.theory.phases` these numbers are 0 or 1.
+    The phase is `NOT_REPRESENTED` if the norm of the extra feature is below 1/2. Else it is
+    `SUPERPOSITION` if the other features reach into its direction with
+    $\sum_{j \ne i} (\hat W_i \cdot W_j)^2 \ge 1/4$. Else it is `DEDICATED_BESIDE_PAIR` if two of
+    the other features reach as far into the direction of one another, and `DEDICATED` if not. In
+    the solutions of `toymodels.theory.phases` norms and sums are 0 or 1.
 
-    In $W = [w_1, w_2]$ the sum is $w_1^2$, so the norm of 1/2 decides for both features: the labels
-    of $r$ and $1/r$ mirror each other.
+    In $W = [w_1, w_2]$ the sum is $w_1^2$, so the norm of 1/2 decides for both features. So the
+    phases at the relative importances $r$ and $1/r$ mirror each other.
 
     Args:
         weights: hidden x features: 1 x 2 or 2 x 3 for the phase diagrams of the paper. Signs do not

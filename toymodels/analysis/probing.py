@@ -14,7 +14,7 @@ along $W_i$ for any other features, and `mass_mean`, `ridge` and least squares p
 Labels are truth values. Numbers, such as 1 and -1 or the values of a feature, are refused.
 
 References:
-    Alain, Bengio (2016), "Understanding Intermediate Layers Using Linear Classifier Probes".
+    Alain and Bengio (2016), "Understanding Intermediate Layers Using Linear Classifier Probes".
     Hewitt, Liang (2019), "Designing and Interpreting Probes with Control Tasks".
 """
 
@@ -107,7 +107,7 @@ def mass_mean(hidden: Float[Array, "examples hidden"], labels: Bool[Array, " exa
             no inverse.
 
     References:
-        Marks, Tegmark (2023), "The Geometry of Truth".
+        Marks and Tegmark (2023), "The Geometry of Truth".
     """
     hidden, labels = _examples(hidden, labels)
     examples, dimensions = hidden.shape
@@ -160,7 +160,7 @@ def ridge(
     centred = hidden - centre[None, :]
     normal = centred.T @ centred + penalty * jnp.eye(centre.size)
     direction = _solve(normal, centred.T @ (targets - mean))
-    return _both(labels, Probe(direction, mean - direction @ centre))
+    return _unless_one_class(labels, Probe(direction, mean - direction @ centre))
 
 
 def logistic(
@@ -191,7 +191,7 @@ def logistic(
     """
     hidden, labels = _examples(hidden, labels)
     _check_penalty(penalty)
-    # To subtract the mean only moves the intercept, and it makes the equations well conditioned.
+    # Subtracting the mean only moves the intercept, and it makes the equations well conditioned.
     centre = jnp.mean(hidden, axis=0)
     design = jnp.concatenate(
         [hidden - centre[None, :], jnp.ones((labels.size, 1), hidden.dtype)], axis=1
@@ -212,21 +212,23 @@ def logistic(
         curvature = wrong * jax.nn.sigmoid(margins)
         hessian = design.T @ (curvature[:, None] * design) + jnp.diag(penalties)
         # If rounding makes the Hessian singular, use a damped one. The optimum stays the same.
-        own = jnp.diagonal(hessian)  # 0 for an intercept that every example is far from
-        damping = rounding * gradient.size * jnp.diag(jnp.where(own > 0, own, jnp.max(own)))
+        diagonal = jnp.diagonal(hessian)  # 0 for an intercept that every example is far from
+        filled = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
+        damping = rounding * gradient.size * jnp.diag(filled)
         # Solve both in one call: two independent calls can block each other on a CPU.
-        either = jnp.stack([hessian, hessian + damping])
-        plain, damped = jax.vmap(_solve, (0, None))(either, gradient)
+        both = jnp.stack([hessian, hessian + damping])
+        plain, damped = jax.vmap(_solve, (0, None))(both, gradient)
         newton = -jnp.where(jnp.isfinite(plain).all(), plain, damped)
         change = signs * (design @ newton)
         losses = jax.vmap(lambda t: loss(coefficients + t * newton, margins + t * change))(lengths)
-        # Near the optimum losses are equal within rounding while the gradient still improves.
+        # Take the longest step that does not raise the loss. Near the optimum losses are equal
+        # within rounding while the gradient still improves.
         longest = jnp.argmax(losses <= loss(coefficients, margins) * (1 + rounding))
         return coefficients + lengths[longest] * newton
 
     found = lax.fori_loop(0, NEWTON_STEPS, step, jnp.zeros(centre.size + 1, design.dtype))
     direction = found[:-1]
-    return _both(labels, Probe(direction, found[-1] - direction @ centre))
+    return _unless_one_class(labels, Probe(direction, found[-1] - direction @ centre))
 
 
 def scores(probe: Probe, hidden: Float[Array, "examples hidden"]) -> Float[Array, " examples"]:
@@ -284,12 +286,13 @@ def _solve(matrix: Array, right: Array) -> Array:
 def _means(
     hidden: Float[Array, "examples hidden"], labels: Bool[Array, " examples"]
 ) -> tuple[Float[Array, " hidden"], Float[Array, " hidden"]]:
+    """Return the mean of the positive examples, and that of the negative ones."""
     positive = jnp.where(labels, 1.0, 0.0)
     negative = 1 - positive
     return positive @ hidden / jnp.sum(positive), negative @ hidden / jnp.sum(negative)
 
 
-def _both(labels: Bool[Array, " examples"], probe: Probe) -> Probe:
+def _unless_one_class(labels: Bool[Array, " examples"], probe: Probe) -> Probe:
     """Return the probe, or NaN if all labels are of one class, where the best probe is constant."""
     both = jnp.any(labels) & ~jnp.all(labels)
     return Probe(*(jnp.where(both, part, jnp.nan) for part in probe))

@@ -69,10 +69,10 @@ def posterior_log_odds(
 
     By the Neyman-Pearson lemma no score of $h$, linear or not, has a larger expected AUROC. It is
     exact for features of finitely many values (`binary_states`). Otherwise take $K$ fresh samples
-    as states, alike in weight. Two AUROCs then enclose the ceiling in expectation. On activations
-    of other samples the AUROC is at most the ceiling, because this is one more score. On noisy
-    activations of the states themselves it is at least the ceiling, because this is the best score
-    of a world that knows which $K$ samples there are. Both converge to the ceiling with $K$.
+    as states, all of equal weight. Two AUROCs then enclose the largest possible one, in
+    expectation. On activations of other samples the AUROC is not larger, because this is one score
+    among all scores. On noisy activations of the $K$ states themselves it is not smaller, because
+    this score knows which $K$ samples occur. Both converge to the largest possible AUROC with $K$.
 
     Args:
         hidden: $h$, noise included.

@@ -28,7 +28,8 @@ def explained_variance(
     Args:
         activations: $h$.
         reconstruction: $\hat h$.
-        centred: whether $c$ is the mean of $h$, as in $R^2$, or 0, which gives a higher number.
+        centred: whether $c$ is the mean of $h$, as in $R^2$. Otherwise it is 0, which gives a
+            higher number.
 
     Returns:
         A number of at most 1: 0 for a reconstruction by $c$, and less for worse ones. If the

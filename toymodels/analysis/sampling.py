@@ -98,11 +98,11 @@ def replica_exchange(
 ) -> Float[Array, "rounds replicas parameters"]:
     r"""Sample at several temperatures at once; neighbours trade places, so that none gets stuck.
 
-    The energy is $E_\beta(w) = \beta U(w) + V(w)$: a replica of small $\beta$ crosses the barriers
-    of $U$, and what it finds moves up the ladder. In each round every replica makes one Hamiltonian
-    step, and then neighbours $i, j$ (even pairs and odd pairs in turn) trade places with the
-    probability $\min(1, e^{(\beta_i - \beta_j)(U(w_i) - U(w_j))})$, which leaves the distribution
-    of all replicas together as it is.
+    The energy is $E_\beta(w) = \beta U(w) + V(w)$. A replica of small $\beta$ crosses the barriers
+    of $U$, and the points that it finds move to larger $\beta$ by trades. In each round every
+    replica makes one Hamiltonian step, and then neighbours $i, j$ (even pairs and odd pairs in
+    turn) trade places with the probability $\min(1, e^{(\beta_i - \beta_j)(U(w_i) - U(w_j))})$,
+    which leaves the distribution of all replicas together as it is.
 
     Args:
         key: decides all steps and trades.
@@ -129,16 +129,17 @@ def replica_exchange(
         return hamiltonian_step(key, at, chain, draw_step_size=size, leapfrog=leapfrog)[0].place
 
     def trade(key: Array, places: Array, parity: Array) -> Array:
-        ones = jnp.ones((), places.dtype)
-        hot = jax.vmap(energy, (0, None))
-        potential = hot(places, ones) - hot(places, 0 * ones)
+        one = jnp.ones((), places.dtype)
+        energies = jax.vmap(energy, (0, None))
+        potential = energies(places, one) - energies(places, 0 * one)  # U, because E = beta U + V
         index = jnp.arange(count)
         partner = jnp.where((index + parity) % 2 == 0, index + 1, index - 1)
         partner = jnp.where((partner < 0) | (partner >= count), index, partner)
-        colder = inverse_temperatures - inverse_temperatures[partner]
-        gain = colder * (potential - potential[partner])
-        luck = jnp.log(jax.random.uniform(key, index.shape))[jnp.minimum(index, partner)]
-        return jnp.where((luck < gain)[:, None], places[partner], places)
+        difference = inverse_temperatures - inverse_temperatures[partner]
+        gain = difference * (potential - potential[partner])
+        # Both partners of a pair use one random number, so that they decide alike.
+        threshold = jnp.log(jax.random.uniform(key, index.shape))[jnp.minimum(index, partner)]
+        return jnp.where((threshold < gain)[:, None], places[partner], places)
 
     def one_round(places: Array, number: Array) -> tuple[Array, Array]:
         key_move, key_trade = jax.random.split(jax.random.fold_in(key, number))

@@ -34,8 +34,8 @@ def column_cosines(
     r"""Return $\max_c \cos(U_c V_{ci}, W_i)$ for each feature; the mean is the MMCS.
 
     It looks at one column of each subcomponent, and says nothing of the others: a subcomponent
-    with many features may have cosine 1 with each of them. In the plane even chance scores high:
-    see `chance_cosine`.
+    with many features may have cosine 1 with each of them. In the plane even random subcomponents
+    have a high MMCS: see `chance_cosine`.
 
     Returns:
         Numbers in [-1, 1]; a column of length 0 has cosine 0.
@@ -103,7 +103,7 @@ def identity_error(
     """Return how many importances are wrong: each feature should need a subcomponent of its own.
 
     Features and subcomponents are matched one to one, so that the matched importances have the
-    largest sum. A matched importance should be 1 and all others 0; what is further away than the
+    largest sum. A matched importance should be 1 and all others 0; one that is off by more than the
     tolerance counts as wrong.
 
     Returns:
@@ -119,6 +119,7 @@ def identity_error(
 
 
 def _checked(left: Any, right: Any, weights: Any) -> tuple[Array, Array, Array]:
+    """Return the arrays in floating point, after a check that their shapes agree."""
     left = inputs.floats("left", left, rank=2)
     right = inputs.floats("right", right, rank=2)
     weights = inputs.floats("weights", weights, rank=2)
@@ -129,7 +130,7 @@ def _checked(left: Any, right: Any, weights: Any) -> tuple[Array, Array, Array]:
 
 
 def _in_units_of(lengths: Array, numbers: Array) -> Array:
-    """Divide by lengths, but not by those that are 0; what is NaN stays NaN."""
+    """Return numbers divided by lengths, but undivided where a length is 0; NaN stays NaN."""
     return numbers / jnp.where(lengths == 0, 1.0, lengths)
 
 
@@ -138,4 +139,5 @@ def _cosines(
     right: Float[Array, "parts features"],
     weights: Float[Array, "hidden features"],
 ) -> Float[Array, "parts features"]:
+    """Return the cosine of each column of each subcomponent with the column of the weights."""
     return jnp.sign(right) * (geometry.unit_columns(left.T).T @ geometry.unit_columns(weights))

@@ -46,7 +46,7 @@ def absolute_interference(weights: Float[Array, "hidden features"]) -> Float[Arr
 
 
 def squared_interference(weights: Float[Array, "hidden features"]) -> Float[Array, " features"]:
-    r"""Return the mean effect of the other features on each output: $\sum_{j \ne i} G_{ij}^2$.
+    r"""Return the squared effect of the other features on each output: $\sum_{j \ne i} G_{ij}^2$.
 
     Multiplied by $\operatorname{Var} x$ it is the variance of preactivation $i$ of a tied model
     that comes from the other features, if features are independent with equal variances. It is
@@ -118,7 +118,7 @@ def squared_neuron_polysemanticity(
     """
     weights = inputs.floats("weights", weights, rank=2)
     largest = jnp.max(jnp.abs(weights), axis=1, keepdims=True, initial=0.0)
-    # Divided before it is squared: small weights would underflow.
+    # Divide before squaring, because squares of small weights would underflow.
     return _share_of_the_others((weights / units.positive(largest)) ** 2)
 
 

@@ -51,7 +51,7 @@ def scaled(
 
 def centred(rows: Float[Array, "examples hidden"]) -> Float[Array, "examples hidden"]:
     """Return rows minus their mean, exactly 0 in a coordinate in which no row differs."""
-    moved = rows - rows[:1]
+    moved = rows - rows[:1]  # exactly 0 in a coordinate in which no row differs
     return moved - jnp.mean(moved, axis=0)[None, :]
 
 
@@ -73,7 +73,7 @@ def whitening(centred: Float[Array, "examples hidden"]) -> Float[Array, "hidden 
     unit = positive(spread)  # NaN gives 1, and the rows are NaN
     rows = centred / unit[None, :]
     variances, axes = jnp.linalg.eigh(rows.T @ rows / examples)
-    # Nothing is left out here: no variance says whether it is rounding.
+    # Keep all directions here, because rounding cannot yet be told from a small variance.
     first = axes / jnp.sqrt(jnp.maximum(variances, rounding * variances[-1:]))[None, :]
     first = jnp.where(variances[-1] == 0, 0.0, first)
     rows = rows @ first
