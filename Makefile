@@ -17,7 +17,7 @@ endif
 endif
 endif
 
-.PHONY: figures figure draw test test-matrix docs benchmark clean
+.PHONY: figures figure draw test test-matrix docs benchmark benchmark-gpu clean
 
 # The pages of figures/ and the table of the README follow the figures, even if one has failed.
 define each
@@ -63,6 +63,12 @@ benchmark: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[benchmark]
 	$(BIN)/toymodels run experiments/benchmark_training.py
 	$(BIN)/toymodels run experiments/benchmark_interventions.py
+
+# On a computer with an NVIDIA card: are the numbers right there, and how fast? Five minutes.
+benchmark-gpu: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[gpu]
+	$(BIN)/python -c 'import jax, sys; sys.exit("JAX finds no card here" if jax.default_backend() == "cpu" else 0)'
+	$(BIN)/toymodels run experiments/benchmark_gpu.py
 
 .venv/created:
 	$(PYTHON) -c 'import sys; sys.exit("toymodels needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
