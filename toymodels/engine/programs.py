@@ -1,7 +1,7 @@
 """Questions about traced programs: the value of a variable, and whether two are equal."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,10 @@ from toymodels.engine.decompositions import one_at_a_time
 
 
 def at_all_points(
-    program: core.ClosedJaxpr, wanted: Sequence[Any], values: Mapping[str, NDArray[Any]]
+    program: core.ClosedJaxpr,
+    wanted: Sequence[Any],
+    names: Collection[str],
+    numbers_of: Callable[[Collection[str]], Mapping[str, NDArray[Any]]],
 ) -> list[Any] | None:
     """Return values in a traced program at every point; None if they need the key or a loop.
 
@@ -24,7 +27,8 @@ def at_all_points(
     Args:
         program: of a key and of numbers in the order of their names.
         wanted: variables of it.
-        values: name to the number at every point; fewer than all if the others do not matter.
+        names: the names of the numbers; fewer than all if the others do not matter.
+        numbers_of: takes some of the names and returns the numbers of each at every point.
 
     Returns:
         Each variable's values on a new leading axis, once for all points that it cannot tell
@@ -39,11 +43,11 @@ def at_all_points(
                 return None
             equations.insert(0, equation)
             needed.update(atom for atom in equation.invars if isinstance(atom, core.Var))
-    arguments = dict(zip(jaxpr.invars[1:], sorted(values), strict=False))
+    arguments = dict(zip(jaxpr.invars[1:], sorted(names), strict=False))
     if not needed.isdisjoint(set(jaxpr.invars) - arguments.keys()):
         return None
     constants = dict(zip(jaxpr.constvars, program.consts, strict=True))
-    used = {variable: values[name] for variable, name in arguments.items() if variable in needed}
+    used = {variable: name for variable, name in arguments.items() if variable in needed}
 
     def at(point: dict[Any, Any]) -> list[Any]:
         known = {**constants, **point}
@@ -61,12 +65,13 @@ def at_all_points(
 
     if not used:
         return [np.asarray(value) for value in at({})]
-    points = np.unique(np.stack([*used.values()], -1), axis=0)
-    columns = [jnp.asarray(column, jnp.result_type(float)) for column in points.T]
+    columns = numbers_of([*used.values()])
+    points = np.unique(np.stack([columns[name] for name in used.values()], -1), axis=0)
+    arrays = [jnp.asarray(column, jnp.result_type(float)) for column in points.T]
     evaluate = jax.vmap(lambda *point: at(dict(zip(used, point, strict=True))))
     if not equations:
-        return [np.asarray(value) for value in evaluate(*columns)]
-    return [np.asarray(value) for value in jax.jit(one_at_a_time(evaluate))(*columns)]
+        return [np.asarray(value) for value in evaluate(*arrays)]
+    return [np.asarray(value) for value in jax.jit(one_at_a_time(evaluate))(*arrays)]
 
 
 def _has_loop(equation: core.JaxprEqn) -> bool:

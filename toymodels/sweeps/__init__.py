@@ -6,9 +6,10 @@ store:
 
 1. `requests`: `check_request` checks all names and numbers that the user gave. `grids`: `Grid`
    lists the numbers of the axes at every point of their product.
-2. `cells`: `trace` calls the cell with traced numbers and checks that it is pure. `check_numbers`
-   makes the cell's own checks for the numbers of every point. `failures` explains, with the line
-   of the cell, why a cell cannot be traced.
+2. `variants`: each combination of the static axes is a *variant* of the cell, with a program of
+   its own. `cells`: `trace` calls the cell with traced numbers and checks that it is pure.
+   `check_numbers` makes the cell's own checks for the numbers of every point. `failures`
+   explains, with the line of the cell, why a cell cannot be traced.
 3. `layouts`: `layout` names the dimensions of the outputs before anything runs. `datasets`:
    `empty_outputs` makes room for the outputs of all cells, which are seeds x points.
 4. `program`: `compile_program` compiles the cell for a *block* of fixed width, in which each lane
@@ -20,6 +21,8 @@ store:
    `progress` shows how far the sweep is.
 7. `datasets`: `assemble` puts the outputs of all cells in the order of the axes, labels them, and
    turns cells that diverged into NaN.
+
+With a folder, `parts` cuts the grid into parts, does 3 to 7 for each, and keeps each in a file.
 
 `sweep` calls these stages in this order. Two modules go back from a dataset to models: `results`
 chooses the best seed and returns the parameters of a model, and `measures` calls a function of

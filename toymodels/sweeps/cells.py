@@ -20,7 +20,7 @@ from toymodels.engine import marks, programs
 from toymodels.errors import InputError
 from toymodels.sweeps import failures, grids
 from toymodels.sweeps.datasets import FINITE
-from toymodels.sweeps.program import Cell, Numbers
+from toymodels.sweeps.program import Cell
 
 
 class Traced(NamedTuple):
@@ -99,7 +99,7 @@ def _check_pure(traced: Traced, again: Traced, cell: Cell) -> None:
         )
 
 
-def check_numbers(traced: Traced, numbers: Numbers) -> None:
+def check_numbers(traced: Traced, grid: grids.Grid) -> None:
     """Check the numbers at every point of the grid.
 
     Checks that were postponed while the cell was traced are made now. A value that depends on
@@ -109,7 +109,7 @@ def check_numbers(traced: Traced, numbers: Numbers) -> None:
     places = iter(jaxpr.outvars[len(traced.outputs) :])
     for postponed in traced.postponed:
         wanted = [next(places) for value in postponed.values if value is None]
-        known = programs.at_all_points(traced.program, wanted, numbers)
+        known = programs.at_all_points(traced.program, wanted, grid.coords, grid.numbers_of)
         if known is not None:
             rest = iter(known)
             postponed.check(*(next(rest) if v is None else v for v in postponed.values))
@@ -121,7 +121,8 @@ def constant(traced: Traced, name: str) -> Any:
     The value is the same if it depends neither on the key nor on any number.
     """
     place = list(traced.outputs).index(name)
-    known = programs.at_all_points(traced.program, [traced.program.jaxpr.outvars[place]], {})
+    wanted = [traced.program.jaxpr.outvars[place]]
+    known = programs.at_all_points(traced.program, wanted, [], lambda _: {})
     return None if known is None else known[0]
 
 

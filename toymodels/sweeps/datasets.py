@@ -1,7 +1,6 @@
 """Lay out the outputs of cells as a labelled `xarray.Dataset`."""
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -88,10 +87,13 @@ def assemble(
     grid: grids.Grid,
     static_axes: Mapping[str, Sequence[tuple[Any, Any]]],
     layout: Layout,
-) -> xr.Dataset:
-    """Label the outputs of all cells, and warn of cells that diverged or are not finite.
+) -> tuple[xr.Dataset, list[str]]:
+    """Label the outputs of all cells.
 
     Cells that did not run or diverged are NaN, and so is the padding of shorter outputs.
+
+    Returns:
+        The dataset, and warnings of cells that diverged or are not finite.
     """
     cells = _Cells(static_axes, grid, seeds)
     finished = np.stack([variant.finished for variant in variants])  # variants x cells
@@ -104,20 +106,32 @@ def assemble(
         values = cells.unravelled(_joined(arrays, valid))
         variables[name] = ((*cells.dims, *dims), values, attributes)
         not_finite[name] = valid & ~np.stack([_finite(array) for array in arrays])
+    results = xr.Dataset(variables, coordinates(seeds, grid, static_axes, layout))
+    diverged = cells.labelled(finished & ~valid)
+    remedy = "try a lower learning rate, or look for NaN in the data"
+    anywhere = cells.labelled(np.any([*not_finite.values()], axis=0))
+    names = ", ".join(name for name, where in not_finite.items() if where.any())
+    warned = [
+        *_remarks(diverged, f"diverged and are NaN ({remedy})"),
+        *_remarks(anywhere, f"have outputs that are not finite ({names})"),
+    ]
+    counts = {"diverged_cells": int(diverged.sum()), "not_finite_cells": int(anywhere.sum())}
+    return results.assign_attrs(counts), warned
+
+
+def coordinates(
+    seeds: Sequence[int],
+    grid: grids.Grid,
+    static_axes: Mapping[str, Sequence[tuple[Any, Any]]],
+    layout: Layout,
+) -> dict[str, Any]:
+    """Return the labels of all dimensions of the results, and the lengths of those that vary."""
+    cells = _Cells(static_axes, grid, seeds)
     sizes = {
         f"{dim}_size": ([*static_axes], np.reshape(lengths, cells.static_shape))
         for dim, lengths in layout.sizes.items()
     }
-    results = xr.Dataset(variables, {**cells.coords, **layout.coords, **sizes})
-    diverged = cells.labelled(finished & ~valid)
-    remedy = "try a lower learning rate, or look for NaN in the data"
-    _warn(diverged, f"diverged and are NaN ({remedy})")
-    anywhere = cells.labelled(np.any([*not_finite.values()], axis=0))
-    names = ", ".join(name for name, where in not_finite.items() if where.any())
-    _warn(anywhere, f"have outputs that are not finite ({names})")
-    return results.assign_attrs(
-        diverged_cells=int(diverged.sum()), not_finite_cells=int(anywhere.sum())
-    )
+    return {**cells.coords, **layout.coords, **sizes}
 
 
 def _joined(arrays: Sequence[NDArray[Any]], valid: Bool[np.ndarray, "variants cells"]) -> Any:
@@ -151,17 +165,14 @@ def _finite(output: NDArray[Any]) -> Bool[np.ndarray, " cells"]:
     return np.asarray(np.isfinite(output).all(axis=tuple(range(1, output.ndim))))
 
 
-def _warn(cells: xr.DataArray, what: str) -> None:
-    """Warn that something is the case for the cells that are true, and name the first three."""
+def _remarks(cells: xr.DataArray, what: str) -> list[str]:
+    """Say that something is the case for the cells that are true, if any, and name three."""
     if not cells.any():
-        return
+        return []
     flat = cells.stack(cell=cells.dims)
     named = [
         " ".join(f"{n}={v}" for n, v in zip(cells.dims, label, strict=True))
         for label in flat.cell.values[flat.values][:3]
     ]
-    warnings.warn(
-        f"{int(cells.sum())} of {cells.size} cells {what}: "
-        f"{'; '.join(named)}{'; ...' if cells.sum() > 3 else ''}",
-        stacklevel=4,
-    )
+    rest = "; ..." if cells.sum() > 3 else ""
+    return [f"{int(cells.sum())} of {cells.size} cells {what}: {'; '.join(named)}{rest}"]

@@ -1,7 +1,8 @@
 """The grid of a sweep: axes of numbers, alone or moving together, and axes of structure."""
 
+import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -53,18 +54,34 @@ class Grid:
 
     @property
     def numbers(self) -> dict[str, NDArray[Any]]:
-        """The number at every point, flat, for each name, as floats of Python.
+        """The number at every point, flat, for each name, as floats of Python."""
+        return self.numbers_of(self.coords)
+
+    def numbers_of(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """Return the numbers of some names at every point that these names tell apart, flat.
 
         Whole numbers are floats, too: a cell must not depend on whether its axis holds a
         fraction elsewhere.
         """
-        dimensions = list(self.shape)
+        apart = {self.coords[name][0] for name in names}
+        lengths = {name: length for name, length in self.shape.items() if name in apart}
         flat: dict[str, NDArray[Any]] = {}
-        for name, (dimension, numbers) in self.coords.items():
-            shape = [-1 if other == dimension else 1 for other in dimensions]
+        for name in names:
+            dimension, numbers = self.coords[name]
+            shape = [-1 if other == dimension else 1 for other in lengths]
             column = np.asarray(numbers, float).reshape(shape)
-            flat[name] = np.broadcast_to(column, tuple(self.shape.values())).ravel()
+            flat[name] = np.broadcast_to(column, tuple(lengths.values())).ravel()
         return flat
+
+    def part(self, places: Mapping[str, slice]) -> "Grid":
+        """Return the grid of the numbers at these places of each dimension."""
+        part = copy.copy(self)
+        part.coords = {
+            name: (dimension, numbers[places[dimension]])
+            for name, (dimension, numbers) in self.coords.items()
+        }
+        part.shape = {dimension: len(part.coords[dimension][1]) for dimension in self.shape}
+        return part
 
 
 def choices(axis: str, values: Any) -> list[tuple[Any, Any]]:

@@ -259,17 +259,20 @@ def run_serialized(
     """Run one block of a program that was serialized, on whatever machine calls this."""
     with jax.enable_x64(wide_floats):
         arguments = jax.device_put((_key_data(seeds), dict(numbers)), devices()[0])
-        outputs = _deserialized(program, wide_floats, side_by_side)(*arguments)
-        return BlockAnswer(jax.device_get(outputs), environment())
+        evaluate, there = _deserialized(program, wide_floats, side_by_side)
+        return BlockAnswer(jax.device_get(evaluate(*arguments)), there)
 
 
 @functools.lru_cache(maxsize=8)
-def _deserialized(program: bytes, wide_floats: bool, side_by_side: bool) -> Callable[..., Any]:
+def _deserialized(
+    program: bytes, wide_floats: bool, side_by_side: bool
+) -> tuple[Callable[..., Any], dict[str, str]]:
+    """Return the function, and the environment, which takes longer to read than a small block."""
     del wide_floats  # the caller has set it; a function of its own is compiled for each setting
     ensure_compilation_cache()
     exported = export.deserialize(bytearray(program))
     options = compiler_options(side_by_side=side_by_side)
-    return jax.jit(exported.call, compiler_options=options)
+    return jax.jit(exported.call, compiler_options=options), environment()
 
 
 def default_width(largest: int) -> int:

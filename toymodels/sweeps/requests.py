@@ -1,6 +1,7 @@
 """The request of a user for a sweep, checked before the cell is called."""
 
 import inspect
+import math
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from toymodels.errors import InputError
 from toymodels.sweeps import grids
 from toymodels.sweeps.program import Cell
 
-_MAX_CELLS = 2**31 - 1  # in one sweep, whose results are all in memory
+_MAX_CELLS = 2**31 - 1  # in one sweep whose results are all in memory
 _MAX_WIDTH = 2**20
 
 
@@ -33,6 +34,12 @@ class Request(NamedTuple):
     seeds: Int[np.ndarray, " seeds"]
     width: int | None
 
+    @property
+    def num_cells(self) -> int:
+        """The number of cells, which are all choices of the static axes, points and seeds."""
+        choices = math.prod(map(len, self.static_axes.values()))
+        return choices * self.grid.size * len(self.seeds)
+
 
 def check_request(
     cell: Cell,
@@ -42,10 +49,11 @@ def check_request(
     num_seeds: int | None,
     seeds: Any,
     width: int | None,
+    on_disk: bool,
 ) -> Request:
     """Check all names and numbers that can be checked without calling the cell.
 
-    The arguments are those of `toymodels.sweep`.
+    The arguments are those of `toymodels.sweep`; `on_disk` says whether it has a folder.
     """
     chosen = _seeds(num_seeds, seeds)
     if width is not None:
@@ -60,12 +68,13 @@ def check_request(
         name: grids.choices(f"static axis {name!r}", values) for name, values in static.items()
     }
     _check_arguments(cell, [*static_axes, *grid.coords])
-    count = len(chosen) * grid.size
-    for choices in static_axes.values():
-        count *= len(choices)
-    if count > _MAX_CELLS:
-        raise InputError(f"{count} cells are too many for one sweep: split it into several")
-    return Request(cell, grid, static_axes, chosen, width)
+    request = Request(cell, grid, static_axes, chosen, width)
+    if request.num_cells > _MAX_CELLS and not on_disk:
+        raise InputError(
+            f"{request.num_cells} cells are too many for the memory: keep them in files with "
+            "folder="
+        )
+    return request
 
 
 def _seeds(count: int | None, seeds: Any) -> Int[np.ndarray, " seeds"]:

@@ -2,30 +2,29 @@
 
 import contextlib
 import inspect
-import itertools
 import os
 import platform
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import xarray as xr
 from jax.core import Tracer
-from jaxtyping import Int
 
-from toymodels.engine import programs
 from toymodels.engine.compiling import environment
 from toymodels.errors import InputError
-from toymodels.sweeps import blocks, cells, datasets, grids, layouts
-from toymodels.sweeps.program import Arrays, Cell, Numbers, Program, compile_program, default_width
+from toymodels.sweeps import cells, datasets, grids, parts, variants
+from toymodels.sweeps.parts import Folder, Piece
+from toymodels.sweeps.program import Cell
 from toymodels.sweeps.progress import Report, bar
 from toymodels.sweeps.requests import Request, check_request
 from toymodels.sweeps.store.store import Store
-from toymodels.sweeps.stored import StoredCells
+
+_Path: TypeAlias = str | os.PathLike[str]
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -72,7 +71,8 @@ def sweep(
     dims: Mapping[str, Sequence[str]] | None = None,
     units: Mapping[str, str] | None = None,
     width: int | None = None,
-    store: str | os.PathLike[str] | None = None,
+    store: _Path | None = None,
+    folder: _Path | None = None,
     executor: Executor | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -111,6 +111,10 @@ def sweep(
             holds are not run again: after a crash, on a larger grid, or with more seeds. Cells of
             another program, width, processor or version stay in the file and are not used; a
             warning says what changed.
+        folder: a folder that keeps the results in files, part by part, so that the memory does
+            not grow with the number of cells. The dataset that is returned reads them when they
+            are needed. Parts that it holds are not run again. It is made if it does not exist,
+            and it holds one sweep.
         executor: a `concurrent.futures.Executor` that runs the blocks, on this machine or on
             others. Its workers must be able to import toymodels; they do not need the file of
             the cell. The default is all cores, or all devices, of this process.
@@ -141,171 +145,71 @@ def sweep(
     if isinstance(cell, jax.stages.Wrapped):  # made by tm.jit; a sweep compiles the cell itself
         cell = inspect.unwrap(cell)
     request = check_request(
-        cell, axes or {}, static or {}, num_seeds=num_seeds, seeds=seeds, width=width
+        cell,
+        axes or {},
+        static or {},
+        num_seeds=num_seeds,
+        seeds=seeds,
+        width=width,
+        on_disk=folder is not None,
     )
-    started = time.perf_counter()
+    began = time.perf_counter()
     with bar(visible=progress) as report, contextlib.ExitStack() as stack:
         report.stage(f"{cells.title(cell)}: tracing")
-        variants, layout = _trace(request, dims or {}, units or {})
+        traced, layout = variants.trace(request, dims or {}, units or {})
         opened = stack.enter_context(Store(store)) if store is not None else None
-        hashes, failure = _run_variants(variants, request, opened, executor, report)
-    outputs = [variant.outputs for variant in variants]
-    results = datasets.assemble(
-        outputs, request.seeds.tolist(), request.grid, request.static_axes, layout
-    )
-    for name, unit in (units or {}).items():
-        results[name].attrs["units"] = unit
-    widths = [variant.width for variant in variants]
-    results.attrs.update(
-        environment(),
-        python=platform.python_version(),
-        program=" ".join(hashes),
-        block_width=widths[0] if len(set(widths)) == 1 else widths,
-        source=cells.source(cell),
-        seconds=round(time.perf_counter() - started, 3),
-    )
-    if failure is not None:
-        raise _stopped(failure, results, outputs, store) from failure
-    return results
+
+        def run(part: Request, report: Report) -> Piece:
+            nonlocal began
+            ran = variants.run(traced, part, opened, executor, report)
+            results, remarks = datasets.assemble(
+                ran.outputs, part.seeds.tolist(), part.grid, part.static_axes, layout
+            )
+            for name, unit in (units or {}).items():
+                results[name].attrs["units"] = unit
+            now = time.perf_counter()
+            results.attrs.update(_provenance(cell, traced, ran), seconds=round(now - began, 3))
+            began = now
+            finished = sum(int(room.finished.sum()) for room in ran.outputs)
+            return Piece(results, remarks, finished, ran.failure)
+
+        if folder is None:
+            piece = run(request, report)
+        else:
+            piece = parts.run(Folder(folder, request, traced, layout, units or {}), run, report)
+    for remark in piece.remarks:
+        warnings.warn(remark, stacklevel=2)
+    if piece.failure is not None:
+        raise _stopped(piece, request.num_cells, store, folder) from piece.failure
+    return piece.results
 
 
-class _Variant(NamedTuple):
-    """The cell for one combination of the static axes.
-
-    Attributes:
-        title: the name of the cell and the labels of the combination.
-        traced: the cell as a traced program.
-        width: how many cells a block holds.
-        outputs: the outputs of all cells, filled in as they finish.
-    """
-
-    title: str
-    traced: cells.Traced
-    width: int
-    outputs: datasets.Outputs
-
-
-def _trace(
-    request: Request, dims: Mapping[str, Sequence[str]], units: Mapping[str, str]
-) -> tuple[list[_Variant], layouts.Layout]:
-    """Trace the cell for each combination of the static axes, and check its outputs.
-
-    After this, nothing can be wrong with names or numbers: all mistakes in them come to light
-    before a block runs.
-    """
-    cell, grid, static_axes, seeds, width = request
-    first = {name: numbers[0] for name, (_, numbers) in grid.coords.items()}
-    combinations = list(itertools.product(*static_axes.values()))
-    traced: list[cells.Traced] = []
-    for combination in combinations:
-        fixed = {n: value for n, (_, value) in zip(static_axes, combination, strict=True)}
-        traced.append(cells.trace(cell, fixed, first))
-    layout = layouts.layout(
-        [each.outputs for each in traced],
-        dims,
-        [*static_axes, *grid.coords, "seed"],
-        lambda variant, name: cells.constant(traced[variant], name),
-    )
-    for name in units.keys() - layout.dims.keys() - grid.coords.keys():
-        raise InputError(f"units names {name!r}: the cell returns {', '.join(layout.dims)}")
-    variants: list[_Variant] = []
-    for each, combination in zip(traced, combinations, strict=True):
-        cells.check_numbers(each, grid.numbers)
-        labels = [f"{n}={label}" for n, (label, _) in zip(static_axes, combination, strict=True)]
-        fitting = width or default_width(programs.largest_array(each.program.jaxpr))
-        outputs = datasets.empty_outputs(each.all_outputs, len(seeds) * grid.size)
-        variants.append(_Variant(" ".join([cells.title(cell), *labels]), each, fitting, outputs))
-    return variants, layout
-
-
-def _run_variants(
-    variants: Sequence[_Variant],
-    request: Request,
-    store: Store | None,
-    executor: Executor | None,
-    report: Report,
-) -> tuple[list[str], BaseException | None]:
-    """Compile and run each variant.
-
-    Returns:
-        The hash of each program that was compiled, and the error that stopped the sweep, if any.
-    """
-    grid = request.grid
-    seeds = np.repeat(request.seeds, grid.size)
-    numbers = {name: np.tile(column, len(request.seeds)) for name, column in grid.numbers.items()}
-    hashes: list[str] = []
-    try:
-        for variant in variants:
-            report.stage(f"{variant.title}: compiling")
-            program = _compile(variant, numbers)
-            hashes.append((program.provenance or {}).get("program", "calls back to Python"))
-            _run(program, variant, seeds, numbers, store, executor, report)
-    except (KeyboardInterrupt, Exception) as error:
-        # An error such as a store that has become read-only, or a later variant that cannot be
-        # compiled, must not cost the cells that have finished.
-        expected = isinstance(error, KeyboardInterrupt | blocks.BlockError | OSError)
-        if not expected and not any(variant.outputs.finished.any() for variant in variants):
-            raise
-        return hashes, error
-    return hashes, None
-
-
-def _compile(variant: _Variant, numbers: Numbers) -> Program:
-    try:
-        return compile_program(variant.traced, numbers, width=variant.width)
-    except jax.errors.JaxRuntimeError as error:
-        raise blocks.BlockError(
-            f"a block of {variant.width} cells cannot be compiled: {error}"
-        ) from error
-
-
-def _run(
-    program: Program,
-    variant: _Variant,
-    seeds: Int[np.ndarray, " cells"],
-    numbers: Numbers,
-    store: Store | None,
-    executor: Executor | None,
-    report: Report,
-) -> None:
-    """Fill in the outputs of a variant: from the store if it has a cell, else by running it."""
-    title, outputs = variant.title, variant.outputs
-    stored = None
-    if store is not None:
-        stored = StoredCells(store, program, title, seeds, numbers)
-        stored.warn_of_changes(stacklevel=4)
-        stored.load_into(outputs)
-    (missing,) = np.nonzero(~outputs.finished)
-    if not len(missing):
-        report.stage(f"{title}: all {len(seeds)} cells are in the store")
-        return
-    report.start(title, len(missing), program.steps)
-
-    def deliver(block: slice, arrays: Arrays) -> None:
-        outputs.fill(missing[block], arrays)
-        if stored is not None:
-            stored.save(missing[block], outputs)
-        report.advance(len(missing[block]))
-
-    missing_numbers = {name: column[missing] for name, column in numbers.items()}
-    blocks.run(program, seeds[missing], missing_numbers, deliver, executor=executor)
+def _provenance(
+    cell: Cell, traced: Sequence[variants.Variant], ran: variants.Ran
+) -> dict[str, Any]:
+    """Return what is needed to get the numbers again, as attributes of the results."""
+    widths = [variant.width for variant in traced]
+    return {
+        **environment(),
+        "python": platform.python_version(),
+        "program": " ".join(ran.programs),
+        "block_width": widths[0] if len(set(widths)) == 1 else widths,
+        "source": cells.source(cell),
+    }
 
 
 def _stopped(
-    failure: BaseException,
-    results: xr.Dataset,
-    outputs: Sequence[datasets.Outputs],
-    store: str | os.PathLike[str] | None,
+    piece: Piece, total: int, store: _Path | None, folder: _Path | None
 ) -> SweepInterrupted | SweepError:
     """Return the exception that carries the partial results and says how to go on."""
-    finished = sum(int(each.finished.sum()) for each in outputs)
-    total = sum(len(each.finished) for each in outputs)
     message = (
-        f"{finished} of {total} cells finished: they are in the `results` of this exception (in a "
-        "notebook: `import sys; sys.last_value.results`), the others are NaN there"
+        f"{piece.finished} of {total} cells finished: they are in the `results` of this exception "
+        "(in a notebook: `import sys; sys.last_value.results`), the others are NaN there"
     )
-    if store is not None:
-        message += f"; run the same sweep again to go on with those that are in {store}"
+    kept = " and ".join(str(place) for place in (store, folder) if place is not None)
+    if kept:
+        message += f"; run the same sweep again to go on with those that are in {kept}"
+    failure = piece.failure
     if isinstance(failure, KeyboardInterrupt):
-        return SweepInterrupted(f"interrupted; {message}", results)
-    return SweepError(f"{str(failure) or repr(failure)}; {message}", results)
+        return SweepInterrupted(f"interrupted; {message}", piece.results)
+    return SweepError(f"{str(failure) or repr(failure)}; {message}", piece.results)
