@@ -24,7 +24,7 @@ each = pytest.mark.parametrize("model", ALL.values(), ids=ALL)
 
 
 def random_params(model, seed, hidden=HIDDEN):
-    """Parameters of any values: none is at its start."""
+    """Random parameters, none of which is at its initial value."""
     params = model.init(jax.random.key(0), jnp.zeros(hidden))["params"]
     random = np.random.default_rng(seed)
     return {

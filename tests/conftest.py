@@ -47,7 +47,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what must be compiled as users compile it, where nothing is."""
+    """Leave out the tests that need XLA's usual options if `--compile-quickly` is given."""
     if config.getoption("--compile-quickly"):
         items[:] = [item for item in items if not item.get_closest_marker("as_users_compile")]
 

@@ -19,7 +19,7 @@ CELLS = 48
 
 
 def cell(key, *, a, b):
-    """Chaotic, so that one wrong bit of the key or a number would show in the end."""
+    """A chaotic cell, whose outputs would show one wrong bit of the key or of a number."""
     start = jax.random.uniform(key, (4,))
     x = jax.lax.fori_loop(0, 50, lambda _, x: (3.7 + 0.2 * a) * x * (1 - x), start)
     return {"x": b * x, "y": b * x.sum(), "count": jnp.int32(jnp.round(100 * a))}
@@ -42,14 +42,14 @@ def digest(results):
 
 
 def right(results, expected):
-    """How many cells finished, all of which are as in an undisturbed sweep."""
+    """Count the cells that finished, all of which are as in an undisturbed sweep."""
     finished = results["y"].notnull()
     assert bits(results) == bits(expected if finished.all() else expected.where(finished))
     return int(finished.sum())
 
 
 def held(path):
-    """How many cells a store holds, all of which are intact."""
+    """Count the cells that a store holds, all of which are intact."""
     with Store(path, create=False) as store:
         cells, quarantined, copies = store.verify()
     assert quarantined == 0
@@ -72,7 +72,7 @@ def child(function, *arguments, **environment):
 
 
 def output(process):
-    """What a child printed, line by line, after it ended well."""
+    """Return the lines that a child printed, after it ended well."""
     with process:
         lines = list(process.stdout)  # `communicate` would miss what has been read ahead
         assert process.wait() == 0, process.stderr.read()

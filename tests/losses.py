@@ -21,14 +21,17 @@ def ordinary(loss):
 
 
 def cast(tree, dtype):
-    """Wide floats, as NumPy makes them, become `dtype`; all other numbers stay."""
+    """Convert the wide floats that NumPy makes to `dtype`, and leave other numbers alone."""
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf, dtype if leaf.dtype == np.float64 else leaf.dtype), tree
     )
 
 
 def assert_equal_to_rounding(actual, expected, roundings=256):
-    """Both routes add the same few numbers of order one, in another order."""
+    """Fail unless two results agree to rounding.
+
+    Both add equal numbers of order one, but in different orders.
+    """
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
@@ -39,7 +42,7 @@ def assert_equal_to_rounding(actual, expected, roundings=256):
 
 
 def is_the_loop(jaxpr):
-    """Whether a traced program is the fused loop; what `explain` says is another matter."""
+    """Return whether a traced program is the fused loop, whatever `explain` says of it."""
     return not operations(jaxpr, "custom_vmap_call")  # of the ordinary path on a CPU
 
 

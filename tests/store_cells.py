@@ -55,7 +55,7 @@ def filled(path, count=200):
 
 
 def assert_right(found, records, expected):
-    """What is found is as it was written."""
+    """Fail unless the records that were found are as they were written."""
     assert records[found].tobytes() == expected[found].tobytes()
 
 
@@ -74,7 +74,7 @@ def flip(path, position, bit=0):
 
 @contextlib.contextmanager
 def warnings_allowed():
-    """For damage that is noticed only sometimes."""
+    """Allow warnings of damage, which is noticed only sometimes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield caught

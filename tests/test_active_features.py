@@ -26,7 +26,7 @@ def draw(density):
 
 
 def test_some_feature_is_active_and_the_others_are_independent(density):
-    r"""Given that some are active, P(i) = p / q and P(i and j) = p^2 / q."""
+    """The conditional probabilities are P(i) = p / q and P(i and j) = p^2 / q."""
     active = draw(density) != 0
     assert active.any(axis=1).all()
     some = 1 - (1 - density) ** NUM_FEATURES

@@ -68,7 +68,7 @@ def test_an_orthogonal_direction_changes_nothing():
 
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_a_direction_at_an_angle_has_the_accuracy_of_the_closed_form(share):
-    r"""With $q = \cos^2$ of the angle it is $1/2 + (\arcsin q - \arcsin(1 - q)) / \pi$."""
+    r"""The accuracy is $1/2 + (\arcsin q - \arcsin(1 - q)) / \pi$ for the squared cosine $q$."""
     vector = np.sqrt(share) * PLANTED[:, 0] + np.sqrt(1 - share) * PLANTED[:, 1]
     measured = accuracy(iv.direction("hidden", vector))
     changing = 0.5 + (np.arcsin(share) - np.arcsin(1 - share)) / np.pi

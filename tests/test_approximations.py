@@ -60,7 +60,10 @@ SATURATED = {"unused": jnp.zeros(())}
 
 
 def test_a_saturated_unit_deceives_attribution_patching_in_both_directions():
-    """From 0 to c > 1 the effect is 1; the gradient at 0 says c, and the gradient at c says 0."""
+    """The effect of a change from 0 to c > 1 is 1.
+
+    The gradient at 0 says c, and the gradient at c says 0.
+    """
     low, high = jnp.asarray(0.0), jnp.asarray(2.0)
 
     def same(output):
@@ -76,7 +79,7 @@ def test_a_saturated_unit_deceives_attribution_patching_in_both_directions():
 
 
 def test_scores_of_edges_are_the_effects_of_their_paths_in_a_linear_model():
-    """And they add up to the total effect, because every path is one edge."""
+    """The scores add up to the total effect, because every path is one edge."""
     scores = iv.edge_attribution(MODEL, LINEAR, X, OTHER, "hidden", "preactivation", squares)
     assert scores.shape == (2, 5)
     plain = squares(iv.run(MODEL, LINEAR, X))

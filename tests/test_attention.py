@@ -107,7 +107,7 @@ def test_uniform_attention_scores_as_counted():
 
 
 def plain_attention(params, tokens, heads, head_width):
-    """The outputs by loops over places, in NumPy."""
+    """Return the outputs, computed by loops over places, in NumPy."""
     params = jax.tree.map(np.asarray, params)
     x = [params["W_E"] @ t + p for t, p in zip(tokens, params["W_pos"], strict=True)]
     for layer in ("layer_0", "layer_1"):
@@ -162,7 +162,7 @@ def test_a_sequence_of_other_length_gets_one_line(relative):
 
 
 def test_a_trained_model_of_sequences_does_not_beat_the_exact_predictor():
-    """One cell: `train`, `NextToken`, `Activations` and sites on a distribution of sequences."""
+    """The cell uses `train`, `NextToken`, `Activations` and sites on sequences."""
     features = tm.MarkovChains(2, 12)
     model = tm.AttentionOnly(layers=1, heads=1, width=4, head_width=4)
     trained = jax.jit(
@@ -179,7 +179,7 @@ def test_a_trained_model_of_sequences_does_not_beat_the_exact_predictor():
 
 
 def test_the_bigram_predictor_is_the_posterior_and_its_losses_are_those_known():
-    """Facts of Dirichlet(1) chains: the entropy of a row, and Laplace's rule of succession."""
+    """The entropy of a row and Laplace's rule of succession are known for Dirichlet(1) chains."""
     chains = tm.MarkovChains(3, 100).sample(KEY, 1000)
     losses = {
         predict.__name__: jnp.mean(
@@ -222,7 +222,7 @@ def test_the_exact_predictor_gives_every_sequence_its_probability():
 
 @pytest.mark.parametrize("concentration", [1, jnp.ones(())])
 def test_the_sampler_draws_every_sequence_with_its_probability(concentration):
-    """A number that is known to be 1 takes a faster way."""
+    """The sampler has a faster way for a concentration that is known to be 1."""
     drawn = np.asarray(tm.MarkovChains(2, 4, concentration).sample(KEY, 20_000)).argmax(axis=2)
     every = np.array(list(itertools.product(range(2), repeat=4)))
     found = np.bincount(drawn @ [8, 4, 2, 1], minlength=16) / len(drawn)

@@ -51,7 +51,7 @@ def test_integrated_gradients_and_shapley_values_are_complete(name):
 
 
 def test_shapley_values_are_the_mean_over_all_orders():
-    """An independent route: all 120 orders of five features, in float64."""
+    """The mean over all 120 orders of five features, in float64, is an independent route."""
     gram, x, baseline = (np.asarray(a, float) for a in (GRAM, X, BASELINE))
 
     def value(inside):

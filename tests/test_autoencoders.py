@@ -164,7 +164,7 @@ def test_many_latents_have_the_loss_and_gradient_of_a_sort_in_float64(k):
 
 @jit
 def wide_latents(preactivation, k):
-    """What a wide autoencoder keeps of given preactivations."""
+    """Return the latents that a wide autoencoder keeps of given preactivations."""
     model = autoencoders.TopKAutoencoder(WIDE, k)
     params = model.init(jax.random.key(0), jnp.zeros(WIDE))["params"]
     params = {**params, "encoder": jnp.eye(WIDE)}
@@ -259,7 +259,7 @@ def test_matryoshka_terms_are_losses_of_narrower_autoencoders():
 
 
 def gated_terms(params, batch):
-    """Errors of the latents, sizes of the gates, errors of the gates read by the decoder."""
+    """Return errors of the latents, sizes of the gates, and errors of the decoded gates."""
 
     def one(h):
         centred = h - params["decoder_bias"]

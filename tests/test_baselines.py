@@ -1,4 +1,4 @@
-"""Components and factors: what they find, what they cannot, and scikit-learn."""
+"""Components and factors against scikit-learn: which directions they find and miss."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def normal(seed, *shape):
 
 
 def features(seed, *shape, density):
-    """Independent, zero with probability 1 - density, else uniform."""
+    """Draw independent features that are zero with probability 1 - density, else uniform."""
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.random(shape) * (rng.random(shape) < density), jnp.float32)
 

@@ -1,4 +1,4 @@
-"""What the benchmark says of made-up times: its claims and its picture."""
+"""The claims and the picture of the benchmark, made from invented times."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_without_pytorch_there_is_no_claim_about_it(results):
 
 @pytest.mark.parametrize("count", [3, 0])
 def test_the_picture_shows_sizes_in_order_with_the_ratio_written_on_it(results, count):
-    """At smoke scale nothing is measured over features and steps."""
+    """The picture can also be drawn at smoke scale, where the benchmark measures only one size."""
     results = results.isel(features=slice(count), steps=slice(count))
     with plotting.style():
         figure = benchmark.plot(results)

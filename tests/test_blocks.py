@@ -1,4 +1,4 @@
-"""Blocks: their width, their keys, what they are identified by."""
+"""Blocks: their width, their keys, and what identifies them."""
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def test_wide_floats_reach_every_thread(x64):
 
 @pytest.mark.parametrize("shares", [1, 3, 12])
 def test_lanes_of_a_seed_share_their_draws_and_get_their_own(shares):
-    """Twelve lanes of 12, 4 and 1 different seeds: the samples are those of each key alone."""
+    """Each of twelve lanes gets the samples of its own key, if the lanes have 12, 4 or 1 seeds."""
 
     def cell(key, *, a):
         fitted = tm.fit(
@@ -126,7 +126,7 @@ def test_lanes_of_a_seed_share_their_draws_and_get_their_own(shares):
 
 
 def test_blocks_with_decompositions_run_side_by_side():
-    """One for each core, as all others; the numbers are those of NumPy."""
+    """Each core runs one block at a time, and the numbers are those of NumPy."""
 
     def cell(key, *, a):
         return {"values": jnp.linalg.svd(a * jax.random.normal(key, (3, 4)), compute_uv=False)}

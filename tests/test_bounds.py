@@ -21,7 +21,7 @@ shapes = st.tuples(st.integers(1, 5), st.integers(2, 20))
 
 
 def unit(vectors):
-    """Columns of unit length, from rows."""
+    """Return columns of unit length, made from rows."""
     vectors = np.asarray(vectors, float)
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
 
@@ -64,7 +64,7 @@ def frame_potential(weights):
 
 
 def best_subset(weights, is_allowed):
-    """A greedy choice of columns, each allowed beside all those before."""
+    """Choose columns greedily, each allowed beside all columns chosen before."""
     chosen = []
     for column in range(weights.shape[1]):
         if not chosen or is_allowed(cosines(weights[:, [*chosen, column]])):
@@ -241,7 +241,10 @@ def test_orthogonal_features_cost_the_variance_of_the_others(represented):
 @properties
 @given(seeds, st.floats(0, 0.7))
 def test_a_cap_on_coherence_has_a_price(seed, cap):
-    """(n - k) v(S), for the weights of least coherence that are left of random ones."""
+    """The price of representing k of n features is (n - k) v.
+
+    Random weights are cut down to a set of columns whose coherence is at most the cap.
+    """
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=(2, 4))
     chosen = best_subset(weights, lambda others: np.abs(others).max() <= cap)

@@ -26,14 +26,14 @@ some_coefficients = hnp.arrays(
 
 @st.composite
 def models(draw):
-    """Coefficients, hidden dimensions and kurtosis; ties and zeros are likely."""
+    """Draw coefficients, hidden dimensions and a kurtosis; ties and zeros are likely."""
     coefficients = draw(some_coefficients)
     hidden = draw(st.integers(0, coefficients.size))
     return coefficients, hidden, draw(kurtoses | st.just(3.0))
 
 
 def three_valued_loss(weights, coefficients, density):
-    """Variance of the error over all inputs of zeros and signs, of variance 1."""
+    """Return the variance of the error over all inputs of zeros and signs, of variance 1."""
     values = np.array([-1.0, 0.0, 1.0]) / np.sqrt(density)
     chances = np.array([density / 2, 1 - density, density / 2])
     n = len(coefficients)
@@ -172,7 +172,7 @@ def test_marginal_benefit_at_the_ends(kurtosis):
     ],
 )
 def test_two_features_in_one_dimension(kurtosis, ratio, share, loss):
-    """Values of an independent minimisation over W, to all digits given."""
+    """The expected values come from an independent minimisation over W, to all digits."""
     coefficients = np.array([1.0, ratio])
     actual = capacity.optimal_capacities(coefficients, 1, kurtosis)
     np.testing.assert_allclose(actual, [share, 1 - share], atol=5e-6)
@@ -203,13 +203,13 @@ def test_two_features_in_one_dimension_in_closed_form(kurtosis, ratio):
     ],
 )
 def test_equal_features_share_equally(n, hidden, loss):
-    """The loss is n F(m / n); kurtosis 12."""
+    """The loss of n features in m dimensions is n F(m / n), here for a kurtosis of 12."""
     np.testing.assert_allclose(capacity.optimal_capacities(np.ones(n), hidden, 12.0), hidden / n)
     np.testing.assert_allclose(capacity.optimal_loss(np.ones(n), hidden, 12.0), loss, atol=5e-7)
 
 
 def min_loss(coefficients, signs, kurtosis, starts):
-    """The lowest minimum over W of the variance of the error of x' W' diag(signs) W x."""
+    """Return the lowest minimum over W of the variance of the error of x' W' diag(signs) W x."""
     n, hidden, random = len(coefficients), len(signs), np.random.default_rng(0)
     itself = np.eye(n, dtype=bool)
 
@@ -262,7 +262,7 @@ def test_optimal_weights_attain_the_optimum(model):
 
 
 def test_optimal_weights_show_their_blocks():
-    """A feature of capacity 1 is alone on an axis, one of capacity 0 has no weight: exactly."""
+    """A feature of capacity 1 is exactly alone on an axis, and one of capacity 0 is exactly 0."""
     random = np.random.default_rng(0)
     for _ in range(100):
         coefficients = random.exponential(size=11)
@@ -277,7 +277,10 @@ def test_optimal_weights_show_their_blocks():
 @properties
 @given(models())
 def test_capacities_obey_the_conditions_of_an_optimum(model):
-    """Karush, Kuhn and Tucker: sufficient for a kurtosis above 3, where the loss is convex."""
+    """The conditions of Karush, Kuhn and Tucker hold.
+
+    They are sufficient for a kurtosis above 3, where the loss is convex.
+    """
     coefficients, hidden, kurtosis = model
     shares = capacity.optimal_capacities(coefficients, hidden, kurtosis)
     assert shares.min() >= 0
@@ -369,7 +372,10 @@ def test_superposition_begins_at_the_sharing_ratio(kurtosis, hidden, distance):
 @properties
 @given(st.floats(1.1, 2.9), st.floats(0.1, 0.9))
 def test_below_a_kurtosis_of_3_a_lesser_feature_can_lock_out_a_greater_one(kurtosis, lesser):
-    """Of the lesser feature's weight alone, is it a minimum in the weight of the greater?"""
+    """Weights of the lesser feature alone are a minimum up to the boundary.
+
+    They are a minimum if a small weight of the greater feature raises the loss.
+    """
     boundary = capacity.sharing_ratio(kurtosis)
     weights = np.array([[1e-4, np.sqrt(lesser)]])
     for greater in (lesser * (boundary - 0.05), lesser * (boundary + 0.05)):

@@ -1,4 +1,4 @@
-"""What a sweep says of a cell before it runs: names, numbers, purity, the line at fault."""
+"""Refusals of a cell before it runs: wrong names and numbers, impurity, and the line at fault."""
 
 import functools
 import inspect
@@ -272,7 +272,7 @@ def test_other_seeds_are_refused(seeds):
 
 
 def test_one_number_of_seeds_is_not_a_list_of_them():
-    """Three seeds and the seed 3 are told apart by the user, not by a guess."""
+    """The user says whether 3 means three seeds or the seed 3; the sweep does not guess."""
     unchecked = inspect.unwrap(tm.sweep)  # the suite's own type check would refuse it before
     with pytest.raises(InputError, match=r"^seeds is 3: give a list such as \[3\], or num_seeds=3"):
         unchecked(lambda key: {"u": 1.0}, seeds=3)
@@ -311,7 +311,7 @@ def test_a_title_is_the_name_of_the_function(cell, title):
 
 
 def test_an_edited_cell_of_a_notebook_is_known_by_its_name(tmp_path):
-    """The file that a notebook gives it is named after the text."""
+    """A notebook names the file of a cell after its text, so an edit changes the file."""
 
     def typed(factor):
         space = {"__name__": "__main__"}
@@ -327,7 +327,7 @@ def test_an_edited_cell_of_a_notebook_is_known_by_its_name(tmp_path):
 
 
 def test_counts_of_diverged_parameters_are_no_numbers():
-    """A comparison with NaN is false, so that what counts by it looks healthy."""
+    """A count of comparisons looks healthy for NaN, because a comparison with NaN is false."""
 
     def cell(key, *, rate):
         fitted = tm.fit(
@@ -383,7 +383,7 @@ def test_marks_are_found_wherever_training_is_called(around):
 
 
 def test_an_output_that_is_not_finite_beside_finite_parameters_costs_nothing_else():
-    """As the area under the curve of a label that never occurs."""
+    """The area under the curve is such an output for a label that never occurs."""
 
     def cell(key, *, d):
         fitted = tm.fit(
@@ -457,7 +457,7 @@ def test_a_name_that_is_not_there_suggests_the_nearest():
 
 
 def test_arguments_that_a_function_does_not_take_are_explained_in_one_line():
-    """Tried with a function of the user's: types are checked in those of toymodels."""
+    """The user wrote the function, because the tests check the types of our own ones."""
 
     def features(density):
         return jnp.full(3, density)

@@ -18,9 +18,10 @@ PAIR = np.array([[1.0, -1.0]])
 
 
 def rational(couplings, bias, powers, degree):
-    """E prod x_j^s_j ReLU(z)^k / k! of active features, by integration along one after the other.
+    """Return E prod x_j^s_j ReLU(z)^k / k!
 
-    The terms have both signs, so this loses digits in floating point, but not in fractions.
+    of active features, one integral after the other. The terms have both signs, so this loses
+    digits in floating point, but not in fractions.
     """
     if not couplings:
         return Fraction(max(bias, 0)) ** degree / factorial(degree) if bias >= 0 else Fraction(0)
@@ -74,7 +75,7 @@ def test_a_feature_without_a_coupling_is_not_there():
 
 @pytest.fixture(scope="module")
 def exact_loss():
-    """The exact losses and slopes of many models of two features, by JAX."""
+    """Return the exact losses and slopes of many models of two features, computed by JAX."""
 
     def value(flat, density, importance):
         return tm.theory.expected_loss(flat[:2][None], flat[2:], density, importance)

@@ -34,7 +34,7 @@ CALLS = {
 
 
 def with_errors(function, *arguments, seed=0):
-    """`function`, with an error of its own in every use of every computed number."""
+    """Return `function` with an error of its own in every use of every computed number."""
     rng = np.random.default_rng(seed)
 
     def copy(value):
@@ -220,7 +220,7 @@ def test_infinite_numbers_may_be_the_largest():
 
 
 def test_the_length_of_a_circular_feature():
-    """Value and gradient in closed form: XLA once lost part of this gradient."""
+    """The value and the gradient have closed forms. XLA once lost a part of this gradient."""
     w = jax.random.normal(jax.random.key(0), (2, 2))
     batch = jax.random.uniform(jax.random.key(1), (8, 2))
 
@@ -237,7 +237,7 @@ def test_the_length_of_a_circular_feature():
 
 
 def test_the_larger_of_a_sum_and_an_example():
-    """The same, where all of the gradient was lost: c = |p x| > x_0 in both examples."""
+    """The sum c = |p x| is above x_0 in both examples. XLA once lost all of this gradient."""
     p, batch = np.array([-1.3, 0.4], np.float32), np.array([[0.9, 0.1], [0.8, 0.25]], np.float32)
 
     def loss(p, x):

@@ -50,7 +50,10 @@ def test_rank_correlation_is_that_of_spearman_with_ties_and_has_the_variance_of_
 
 
 class Backup(nn.Module):
-    """y = max(x_0, x_1) + x_2 for bits: two edges that can replace each other, and one alone."""
+    """The model y = max(x_0, x_1) + x_2 of bits.
+
+    Its first two edges can replace each other, and the third stands alone.
+    """
 
     @nn.compact
     def __call__(self, bits):
@@ -69,7 +72,10 @@ def kept(*edges):
 
 
 def test_measures_of_a_circuit_with_a_backup_are_those_computed_by_hand():
-    """All edges have the effect 2: the first two have 1 together and each alone, the third 1."""
+    """All edges together have the effect 2.
+
+    The first two have 1 together and 1 each alone, and the third has 1.
+    """
     measured = jax.jit(
         lambda own: jnp.stack(
             [
@@ -93,7 +99,7 @@ def test_measures_of_a_circuit_with_a_backup_are_those_computed_by_hand():
 
 
 def test_acdc_over_orders_is_the_mean_of_the_circuits_that_orders_leave():
-    """Of two edges that can replace each other, the one that is visited first goes."""
+    """The first of two edges that can replace each other is removed if it is visited first."""
     found = jax.jit(lambda: circuits.acdc_over_orders(KEY, BACKUP, threshold=0.1, num_orders=40))()
     share = circuits.vector(found.share)
     np.testing.assert_allclose(share[0] + share[1], 1, rtol=1e-6)
@@ -112,7 +118,7 @@ def test_top_edges_are_the_best_and_ties_follow_in_their_order():
 
 
 def test_projections_of_an_orthonormal_basis_overlap_as_little_as_possible():
-    """Before they are scaled, their Gram matrix is a random projection, of trace m."""
+    """The Gram matrix is a random projection of trace m before the vectors are scaled."""
     number, width = 12, 9
     project = jax.jit(jax.vmap(lambda key: circuits.random_directions(key, number, width=width)))
     draws = project(jax.random.split(KEY, 200))

@@ -21,7 +21,7 @@ C = jnp.asarray([[0.0, 1.0, 0.0], [1.0, 0.0, -1.0]])
 
 
 class Linear(nn.Module):
-    """y = B A x + C x: a layer, and a path around it."""
+    """The model y = B A x + C x: a hidden layer, and a path around it."""
 
     @nn.compact
     def __call__(self, x):
@@ -54,7 +54,7 @@ def test_all_edges_are_the_clean_run_and_none_the_corrupt_one():
 
 
 def test_in_a_linear_model_all_scores_are_the_closed_form():
-    """Removing an edge changes the output by its weight, times what is read of it later."""
+    """Removing an edge changes the output by its weight times the later weights that read it."""
     moved = jnp.mean((CLEANS - CORRUPTS) ** 2, axis=0)
     hidden = jnp.mean(((CLEANS - CORRUPTS) @ A.T) ** 2, axis=0)
     expected = {
@@ -87,7 +87,7 @@ def test_in_a_linear_model_all_scores_are_the_closed_form():
 
 @pytest.fixture(scope="module")
 def known():
-    """A random circuit of gates, its edges, and pairs of examples that show all of them."""
+    """Return a random circuit of gates, its edges, and pairs of examples that show all of them."""
     program = circuits.random_program(KEY, num_inputs=5, layers=2, gates=3)
     table = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=5)))
     corrupts = jax.random.permutation(KEY, jnp.concatenate([table, table, table]))
@@ -95,7 +95,7 @@ def known():
 
 
 def outputs_of_gates(program, bits):
-    """The outputs by logic, without arithmetic."""
+    """Return the outputs of all gates by logic, without arithmetic."""
     values = [bool(bit) for bit in bits]
     names = {circuits.AND: "and", circuits.OR: "or", circuits.XOR: "xor"}
     for operands, kinds in zip(program.operands, program.kinds, strict=True):
@@ -156,7 +156,7 @@ def test_where_operands_pass_a_threshold_gradients_see_no_edge(known):
 
 
 def test_few_dimensions_make_noise_and_a_threshold_takes_it_away():
-    """One true input of many: the noise of an operand is one product of random directions."""
+    """One input is true, so the noise of an operand is one product of random directions."""
     program = circuits.random_program(KEY, num_inputs=60, layers=1, gates=4)
     bits = jnp.eye(60)
     expected = jnp.asarray([outputs_of_gates(program, row) for row in np.eye(60)], float)
@@ -205,7 +205,10 @@ def test_an_induction_head_reads_the_head_before_it_by_its_keys_alone():
 
 
 def test_areas_of_equal_edges_are_the_closed_forms_and_the_grid_is_off():
-    """K of E equal edges, ranked perfectly; the numbers of the grid are computed by hand."""
+    """The model has E equal edges, of which K matter and are ranked first.
+
+    The numbers of the grid are computed by hand.
+    """
     for share, cpr, cmd in ((0.3, 0.8167, 0.1823), (0.1, 0.950, 0.049)):
         edges, important = 10_000, int(10_000 * share)
         found = circuits.areas(jnp.minimum(jnp.arange(edges + 1) / important, 1.0))

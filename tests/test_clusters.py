@@ -55,14 +55,14 @@ def run(config, **options):
 
 
 def notebook():
-    """What a notebook defines: names without a file."""
+    """Return the names that a notebook defines, which come from no file."""
     namespace = {"__name__": "notebook"}
     exec(SOURCE, namespace)
     return namespace
 
 
 def run(**options):
-    """Of 200 cells, in 25 blocks."""
+    """Sweep 200 cells in 25 blocks."""
     names = notebook()
     return names["run"](names["Config"](), **options)
 
@@ -90,7 +90,7 @@ def pool(**options):
 
 
 class Watched(Executor):
-    """Another executor; calls `event` when its `number`-th block has finished."""
+    """An executor that calls `event` when its `number`-th block has finished."""
 
     def __init__(self, executor, number, event):
         self.executor, self.number, self.event = executor, number, event
@@ -114,7 +114,7 @@ def test_a_cluster_gives_the_same_bits(client, local):
 
 
 def test_an_experiment_from_a_file_runs_on_a_cluster(client, local, tmp_path):
-    """Which its workers do not see: they are sent the compiled function."""
+    """The workers never see the file: they are sent the compiled function."""
     path = tmp_path / "unseen_experiment.py"
     path.write_text(SOURCE)
     loaded = experiment.load(path)

@@ -1,4 +1,4 @@
-"""Examples as columns: `vmap` with the batch last, derivatives included."""
+"""Examples as columns: `vmap` with the batch as the last axis, and its derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def test_equal_to_vmap_with_its_derivatives(function, arguments):
 
 @pytest.mark.parametrize("kind", ["int8", "int64", "uint8", "bool", "float16", "bfloat16"])
 def test_numbers_of_any_type(kind, arguments, x64):
-    """A matrix, a mask and examples of few whole numbers are exact in every type."""
+    """A matrix, a mask and examples of small whole numbers are exact in every type."""
     weights, bias, x = (jnp.round(argument) for argument in arguments)
     signs = jnp.asarray(weights > 0).astype(kind)
 

@@ -1,4 +1,4 @@
-"""The cache of compiled programs: on by default, where JAX was not told otherwise."""
+"""The cache of compiled programs is on by default, unless JAX was told otherwise."""
 
 import os
 import subprocess

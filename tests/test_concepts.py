@@ -1,4 +1,4 @@
-"""Planted concepts: what is parallel, orthogonal or a simplex by construction."""
+"""Planted concepts that are parallel, orthogonal or a simplex by construction."""
 
 import itertools
 

@@ -42,7 +42,7 @@ def initial(key):
 
 
 def has_label(params, part, pair, label):
-    """1 if output 0 has the sign of the label when the part is copied from the source."""
+    """Return 1 if output 0 has the sign of the label when the part is copied from the source."""
     output = iv.interchange(MODEL, params, *pair, part)[0]
     return ((output > 0) == label).astype(jnp.float32)
 

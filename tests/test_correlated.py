@@ -89,7 +89,7 @@ def test_one_anticorrelated_set_has_one_active_feature(seed):
 @properties
 @given(seeds, probabilities, probabilities)
 def test_a_set_is_present_or_not(loss, seed, density, other):
-    """So the loss is affine in the density of each set."""
+    """The loss is affine in the density of each set."""
     weights, bias, importance = random_model(seed, 4)
 
     def at(density):
@@ -126,7 +126,7 @@ def test_a_direction_for_each_set_leaves_the_other_principal_components(sets, si
 @pytest.mark.parametrize("density", [1e-3, 0.05, 0.3, 1.0])
 @pytest.mark.parametrize("size", [2, 3])
 def test_opposite_features_of_two_sets_are_wrong_only_where_both_are_present(size, density):
-    """Of two opposite features a and b both are wrong by min(a, b), whose mean square is 1/6."""
+    """Two opposite features a and b are both wrong by min(a, b), whose mean square is 1/6."""
     weights = np.hstack([np.eye(size), -np.eye(size)])  # for 3, an octahedron
     actual = expected_loss_correlated(weights, np.zeros(2 * size), density, num_sets=2)
     np.testing.assert_allclose(actual, size * density**2 / 3, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""Decompositions run one matrix at a time, which no number shows, but a program that waits does."""
+"""Decompositions run one matrix at a time; else programs that run together wait for ever."""
 
 import os
 import re
@@ -51,7 +51,7 @@ FUNCTIONS = {
 
 
 def batches_for_lapack(function, *arguments):
-    """The calls of LAPACK in a program, and those with an operand of more than two dimensions."""
+    """Return the calls of LAPACK in a program, and those with more than two dimensions."""
     text = jax.jit(function).lower(*arguments).as_text()
     calls = re.findall(r"@lapack_\w+\(.*operand_layouts = \[(.*?)\], ", text)
     return calls, [call for call in calls if re.search(r"\[\d+, \d+, \d+", call)]
@@ -78,7 +78,7 @@ def test_numbers_are_those_without_the_pass(name):
 
 
 def test_derivative_is_the_one_that_its_author_gave():
-    """A pass that took the rules away would give the derivative of the program, 1."""
+    """A pass that removed these rules would give the derivative of the program, 1."""
 
     @jax.custom_jvp
     def total(matrices):
@@ -110,7 +110,7 @@ print("done")
 
 
 def test_programs_side_by_side_do_not_wait_for_each_other_for_ever():
-    """Eighty blocks of six decompositions, from an executor of threads and three sweeps."""
+    """An executor of threads and three sweeps run eighty blocks of six decompositions."""
     finished = subprocess.run(
         [sys.executable, "-c", SIDE_BY_SIDE],
         env={**os.environ, "NPROC": "2"},

@@ -48,7 +48,7 @@ for name in there:
 
 
 def test_bits_depend_neither_on_the_threads_of_xla_nor_on_the_place_in_a_block():
-    """Two, three and seven threads divide each of these otherwise."""
+    """Two, three and seven threads would divide each of these sums in different ways."""
     printed = [
         subprocess.run(
             [sys.executable, "-c", PROGRAM],

@@ -171,7 +171,7 @@ def test_sizes_of_codes():
 
 
 def family(angle):
-    """A parent, a child, both together; the hidden dimensions hold more than the two."""
+    """Return features of a parent, a child and both together, in more dimensions than they need."""
     parent, child = np.array([1.0, 0, 0]), np.array([np.cos(angle), np.sin(angle), 0])
     return jnp.asarray(np.stack([parent, child], axis=1), jnp.float32)
 
@@ -260,7 +260,7 @@ def test_a_stack_of_models_is_scored_as_each_alone():
 
 @pytest.fixture
 def unchecked():
-    """As users call: the test run's own checks of shapes would come first."""
+    """Switch off the checks of shapes that only tests make, so that calls are those of users."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

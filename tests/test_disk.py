@@ -1,4 +1,4 @@
-"""A disk that is full, closed or damaged: what was finished is kept, and nothing wrong is read."""
+"""A disk that is full, closed or damaged costs no finished cell and gives no wrong number."""
 
 import contextlib
 import json
@@ -25,13 +25,13 @@ from toymodels.sweeps.store.store import Store
 
 
 def wide_cell(key, *, a, b):
-    """Of 2 kB."""
+    """A cell whose outputs take 2 kB."""
     x = a + b * jax.random.uniform(key, (512,))
     return {"x": x, "y": x.sum()}
 
 
 def runs_out_of_room(path, limit):
-    """The system lets no file grow beyond `limit`."""
+    """Sweep in a process whose system lets no file grow beyond `limit`."""
     import resource
 
     expected = sweep(wide_cell, width=2)
@@ -67,7 +67,7 @@ def test_a_file_that_may_not_grow(path, limit, ran):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Of 120 kB."""
+    """A disk of 120 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=120k", "none", str(disk)]
@@ -121,7 +121,7 @@ def test_a_message_does_not_say_that_cells_are_stored_that_are_not(path, monkeyp
 
 @contextlib.contextmanager
 def nobody(*closed):
-    """What belongs to another, and may not be written; permissions do not bind root."""
+    """Be another user, who may not write the closed paths; permissions do not bind root."""
     for path, mode in closed:
         path.chmod(mode)
     root = not os.geteuid()

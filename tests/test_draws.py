@@ -27,7 +27,7 @@ def scaled_normal(key, density):
 
 
 def keys_split(key, density):
-    """A tree, from two keys and numbers of no key."""
+    """A sampler that returns a tree, from two keys and from numbers that need no key."""
     key_mask, key_size = jax.random.split(key)
     mask = jax.random.bernoulli(key_mask, density, (BATCH, 4))
     size = jax.random.uniform(key_size, (BATCH, 4), minval=-1)
@@ -35,14 +35,14 @@ def keys_split(key, density):
 
 
 def keys_folded(key, density):
-    """One key per example."""
+    """A sampler with one key for each example."""
     example_keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(BATCH))
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (4,)))(example_keys)
     return jnp.maximum(0.0, 1 - uniform / density)
 
 
 def correlated(key, density):
-    """All features of an example or none: a captured table, and words used twice."""
+    """A sampler of all features or none, with a captured table and words used twice."""
     table = jnp.asarray(np.tri(4, dtype=np.float32))
     uniform = jax.random.uniform(key, (BATCH, 1))
     return (jnp.where(uniform < density, uniform, 0) * jnp.ones((1, 4))) @ table
@@ -83,7 +83,7 @@ def test_finish_after_draw_is_the_sample(sample, kind):
 
 @samplers
 def test_finish_after_draw_is_the_sample_under_jit(sample, key):
-    """As the training loop does it: drawn in one step, finished in the next."""
+    """The training loop also draws in one step and finishes in the next."""
 
     @jax.jit
     def both(key, density):
@@ -137,7 +137,7 @@ def test_one_density_or_each_its_own(density, key):
 
 
 def test_a_loop_that_mixes_key_and_density_is_left_to_finish(key):
-    """The keys are then all that is drawn; the bits are still the same."""
+    """The draw then returns only keys, and the bits of the sample are unchanged."""
 
     def in_turn(key, density):
         def one(carry, key):

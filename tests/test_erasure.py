@@ -1,4 +1,4 @@
-"""What is left of a concept, and what erasing it costs at least."""
+"""Erasure of a concept: nothing of it is left, and no eraser costs less."""
 
 import jax
 import jax.numpy as jnp

@@ -18,7 +18,7 @@ properties = settings(deadline=None, derandomize=True, max_examples=200)
 
 
 def direct_sum(models, seed):
-    """Blocks that do not interfere, their features shuffled: losses add."""
+    """Return blocks that do not interfere, with their features shuffled; their losses add up."""
     order = np.random.default_rng(seed).permutation(sum(len(bias) for _, bias, _, _ in models))
     weights = linalg.block_diag(*(weights for weights, *_ in models))[:, order]
     bias, density, importance = (
@@ -28,14 +28,17 @@ def direct_sum(models, seed):
 
 
 def harmonic_frame(num_features, frequencies):
-    """A projection of equal diagonal; the columns add up to zero."""
+    """Return a frame whose projection has an equal diagonal and whose columns add up to zero."""
     angles = 2 * np.pi * np.outer(np.arange(1, frequencies + 1), np.arange(num_features))
     angles /= num_features
     return np.vstack([np.cos(angles), np.sin(angles)]) * np.sqrt(2 / num_features)
 
 
 def listener(num_features, density):
-    """Only the loss of output 0 counts; it hears all others equally loud, half inverted."""
+    """Return a model of which only output 0 counts.
+
+    The output hears all other features equally, half of them inverted.
+    """
     signs = (-1.0) ** np.arange(num_features)
     weights = np.zeros((3, num_features))
     weights[0] = signs / np.sqrt(num_features)
@@ -95,7 +98,7 @@ def test_more_examples_have_a_smaller_error_faster_than_plain_samples():
 
 
 def test_blocks_of_points_are_one_point_set():
-    """Many features are drawn in several blocks; copies of one model cost its loss each."""
+    """Many features are drawn in several blocks, and copies of one model cost its loss each."""
     model = random_model(0, 3, 2)
     copies, expected = direct_sum([model] * 200, seed=0)
     loss, error = expected_loss_sampled(jax.random.key(0), *copies, examples=16 * 2048)
@@ -115,7 +118,7 @@ def test_an_estimate_is_a_function_of_its_key_and_the_couplings():
 
 
 def test_what_needs_no_sampling_has_no_error():
-    """Output i depends on its own feature alone: it is integrated exactly."""
+    """Output i depends on its own feature alone, so it is integrated exactly."""
     model = np.diag([1.2, 0.7, 0.0, 0.0]), np.array([-0.3, 0.1, 0.2, -0.2]), 0.3, 1.0
     loss, error = expected_loss_sampled(jax.random.key(0), *model, examples=32)
     np.testing.assert_allclose(loss, expected_loss(*model), rtol=1e-14)
@@ -167,7 +170,10 @@ def test_a_sparse_antipodal_pair_is_far_from_gaussian_and_says_so(density):
 
 @pytest.mark.parametrize("interference", [1.0, 0.01])
 def test_loss_and_correction_are_means_over_gaussian_interference(interference):
-    """On a grid; the correction by Hermite polynomials, the derivatives of the density."""
+    """The expected loss is a sum over a grid.
+
+    The correction uses Hermite polynomials, which are the derivatives of the density.
+    """
     weights, bias, density, importance = random_model(3, 4, 2)
     weights = np.vstack([weights * interference**0.5, np.eye(4)])
     couplings = weights.T @ weights
@@ -222,7 +228,7 @@ def test_the_correction_is_right_where_several_are_heard(density):
 
 
 def test_the_error_falls_with_the_number_of_features_heard():
-    """By Berry and Esseen at least as fast as $n^{-1/2}$."""
+    """The error falls at least as fast as $n^{-1/2}$, by the theorem of Berry and Esseen."""
     few, many = (
         abs(expected_loss_gaussian(*model).loss - expected_loss(*model))
         for model in (listener(4, 0.5), listener(8, 0.5))
@@ -245,7 +251,7 @@ def test_the_correction_is_right_for_large_models(frequencies):
     [(0.05, 1.292, -0.406, 0.004561), (0.2, 0.667, -0.132, 0.033233)],
 )
 def test_persian_rug(density, gain, offset, expected):
-    """A tight frame with m/n = 0.3: published optima of gain and offset, loss per feature."""
+    """A tight frame with m/n = 0.3 has the published gain, offset and loss per feature."""
     weights = harmonic_frame(20, 3) * np.sqrt(gain / 0.3)
     bias = np.full(20, offset + gain * density / 2)  # columns add up to zero
     loss = expected_loss_gaussian(weights, bias, density, 1.0).loss

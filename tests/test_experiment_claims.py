@@ -1,4 +1,4 @@
-"""What experiments measure is right where the answer is known, on any processor."""
+"""The functions of experiments are right on inputs whose answer is known, on any processor."""
 
 import importlib.util
 from pathlib import Path
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def load(name):
-    """The module of an experiment."""
+    """Return the module of an experiment."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -35,7 +35,7 @@ def test_a_boundary_is_half_a_cell_above_the_last_density_inside():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
 def test_every_experiment_loads(path):
-    """Its scales are Configs, and it has what the command needs."""
+    """The file has claims, a plot, and Configs for the default and the smoke scale."""
     loaded = experiment.load(path)
     assert {"default", "smoke"} <= loaded.scales.keys()
     assert loaded.claims is not None

@@ -68,7 +68,7 @@ def test_the_committed_figure_belongs_to_the_file(path):
 
 
 def test_the_tests_accept_a_new_experiment_at_once(tmp_path):
-    """It has a claim and a smoke scale, and is a draft until its figure is committed."""
+    """A new experiment has a claim and a smoke scale, and is a draft without a figure."""
     shutil.copytree(
         ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__")
     )

@@ -34,7 +34,7 @@ def results(seeds=3):
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects the scripts of a page, its headline, and every address that it would load."""
+    """A parser that collects scripts, headline, and every address that a page would load."""
 
     def __init__(self, text):
         super().__init__()
@@ -55,7 +55,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def read(page):
-    """The description of a page, and a function that gives the array of an entry."""
+    """Return the description of a page, and a function that gives the array of an entry."""
     scripts = Reader(page.html).scripts
     description = json.loads(scripts["description"])
     numbers = np.frombuffer(gzip.decompress(base64.b64decode(scripts["numbers"])), "<f4")

@@ -1,4 +1,4 @@
-"""The page of the explorer in a browser: what a person clicks, types and reads.
+"""The page of the explorer in a browser: a person clicks, types and reads.
 
 The tests need Chromium, which no Python package brings: `apt-get install chromium` on Debian.
 """
@@ -32,7 +32,7 @@ def browser():
 
 
 class Watched:
-    """A page that collects every error, dialog, and request to a network."""
+    """A page that collects every error, every dialog, and every request to a network."""
 
     def __init__(self, browser, results, folder, *, at="", width=1300, **options):
         self.faults = []
@@ -56,7 +56,10 @@ class Watched:
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """A function that opens a page; at the end no page has failed, asked or loaded anything."""
+    """Return a function that opens a page.
+
+    At the end no page has failed, asked or loaded anything.
+    """
     opened = []
 
     def open_page(results, **options):
@@ -78,7 +81,7 @@ def shared(browser, tmp_path_factory):
 
 @pytest.fixture
 def visit(shared):
-    """A function that goes to an address on the page of `results()`, which tests share."""
+    """Return a function that goes to an address on the page of `results()`, which tests share."""
 
     def go(address):
         shared.evaluate(
@@ -110,13 +113,13 @@ def results():
 
 
 def fact(page, name):
-    """The number beside a name in the table of facts."""
+    """Return the number beside a name in the table of facts."""
     row = page.locator("#facts tbody tr", has=page.get_by_text(name, exact=True))
     return row.locator("td").first.text_content()
 
 
 def drawn(page, place, trace=0):
-    """What the library draws in an element, read from its own data."""
+    """Return what the library draws in an element, read from its own data."""
     return page.evaluate("([id, k]) => document.getElementById(id).data[k]", [place, trace])
 
 

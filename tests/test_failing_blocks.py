@@ -16,7 +16,10 @@ pytestmark = pytest.mark.as_users_compile
 
 
 def hungry_cell(key, *, a, b, size):
-    """Sorts a square of numbers: one of 2**22 by 2**22 needs 64 TiB, more than there are."""
+    """A cell that sorts a square of numbers.
+
+    A square of 2**22 by 2**22 numbers needs 64 TiB, which no machine has.
+    """
     line = jnp.arange(float(size))
     square = jnp.sin(jax.random.uniform(key) * (a * line[:, None] + b * line[None]))
     return {"y": jnp.sort(square, axis=0)[-1].sum()}
@@ -48,7 +51,7 @@ def test_a_block_without_memory_does_not_advise_its_own_width():
 
 
 def test_a_variant_that_cannot_be_traced_loses_nothing_of_those_before(ran):
-    """It is refused before anything runs, or what ran is in `results`."""
+    """The variant is refused before anything runs, or the results of what ran are kept."""
 
     def cell(key, *, a, b, kind):
         return {"y": a if kind == "good" or a > b else b}

@@ -1,4 +1,4 @@
-"""The closed forms of what methods say where they are wrong, against other ways to each number."""
+"""The closed forms of wrong answers of methods, against other ways to each number."""
 
 import math
 
@@ -15,7 +15,7 @@ NUMBER = 400_000
 
 
 def pair(density, seed, *, together):
-    """Examples of the two features of the pair, with NumPy."""
+    """Draw examples of the two features of the pair, with NumPy."""
     rng = np.random.default_rng(seed)
     values, present = rng.uniform(size=(2, NUMBER)), rng.uniform(size=(2, NUMBER)) < density
     return values * (present[:1] if together else present)
@@ -86,7 +86,7 @@ def test_the_midpoint_rule_is_a_sum_over_slopes(gradients, change, effect):
 
 
 def crosscoder_loss(decoders, strength, penalty):
-    """The mean over a grid of features, each with its ideal code."""
+    """Return the mean loss over a grid of features, each with its ideal code."""
     x = (np.arange(4000) + 0.5) / 4000
     target, decoders = np.array([1.0, strength]), np.abs(decoders)
     code = x * (target @ decoders) - penalty / 2 * decoders.sum()

@@ -1,6 +1,6 @@
-"""What the definitions of the distributions say: probabilities, moments, independence, bounds.
+"""Distributions have the probabilities, moments, independence and bounds of their definitions.
 
-Samples are large and the keys fixed. A p-value must exceed 1e-4, a mean lie within five
+Samples are large and the keys fixed. A p-value must exceed 1e-4, and a mean must lie within five
 standard errors: a right sampler would fail one of these about once in ten thousand keys.
 """
 
@@ -44,7 +44,10 @@ def draw(distribution, density, *, features=3, seed=0, examples=EXAMPLES):
 
 
 def assert_mean(values, expected, deviation):
-    """Per column, with the standard deviation that the distribution has by definition."""
+    """Fail unless the mean of each column is right.
+
+    The error is measured by the standard deviation that the distribution has by definition.
+    """
     error = np.abs(values.mean(axis=0, dtype=np.float64) - expected)
     assert np.all(error <= STANDARD_ERRORS * deviation / np.sqrt(len(values)) + 1e-7)
 
@@ -375,7 +378,7 @@ def test_a_traced_number_of_features_is_refused_with_the_remedy():
 
 @struct.dataclass
 class OneHot:
-    """Exactly one feature, of a size that may be swept."""
+    """A distribution with exactly one feature present, whose size may be swept."""
 
     num_features: int = struct.field(pytree_node=False)
     size: float = 1.0

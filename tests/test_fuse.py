@@ -1,6 +1,6 @@
 """The fused loop is right, or hands the program over and names what it does not know.
 
-The oracle everywhere is JAX itself: `jax.value_and_grad` of the mean of the mapped loss.
+The oracle is JAX itself: `jax.value_and_grad` of the mean of the mapped loss.
 """
 
 import flax.linen as nn
@@ -38,12 +38,15 @@ SIGNS = np.random.default_rng(2).choice([-1.0, 1.0], 3)
 
 
 def probe(name, loss, *, refused=None, params=WEIGHTS, batch=EXAMPLES):
-    """A loss that must be fused, or refused with a reason that holds the text `refused`."""
+    """Return a case of a loss.
+
+    The loss must be fused, or refused with a reason that holds the text `refused`.
+    """
     return pytest.param(loss, params, batch, refused, id=name)
 
 
 def structural(name, function, *, refused=None):
-    """`function` of a 2 x 3 matrix that depends on both parameters and example."""
+    """Return a case that calls `function` with a matrix of parameters and example."""
     return probe(name, lambda w, x: score(function(w * x[None])), refused=refused)
 
 
@@ -64,7 +67,7 @@ sine_with_slope_x.defvjp(lambda x: (jnp.sin(x), x), lambda x, cotangent: (x * co
 
 
 def functions_of_one_number(w, x):
-    """Each elementwise function of JAX that is smooth somewhere, where it is smooth."""
+    """Return each elementwise function of JAX that is smooth somewhere, with such a place."""
     m = w * x  # inside (-1, 1)
     positive = 1.5 + m
     everywhere = (
@@ -391,7 +394,7 @@ def test_right_or_handed_over_by_name(loss, params, batch, refused, dtype):
 
 
 def test_single_precision_among_double(x64):
-    """Literals and defaults are then wider than the numbers of the loss."""
+    """Literals and defaults are wider than the numbers of the loss."""
     params, batch = cast((WEIGHTS, EXAMPLES), jnp.float32)
 
     def loss(w, x):
@@ -412,7 +415,7 @@ def test_single_precision_among_double(x64):
     ],
 )
 def test_a_declared_derivative_is_the_derivative(declared, slope):
-    """Even where it is wrong on purpose."""
+    """The declared derivative is used even if it is wrong on purpose."""
     value, gradient = jax.jit(fuse.value_and_grad(lambda p, x: declared(p) * x))(
         0.5, EXAMPLES[:, 0]
     )
@@ -422,7 +425,10 @@ def test_a_declared_derivative_is_the_derivative(declared, slope):
 
 
 def test_constant_filled_in_is_not_an_element_without_jit():
-    """Outside jit the indices are numbers: the fill must not pass for a sum of all elements."""
+    """The indices are plain numbers outside jit.
+
+    The constant must not pass for a sum of all elements.
+    """
 
     def loss(w, x):
         return score(w * x.at[np.array([0, 7, 1])].get(mode="fill", fill_value=1.0)[None])
@@ -445,7 +451,10 @@ def test_accepts_the_numbers_of_python_and_numpy():
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_crossover_of_parameters(fused):
-    """The loss is one sum more, so this many parameters are the most, and one too many."""
+    """The loss is one more sum.
+
+    So the two cases are the most parameters that are allowed, and one too many.
+    """
     size = loop.MAX_SUMS - fused
     params = jnp.linspace(-1, 1, size, dtype=jnp.float32)
     batch = jax.random.normal(jax.random.key(0), (3, size))
@@ -464,7 +473,10 @@ def two_sines(params, example):
 
 @pytest.mark.parametrize("batch", [10_007, 65_536])
 def test_large_batches_do_not_drift(batch):
-    """Of 1024 roundings of half a bit each; a running sum of 65,536 is off by 6e-4."""
+    """The tolerance is 1024 roundings of half a bit.
+
+    A running sum of 65,536 numbers is off by 6e-4.
+    """
     gradient = jax.jit(fuse.value_and_grad(lambda p, x: p * x))
     value, slope = gradient(jnp.float32(0.1), jnp.ones(batch))
     np.testing.assert_allclose([value, slope], [0.1, 1], rtol=1024 * 2.0**-24)

@@ -1,6 +1,6 @@
 """The fused loop and the ordinary path under `vmap`, `scan` and further derivatives.
 
-The oracle everywhere is JAX itself: `jax.value_and_grad` of the mean of the mapped loss.
+The oracle is JAX itself: `jax.value_and_grad` of the mean of the mapped loss.
 """
 
 import jax
@@ -47,7 +47,7 @@ SCALES = np.array([0.5, 1.0, 1.5, 2.0])
 
 
 def with_scale(route, loss):
-    """Value and gradient with a number that the loss captures."""
+    """Return a value and gradient with a number that the loss captures."""
     return lambda w, batch, scale: route(lambda w, x: loss(w, x, scale))(w, batch)
 
 
@@ -78,7 +78,7 @@ def test_vmap_is_a_loop_over_models(loss, mapped, x64):
 
 @both_paths
 def test_value_alone(loss, x64):
-    """It is the value with the gradient, and its gradient is that gradient."""
+    """The value alone equals the value with a gradient, and so does its derivative."""
     w, batch, scales = jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES), jnp.asarray(SCALES)
     mapped = jax.jit(jax.vmap(with_scale(fuse.value, loss), (None, None, 0)))
     differentiated = jax.jit(jax.vmap(jax.grad(with_scale(fuse.value, loss)), (None, None, 0)))
@@ -103,7 +103,7 @@ def test_nested_vmap(loss, x64):
 
 @both_paths
 def test_scan_is_a_python_loop(loss, x64):
-    """Gradient descent, one batch a step, mapped over learning rates."""
+    """Gradient descent takes one batch a step and is mapped over learning rates."""
 
     def descend(rate):
         def step(w, batch):
@@ -126,7 +126,7 @@ def test_scan_is_a_python_loop(loss, x64):
 
 
 def derivatives(route, loss):
-    """Everything that differentiates a value and gradient once more."""
+    """Return a function that differentiates a value and gradient once more, in five ways."""
 
     def squared_norm(w, batch, scale):
         return jnp.sum(with_scale(route, loss)(w, batch, scale)[1] ** 2)
@@ -181,7 +181,7 @@ def test_differentiated_under_vmap_and_over_it(loss, x64):
 
 
 def test_differentiated_again_with_integers_in_the_batch(x64):
-    """They have no derivative, which JAX writes as numbers of a type of their own."""
+    """JAX writes the missing derivatives of integers as numbers of a special type."""
     batch = (jnp.asarray(EXAMPLES), jnp.asarray(LABELS))
 
     def squared_norm(route):

@@ -207,7 +207,10 @@ def test_features_of_tight_frames_are_eigenvectors(frames, seed):
 @properties
 @given(weight_matrices)
 def test_dimensions_are_all_used_only_by_eigenvectors(weights):
-    """The sine of an angle, and 0 for all exactly where the dimensionalities add to the rank."""
+    """The residual is the sine of an angle.
+
+    It is 0 for all features exactly if the dimensionalities add up to the rank.
+    """
     wide = weights.astype(np.float64)
     frame = wide @ wide.T
     moved, squares = frame @ wide, np.sum(wide**2, axis=0)
@@ -223,7 +226,10 @@ def test_dimensions_are_all_used_only_by_eigenvectors(weights):
 
 
 def test_eigenvector_residual_of_two_directions():
-    """At 45 degrees F has the eigenvectors of the bisectors: both features are 22.5 from one."""
+    """Two directions at 45 degrees are each 22.5 degrees from a bisector.
+
+    The bisectors are the eigenvectors of F.
+    """
     weights = np.array([[1, 1], [0, 1]]) / [1, np.sqrt(2)]
     ratio = (2 - np.sqrt(2)) / (2 + np.sqrt(2))  # of the eigenvalues, 1 -+ cos
     turned = np.arctan(ratio * np.tan(np.pi / 8))

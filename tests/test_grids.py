@@ -1,4 +1,4 @@
-"""Axes: whatever holds numbers is one, and what cannot be labelled or held is refused."""
+"""Axes take anything that holds numbers, and refuse what cannot be labelled or kept."""
 
 import jax
 import jax.numpy as jnp

@@ -35,7 +35,7 @@ def test_collisions_in_limits():
 
 
 def test_the_curve_is_that_of_the_flow():
-    """Euler steps of w' = a w - lambda sign(w) that keep the length, without soft thresholding."""
+    """The flow w' = a w - lambda sign(w) of fixed length is followed by Euler steps."""
     penalty, step = 0.01, 2e-3
     start = np.random.default_rng(0).normal(size=30)
     weights = start / np.linalg.norm(start)

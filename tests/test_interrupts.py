@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: what was finished is kept, and to run it again gives the same bits."""
+"""Ctrl-C at any moment keeps what was finished, and a second run gives equal bits."""
 
 import concurrent.futures
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.as_users_compile
 
 
 def is_interrupted(path, quick_blocks, seconds):
-    """Says when a block begins and ends, and what is left; later blocks are slow."""
+    """Print when a block begins and ends, and what is left; later blocks are slow."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
 
     def slow(run, number, *block):
@@ -75,7 +75,7 @@ def as_results(finished, results):
 
 @pytest.fixture(scope="module")
 def interrupted_twice(tmp_path_factory):
-    """Store, message, digest, seconds to the exception and to the end of the process."""
+    """Return store, message, digest, and seconds to the exception and to the end of the process."""
     path = tmp_path_factory.mktemp("twice") / "store.db"
     with child(is_interrupted, str(path), 3, 4.0) as process:
         wait_for(process.stdout, "begins", "4")  # after three quick ones: two at once
@@ -116,7 +116,7 @@ def test_ctrl_c_without_a_store_keeps_what_was_finished(ran, undisturbed):
 
 
 def test_an_interrupt_before_a_block_is_listened_to_loses_nothing(monkeypatch, slow):
-    """As Ctrl-C may come between the start of a block and the call that waits for its end."""
+    """Ctrl-C can come between the start of a block and the call that waits for its end."""
     add = concurrent.futures.Future.add_done_callback
 
     def interrupted(self, callback):
@@ -132,7 +132,7 @@ def test_an_interrupt_before_a_block_is_listened_to_loses_nothing(monkeypatch, s
 # Python drops an interrupt that comes within a callback of its collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_moment(path, ran, slow):
-    """Also in the middle of a transaction: the timer raises it wherever Python is."""
+    """The timer interrupts Python anywhere, even in the middle of a transaction."""
     grid = {"axes": {**AXES, "a": np.linspace(0, 1, 20)}, "width": 2}  # 80 blocks
     expected = sweep(**grid)
     chance = random.Random(0)

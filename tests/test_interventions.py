@@ -51,7 +51,7 @@ def test_a_part_that_spans_the_site_carries_the_whole_output(name):
 
 
 def test_editing_a_direction_moves_each_output_by_its_overlap_with_it():
-    r"""Before the ReLU, adding $a \hat v$ to $h$ adds $a W_i \cdot \hat v$ to output $i$."""
+    r"""Adding $a \hat v$ to $h$ adds $a W_i \cdot \hat v$ to preactivation $i$."""
     vector = numbers(1, 2)
     edit = iv.add(iv.direction("hidden", vector), 0.3)
     before = tm.activations(MODEL, PENTAGON, X)["preactivation"]
@@ -154,7 +154,7 @@ def test_the_damage_of_several_outputs_adds_up_to_that_of_their_sum():
 
 
 def test_a_feature_that_is_not_represented_does_no_damage():
-    """Its column is 0, so there is nothing to ablate."""
+    """The column of such a feature is 0, so there is nothing to ablate."""
     params = {**PENTAGON, "weights": WEIGHTS.at[:, 3].set(0)}
     examples = tm.SparseUniform(5, 0.2).sample(jax.random.key(0), 100)
     loss = tm.Task(tm.SparseUniform(5, 0.2)).loss

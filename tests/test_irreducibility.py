@@ -24,7 +24,10 @@ def rotated(values, angle):
 
 
 def information_of_a_circle(num_bins):
-    """From the arcs between the angles at which one coordinate crosses the edge of a bin."""
+    """Return the mutual information of the two coordinates of a circle, in bins.
+
+    It follows from the arcs between the angles at which a coordinate crosses the edge of a bin.
+    """
     edges = np.linspace(-1, 1, num_bins + 1)
     crossings = [np.arccos(edges), -np.arccos(edges), np.arcsin(edges), np.pi - np.arcsin(edges)]
     ends = np.unique(np.mod(np.concatenate(crossings), 2 * np.pi))

@@ -41,7 +41,7 @@ def flat(num_features, vertices, positive):
 
 @jax.jit
 def loss(params):
-    """$H$ of parameters in one row."""
+    """Return $H$ of parameters that stand in one row."""
     features = params.size // 3
     weights, bias = params[: 2 * features].reshape(2, features), params[2 * features :]
     return expected_loss_one_active(weights, bias, 1.0)
@@ -122,7 +122,7 @@ def test_random_starts_end_in_these_minima_and_no_others(x64):
     ],
 )
 def test_curved_directions_are_counted_by_the_hessian(num_features, vertices, positive, x64):
-    """From the pentagon on the potential is twice differentiable at its minima."""
+    """The potential is twice differentiable at its minima for pentagons and larger polygons."""
     assert k_gons.is_minimum(num_features, vertices, positive)
     curvatures = np.linalg.eigvalsh(hessian(flat(num_features, vertices, positive)))
     assert curvatures.min() > -1e-9  # rounding
@@ -144,7 +144,7 @@ def test_saddles_have_a_direction_of_negative_curvature(num_features, vertices, 
 @jax.jit
 @jax.vmap
 def descend(params):
-    """The potential after gradient descent."""
+    """Return the potential after gradient descent."""
 
     def step(params, _):
         return params - 0.3 * jax.grad(loss)(params), None
@@ -163,7 +163,7 @@ def descend(params):
     ],
 )
 def test_descent_leaves_saddles_and_stays_at_minima(num_features, vertices, positive, x64):
-    """Also where there is no Hessian."""
+    """Descent decides even if there is no Hessian."""
     params = flat(num_features, vertices, positive)
     rng = np.random.default_rng(1)
     starts = params + 3e-3 * rng.normal(size=(30, params.size))
@@ -200,7 +200,10 @@ def test_the_potential_below_a_disturbed_minimum_is_its_own():
 
 
 def test_two_silent_columns_can_pull_a_square_apart(x64):
-    """Why `is_minimum` does not answer there: nine features, two of them positive."""
+    """The function `is_minimum` does not answer for such squares.
+
+    This one has nine features and two silent columns of positive bias.
+    """
     params = flat(9, 4, 2)
     rng = np.random.default_rng(0)
 
@@ -226,7 +229,10 @@ def test_two_silent_columns_can_pull_a_square_apart(x64):
     [(6, 0, 8.5), (5, 1, 8.5), (5, 0, 7), (4, 2, 8.5), (4, 1, 8), (4, 0, 7.5), (3, 0, 6)],
 )
 def test_learning_coefficients_of_six_features(vertices, positive, expected):
-    """By hand; by sampling in `test_learning_coefficient`."""
+    """The expected coefficients are computed by hand.
+
+    `test_learning_coefficient` finds them by sampling.
+    """
     assert k_gons.learning_coefficient(6, vertices, positive) == expected
 
 

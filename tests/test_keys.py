@@ -22,7 +22,7 @@ SHAPES = [(), (1,), (7,), (3, 5), (0,), (2, 0, 3)]
 
 
 def pair(seed=3):
-    """The same key, JAX's own and ours."""
+    """Return one key twice: as a key of JAX and as our own."""
     key = jax.random.key(seed, impl="threefry2x32")
     return key, keys.fusable(key)
 
@@ -40,7 +40,7 @@ def data(key):
     ],
 )
 def test_known_answers_of_random123(key, counter, expected):
-    """From `kat_vectors` of the Random123 library, threefry2x32 with 20 rounds."""
+    """The answers are those of `kat_vectors` of Random123 for threefry2x32, 20 rounds."""
     key, counter, expected = (
         [np.uint32(int(word, 16)) for word in words.split()] for words in (key, counter, expected)
     )
@@ -121,7 +121,7 @@ CHOOSY = {
 
 @pytest.mark.parametrize("draw", CHOOSY.values(), ids=CHOOSY.keys())
 def test_fusing(draw):
-    """What JAX draws with a key of its own; a key that comes out is as good as the one of JAX."""
+    """Our keys draw what JAX draws with its own. A key that comes out is as good as one of JAX."""
     stock, ours = pair()
     expected = draw(stock)
     for drawn in (keys.fusing(draw)(ours), keys.fusing(draw)(stock)):
@@ -139,7 +139,7 @@ def test_fusing_leaves_no_draw_that_xla_cannot_fuse(draw):
 
 
 def test_a_chain_of_keys_compiles_about_as_fast_as_with_the_keys_of_jax():
-    """With JAX 0.12 one kernel for a split, a fold and a draw once compiled for minutes."""
+    """One kernel for a split, a fold and a draw once compiled for minutes with JAX 0.12."""
     unique = time.time_ns() % 2**31  # so that no earlier run has left the program in the cache
 
     def draw(key):

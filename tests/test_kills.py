@@ -27,7 +27,7 @@ KILLS = 26  # of each of two processes
 
 
 def sweeps_until_killed(path, tell):
-    """Tells when it starts and when the first block runs."""
+    """Sweep, and tell through a pipe when the sweep starts and when its first block runs."""
 
     def telling(run, number, *block):
         if number == 0:
@@ -71,7 +71,10 @@ def is_killed_again_and_again(folder, seed):
 
 
 def looked_at(path):
-    """Whether it was cut off in a write, and its cells: of a copy, for to look is to repair."""
+    """Return whether a store was cut off in a write, and how many cells it has.
+
+    A copy is opened, because opening a store repairs it.
+    """
     if not path.exists():
         return False, 0
     journal = Path(f"{path}-journal")
@@ -123,7 +126,10 @@ def test_a_process_that_is_killed_loses_no_stored_cell(tmp_path, ran):
 
 
 def compiles_from_a_damaged_cache(folder):
-    """Cut off, as by the kill of a process that wrote it: JAX writes it in place."""
+    """Compile with a cache whose file is cut off.
+
+    A process that is killed can leave such a file, because JAX writes it in place.
+    """
     digests = [digest(sweep())]
     for file in Path(folder).glob("*-cache"):
         os.truncate(file, file.stat().st_size // 2)

@@ -12,14 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# A docstring begins with a verb ("Return ...") or with a phrase that names the thing ("The expected
-# loss of ..."). These words begin a fragment that only its place explains, as "Of one activation."
+# A docstring begins with a verb ("Return ..."), with a phrase that names the thing ("The expected
+# loss of ...") or, in a test, with the subject of a sentence. These words begin a fragment that
+# only its place explains, as "Of one activation.", or point at something before them, as "It is 1."
 NO_BEGINNING = """
-about above across after against among and as at because before below beside besides between but by
-due during else except following for from given if in inside instead into is least less like more
-most near nor not of off on once onto or out outside over per since so such than that then there
-these they this those through till to towards under until unless unlike up upon using whatever when
-whenever where whereas whether while whom whose why with within without
+about above across after against also among and as at because before below beside besides between
+both but by due during else even except following for from given here how if in inside instead into
+is it its least less like more most near neither nor not of off on once onto or out outside over per
+since so such than that then there these they this those through till to towards under until unless
+unlike up upon using what whatever when whenever where whereas whether which while who whom whose
+why with within without
 """.split()
 
 # A statement that begins so continues another one, which a reader of a table does not see.
@@ -32,7 +34,7 @@ BACK_REFERENCES = re.compile(
 
 
 def docstrings(path):
-    """Each public docstring of a file, with the line where it stands."""
+    """Yield each public docstring of a file, with the line where it stands."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     stack = [(tree, True)]
     while stack:
@@ -48,7 +50,7 @@ def docstrings(path):
 
 
 def faults_of_docstring(text):
-    """What is wrong with the beginning of a docstring."""
+    """Yield the faults of the beginning of a docstring."""
     summary = text.partition("\n\n")[0].replace("\n", " ").strip()
     first = re.match(r"[\w-]*", summary)[0]
     if first.lower() in NO_BEGINNING:
@@ -60,7 +62,7 @@ def faults_of_docstring(text):
 
 
 def faults_of_statement(text):
-    """What is wrong with the statement of a claim."""
+    """Yield the faults of the statement of a claim."""
     if found := BACK_REFERENCES.match(text):
         yield f"begins with {found[0]!r}"
     if not re.match(r"[A-Z\d$]", text):
@@ -70,19 +72,19 @@ def faults_of_statement(text):
 
 
 def faults():
-    """Every fault as the file, the place in it, what is wrong, and the words."""
-    for path in sorted((ROOT / "toymodels").rglob("*.py")):
+    """Yield every fault as the file, the place in it, the fault, and the words."""
+    for path in MODULES + TESTS:
         for line, text in docstrings(path):
             for fault in faults_of_docstring(text):
                 yield path, line, fault, text.partition("\n")[0]
-    for path in sorted((ROOT / "figures").glob("*.json")):
+    for path in FIGURES:
         for number, claim in enumerate(json.loads(path.read_text())["claims"], 1):
             for fault in faults_of_statement(claim["statement"]):
                 yield path, f"claim {number}", fault, claim["statement"]
 
 
 def pattern(node):
-    """A regular expression of the texts that an expression makes; None if it makes none."""
+    """Return a regular expression of the texts that an expression makes; None if it makes none."""
     match node:
         case ast.Constant(value=str(text)):
             return re.escape(text)
@@ -94,7 +96,7 @@ def pattern(node):
 
 
 def patterns(path):
-    """Every text that a file makes, also in several lines: `says = ...` and `says += ...`."""
+    """Yield every text that a file makes, also in several lines: `says = ...` and `says += ...`."""
     for parent in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         begun = {}
         for node in ast.iter_child_nodes(parent):
@@ -111,11 +113,11 @@ def patterns(path):
 
 
 MODULES = sorted((ROOT / "toymodels").rglob("*.py"))
-
+TESTS = sorted((ROOT / "tests").glob("*.py"))
 FIGURES = sorted((ROOT / "figures").glob("*.json"))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_docstrings_name_the_thing_or_say_what_is_done(path):
     found = [
         (line, fault) for line, text in docstrings(path) for fault in faults_of_docstring(text)
@@ -164,7 +166,9 @@ def test_a_statement_that_stands_alone_is_accepted():
     assert not list(faults_of_statement("Andreev's bound holds for every model."))
 
 
-@pytest.mark.parametrize("text", ["Of one activation.", "Where descents ended.", "returns x.", "X"])
+@pytest.mark.parametrize(
+    "text", ["Of one activation.", "Where descents ended.", "It is 1.", "returns x.", "X"]
+)
 def test_a_docstring_that_is_a_fragment_is_found(text):
     assert list(faults_of_docstring(text))
 

@@ -29,7 +29,7 @@ def estimate(loss, params, *, temperature, localization=1.0, seed=0, chains=64, 
 
 
 def assert_near(actual, expected, slack=0.0):
-    """Within four standard errors, and those must be small."""
+    """Fail unless an estimate lies within four standard errors, which must be small."""
     error = float(actual.standard_error)
     assert error < 0.03 * (1 + expected)
     assert abs(float(actual.coefficient) - expected) < 4 * error + slack
@@ -38,7 +38,7 @@ def assert_near(actual, expected, slack=0.0):
 
 @pytest.mark.parametrize("temperature", [3.0, 1e4])
 def test_a_regular_minimum_has_half_its_dimension(temperature):
-    """At a finite temperature each curvature $h$ counts $n beta h / (n beta h + gamma)$ of 1/2."""
+    """Each curvature $h$ counts $n beta h / (n beta h + gamma)$ of 1/2 at a finite temperature."""
     curvatures = np.array([0.5, 1.0, 2.0, 5.0, 8.0])
     actual = estimate(
         lambda w: jnp.sum(jnp.asarray(curvatures, w.dtype) * w**2) / 2,
@@ -57,9 +57,10 @@ def test_flat_directions_do_not_count():
 
 @pytest.mark.parametrize("temperature", [1e2, 1e6])
 def test_two_lines_that_cross(temperature):
-    r"""$w_1^2 w_2^2$: $\lambda = 1/2$ of multiplicity 2, so it comes late, as 1/2 - 1/log.
+    r"""The loss $w_1^2 w_2^2$ has $\lambda = 1/2$ of multiplicity 2, so the estimate rises late.
 
-    The integral over $w$ is a Bessel function, $Z = t^{-1/2} e^z K_0(z)$ with $z = 1/(8t)$.
+    It is 1/2 - 1/log. The integral over $w$ is a Bessel function, $Z = t^{-1/2} e^z K_0(z)$
+    with $z = 1/(8t)$.
     """
 
     def log_integral(log_t):
@@ -75,7 +76,7 @@ def test_two_lines_that_cross(temperature):
 
 
 def test_two_lines_of_different_order():
-    r"""$w_1^2 w_2^4$: $\lambda = 1/4$. Integrated over $w_1$, one integral is left."""
+    r"""The loss $w_1^2 w_2^4$ has $\lambda = 1/4$. One integral is left after that over $w_1$."""
     temperature = 1e5
 
     def integral(power):
@@ -96,7 +97,10 @@ def test_two_lines_of_different_order():
 
 
 def bent_pair():
-    """As good as the antipodal pair and next to it; silent columns lean away from both."""
+    """Return a configuration as good as the antipodal pair, and near it.
+
+    Its silent columns lean away from both features.
+    """
     weights, bias = k_gons.configuration(6, 2, 0, dead_bias=-0.5)
     weights[:, 1] = np.cos(2.1), np.sin(2.1)
     weights[:, 2:] = -0.3 * weights[:, :2].sum(axis=1, keepdims=True)
@@ -153,7 +157,7 @@ def test_scaling_the_loss_is_scaling_the_temperature():
 
 
 def test_other_coordinates_do_not_change_it():
-    """A diffeomorphism, so not the limit: $w = A sinh(v)$."""
+    """The change $w = A sinh(v)$ is a diffeomorphism, so it does not change the coefficient."""
     mixing = jnp.array([[1.0, 0.5, 0.0], [0.0, 0.7, 0.3], [0.2, 0.0, 1.5]])
 
     def loss(w):
@@ -165,7 +169,7 @@ def test_other_coordinates_do_not_change_it():
 
 
 def test_the_parameters_of_a_model_and_a_shifted_minimum():
-    """A pytree, and a data set: linear regression is regular, so 4 parameters make 2."""
+    """Linear regression on a data set is regular, so its 4 parameters make a coefficient of 2."""
     x = np.random.default_rng(0).normal(size=(200, 3))
     x = jnp.asarray(x)
 
@@ -185,7 +189,7 @@ def test_leaving_a_saddle_shows():
 
 
 def test_walls_are_refused_and_counted_as_such():
-    """Half of a parabola: still 1/2, for half of the volume scales alike."""
+    """Half of a parabola still has 1/2, because half of the volume scales in the same way."""
     actual = estimate(
         lambda w: jnp.where(w[0] >= 0, w[0] ** 2, jnp.nan), jnp.zeros(1), temperature=1e3
     )
@@ -194,7 +198,7 @@ def test_walls_are_refused_and_counted_as_such():
 
 
 def test_standard_errors_cover():
-    """The spread of estimates of different seeds is what each one says."""
+    """The spread of estimates of different seeds is the standard error that each one gives."""
 
     @jax.jit
     @jax.vmap
@@ -242,7 +246,7 @@ def test_bad_input_is_refused(loss, params, numbers, message):
 
 
 def test_nothing_is_known_at_parameters_that_diverged():
-    """Traced, as in a sweep; every step from there is refused, as from a wall."""
+    """The parameters are traced, as in a sweep. Every step from them is refused, as from a wall."""
 
     @jax.jit
     def run(params):

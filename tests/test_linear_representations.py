@@ -44,7 +44,7 @@ def test_scaling_of_either_sign_is_a_correlation(bend):
 @properties
 @given(seeds)
 def test_erasing_a_feature_costs_one_dimension_of_all(seed):
-    """Of itself its leverage, of the others the rest; nothing of it is left in any direction."""
+    """The leverages of all features lose 1 in sum, and the erased feature is left nothing."""
     weights = np.random.default_rng(seed).normal(size=(3, 7))
     covariance, erased = weights @ weights.T, weights[:, 2:3]
     eraser = erasure.least_squares_eraser(

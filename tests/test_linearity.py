@@ -1,4 +1,4 @@
-"""Sums of features and sums of hidden vectors: linear and random ones, and closed forms between."""
+"""Sums of features against sums of hidden vectors, for linear, random and intermediate models."""
 
 import itertools
 
@@ -105,7 +105,7 @@ def quadruples(representations):
 
 
 def exact(seed, *shape):
-    """Sums and differences of these are exact in float32."""
+    """Return numbers whose sums and differences are exact in float32."""
     return np.random.default_rng(seed).integers(-64, 65, size=shape).astype(np.float32)
 
 

@@ -35,10 +35,10 @@ def polygon(vertices, length, bias, extra_biases=()):
 
 
 def rational_loss(weights, bias, density, importance, least=0):
-    """The sum over corners, signed and over products of couplings, in exact arithmetic.
+    """Return the loss in exact arithmetic, as a sum over corners and over products of couplings.
 
-    Features are uniform on (least, 1]. Repeated integrals of ReLU at corners: a node (c, w, r)
-    becomes two of order r + 1 for every active feature.
+    Features are uniform on (least, 1]. The repeated integrals of ReLU at corners make a node
+    (c, w, r) two nodes of order r + 1 for every active feature.
     """
     num_features = len(bias)
     weights, bias, density, importance = (
@@ -95,7 +95,7 @@ def sampled_loss(weights, bias, density, importance, *, least=0, linear=False, e
 
 
 def quadrature_loss(weights, bias, density, importance, *, least=0, points=80):
-    """Gauss-Legendre over the cube of every set of active features."""
+    """Return the loss by Gauss-Legendre quadrature over every set of active features."""
     roots, chances = np.polynomial.legendre.leggauss(points)
     roots, chances = least + (1 - least) * (roots + 1) / 2, chances / 2
     total = 0.0
@@ -164,7 +164,7 @@ def test_small_couplings_lose_no_digits(loss, least, coupling):
 
 
 def test_small_couplings_far_from_the_kink_lose_no_digits():
-    """Here the sum over corners in float64 is wrong by many times the loss."""
+    """The sum over corners in float64 is wrong by many times this loss."""
     weights, bias, density, importance = random_model(6, 6, 2, scale=1e-2)
     bias = np.abs(bias) + 0.1
     expected = float(rational_loss(weights, bias, density, importance))
@@ -226,7 +226,7 @@ def test_symmetries(loss):
 
 
 def test_an_unrepresented_feature_costs_what_its_bias_costs():
-    """Integral of (x - b)^2, and b^2 while it is silent; nothing for the others."""
+    """The cost is the integral of (x - b)^2 for an active feature, and b^2 for a silent one."""
     weights, bias, density, importance = random_model(4, 5, 3)
     weights[:, 0], bias[0] = 0, 0.3
     p = density[0]
@@ -399,7 +399,7 @@ def test_curvature_at_the_hexagon(x64):
 
 
 def test_sparse_limit():
-    """Where no bias is positive, loss / p departs from n H by a term of order p."""
+    """The ratio of loss / p to n H is off by a term of order p if no bias is positive."""
     weights, bias, _, importance = random_model(1, 3, 2)
     bias = -np.abs(bias)
     limit = 3 * expected_loss_one_active(weights, bias, importance)

@@ -24,7 +24,7 @@ def claims(results):
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    """The command `toymodels figures` in a folder of three experiments: one fails at once."""
+    """Run `toymodels figures` in a folder of three experiments, of which one fails at once."""
     folder = tmp_path_factory.mktemp("many")
     (folder / "good.py").write_text(EXPERIMENT)
     (folder / "wrong.py").write_text(EXPERIMENT.replace("float = 1.0", "float = 2.0"))

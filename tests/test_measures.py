@@ -1,4 +1,4 @@
-"""What holds for every measure: NaN is no number, whole numbers are, one model at a time."""
+"""Rules for every measure: NaN is no number, whole numbers are numbers, one model at a time."""
 
 import importlib
 import inspect

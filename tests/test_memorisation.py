@@ -16,7 +16,7 @@ properties = settings(deadline=None, derandomize=True, max_examples=30)
 
 
 def can_be_separated(points, signs):
-    """A linear program: whether some w has a margin of at least 1 on every point."""
+    """Return whether some w has a margin of at least 1 on every point, by a linear programme."""
     bounds = [(None, None)] * points.shape[1]
     found = optimize.linprog(
         np.zeros(points.shape[1]), -signs[:, None] * points, -np.ones(len(signs)), bounds=bounds
@@ -94,7 +94,7 @@ def test_least_squares_on_coin_tosses():
 
 
 def test_a_probe_on_permuted_labels():
-    """The difference of means, of white normal points, is the best direction."""
+    """The difference of means is the best direction for white normal points."""
     random = np.random.default_rng(3)
     found = []
     for _ in range(300):

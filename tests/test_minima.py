@@ -117,7 +117,10 @@ def test_one_active_feature_of_six_has_ten_minima():
 
 
 def test_a_rectifier_helps_even_without_sparsity():
-    """One principal component of two loses 1/12; a slanted one that is clipped at zero, less."""
+    """One of two principal components loses 1/12.
+
+    A slanted one that is clipped at zero loses less.
+    """
     found = optimum(2, 1, 1.0)
     points = (np.arange(400) + 0.5) / 400
     x = np.stack(np.meshgrid(points, points)).reshape(2, -1)
@@ -187,7 +190,7 @@ def all_minima():
 
 
 def value_at(loss, minimum):
-    """The loss as a function of all parameters in one vector, and where the minimum is."""
+    """Return the loss as a function of one vector of parameters, and the minimum."""
     shape, size = minimum.weights.shape, minimum.weights.size
 
     def value(parameters):
@@ -197,9 +200,10 @@ def value_at(loss, minimum):
 
 
 def reach(minimum):
-    """A step that wakes no silent output: the loss is flat where an output is 0 for all inputs.
+    """Return the longest step that wakes no silent output.
 
-    Such an output can end anywhere below 0, by rounding just below, and behind lies lower ground.
+    The loss is flat where an output is 0 for all inputs. Such an output can end anywhere below
+    0, by rounding just below, and behind lies lower ground.
     """
     overlaps = minimum.weights.T @ minimum.weights
     most = minimum.bias + np.maximum(overlaps, 0).sum(axis=1)
@@ -298,7 +302,10 @@ def test_single_precision_is_refused():
 
 @pytest.mark.parametrize("density", [1e-3, 1e-4])
 def test_very_sparse_features_are_a_pair(density):
-    """Of about unit length and without bias: wrong by p^2/6 each, where both are active."""
+    """The pair has nearly unit length and no bias.
+
+    Each feature is wrong by p^2/6, if both are active.
+    """
     np.testing.assert_allclose(optimum(2, 1, density).loss, density**2 / 3, rtol=density)
 
 
@@ -322,7 +329,10 @@ def test_structured_starts_represent_what_matters_most():
 
 
 def test_few_starts_find_the_optimum_of_four_in_one_with_any_key():
-    """A pair and two weak features, found from 512 starts: most descents end above it."""
+    """The optimum is a pair and two weak features, found from 512 starts.
+
+    Most descents end above it.
+    """
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
     with jax.enable_x64(True):
         find = jax.vmap(lambda key: free_optimum(key, 1, jnp.full(4, 0.05), jnp.ones(4)))

@@ -73,7 +73,7 @@ every_site = pytest.mark.parametrize(
 
 
 def random_params(model, seed=1):
-    """Parameters of order one, the bias too, in float64."""
+    """Random parameters of order one, with a bias, in float64."""
     generator = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(FEATURES))["params"]
     return {name: generator.uniform(-1, 1, leaf.shape) for name, leaf in shapes.items()}

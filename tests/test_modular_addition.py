@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("modulus", [3, 7, 13])
 def test_the_network_of_all_frequencies_reaches_the_largest_margin(modulus):
-    """In plain NumPy, from the definitions."""
+    """The margin is computed in plain NumPy from the definitions."""
     first, second, out = theory.max_margin_network(modulus)
     assert len(first) == 4 * (modulus - 1)
     lengths = np.sqrt((first**2 + second**2 + out**2).sum(axis=1))

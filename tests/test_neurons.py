@@ -33,7 +33,7 @@ def served(weights, threshold):
 
 
 def code(*blocks, small=0.0):
-    """Of a model that has these blocks of neurons and features side by side."""
+    """Return the code of a model that has these blocks of neurons and features side by side."""
     rows, columns = np.sum([np.shape(block) for block in blocks], axis=0)
     weights = np.full((rows, columns), small, np.float32)
     row = column = 0
@@ -44,7 +44,7 @@ def code(*blocks, small=0.0):
 
 
 def pairs(num_neurons):
-    """A feature for every pair of neurons, and vetoes everywhere else."""
+    """Return weights with a feature for every pair of neurons, and vetoes everywhere else."""
     first, second = np.triu_indices(num_neurons, 1)
     weights = np.full((num_neurons, len(first)), -2.5, np.float32)
     for feature, both in enumerate(zip(first, second, strict=True)):

@@ -13,7 +13,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def words(text):
-    """What a text says besides its numbers, whose last digits depend on the processor."""
+    """Return the words of a text without its numbers, whose last digits depend on the processor."""
     return re.sub(r"[-+]?\d[\d.e+-]*|[][]", " ", text).split()
 
 

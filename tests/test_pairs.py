@@ -8,7 +8,7 @@ from toymodels.theory import expected_loss_correlated, pairs
 
 
 def test_two_sparse_pairs_err_only_where_both_are_present():
-    """Opposite features of length 1 without bias lose 2/3 when both pairs are, to lowest order."""
+    """Opposite features of length 1 lose 2/3 if both pairs are present, to lowest order."""
     best = pairs.optimum(2, 0.01)
     assert best.loss / 0.01**2 == pytest.approx(2 / 3, rel=5e-3)
     np.testing.assert_allclose(pairs.mate_angles(best.weights), 90, atol=1)

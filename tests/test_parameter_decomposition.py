@@ -14,7 +14,7 @@ PENTAGON = 1.2 * jnp.stack([f(2 * jnp.pi * jnp.arange(5) / 5) for f in (jnp.cos,
 
 
 def gates(parts, *, constant):
-    """Gates that say `constant` for every input."""
+    """Return gates that are `constant` for every input."""
     none = jnp.zeros((parts, 1))
     return circuits.Gates(none, none, none, jnp.full(parts, constant))
 
@@ -89,7 +89,7 @@ def test_with_all_importances_one_the_right_answer_pays_only_for_them():
 
 
 def test_the_loss_of_one_feature_is_that_of_its_masks():
-    """With W = 2 and x = 1/2 the output is 2, and masks of r and s make it 2 r s."""
+    """The output of W = 2 and x = 1/2 is 2, and masks of r and s make it 2 r s."""
     found = subcomponents([[2.0]], [[0.9]], importance=0.2)
     r, s = 0.2 + 0.8 * 0.25, 0.2 + 0.8 * 0.5
     loss = circuits.decomposition_loss(

@@ -56,7 +56,7 @@ def test_a_map_of_a_sequence_shows_where_the_information_is():
 
 
 def test_another_direction_restores_the_square_of_the_cosine():
-    r"""If feature $i$ alone differs, direction $j$ restores $\cos^2$ of the angle in output $i$."""
+    r"""Direction $j$ restores $\cos^2$ of the angle in output $i$ if only feature $i$ differs."""
     model, params = tm.LinearOutput(hidden=2), PENTAGON
     corrupt = CLEAN.at[0].set(0)
     parts = {"features": iv.directions("hidden", PENTAGON["weights"])}

@@ -1,4 +1,4 @@
-"""A penalty on activations: what it leaves of a feature, of a pair, and of a whole model."""
+"""A penalty on activations, and what it leaves of a feature, of a pair, and of a whole model."""
 
 import numpy as np
 import pytest

@@ -27,7 +27,10 @@ def noise(density, ratio):
 
 
 def quadrature(gain, bias, density, ratio):
-    """Midpoints in the noise, of second order at the kink: 1e-7. Gauss-Legendre in the feature."""
+    """Integrate by midpoints in the noise, and by Gauss-Legendre in the feature.
+
+    The midpoints are of second order at the kink and reach 1e-7.
+    """
     points, weights = np.polynomial.legendre.leggauss(40)
     z = np.linspace(-9, 9, 6001)
     chance = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
@@ -145,7 +148,10 @@ def test_the_relu_never_loses_to_a_linear_model(density, ratio):
 @properties
 @given(densities, ratios, st.floats(0.1, 1))
 def test_more_dimensions_never_hurt(density, ratio, factor):
-    """More noise is less noise and a random bias, and one of its values is at least as good."""
+    """Fewer dimensions mean more noise, which is less noise and a random bias.
+
+    One of the values of that bias is at least as good as their mean.
+    """
     fewer = persian_rug.best_rug(density, ratio * factor).loss
     assert persian_rug.best_rug(density, ratio).loss <= fewer + 1e-8
 
@@ -249,7 +255,7 @@ def test_hadamard_rows_are_chosen_at_random_without_repetition():
 
 @pytest.mark.parametrize(("num_features", "hidden"), [(8, 3), (64, 20)])
 def test_the_linear_baseline_is_exact_for_hadamard_weights(num_features, hidden):
-    """Any frame with equal noise is a choice of principal components of equal features."""
+    """A frame with equal noise spans a choice of principal components of equal features."""
     density, ratio = 0.3, hidden / num_features
     made = hadamard(num_features, hidden, density, ratio, (1 - ratio) * density / 2)
     tied = np.sqrt(ratio / hidden) * made.weights_in
@@ -261,7 +267,7 @@ def test_the_linear_baseline_is_exact_for_hadamard_weights(num_features, hidden)
 
 
 def test_the_linear_baseline_is_principal_component_analysis():
-    """The mean of all eigenvalues but the largest, each of them with the same expectation."""
+    """The loss is the mean of the smallest eigenvalues, whose expectations are equal."""
     density, num_features, hidden = 0.2, 10, 3
     x = features.SparseUniform(num_features, density).sample(jax.random.key(0), 400_000)
     eigenvalues = np.linalg.eigvalsh(np.cov(np.asarray(x, np.float64).T))
@@ -340,7 +346,7 @@ def test_with_few_dimensions_and_sparse_features_the_rug_beats_pairs():
 
 
 def test_eight_dense_features_are_already_nearly_gaussian():
-    """The exact loss of real weights: 7 others, all active, make a bell of no great tails."""
+    """Seven other features that are all active are nearly a normal noise."""
     best = persian_rug.best_rug(1.0, 0.5)
     made = hadamard(8, 4, 1.0, float(best.gain), float(best.bias))
     tied = np.sqrt(best.gain / 4) * made.weights_in

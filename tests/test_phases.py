@@ -22,7 +22,7 @@ importances = st.floats(0.05, 20)
 
 
 def solution(phase, density, hidden):
-    """Weights and bias, the extra feature last; unit vectors for what is not in question."""
+    """Return weights and bias, with the extra feature last and unit vectors for the other ones."""
     mean = density / 2
     pairs = {
         Phase.NOT_REPRESENTED: ([1.0, 0.0], [0.0, mean]),
@@ -83,7 +83,7 @@ def test_losses_are_the_exact_ones(hidden, phase, density, importance):
 @properties
 @given(densities, importances)
 def test_exchanging_the_features_exchanges_their_phases(density, importance):
-    """With the importances divided by $r$, the extra feature becomes the first one."""
+    """The extra feature becomes the first one if the importances are divided by $r$."""
     ignored, dedicated, shared = phases.losses(density, importance)
     exchanged = importance * phases.losses(density, 1 / importance)
     np.testing.assert_allclose(exchanged, [dedicated, ignored, shared], rtol=1e-5)
@@ -108,7 +108,7 @@ def test_the_boundary_of_two_features_does_not_know_which_is_which(importance):
 @properties
 @given(densities, importances)
 def test_three_features_have_the_phases_of_the_paper(density, importance):
-    """Left of r = 1 the diagram of two features; right of it a constant boundary at 4/7."""
+    """The diagram is that of two features for r < 1, and has a boundary at 4/7 for r > 1."""
     assume(abs(importance - 1) > 1e-4)
     boundary = float(phases.boundary(importance, hidden=2))
     assume(abs(density - boundary) > 1e-4)
@@ -169,7 +169,10 @@ def test_impossible_numbers_are_refused(density, importance, message):
 
 
 def test_the_free_optimum_leaves_the_antipodal_branch_there():
-    """What was found by BFGS on a quadrature rule, again from the exact loss and more starts."""
+    """BFGS found the boundary on a quadrature rule.
+
+    Here it is found again from the exact loss, with more starts.
+    """
     importance, boundary = (
         np.array(list(part)) for part in zip(*phases.FREE_OPTIMUM_BOUNDARY.items(), strict=True)
     )

@@ -1,4 +1,4 @@
-"""What is drawn is where, as long and as coloured as the numbers say; what is missing is blank."""
+"""Drawings have the places, lengths and colours of their numbers, and missing numbers are blank."""
 
 import inspect
 import warnings
@@ -160,7 +160,7 @@ def test_wrong_shapes_are_refused():
     [(plotting.superposition_bar, 0, ["0", "≥ 1"]), (plotting.weight_bar, -1, ["-1", "1"])],
 )
 def test_bars_of_a_scale_show_its_ends(bar, low, labels):
-    """What lies beyond an end has the colour of that end."""
+    """Numbers beyond an end of the scale have the colour of that end."""
     figure, (left, right) = plotting.figure(1, 2)
     made = bar([left, right])
     figure.draw_without_rendering()

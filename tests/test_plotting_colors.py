@@ -39,7 +39,7 @@ TO_XYZ = np.array(
 
 
 def lab(color, sight):
-    """Return the CIELAB coordinates of a colour as somebody sees it."""
+    """Return the CIELAB coordinates of a colour as a reader with a given colour vision sees it."""
     coded = np.array(to_rgb(color))
     linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
     share = TO_XYZ @ np.clip(sight @ linear, 0, 1) / TO_XYZ.sum(axis=1)

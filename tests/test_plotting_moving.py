@@ -1,4 +1,4 @@
-"""A moving picture has one picture for each step, and the last one where it cannot move."""
+"""A moving picture has one picture for each step, and formats that cannot move show the last."""
 
 import numpy as np
 import pytest

@@ -19,24 +19,24 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def identify(weights, *, norm=0.5, overlap=(0.05, 0.15), tolerance=0.1):
-    """With the thresholds of the experiments."""
+    """Identify polytopes with the thresholds of the experiments."""
     return analysis.identify(weights, norm=norm, overlap=overlap, tolerance=tolerance)
 
 
 def high_simplex(dimensions):
-    """From the standard basis, centred; in one dimension more than it needs."""
+    """Return a simplex made of the centred standard basis, in one dimension more than it needs."""
     count = dimensions + 1
     return (np.eye(count) - 1 / count) / np.sqrt(1 - 1 / count)
 
 
 def antiprism(height):
-    """Two squares, turned by 45 degrees, at heights of opposite sign."""
+    """Return two squares, turned by 45 degrees, at heights of opposite sign."""
     square = np.sqrt(1 - height**2) * polygon(8)
     return np.vstack([square, height * np.array([1, -1] * 4)])
 
 
 def diplo_simplex(dimensions):
-    """In one dimension more than it needs, with the simplex and its negative interleaved."""
+    """Return a simplex and its negative, interleaved, in one dimension more than they need."""
     half = high_simplex(dimensions)
     return np.stack([half, -half], axis=2).reshape(len(half), -1)
 

@@ -53,12 +53,12 @@ def value_and_slopes():
 
 
 def free(found):
-    """Weights and biases in one vector, every bias its own parameter."""
+    """Return weights and biases in one vector, in which every bias is a parameter of its own."""
     return np.concatenate([found.weights.ravel(), np.full(found.weights.shape[1], found.bias)])
 
 
 def relaxed(weights, bias, density):
-    """Where a descent in all weights and biases ends, and its loss."""
+    """Return the end of a descent in all weights and biases, and its loss."""
     parameters = np.concatenate([weights.ravel(), np.full(weights.shape[1], bias)])
     found = scipy.optimize.minimize(
         value_and_slopes(),
@@ -93,7 +93,7 @@ def relaxed(weights, bias, density):
     ],
 )
 def test_gains_are_those_of_sampled_losses(polytope, inverse, gain):
-    """Minimised from several starts on quasi-random samples, good to 7e-4, by other code."""
+    """Other code minimised sampled losses from several starts; its gains are good to 7e-4."""
     assert arrangement(polytope, 1 / inverse).gain == pytest.approx(gain, abs=7e-4)
 
 
@@ -129,7 +129,7 @@ def test_where_it_is_the_best_of_its_size_it_is_the_free_optimum(polytope, inver
 @settings(deadline=None, derandomize=True, max_examples=6)
 @given(densities)
 def test_the_best_is_a_critical_point_among_all(polytope, density):
-    """Palais: the symmetries leave the gradient no direction but those of the family."""
+    """The symmetries leave the gradient only directions of the family (Palais)."""
     found = arrangement(polytope, density)
     value, slopes = value_and_slopes()(free(found), found.weights.shape, density)
     assert found.loss == pytest.approx(value, abs=1e-15)
@@ -140,7 +140,7 @@ def test_the_best_is_a_critical_point_among_all(polytope, density):
 @settings(deadline=None, derandomize=True, max_examples=10)
 @given(densities)
 def test_no_polytope_gains_less_than_a_dedicated_dimension(polytope, density):
-    """It can do what principal components do, and then clip."""
+    """A polytope can do what principal components do, and then clip."""
     found = arrangement(polytope, density)
     count = found.weights.shape[1]
     assert found.gain >= 1 - 1e-12
@@ -201,7 +201,7 @@ def test_a_square_antiprism_is_only_nearly_tight():
     ],
 )
 def test_crossings(first, second, inverses, at, slack):
-    """From the sampled losses of `test_gains_are_those_of_sampled_losses`; the first is ours."""
+    """The crossings follow from the sampled losses of the test above; the first one is ours."""
     density = crossing(first, second, between=(1 / inverses[1], 1 / inverses[0]))
     assert 1 / density == pytest.approx(at, abs=slack)
     gains = [arrangement(polytope, density).gain for polytope in (first, second)]
@@ -212,7 +212,7 @@ def test_crossings(first, second, inverses, at, slack):
 
 
 def test_losses_of_a_direct_sum_add_up():
-    """Pentagon, digon, and a feature that is ignored, in three dimensions and in any basis."""
+    """A pentagon, a digon and an ignored feature share three dimensions, in any basis."""
     density = 0.22
     blocks = [arrangement(polytope, density) for polytope in (PENTAGON, DIGON)]
     weights = scipy.linalg.block_diag(*(block.weights for block in blocks), np.zeros((0, 1)))
@@ -225,7 +225,10 @@ def test_losses_of_a_direct_sum_add_up():
 
 
 def test_seven_features_in_three_dimensions_fall_apart():
-    """Into a pentagon and a digon: the pentagonal bipyramid is no polytope of its own."""
+    """The features become a pentagon and a digon.
+
+    The pentagonal bipyramid is no polytope of its own.
+    """
     density = 1 / 4.7
     starts = np.random.default_rng(0).normal(size=(5, 3, 7))
     starts /= np.linalg.norm(starts, axis=1, keepdims=True)
@@ -277,7 +280,7 @@ def test_when_it_is_a_minimum_among_all(polytope, inverse, minimum):
 
 
 def test_the_one_that_wins_beats_all_others_at_its_densities():
-    """The order of the paper's figure, from dense to sparse."""
+    """The order of the winners is that of the paper's figure, from dense to sparse."""
     order = [TETRAHEDRON, TRIANGLE, DIGON, PENTAGON, SQUARE_ANTIPRISM]
     for inverse, winner in zip((1.1, 1.4, 3.0, 4.7, 6.0), order, strict=True):
         gains = [arrangement(polytope, 1 / inverse).gain for polytope in ALL]

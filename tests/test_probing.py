@@ -1,4 +1,4 @@
-"""Probes against scikit-learn, their invariances, and what no probe can do."""
+"""Probes against scikit-learn, their invariances, and the limits of every probe."""
 
 import inspect
 import itertools
@@ -50,7 +50,7 @@ def log_odds(hidden, centres, log_weights, labels, noise):
 
 
 def world(seed, examples=120):
-    """Correlated activations in three dimensions, off the origin, and labels that shift them."""
+    """Return correlated activations off the origin, and labels that shift them."""
     random = np.random.default_rng(seed)
     labels = random.random(examples) < 0.3
     labels[:2] = True, False
@@ -217,7 +217,7 @@ def test_after_erasure_nothing_is_left_to_read(name):
 
 
 def counted(density_quarters, num_features=4):
-    """All states of binary features as often as densities of 1/4, 1/2 or 3/4 have them."""
+    """Return all states of binary features, as often as densities of 1/4, 1/2 or 3/4 have them."""
     states = np.array(list(itertools.product([0, 1], repeat=num_features)))
     ones = np.asarray(density_quarters)
     times = np.prod(np.where(states, ones, 4 - ones), axis=1)
@@ -308,7 +308,7 @@ def test_no_probe_beats_the_posterior(seed):
 
 @jax.jit
 def beaten(key):
-    """AUROC of each probe above that of the posterior, and its standard error, by feature."""
+    """Return the AUROC of each probe less that of the posterior, and its standard error."""
     keys = jax.random.split(key, 3)
     weights = jax.random.normal(keys[0], (2, 5))
     (seen, hidden), (fresh, other) = (superposed(key, weights, 0.3, 0.3, 1000) for key in keys[1:])
@@ -330,7 +330,7 @@ def beaten(key):
 
 
 def test_a_free_intercept_reads_each_class_as_often_as_it_is():
-    """The derivative by the intercept vanishes at the optimum, also where Newton's step is long."""
+    """The derivative by the intercept vanishes at the optimum, even if a step of Newton is long."""
     random = np.random.default_rng(0)
     hidden, labels = random.standard_t(1.5, (3000, 6, 2)), random.random((3000, 6)) < 0.3
     both = labels.any(axis=1) & ~labels.all(axis=1)

@@ -22,7 +22,7 @@ def left(key, *, scale):
 
 
 def in_a_loop(key, *, scale):
-    """Do so in a loop, where the product is not at the top of the program."""
+    """Multiply in a loop, so that the product is not at the top of the program."""
     del key
     columns = OUTSIDE * scale
     return {"product": jax.lax.scan(lambda x, _: (jnp.tanh(LEFT @ x), None), columns, length=3)[0]}
@@ -56,7 +56,7 @@ def test_equal_lanes_have_equal_bits(name, width):
 @pytest.mark.parametrize("rows", [1, 3, 16, 100])
 @pytest.mark.parametrize("terms", [5, 8, 33, 400])
 def test_columns_side_by_side_have_equal_bits(rows, terms):
-    """A column of one product of all lanes has equal bits at every place."""
+    """The columns of one product of all lanes have equal bits at every place."""
     options = compiler_options(side_by_side=True)
     product = jax.jit(jnp.matmul, compiler_options=options)
     rng = np.random.default_rng(rows * terms)

@@ -1,4 +1,4 @@
-"""Progress: a line for every tenth in a file, and a run that survives whatever becomes of it."""
+"""Progress is a line for every tenth in a file, and a run survives the loss of its terminal."""
 
 import io
 import re
@@ -30,7 +30,7 @@ def test_nothing_where_nothing_is_wanted(capfd):
 
 
 class Terminal(io.StringIO):
-    """A terminal that can go away, as that of a window that is closed."""
+    """A terminal that can go away, as that of a closed window does."""
 
     error = None
 

@@ -1,7 +1,7 @@
-"""The promise: a cell's numbers are the same to the last bit wherever and with whatever it runs.
+"""The promise: a cell's numbers are equal to the last bit wherever and with whatever it runs.
 
-Every way of running is compared with one sweep of a thousand cells. Training is chaotic enough
-that a difference in one last bit at the start shows at the end; the first test makes sure.
+Every way of running is compared with one sweep of a thousand cells. Training is chaotic enough that
+a difference in one last bit at the start shows at the end; the first test makes sure.
 """
 
 import itertools
@@ -37,7 +37,7 @@ def outputs(trained):
 
 
 def fused(key, *, density, rate):
-    """Five features in one loop over the batch."""
+    """A cell of five features, whose loss is one loop over the batch."""
     trained = tm.train(
         key,
         tm.ReLUOutput(hidden=2),
@@ -52,7 +52,7 @@ def fused(key, *, density, rate):
 
 
 def ordinary(key, *, density, rate):
-    """Too many sums for one loop: matrix products."""
+    """A cell with too many sums for one loop, so that it is made of matrix products."""
     trained = tm.train(
         key,
         tm.ReLUOutput(hidden=12),
@@ -67,7 +67,7 @@ def ordinary(key, *, density, rate):
 
 
 def own_draws(key, *, density, rate):
-    """A sampler whose mask and values JAX itself draws, and a loss of its own."""
+    """A cell with a loss of its own and a sampler whose mask and values JAX itself draws."""
 
     def sample(key, batch):
         key_mask, key_value = jax.random.split(key)
@@ -101,7 +101,7 @@ def reference_of(cell):
 
 
 def same(part, whole):
-    """`part` holds cells of `whole`, equal to the last bit, in any order."""
+    """Fail unless `part` holds cells of `whole`, equal to the last bit, in any order."""
     chosen = whole.sel({name: part[name] for name in ("density", "rate", "seed")})
     for name in whole:
         np.testing.assert_array_equal(
@@ -118,7 +118,7 @@ def cell(request):
 
 @pytest.fixture(scope="module")
 def whole(cell):
-    """A thousand cells."""
+    """The sweep of a thousand cells."""
     return reference_of(cell)
 
 
@@ -130,7 +130,7 @@ def pool():
 
 
 def in_another_process(program, *arguments, **environment):
-    """Run `program` with the names of this file imported; what it prints, in words."""
+    """Run `program` with the names of this file imported, and return the words that it prints."""
     finished = subprocess.run(
         [sys.executable, "-c", "from test_promise import *\n" + textwrap.dedent(program)]
         + [str(argument) for argument in arguments],
@@ -154,7 +154,7 @@ def test_the_cells_take_the_paths_they_are_here_for():
 
 
 def test_a_last_bit_would_show(cell, whole):
-    """Or else the other tests here would prove little."""
+    """A changed last bit shows in the end, so that the other tests here prove something."""
     rates = [float(np.nextafter(np.float32(rate), np.float32(1))) for rate in RATES]
     near = sweep(cell, DENSITIES[:8], rates, num_seeds=SEEDS)
     assert (near["weights"].values != whole["weights"].values[:8]).mean() > 0.5
@@ -172,7 +172,7 @@ def test_in_another_order(cell, whole):
 
 @FEW
 def test_among_cells_that_diverge(cell, whole):
-    """A rate of 1e38 makes every weight infinite or NaN; its neighbours share a block with it."""
+    """A rate of 1e38 makes every weight infinite or NaN in a block of healthy neighbours."""
     rates = [1e38, RATES[1], 2e38, RATES[3], 3e38]
     with pytest.warns(UserWarning, match="60 of 100 cells diverged"):
         mixed = sweep(cell, DENSITIES[:10], rates, num_seeds=2)
@@ -205,7 +205,7 @@ def test_one_seed_of_many_cells(cell, whole):
 
 @FEW
 def test_after_a_resume(cell, whole, tmp_path, ran):
-    """Half of the cells, then all, then more points and seeds between and after the old."""
+    """Half of the cells run first, then all, and then more points and seeds."""
     grids = [
         (DENSITIES[:8:2], RATES[:3], 2),
         (DENSITIES[:8], RATES[:3], 2),
@@ -299,9 +299,10 @@ def test_a_sweep_is_the_jitted_cell_to_rounding(cell, whole):
 
 @FEW
 def test_widths_agree_to_rounding(cell, whole):
-    """They differ by nothing where this was written; the tolerance is that of the test above.
+    """XLA may divide a sum over the batch in other ways at another width, which is rounding.
 
-    XLA may divide a sum over the batch in other ways at another width, which is rounding.
+    The numbers were equal on the machine on which this was written; the tolerance is that of
+    the test above.
     """
     for width in (2, 8, 64):
         if width != whole.attrs["block_width"]:

@@ -1,4 +1,4 @@
-"""What the README shows runs, in the order shown, and its table is that of the figures."""
+"""The code of the README runs in its order, and the table of claims is that of the figures."""
 
 import re
 from pathlib import Path

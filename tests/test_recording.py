@@ -1,4 +1,4 @@
-"""Recording every site of a batch: it is what each example alone gives, with names."""
+"""A recording of every site of a batch holds the numbers of each example alone, with names."""
 
 import inspect
 

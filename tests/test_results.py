@@ -17,7 +17,7 @@ SIZES = {2: 2, 5: 5}  # of hidden dimensions, under their labels
 
 
 def cell(key, *, hidden, density):
-    """The example of the README, short, with its parameters as they are."""
+    """The example of the README, short, with its parameters as nested outputs."""
     task = tm.Task(tm.SparseUniform(4, density))
     trained = tm.train(
         key, tm.ReLUOutput(hidden), task, optimizer=optax.adam(1e-2), steps=5, batch=8
@@ -74,7 +74,7 @@ def test_the_mean_without_the_worst_is_that_of_the_paper():
 
 
 def test_members_of_the_mean_are_drawn_anew_in_each_cell_and_none_twice():
-    """Of three models of loss 0, 1 and 2 two are drawn, and the lower one stays: 0, 0 or 1."""
+    """Two of three models of loss 0, 1 and 2 are drawn, and the lower one stays: 0, 0 or 1."""
     loss = (("density", "seed"), np.tile(np.arange(3.0), (900, 1)))
     results = xr.Dataset({"loss": loss}, {"density": range(900), "seed": range(3)})
     kept = tm.mean_without_worst(results, "loss", of=2)["loss"]
@@ -89,7 +89,7 @@ def test_an_output_with_the_name_of_a_dimension_labels_it(results):
 
 
 def test_parameters_come_back_as_the_cell_returned_them(results):
-    """Without padding, for the model that they are of: as large as that model starts."""
+    """The parameters have no padding: their shapes are those that the model starts with."""
     for hidden, size in SIZES.items():
         model = tm.ReLUOutput(hidden)
         params = tm.params(results.sel(hidden=hidden, density=0.1, seed=1))
@@ -191,7 +191,7 @@ def _reversed(results):
 
 
 def test_truth_values_of_models_of_different_size_can_be_saved(results, tmp_path):
-    """What is missing among them is NaN, and the others are 1 and 0."""
+    """Truth values become 1 and 0, and missing ones NaN."""
     positive = tm.apply(lambda w: w > 0, results["params.weights"])
     positive.to_netcdf(tmp_path / "positive.nc")
     weights = results["params.weights"]

@@ -24,7 +24,7 @@ changed_cell.__module__, changed_cell.__qualname__ = cell.__module__, "cell"  # 
 
 @contextlib.contextmanager
 def changed(what, monkeypatch):
-    """Another way to sweep, which may differ in bits."""
+    """Return another way to sweep, which may differ in bits."""
     version = importlib.metadata.version
     with monkeypatch.context() as patch:
         arguments = {}

@@ -1,4 +1,4 @@
-"""Results of a run are never lost for what comes after it, and files are named by what differs."""
+"""Results of a run are never lost, and files are named by the fields that differ."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def write(*parts, name="tiny.py"):
 
 
 def toymodels(*arguments):
-    """Run the command in this process; its exit status."""
+    """Run the command in this process, and return its exit status."""
     try:
         cli.main([*map(str, arguments)])
     except SystemExit as stop:
@@ -293,7 +293,7 @@ def test_a_full_disk_leaves_old_figures_whole():
 
 
 def test_runs_that_end_together_are_all_listed(tmp_path):
-    """Whichever comes last has seen the claims of all others."""
+    """The run that comes last has seen the claims of all others."""
 
     def finish(name):
         record = {

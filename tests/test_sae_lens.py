@@ -19,7 +19,7 @@ def relu(x):
 
 
 def sae_lens(settings, weights):
-    """The latents and outputs of SAELens for `EXAMPLES`, whose rows are examples."""
+    """Return the latents and outputs of SAELens for `EXAMPLES`, whose rows are examples."""
     w = {name: value.astype(np.float64) for name, value in weights.items()}
     centred = EXAMPLES - w["b_dec"] * settings["apply_b_dec_to_input"]
     scores = centred @ w["W_enc"]

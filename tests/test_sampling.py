@@ -9,7 +9,7 @@ from toymodels.analysis import sampling
 
 
 def chains(energy, *, count, steps, start, step_size=0.5):
-    """The places of `count` chains after each of `steps` steps."""
+    """Return the places of `count` chains after each of `steps` steps."""
 
     def step(chain, key):
         chain, chance = sampling.hamiltonian_step(

@@ -18,7 +18,7 @@ EXAMPLES, FEATURES, NOISE = 2000, 3, 0.5
 
 @functools.cache
 def orthogonal(seed=0):
-    """A model with a dimension for each feature: the best readout of feature i is h_i."""
+    """Return a model with a dimension for each feature. The best readout of feature i is h_i."""
     rng = np.random.default_rng(seed)
     features = (rng.uniform(size=(2, EXAMPLES, FEATURES)) < 0.3).astype(np.float32)
     hidden = features + NOISE * rng.normal(size=features.shape).astype(np.float32)
@@ -168,7 +168,7 @@ def test_models_that_are_no_ladder_are_refused():
 
 
 def test_the_posterior_of_the_library_is_that_of_one_feature():
-    """With one feature the log odds are linear in h: log p/(1-p) + (h - 1/2) / noise^2."""
+    """The log odds of one feature are linear in h: log p/(1-p) + (h - 1/2) / noise^2."""
     states, log_weights = readouts.binary_states(jnp.asarray([0.3]))
     hidden = jnp.linspace(-1, 2, 7)[:, None]
     odds = readouts.posterior_log_odds(

@@ -1,4 +1,4 @@
-"""Causal scrubbing against closed forms: what loss recovered says, and what is true."""
+"""Causal scrubbing against closed forms of the loss recovered and of the distance."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ PENTAGON = {"weights": jnp.asarray(frames.regular_polygon(5)), "bias": jnp.zeros
 
 
 def alone(features, site="output"):
-    """The hypothesis that output i depends on feature i alone."""
+    """Return the hypothesis that output i depends on feature i alone."""
     return [
         iv.Node(iv.unit(site, i), iv.keeping(features, [i])) for i in range(features.num_features)
     ]
@@ -42,7 +42,7 @@ def test_loss_recovered_is_blind_to_a_digon_and_the_distance_is_not(density, dis
 
 
 def test_the_distance_before_the_relu_is_twice_the_interference():
-    r"""It is $2 \sum_{i \ne j} G_{ij}^2 \mathrm{Var}(x_j)$ with $G = W^\top W$."""
+    r"""The distance is $2 \sum_{i \ne j} G_{ij}^2 \mathrm{Var}(x_j)$ with $G = W^\top W$."""
     features = tm.SparseUniform(5, 0.3)
     measured = scrub(tm.LinearOutput(hidden=2), PENTAGON, features, alone(features))
     gram = np.asarray(PENTAGON["weights"].T @ PENTAGON["weights"], float)
@@ -54,7 +54,7 @@ def test_the_distance_before_the_relu_is_twice_the_interference():
 
 
 def test_features_that_are_present_together_recover_more_than_everything():
-    r"""In a digon of features that are always present together it is $(5 - 4p)/(3 - 2p)$."""
+    """The loss recovered by a digon of features that come together is $(5 - 4p)/(3 - 2p)$."""
     density = 0.3
     features = tm.CorrelatedSets(num_sets=1, size=2, density=density)
 

@@ -1,4 +1,4 @@
-"""Codes of a given dictionary: scikit-learn, optimality conditions, and exact recovery."""
+"""Codes of a given dictionary against scikit-learn, optimality conditions and exact recovery."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Energies of points on spheres: slopes, the package's own loss, and names of known polyhedra."""
+"""Energies of points on spheres against slopes, the package's own loss, and known polyhedra."""
 
 import itertools
 
@@ -44,7 +44,7 @@ def test_slopes_of_the_potentials_are_derivatives(potential):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_without_bias_at_length_one_the_loss_is_the_rectified_energy(seed):
-    """Each feature returns itself; all else is overlap."""
+    """Each feature returns itself, so all of the loss is overlap."""
     directions = random_directions(seed, 3, 7)
     expected = 7 * tm.theory.expected_loss_one_active(directions, np.zeros(7))
     energy = spheres.rectified(directions.T @ directions)[0]
@@ -59,7 +59,10 @@ def test_descent_finds_four_charges_in_a_tetrahedron():
 
 
 def test_descents_find_the_pentagon():
-    """The one of length 1 by its energy, the best one by the potential of the polygon."""
+    """The pentagon of length 1 is found by its energy.
+
+    The best pentagon is found by the potential of the polygon.
+    """
     start = frames.regular_polygon(5) + 0.1 * random_directions(0, 2, 5)
     energy, _ = spheres.on_sphere(spheres.rectified, start)
     np.testing.assert_allclose(energy, 10 / 3 * np.cos(2 * np.pi / 5) ** 2, rtol=1e-12)

@@ -17,7 +17,7 @@ from toymodels.sweeps.store.store import Difference, Store, Verification
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """One open store and, for each use, a number never used before."""
+    """Return one open store and, for each use, a number never used before."""
     with Store(tmp_path_factory.mktemp("shared") / "store.db") as store:
         yield store, itertools.count()
 

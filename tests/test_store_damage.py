@@ -58,7 +58,7 @@ def test_verify_finds_what_nobody_reads(path):
     [("program = ?", 0, program().number), ("seed = ?", 7, 7), ("checksum = ?", 0, None)],
 )
 def test_a_row_under_another_key_is_not_believed(path, change, seed, other):
-    """As after damage to the pages that say which row is which."""
+    """Damage to the pages that say which row is which can put a row under another key."""
     seeds, numbers, _ = filled(path)
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute(f"UPDATE cells SET {change}", (other,))
@@ -87,7 +87,7 @@ def test_what_stands_around_a_smashed_row_is_kept(path):
 
 
 def test_any_flipped_bit_gives_right_cells_or_none(path):
-    """Also in the pages that lead to the rows: what is left of the file is searched."""
+    """The bit may lie in the pages that lead to the rows. Then the rest of the file is searched."""
     seeds, numbers, records = filled(path)
     whole = path.read_bytes()
     random_ = random.Random(0)
@@ -299,7 +299,7 @@ def test_a_killed_repair_loses_nothing(path):
 
 @pytest.mark.parametrize("room", [0.5, 1.001])
 def test_a_repair_without_room_changes_nothing(path, room):
-    """Neither for the copy, nor beside the copy for the journal of the repair."""
+    """The disk has no room for the copy, or none for the journal of the repair beside the copy."""
     pytest.importorskip("resource")
     filled(path, 2000)
     os.truncate(path, path.stat().st_size // 2)

@@ -58,7 +58,7 @@ def test_a_store_that_another_process_does_not_let_go(path, monkeypatch):
 
 
 def test_looking_at_a_file_does_not_drop_its_locks(path, monkeypatch):
-    """As POSIX does when a process closes any handle of a file."""
+    """POSIX drops all locks of a process on a file when the process closes any handle of it."""
     monkeypatch.setattr(module, "PATIENCE", 0)
     filled(path)
     script = """
@@ -76,7 +76,7 @@ def test_looking_at_a_file_does_not_drop_its_locks(path, monkeypatch):
 
 
 def test_a_file_that_may_not_grow(path):
-    """The limit of the system on the size of a file: a write fails in the middle."""
+    """The limit of the system on the size of a file makes a write fail in the middle."""
     filled(path)
     script = """
         import resource
@@ -101,7 +101,7 @@ def test_a_file_that_may_not_grow(path):
 
 @pytest.fixture
 def connections(monkeypatch):
-    """The connections to databases that stores open."""
+    """Return the connections to databases that stores open."""
     opened, connect = [], rows.connect
 
     def recorded(*arguments, **options):
@@ -131,7 +131,10 @@ def test_a_full_disk(path, connections):
 
 
 def assert_keeps(path, kept, not_kept):
-    """Transactions before an error are whole, the last left nothing, and more can follow."""
+    """Fail unless transactions before an error are whole.
+
+    The last one must have left nothing, and more must be able to follow.
+    """
     with Store(path) as store:
         assert store.verify().copies == ()
         for number in kept:
@@ -249,7 +252,7 @@ def test_what_may_not_be_written(folder_mode, file_mode, expected):
 
 @contextlib.contextmanager
 def unprivileged(folder):
-    """Permissions do not bind root: be nobody for a while."""
+    """Be the user nobody for a while, because permissions do not bind root."""
     if os.geteuid():
         yield
         return

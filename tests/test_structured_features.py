@@ -1,4 +1,4 @@
-"""Trees, copulas, circles, concepts, data sets and activations: what their definitions say.
+"""Trees, copulas, circles, concepts, data sets and activations are as their definitions say.
 
 Samples are large and the keys fixed: a right sampler would fail one of these about once in ten
 thousand keys.

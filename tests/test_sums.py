@@ -25,7 +25,7 @@ def total(numbers):
 @pytest.mark.parametrize("jit", [jax.jit, compiling.jit])
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 257, 100_000])
 def test_the_sum_does_not_drift(length, jit):
-    """float32 holds 0.1 to 2e-8; one running sum of 100,000 is off by 1e-3."""
+    """One running sum of 100,000 numbers is off by 1e-3, while float32 holds 0.1 to 2e-8."""
     actual = jit(total)(jnp.full((length, 2), 0.1))
     np.testing.assert_allclose(actual, length * 0.1, rtol=1e-6)
 

@@ -51,7 +51,7 @@ def on(measure, weights):
 
 
 def tight_frame(seed, hidden, features):
-    """Orthogonal rows of one length; the columns have different ones."""
+    """Return orthogonal rows of one length, whose columns have different lengths."""
     return rotation(seed, features)[:hidden] * 1.5
 
 
@@ -116,7 +116,10 @@ def test_planted_tight_frames_use_all_dimensions_whatever_their_norms(seed, shap
 
 
 def test_two_tight_frames_of_different_strength():
-    """Saturation sees none of it; the other two count the weaker dimension less."""
+    """Saturation does not see the difference.
+
+    The other two measures count the weaker frame less.
+    """
     weights = np.kron(np.diag([2.0, 1.0, 0.0]), [1, -1])  # singular values 2 sqrt(2), sqrt(2), 0
     np.testing.assert_allclose(on(superposition.capacity_saturation, weights), 2 / 3, rtol=1e-6)
     np.testing.assert_allclose(
@@ -128,7 +131,7 @@ def test_two_tight_frames_of_different_strength():
 @properties
 @given(weight_matrices)
 def test_formulas_in_float64(weights):
-    """Feature by feature, neuron by neuron, by scipy's singular values and entropy."""
+    """The formulas are computed feature by feature and neuron by neuron, with SciPy."""
     wide = weights.astype(np.float64)
     products = wide.T @ wide
     for i, others in enumerate(np.abs(products)):
@@ -218,7 +221,7 @@ def test_order_and_signs_of_neurons_and_features_only_relabel(weights, seed):
 @properties
 @given(weight_matrices, st.sampled_from([2.0**-40, 2.0, 2.0**10]))
 def test_scale(weights, scale):
-    """Powers of 2, so that the scaled numbers are exact."""
+    """Scales are powers of 2, so that the scaled numbers are exact."""
     for measure, power in zip(PER_FEATURE, (2, 4, 1), strict=True):
         if scale < 1 and power == 4:
             continue  # underflows
@@ -272,7 +275,10 @@ effective_number = jax.jit(superposition.effective_number)
 @properties
 @given(amounts, seeds)
 def test_effective_number(parts, seed):
-    """Bounds, permutation, scale, parts of nothing, parts split in two, two models side by side."""
+    """The number has bounds, and does not depend on order, scale or empty parts.
+
+    It doubles if all parts are split in two.
+    """
     number = float(effective_number(parts))
     if not parts.any():
         assert number == 0
@@ -298,7 +304,10 @@ def test_a_half_and_two_quarters():
 
 
 def test_features_of_a_pentagon_are_five_and_those_of_its_hidden_layer_two():
-    """With the true dictionary, examples of one feature each, as often for each."""
+    """The latents are those of the true dictionary.
+
+    Each example has one feature, and all features are equally frequent.
+    """
     features = np.concatenate([np.eye(5), np.eye(5) / 2]).astype(np.float32)
     latents = jnp.asarray(features)
     np.testing.assert_allclose(superposition.effective_features(latents), 5, rtol=1e-6)
@@ -356,7 +365,10 @@ def test_real_and_interference_are_orthogonal_and_explain_by_least_squares(virtu
 @properties
 @given(seeds, st.floats(0.1, 3))
 def test_a_map_without_superposition_is_all_real(seed, gain):
-    """Orthonormal directions in both layers, and any map between them; rotations do not matter."""
+    """Directions are orthonormal in the two layers.
+
+    The map between them is any one, and rotations do not matter.
+    """
     random = np.random.default_rng(seed)
     true_map = random.normal(size=(3, 4))
     directions_in, directions_out = rotation(seed, 4), rotation(seed + 1, 3)
@@ -369,7 +381,7 @@ def test_a_map_without_superposition_is_all_real(seed, gain):
 
 
 def test_dropping_a_term_of_a_linear_output():
-    """Independent features of variance v: v V (2 T - V), by the loss over all signs."""
+    """The loss rises by v V (2 T - V), where v is the variance of independent features."""
     random = np.random.default_rng(1)
     virtual, true_map = random.normal(size=(2, 3, 4)).astype(np.float32)
     features = np.sqrt(0.3) * np.stack(np.meshgrid(*[[-1, 1]] * 4), axis=-1).reshape(-1, 4)
@@ -387,7 +399,7 @@ def test_dropping_a_term_of_a_linear_output():
 
 
 def test_an_antipodal_pair_needs_its_interference_not():
-    """Features of 0 or 1: the pair is wrong only if both are on, and then without V_ii as well."""
+    """A pair of features of 0 or 1 is wrong only if both are on, and then without V_ii as well."""
     density = 0.3
     features = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     chances = jnp.array([(1 - density) ** 2, *[density * (1 - density)] * 2, density**2])

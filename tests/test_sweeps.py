@@ -36,7 +36,7 @@ RATES = {number: 3.7 + number / 100 for number in range(1, 30)}
 
 
 def logistic_map(key, *, rate):
-    """Chaotic: the last bit of the start decides the end."""
+    """A chaotic cell, in which the last bit of the start decides the end."""
     start = jax.random.uniform(key)
     return {"x": jax.lax.fori_loop(0, 200, lambda _, x: rate * x * (1 - x), start)}
 
@@ -57,7 +57,7 @@ def test_any_grid_is_a_part_of_the_finest(finest, numbers, num_seeds):
 
 
 def test_whole_numbers_are_no_other_type():
-    """Or else a cell would depend on whether its axis holds a fraction elsewhere."""
+    """A cell must not depend on whether its axis holds a fraction elsewhere."""
 
     def cell(key, *, a):
         return {"half": a / 2, "type": jnp.issubdtype(jnp.asarray(a).dtype, jnp.floating)}
@@ -68,7 +68,7 @@ def test_whole_numbers_are_no_other_type():
 
 
 def test_a_cell_is_called_twice_whatever_the_grid():
-    """Once to see what it does, and once to see that it does the same again."""
+    """The first call records the program, and the second checks that it is repeated."""
     calls = []
 
     def counted(key, *, a):
@@ -255,7 +255,7 @@ def test_an_impure_cell_is_caught():
 
 
 def test_an_impure_callback_is_named():
-    """A counter in Python, which JAX cannot see."""
+    """The cell calls a counter in Python, which JAX cannot see."""
     calls = itertools.count()
 
     def cell(key, *, a):

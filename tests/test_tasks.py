@@ -1,4 +1,4 @@
-"""What the definition of the loss says: formulas in float64, symmetries, and what is refused."""
+"""The loss of a task against its formula in float64 and its symmetries, and its refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ quarters = st.integers(-12, 12).map(lambda k: k / 4)  # all arithmetic below is 
 
 @st.composite
 def three_vectors(draw):
-    """Features, outputs and importances of the same length."""
+    """Draw features, outputs and importances of equal length."""
     length = draw(st.integers(1, 4))
     features, outputs, importance = (
         draw(hnp.arrays(np.float64, length, elements=quarters)) for _ in range(3)

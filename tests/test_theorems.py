@@ -35,7 +35,7 @@ def variance(density):
 
 
 def random_model(seed, num_features, hidden):
-    """Weights, bias, density and importance, all different."""
+    """Return weights, bias, density and importance, all different."""
     rng = np.random.default_rng(seed)
     return (
         0.6 * rng.normal(size=(hidden, num_features)),
@@ -59,7 +59,7 @@ def direct_sum(*models):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_loss_knows_only_dot_products(seed):
-    """So room in unused dimensions changes nothing, nor does any rotation."""
+    """Unused dimensions and rotations change nothing."""
     weights, bias, density, importance = random_model(seed, 4, 2)
     elsewhere = orthonormal_columns(seed, 5, 2) @ weights
     for loss in (
@@ -81,7 +81,7 @@ def test_with_one_active_feature_the_names_of_features_do_not_matter():
 
 @pytest.mark.parametrize(("hidden", "num_features"), [(2, 2), (5, 4)])
 def test_with_a_dimension_for_each_feature_nothing_is_lost(hidden, num_features):
-    """In any orthonormal frame: the first are [I; 0] up to a rotation."""
+    """The columns are any orthonormal frame, which is [I; 0] up to a rotation."""
     weights = orthonormal_columns(0, hidden, num_features)
     for density in (0.1, 1.0):
         for frame in (weights, np.eye(hidden, num_features)):
@@ -91,7 +91,7 @@ def test_with_a_dimension_for_each_feature_nothing_is_lost(hidden, num_features)
 
 @pytest.mark.parametrize("hidden", [1, 2])
 def test_antipodal_pairs_lose_nothing_until_both_of_a_pair_are_active(hidden):
-    """Then each output misses by the smaller of the two, and E min(U, U')^2 = 1/6."""
+    """Each output of an active pair misses by the smaller of the two, and E min(U, U')^2 = 1/6."""
     weights, bias = orthoplex(hidden), np.zeros(2 * hidden)
     np.testing.assert_allclose(expected_loss_one_active(weights, bias, 1.0), 0, atol=1e-15)
     density, importance = random_model(hidden, 2 * hidden, 1)[2:]
@@ -122,10 +122,11 @@ def test_a_little_bias_always_helps_an_antipodal_pair(x64):
 
 @pytest.mark.parametrize("density", [0.01, 0.3, 0.6, 0.9, 0.99])
 def test_a_pair_is_better_than_one_feature_of_two_equal_ones(density):
-    r"""At every density below 1, not only below the 4/7 of unit length and no bias.
+    r"""The pair wins at every density below 1, and not only below 4/7.
 
-    With length $1/\sqrt2$ and the mean as bias the linear model is as good as one feature, and the
-    ReLU cuts off outputs below 0, where no target is.
+    A pair of unit length without bias wins below 4/7. With length $1/\sqrt2$ and the mean as
+    bias the linear model is as good as one feature, and the ReLU cuts off outputs below 0,
+    where no target is.
     """
     weights, bias = np.array([[1.0, -1.0]]) / np.sqrt(2), np.full(2, density / 2)
     one = variance(density)
@@ -182,7 +183,7 @@ def test_only_acute_angles_cost_while_one_feature_is_active(seed, shape):
 @properties
 @given(seeds, st.sampled_from([(2, 1), (4, 1), (4, 2), (4, 3)]))
 def test_no_linear_model_beats_the_principal_components(seed, shape):
-    """Eckart and Young, for any weights and bias: the least of the variances are lost."""
+    """The smallest variances are lost, for any weights and bias (Eckart and Young)."""
     weights, bias, density, importance = random_model(seed, *shape)
     lost = np.sort(importance * variance(density))[: shape[0] - shape[1]]
     least = lost.sum()
@@ -193,7 +194,7 @@ def test_no_linear_model_beats_the_principal_components(seed, shape):
 
 @pytest.mark.parametrize("hidden", [1, 2, 3])
 def test_equal_features_may_be_mixed_by_a_linear_model_at_no_cost(hidden):
-    """All projections of a rank are as good: only unequal features are kept apart."""
+    """All projections of one rank are as good, so only unequal features are kept apart."""
     density = 0.4
     weights = orthonormal_columns(0, 5, hidden).T
     bias = density / 2 * (1 - weights.T @ weights @ np.ones(5))
@@ -207,7 +208,7 @@ def test_equal_features_may_be_mixed_by_a_linear_model_at_no_cost(hidden):
 
 @functools.cache
 def linear_descents():
-    """Compiled once: from random weights, with the least linear loss."""
+    """Return compiled descents from random weights, which minimise the linear loss."""
 
     def lowest(weights, bias, density, importance):
         return minima.descend(weights, bias, density, importance, loss=expected_loss_linear)
@@ -218,7 +219,7 @@ def linear_descents():
 @few
 @given(seeds)
 def test_unequal_features_are_never_superposed_by_a_linear_model(seed):
-    r"""At the optimum $W^\top W$ is the projection on those of most importance times variance."""
+    r"""The optimal $W^\top W$ projects on the features of most importance times variance."""
     rng = np.random.default_rng(seed)
     density = rng.uniform(0.1, 1, 4)
     worth = rng.permutation([0.3, 0.5, 0.8, 1.2])
@@ -251,7 +252,7 @@ def test_an_optimum_is_subadditive(density, importance):
 @few
 @given(triples, triples, triples)
 def test_an_optimum_is_concave_in_the_importances(density, first, second):
-    """It is the least of functions that are linear in them."""
+    """The optimum is the least of functions that are linear in the importances."""
     density, first, second = map(np.array, (density, first, second))
     ends = [optimum(3, 2, density, importance).loss for importance in (first, second)]
     middle = optimum(3, 2, density, (first + second) / 2)
@@ -261,7 +262,7 @@ def test_an_optimum_is_concave_in_the_importances(density, first, second):
 
 
 def penalties(weights):
-    """Interference, and weight decay."""
+    """Return the interference and the weight decay."""
     couplings = weights.T @ weights
     interference = jnp.sum(couplings**2) - jnp.sum(jnp.diagonal(couplings) ** 2)
     return jnp.stack([interference, jnp.sum(weights**2)])
@@ -282,7 +283,10 @@ def penalised_descents():
 
 @pytest.mark.parametrize("penalty", [0, 1], ids=["interference", "weight decay"])
 def test_a_dearer_penalty_buys_less_of_it_at_a_higher_loss(penalty):
-    r"""Of $\min L + \lambda R$: $R$ falls and $L$ rises with $\lambda$, and the sum is concave."""
+    r"""The minimum of $L + \lambda R$ is concave in $\lambda$.
+
+    With $\lambda$ the penalty $R$ falls and $L$ rises.
+    """
     prices = np.array([0, 0.01, 0.02, 0.05, 0.2])
     with jax.enable_x64(True):
         begin = minima.starts(jax.random.key(0), 1, jnp.full(2, 0.3), jnp.ones(2), 12)
@@ -313,7 +317,7 @@ def test_a_dearer_penalty_buys_less_of_it_at_a_higher_loss(penalty):
 @pytest.mark.parametrize("shape", [(2, 1), (3, 2)])
 @pytest.mark.parametrize("density", [0.05, 0.3, 0.7])
 def test_minima_obey_the_bounds(shape, density):
-    """Of rank, of coherence, and what it costs to represent so few features."""
+    """The bounds are those of rank, of coherence, and of the cost of features not represented."""
     num_features, hidden = shape
     importance = np.array([1.0, 0.8, 0.5])[:num_features]
     for minimum in optimum(*shape, density, importance).minima:
@@ -338,7 +342,7 @@ def test_minima_obey_the_bounds(shape, density):
 @properties
 @given(seeds, st.integers(1, 5), st.integers(1, 12))
 def test_frame_potential_is_least_only_for_tight_frames(seed, hidden, more):
-    r"""What is above $n^2/m$ is $\lVert F - \tfrac nm 1 \rVert^2$, for features of unit length."""
+    r"""Features of unit length exceed $n^2/m$ by $\lVert F - \tfrac nm 1 \rVert^2$."""
     num_features = hidden + more
     weights = np.random.default_rng(seed).normal(size=(hidden, num_features))
     weights /= np.linalg.norm(weights, axis=0)

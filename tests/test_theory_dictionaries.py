@@ -58,7 +58,10 @@ def test_coding_is_the_lasso_of_scikit_learn(seed, penalty):
 
 
 def l1_norms(dictionary, rows):
-    """Of the shortest exact nonnegative codes: a linear programme. Infinite if there are none."""
+    """Return the L1 norms of the shortest exact nonnegative codes, by linear programmes.
+
+    They are infinite if there is no such code.
+    """
     ones = np.ones(dictionary.shape[1])
     found = [optimize.linprog(ones, A_eq=dictionary, b_eq=row) for row in rows]
     return np.array([each.fun if each.status == 0 else math.inf for each in found])

@@ -18,7 +18,7 @@ def test_the_distance_of_an_antipodal_pair_is_the_integral_by_hand(p):
 
 
 def independent_route(weights, bias, density, number=200_000):
-    """Two runs that share the feature of an output, and nothing else, in plain NumPy."""
+    """Compare two runs that share only the feature of an output, in plain NumPy."""
     rng = np.random.default_rng(0)
     features = len(bias)
     first, second = (

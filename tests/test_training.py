@@ -57,13 +57,13 @@ def bowl_run(**options):
 
 
 def normal_run(key=KEY, **options):
-    """Where every batch differs, so that each step leaves its mark."""
+    """Fit on batches that all differ, so that each step leaves its mark."""
     defaults = {"optimizer": optax.adam(0.1), "steps": 20, "batch": 4}
     return fit(key, jnp.asarray(START), squared_distance, normal, **(defaults | options))
 
 
 class Constant(nn.Module):
-    """The same outputs whatever the features, at first 0."""
+    """A model whose outputs are constant, whatever the features, and 0 at the start."""
 
     @nn.compact
     def __call__(self, features):
@@ -168,7 +168,7 @@ def test_the_linear_model_keeps_the_principal_components():
 
 
 def by_hand(key, params, loss, sample, *, optimizer, steps):
-    """The ordinary way to train in JAX, losses before each step included."""
+    """Train in the ordinary way in JAX, with the loss before each step."""
     params = jax.tree.map(jnp.asarray, params)
 
     def mean(params, examples):
@@ -502,7 +502,7 @@ def test_half_precision_parameters_stay_so_whatever_the_type_of_a_swept_number()
 
 @struct.dataclass
 class Sequences:
-    """Sequences of vectors that are all independent."""
+    """A distribution of sequences of vectors that are all independent."""
 
     length: int = struct.field(pytree_node=False)
     num_features: int = struct.field(pytree_node=False)
@@ -513,7 +513,7 @@ class Sequences:
 
 
 class Attention(nn.Module):
-    """Each position is the mean of all, weighted by how alike they are, on the way out."""
+    """A model in which each output is the mean of all positions, weighted by their similarity."""
 
     @nn.compact
     def __call__(self, sequence):

@@ -1,4 +1,4 @@
-"""Units do not matter: neither those of coordinates nor the scale of a whole matrix."""
+"""Measures do not depend on units, neither of single coordinates nor of a whole matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -32,21 +32,24 @@ eraser = jax.jit(erasure.least_squares_eraser)
 
 
 def six_orders(random, size):
-    """Units from 1e-3 to 1e3, both of them among them."""
+    """Return units from 1e-3 to 1e3, both of them among them."""
     exponents = random.uniform(-3, 3, size)
     exponents[:2] = -3, 3
     return 10**exponents
 
 
 def one_wide(random, size):
-    """One dimension that is 300 times as wide as the others, as language models have."""
+    """Return units in which one dimension is 300 times as wide as the others.
+
+    Language models have such a dimension.
+    """
     widths = np.ones(size)
     widths[random.integers(size)] = 300
     return widths
 
 
 def turned(random, size):
-    """The same along a direction that is no coordinate: a matrix."""
+    """Return a matrix that widens one direction which is no coordinate."""
     turn = np.linalg.qr(random.normal(size=(size, size)))[0]
     return turn * one_wide(random, size) @ turn.T
 
@@ -142,7 +145,7 @@ def test_powers_of_two():
 
 
 def pair_of(measure):
-    """A measure of two matrices as one of a matrix."""
+    """Return a measure of two matrices as a measure of one matrix."""
     return lambda weights: measure(weights[:, ::-1] + 0.25 * weights, weights)
 
 

@@ -12,14 +12,17 @@ NUM_INPUTS, WIDTH, SHARE = 4, 3, 0.3
 
 
 def every_network(share):
-    """All subsets of all neurons, networks x neurons x inputs, and the chance of each network."""
+    """Return all networks of random subsets, and the chance of each.
+
+    The networks are an array of networks x neurons x inputs.
+    """
     subsets = np.array(list(itertools.product((0, 1), repeat=NUM_INPUTS * WIDTH)))
     chances = np.prod(np.where(subsets == 1, share, 1 - share), axis=1)
     return subsets.reshape(-1, WIDTH, NUM_INPUTS), chances
 
 
 def inputs_with(pair, active):
-    """An input vector in which `pair` of the inputs 0 and 1, and `active` in all, are 1."""
+    """Return an input in which `pair` of the inputs 0 and 1, and `active` inputs in all, are 1."""
     others = active - pair
     return np.array([pair > 0, pair > 1, others > 0, others > 1], float)
 
@@ -30,7 +33,7 @@ def activations(neurons, members, inputs):
 
 
 def mean_over_pairs(members, hidden):
-    """The mean over neurons that have the inputs 0 and 1, and 0 if there is none."""
+    """Return the mean over neurons that have the inputs 0 and 1, and 0 if there is none."""
     both = members[..., 0] * members[..., 1]
     return (both * hidden).sum(axis=1) / np.maximum(both.sum(axis=1), 1)
 
@@ -105,7 +108,7 @@ def test_the_error_is_that_of_least_squares():
 
 
 def test_errors_fall_as_powers_of_the_width():
-    """Bias p against deviation (p d)^(-1/2) gives d^(-2/3); the contrast has no bias."""
+    """The bias p against the deviation (p d)^(-1/2) gives d^(-2/3); the contrast has no bias."""
     shares = np.geomspace(0.003, 0.5, 60)
     found = {}
     for width in (10_000, 300_000):

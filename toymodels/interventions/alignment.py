@@ -22,7 +22,7 @@ from toymodels.training.train import fit
 
 
 class Interchange(NamedTuple):
-    """How often interchanges have the effect that a high-level model predicts.
+    """The share of interchanges that have the effect which a high-level model predicts.
 
     Attributes:
         all_pairs: the share of all pairs of examples with the predicted label. A pair whose label

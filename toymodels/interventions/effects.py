@@ -23,7 +23,7 @@ from toymodels.interventions.parts import Part, whole
 
 
 class Mediation(NamedTuple):
-    r"""How an effect of the input splits into a part through a mediator and a part beside it.
+    r"""An effect of the input, split into the part through a mediator and the part beside it.
 
     The two decompositions are exact: `total` = `natural_direct` + `total_indirect`, and
     `total` = `total_direct` + `natural_indirect`.

@@ -38,7 +38,7 @@ OPEN: Final = None
 
 
 class Moment(NamedTuple):
-    """Which moment: the power of each feature, and the power of the rectified sum.
+    """A moment, named by the power of each feature and the power of the rectified sum.
 
     Attributes:
         powers: $s$, one whole number per feature.
