@@ -16,7 +16,7 @@ __all__ = ["Firing", "dead_fraction", "firing", "l0"]
 
 
 class Firing(NamedTuple):
-    """How well the firing of latents predicts active features, in numbers from 0 to 1.
+    """The quality of a prediction of active features by the firing of latents, from 0 to 1.
 
     Attributes:
         precision: the share of the examples in which the latent fires that have the feature.
