@@ -1,4 +1,4 @@
-"""What the benchmark of a card says of made-up measurements, since no card runs the tests."""
+"""The claims of the benchmark of a card, from invented numbers, since no card runs the tests."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ ENTRY %main (arg.4: f32[2]) -> f32[2] {
 
 
 def test_kernels_are_counted_in_the_loop_and_in_what_it_calls():
-    """What is inside a fusion is part of its kernel."""
+    """The operations inside a fusion are part of its kernel."""
     assert benchmark.kernels_of_a_step(PROGRAM) == 3
 
 
