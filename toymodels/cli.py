@@ -70,8 +70,8 @@ def _parser() -> tuple[_Parser, Collection[str]]:
         help="Print the version and exit.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_list, _add_run, _add_figures, _add_draw, _add_claims, _add_explore, _add_copy,
-                _add_new, _add_store):  # fmt: skip
+    for add in (_add_list, _add_run, _add_figures, _add_draw, _add_claims, _add_explore,
+                _add_explain, _add_copy, _add_new, _add_store):  # fmt: skip
         add(commands)
     return parser, commands.choices
 
@@ -157,14 +157,7 @@ def _add_draw(commands: Any) -> None:
         help="The saved results. By default they are results/NAME.nc.",
     )
     for scale in ("smoke", "paper"):
-        which.add_argument(
-            f"--{scale}",
-            dest="scale",
-            action="store_const",
-            const=scale,
-            default="default",
-            help=f"Draw results/NAME_{scale}.nc.",
-        )
+        _add_scale(which, scale, f"Draw results/NAME_{scale}.nc.")
     draw.add_argument(
         "--out",
         dest="folder",
@@ -179,6 +172,17 @@ def _add_draw(commands: Any) -> None:
         choices=("png", "svg", "pdf"),
         help="The format of the figure. It may be given several times. By default the figure is "
         "drawn as png and svg.",
+    )
+
+
+def _add_scale(group: Any, scale: str, what: str) -> None:
+    group.add_argument(
+        f"--{scale}",
+        dest="scale",
+        action="store_const",
+        const=scale,
+        default="default",
+        help=what,
     )
 
 
@@ -206,6 +210,26 @@ def _add_explore(commands: Any) -> None:
             metavar="NAME",
             help=f"The name of the {dim} dimension of the weights. By default it is {dim}.",
         )
+
+
+def _add_explain(commands: Any) -> None:
+    what = (
+        "Compile each sweep of an experiment for a card that this computer need not have, and "
+        "print its kernels, its memory traffic and the speed that it cannot pass. No cell is run. "
+        "It needs pip install 'toymodels[gpu-inspect]'."
+    )
+    arguments = "NAME --device CARD [--smoke | --paper]"
+    explain = _add_command(commands, "explain", arguments, what, _explain)
+    explain.add_argument("name", metavar="NAME")
+    explain.add_argument(
+        "--device",
+        required=True,
+        choices=("h100", "h200", "b200"),
+        help="The card: an NVIDIA H100, H200 or B200.",
+    )
+    which = explain.add_mutually_exclusive_group()
+    for scale in ("smoke", "paper"):
+        _add_scale(which, scale, f"Explain the sweeps of {scale.upper()}.")
 
 
 def _run(name: str, words: Sequence[str]) -> None:
@@ -254,6 +278,12 @@ def _explore(file: Path, page: Path | None, hidden: str, feature: str) -> None:
     made = explore(saving.load(file), hidden=hidden, feature=feature, title=file.stem)
     saved = made.save(page or file.with_suffix(".html"))
     print(f"{saved} is ready: open it in a browser")
+
+
+def _explain(name: str, device: str, scale: str) -> None:
+    from toymodels.experiment import explaining
+
+    explaining.show(library.find(name), device, scale=scale)
 
 
 def _copy(name: str, folder: Path) -> None:

@@ -43,5 +43,6 @@ with two features and one hidden dimension, whose weights are the vector w:
    sweep where to look for parameters that are not finite.
 
 `interpreter` evaluates a traced program again with a change, and `programs` answers questions
-about traced programs.
+about traced programs. `cards` compiles a program for a graphics card that need not be there, and
+says what bounds its speed.
 """

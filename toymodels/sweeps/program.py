@@ -33,7 +33,7 @@ from toymodels.engine import keys, programs
 from toymodels.engine.blas import one_blas_thread
 from toymodels.engine.compiling import compiler_options, ensure_compilation_cache, environment
 from toymodels.engine.decompositions import sequential
-from toymodels.engine.devices import devices, tracing_for
+from toymodels.engine.devices import backend, devices, tracing_for
 from toymodels.engine.products import lanes_side_by_side
 from toymodels.errors import InputError
 
@@ -191,10 +191,25 @@ def export_for(platform: str, cell: Cell, numbers: Numbers, *, width: int) -> ex
         numbers: as for `compile_program`.
         width: how many lanes a block has.
     """
+    with tracing_for(platform):
+        run_lanes, arguments = lanes_for(platform, cell, numbers, width=width)
+        return export.export(jax.jit(run_lanes), platforms=[platform])(*arguments)
+
+
+def lanes_for(
+    platform: str, cell: Cell, numbers: Numbers, *, width: int
+) -> tuple[Callable[..., dict[str, Any]], Any]:
+    """Return the function of a block, traced for a platform, and arguments of its shapes.
+
+    Args:
+        platform: as for `export_for`.
+        cell: as for `compile_program`.
+        numbers: as for `compile_program`.
+        width: how many lanes a block has.
+    """
     arguments = _arguments(numbers, width)
     with tracing_for(platform):
-        run_lanes = _evaluating(*_trace_block(cell, arguments))
-        return export.export(jax.jit(run_lanes), platforms=[platform])(*arguments)
+        return _evaluating(*_trace_block(cell, arguments)), arguments
 
 
 def _arguments(numbers: Numbers, width: int) -> tuple[Any, dict[str, Any]]:
@@ -276,12 +291,12 @@ def _deserialized(
 
 
 def default_width(largest: int) -> int:
-    """Return how many lanes a block has by default on the current kind of device.
+    """Return how many lanes a block has by default on the kind of device that is traced for.
 
     Args:
         largest: bytes of the largest array of one cell; see `engine.programs.largest_array`.
     """
-    room, most = (LANE_BYTES, 64) if jax.default_backend() == "cpu" else (ACCELERATOR_BYTES, 8192)
+    room, most = (LANE_BYTES, 64) if backend() == "cpu" else (ACCELERATOR_BYTES, 8192)
     fitting = max(room // max(largest, 1), 2)
     return min(2 ** (fitting.bit_length() - 1), most)
 

@@ -1,0 +1,95 @@
+"""The command `toymodels explain`: the cost of the sweeps of an experiment on a card."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from toymodels.engine.cards import report
+from toymodels.engine.cards.card import LAUNCH_SECONDS, Card, speed
+from toymodels.errors import InputError
+from toymodels.experiment import loading
+from toymodels.experiment.messages import say
+from toymodels.sweeps.explaining import Explained, explain
+from toymodels.sweeps.requests import Request
+from toymodels.sweeps.watching import instead_of_running
+
+
+def show(path: Path, device: str, *, scale: str = "default") -> None:
+    """Print what each sweep of an experiment would cost on a card; no cell is run.
+
+    A sweep returns NaN to the experiment. An experiment that cannot go on with NaN ends there, and
+    a message says after how many sweeps.
+
+    Args:
+        path: the file of the experiment.
+        device: the name of the card: h100, h200 or b200.
+        scale: the name of one of the configs of the experiment.
+
+    Raises:
+        InputError: the experiment has no such scale or no sweep, or the compiler for cards is not
+            installed.
+    """
+    card = Card(device)
+    jax.config.update("jax_platforms", "cpu")  # JAX would look for the card otherwise
+    experiment = loading.load(path)
+    if scale not in experiment.scales:
+        raise InputError(f"{path} runs at one scale of: {', '.join(experiment.scales)}")
+    seen: list[Request] = []
+    limits = speed(card)
+    print(
+        f"{card.value}: {limits.cores} cores at {limits.clock / 1e9:g} GHz, memory of "
+        f"{limits.bandwidth / 1e12:.2f} TB/s, {1e6 * LAUNCH_SECONDS:g} us for each kernel; no time "
+        "is measured"
+    )
+
+    def watch(request: Request) -> None:
+        seen.append(request)
+        for explained in explain(request, card):
+            Console().print(table(explained, card))
+
+    with instead_of_running(watch), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are of results that are NaN
+        try:
+            experiment.run(experiment.scales[scale])
+        except InputError:
+            raise
+        except Exception as error:  # a user wrote what follows the sweeps
+            say(f"{path} goes no further without results ({type(error).__name__}: {error})")
+    if not seen:
+        raise InputError(f"{path} makes no sweep: nothing was explained")
+
+
+def table(explained: Explained, card: Card) -> Table:
+    """Return a table with one column for each loop of a program, in numbers of one model."""
+    made = Table(
+        "of one model and one turn",
+        *(_turns(cost.turns) for cost in explained.costs),
+        title=f"{escape(explained.title)}, blocks of {explained.width} models",
+    )
+    lanes, costs = explained.width, explained.costs
+    most = [report.bounds(cost, card) for cost in costs]
+
+    def add(name: str, values: Iterable[float | str]) -> None:
+        made.add_row(name, *(v if isinstance(v, str) else f"{v:,.5g}" for v in values))
+
+    add("bytes of memory traffic", (round(cost.traffic / lanes) for cost in costs))
+    add("instructions of a warp", (round(cost.instructions / lanes) for cost in costs))
+    made.add_section()
+    add("kernels of one turn of all models", (cost.kernels for cost in costs))
+    add("of these from libraries", (len(cost.libraries) for cost in costs))
+    add("waits for the host", (cost.waits for cost in costs))
+    add("registers of a thread at most", (cost.registers for cost in costs))
+    add("bytes spilled by a thread at most", (cost.spills for cost in costs))
+    made.add_section()
+    for name, limits in zip(report.Bounds._fields, zip(*most, strict=True), strict=True):
+        add(f"million turns/s by {name} at most", (f"{lanes * n / 1e6:.3g}" for n in limits))
+    return made
+
+
+def _turns(turns: int | None) -> str:
+    return "loop of unknown length" if turns is None else f"loop of {turns:,} turns"
