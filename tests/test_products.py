@@ -40,14 +40,31 @@ def own(key, *, scale):
     return {"product": (LEFT * scale) @ (OUTSIDE * scale)}
 
 
+def shared_kernel(key, *, scale):
+    """Slide a kernel that all lanes share over the images of this lane."""
+    del key
+    images = (OUTSIDE * scale).reshape(1, 8, 16, 20)
+    return {
+        "product": jax.lax.conv(images, LEFT[:, :, None, None] * np.ones((3, 3)), (1, 1), "SAME")
+    }
+
+
+def shared_images(key, *, scale):
+    """Slide a kernel of this lane over images that all lanes share."""
+    del key
+    images = OUTSIDE.reshape(1, 8, 16, 20)
+    return {"product": jax.lax.conv(images, scale * LEFT[:, :, None, None], (1, 1), "SAME")}
+
+
 CELLS = {"left": left, "in a loop": in_a_loop, "right": right, "own": own}
+CONVOLUTIONS = {"shared kernel": shared_kernel, "shared images": shared_images}
 NUMBERS = {"scale": np.float32([1.7])}
 
 
 @pytest.mark.parametrize("width", [2, 7, 64])
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", [*CELLS, *CONVOLUTIONS])
 def test_equal_lanes_have_equal_bits(name, width):
-    program = compile_program(CELLS[name], NUMBERS, width=width)
+    program = compile_program({**CELLS, **CONVOLUTIONS}[name], NUMBERS, width=width)
     scales = np.full(width, 1.7, np.float32)
     outputs = program.run_block(0, np.zeros(width, int), {"scale": scales}).outputs["product"]
     assert len(np.unique(outputs.reshape(width, -1).view(np.uint32), axis=0)) == 1

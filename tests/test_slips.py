@@ -36,6 +36,7 @@ for wrong in (
     {"model": Normalised()}, {"model": Nothing()}, {"key": None},
     {"task": tm.Task(tm.Binary(3, 0.5), jnp.ones(3))}, {"snapshots": 1},
     {"task": tm.Task(jnp.ones((4, 3)))}, {"model": tm.ReLUAutoencoder},
+    {"task": tm.Task(tm.MarkovChains(3, 4))},
 ):
     try:
         tm.train(**{**right, **wrong})
@@ -125,7 +126,8 @@ REMEDIES = (
     "snapshots is 1: give a list of whole numbers of updates",
     "the features of the task are of type ArrayImpl: give a distribution",
     "model is the class ReLUAutoencoder: give an instance, such as ReLUAutoencoder(latents=2)",
-    *["the model cannot take an input of shape (7, 3): give ONE example, and use jax.vmap"] * 2,
+    "the model cannot take an input of shape (4, 3): give ONE vector of features, and use",
+    *["the model cannot take an input of shape (7, 3): give ONE vector of features, and use"] * 2,
     "the patch of site 'hidden' is of type float: give a function of the site's value",
     "weights is of type dict: give one array of numbers",
     "activations is of type ArrayImpl: give a distribution, such as tm.Activations(...)",

@@ -10,6 +10,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from toymodels import checks
+from toymodels.errors import InputError
 from toymodels.models.base import Activation, Initializer, xavier
 from toymodels.sites import Site
 
@@ -134,6 +135,7 @@ class TwoLayer(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " outputs"]:
         """Return the outputs for one feature vector."""
+        _check_vector(features)
         outputs = features.size if self.outputs is None else self.outputs
         checks.count("hidden", self.hidden)
         checks.count("outputs", outputs)
@@ -154,12 +156,23 @@ def _preactivation(
     use_bias: bool = True,
 ) -> Float[Array, " features"]:
     r"""Return $W^\top h + b$ of a tied model, whose $h = g(W x)$ is the site `hidden`."""
+    _check_vector(features)
     checks.count("hidden", module.hidden)
     weights = module.param("weights", module.initializer, (module.hidden, features.size))
     hidden = Site(name="hidden")(hidden_activation(weights @ features))
     if not use_bias:
         return weights.T @ hidden
     return weights.T @ hidden + module.param("bias", nn.initializers.zeros, (features.size,))
+
+
+def _check_vector(features: Float[Array, " features"]) -> None:
+    """Refuse a batch, a sequence, and a number."""
+    if features.ndim != 1:
+        raise InputError(
+            f"the model cannot take an input of shape {features.shape}: give ONE vector of "
+            "features, and use jax.vmap for a batch, or a model of sequences, such as "
+            "tm.AttentionOnly, for a sequence"
+        )
 
 
 def _output(
