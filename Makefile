@@ -17,7 +17,7 @@ endif
 endif
 endif
 
-.PHONY: figures figure draw test test-matrix docs benchmark benchmark-gpu clean
+.PHONY: figures figure draw test test-matrix docs site benchmark benchmark-gpu clean
 
 # The pages of figures/ and the table of the README follow the figures, even if one has failed.
 define each
@@ -55,9 +55,13 @@ docs: .venv/installed-docs | results/introduction.nc
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
 	@echo open site/index.html
 
-# One explorer of the documentation; others are there if their experiments have been run.
-results/introduction.nc: | .venv/installed
-	$(BIN)/toymodels run introduction --out results
+# One explorer of the documentation is quick to make; `make site` makes the others, too. Their
+# experiments take about a quarter of an hour, once.
+site: $(addprefix results/,$(addsuffix .nc,$(shell cat docs/live.txt)))
+	$(MAKE) docs
+
+results/%.nc: | .venv/installed
+	$(BIN)/toymodels run $* --out results
 
 benchmark: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[benchmark]

@@ -13,13 +13,7 @@ from toymodels.experiment import library, pages, saving
 ROOT = Path(__file__).parents[2]
 
 # The explorer shows these experiments, as far as `results/` has their results.
-LIVE = (
-    "introduction",
-    "phase_diagram",
-    "dimensions_per_feature",
-    "correlated_features",
-    "dictionary_recovery",
-)
+LIVE = (ROOT / "docs" / "live.txt").read_text(encoding="utf-8").split()
 
 
 def saved_results():
@@ -57,10 +51,8 @@ class Explorers(SphinxDirective):
             if name in here:
                 text += nodes.reference("", name, refuri=f"live/{name}.html")
             else:
-                text += nodes.literal("", f"toymodels run {name}")
-                text += nodes.Text(" and then ")
-                text += nodes.literal("", "make docs")
-                text += nodes.Text(f" add {name}, whose results are not in this copy.")
+                text += nodes.literal("", "make site")
+                text += nodes.Text(f" adds {name}, whose results are not in this copy.")
             items += nodes.list_item("", text)
         return [items]
 
