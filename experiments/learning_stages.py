@@ -33,6 +33,14 @@ from toymodels.theory import expected_loss_correlated, frames, polytopes
 WORK = "Elhage et al. (2022), Superposition and Learning Dynamics"
 PAPER = tm.paper(WORK)
 EXACT = tm.prediction("Exact loss")
+OTHER_PROGRAM = tm.prediction("another program, with exact gradients and equal settings")
+TIMES = (
+    "Adam moves each coordinate of a weight by about its rate in a step. So a direction of length "
+)
+TIMES += (
+    "0.58 takes 580 steps along an axis of the hidden space and 330 along a diagonal. The start "
+)
+TIMES += "decides which, and also how symmetric the sets are, and so how long they rest."
 SAMPLING = "Ours, because training sees samples."
 NO_NUMBER = "Ours, because the paper shows a picture, and gives no number."
 SETS: Final = 2
@@ -131,6 +139,12 @@ def plateaus(results: xr.Dataset) -> xr.DataArray:
     return fall.where(inside.isel(step=slice(1, None)), np.inf).argmin("step") + 1
 
 
+def first_below(results: xr.Dataset, level: float) -> float:
+    """Return the median over seeds of the first snapshot whose loss is below a level, in p."""
+    below = results.loss < level * results.attrs["density"]
+    return float(results.step[below.argmax("step")].median())
+
+
 def gram_of_pairs(gram: Float[np.ndarray, "seeds features features"]) -> Float[np.ndarray, "..."]:
     """Return W^T W of octahedra whose pairs are the features that overlap most."""
     partner = gram[:, :SIZE, SIZE:].argmin(axis=2)
@@ -182,6 +196,20 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     note = "Overlaps of features of different sets that are no partners are soft: they matter only "
     note += "when both sets are present, a share p^2 of the time. Cosines of partners are near -1."
     yield tm.near(says, 0, gap, PAPER, within=0.06, threshold=NO_NUMBER, note=note)
+
+    about = "Ours, because the other program reports about this step."
+    for verb, expected, level, within in (
+        ("reaches", 550, 1.1 / 3, 100),
+        ("leaves", 1000, 0.9 / 3, 200),
+    ):
+        says = f"The loss of the median seed {verb} its plateau, a third of p within 10 %, at the "
+        says += "step of another program."
+        step, tolerance = first_below(results, level), {"within": within, "threshold": about}
+        yield tm.near(says, expected, step, OTHER_PROGRAM, **tolerance, note=TIMES)
+    says = "The loss of the median seed is within 20 % of that of the octahedron by step 4000, "
+    says += "measured by the first step."
+    first = first_below(results, 1.2 * float(octahedron))
+    yield tm.at_most(says, 4000, first, OTHER_PROGRAM)
 
     says = "Each feature of every seed ends opposite to a partner in the other set, measured by "
     says += "their cosine."
