@@ -42,8 +42,10 @@ NOT_MASKED = (
     "Gradients do not fail with attacks as small as those of the paper. Where all outputs are "
 )
 NOT_MASKED += "silent there is no gradient, but hardly any harm: negative biases absorb the attack."
-MOSTLY = "Most of what the gradient misses is at examples with an output that speaks: their silent "
-MOSTLY += "outputs have no gradient either, and they are nearly all outputs."
+MOSTLY = (
+    "Most of what the gradient misses is at examples with an output that speaks: their silent "
+    "outputs have no gradient either, and they are nearly all outputs."
+)
 NEARLY = (
     "Nearly so: outputs of features that are absent still speak 2 % of the time, because other "
 )
