@@ -36,11 +36,9 @@ EXACT = tm.prediction("Exact loss")
 OTHER_PROGRAM = tm.prediction("another program, with exact gradients and equal settings")
 TIMES = (
     "Adam moves each coordinate of a weight by about its rate in a step. So a direction of length "
-)
-TIMES += (
     "0.58 takes 580 steps along an axis of the hidden space and 330 along a diagonal. The start "
+    "decides which, and also how symmetric the sets are, and so how long they rest."
 )
-TIMES += "decides which, and also how symmetric the sets are, and so how long they rest."
 SAMPLING = "Ours, because training sees samples."
 NO_NUMBER = "Ours, because the paper shows a picture, and gives no number."
 SETS: Final = 2

@@ -40,22 +40,20 @@ SMOOTH = tm.prediction("the gradient is the direction of the largest first-order
 HERE = tm.finding(f"{PAPER.text}: says without a number that attacks by gradients fail")
 NOT_MASKED = (
     "Gradients do not fail with attacks as small as those of the paper. Where all outputs are "
+    "silent there is no gradient, but hardly any harm: negative biases absorb the attack."
 )
-NOT_MASKED += "silent there is no gradient, but hardly any harm: negative biases absorb the attack."
 MOSTLY = (
     "Most of what the gradient misses is at examples with an output that speaks: their silent "
     "outputs have no gradient either, and they are nearly all outputs."
 )
 NEARLY = (
     "Nearly so: outputs of features that are absent still speak 2 % of the time, because other "
-)
-NEARLY += (
     "features overlap with them. The share depends on the density, which the paper does not say."
 )
 STUCK = (
     "From the example itself, one search of 20 steps ends a little below the best attack; eight "
+    "random starts reach it."
 )
-STUCK += "random starts reach it."
 ATTACKS = {
     "analytic": "along a column of $W^T W$",
     "restarted": "search from 8 random starts",
