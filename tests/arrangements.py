@@ -4,6 +4,7 @@ Feature directions are columns. Everything is NumPy, in float64, and independent
 """
 
 import numpy as np
+from scipy import linalg
 
 
 def polygon(count, step=1):
@@ -40,13 +41,12 @@ def rotation(seed, dimensions):
 
 def direct_sum(blocks, spare=0):
     """A matrix with these blocks on its diagonal, and so many columns of zeros after them."""
-    rows, columns = np.sum([block.shape for block in blocks], axis=0)
-    weights = np.zeros((rows, columns + spare))
-    row = column = 0
-    for block in blocks:
-        weights[row : row + block.shape[0], column : column + block.shape[1]] = block
-        row, column = row + block.shape[0], column + block.shape[1]
-    return weights
+    return np.pad(linalg.block_diag(*blocks), ((0, 0), (0, spare)))
+
+
+def variance(density):
+    """The variance of a feature that is uniform on (0, 1] with probability `density`, else 0."""
+    return density / 3 - density**2 / 4
 
 
 def random_model(seed, num_features, hidden, density=None, scale=0.6):

@@ -8,6 +8,7 @@ import functools
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -51,6 +52,11 @@ def slowly(run, *block):
     """Run a block slowly, so that some have not begun when others are stored."""
     time.sleep(0.02)
     return run(*block)
+
+
+def normal(seed, *shape):
+    """Draw standard normal numbers in single precision."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def operations(program, *names):

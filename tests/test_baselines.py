@@ -4,16 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import normal
 from sklearn.decomposition import PCA
 
 from toymodels import errors
 from toymodels.analysis import baselines, dictionaries
 
 KEY = jax.random.key(0)
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def features(seed, *shape, density):

@@ -6,19 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import normal
 from scipy import stats
 
 import toymodels as tm
 from toymodels import interventions as iv
 
 
-def numbers(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
 def test_the_bootstrap_covers_the_mean_as_often_as_it_says():
     """The mean of 40 normal numbers is inside a 90 % interval about 90 % of the time."""
-    samples = numbers(4, 400, 40, 1)
+    samples = normal(4, 400, 40, 1)
 
     def covers(key, values):
         interval = iv.bootstrap(key, values, num_resamples=400, level=0.9)
@@ -30,10 +27,10 @@ def test_the_bootstrap_covers_the_mean_as_often_as_it_says():
 
 
 MODEL = tm.LinearOutput(hidden=4)
-TURN = jnp.linalg.qr(numbers(0, 4, 4))[0]
+TURN = jnp.linalg.qr(normal(0, 4, 4))[0]
 PARAMS = {"weights": TURN, "bias": jnp.zeros(4)}  # the identity, in a turned basis
 PART = iv.direction("hidden", TURN[:, 0])  # holds feature 0
-PAIRS = numbers(1, 1500, 4), numbers(2, 1500, 4)
+PAIRS = normal(1, 1500, 4), normal(2, 1500, 4)
 LABELS = PAIRS[1][:, 0] > 0  # the sign of feature 0 of the source
 
 

@@ -1,5 +1,6 @@
 """The exact loss of sets of features against samples, closed forms and the independent case."""
 
+import arrangements
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,13 +28,10 @@ probabilities = st.floats(0, 1)
 seeds = st.integers(0, 2**16)
 
 
-def random_model(seed, num_features, hidden=2):
-    rng = np.random.default_rng(seed)
-    return (
-        0.6 * rng.normal(size=(hidden, num_features)),
-        0.2 * rng.normal(size=num_features) - 0.1,
-        rng.uniform(0.2, 2, num_features),
-    )
+def random_model(seed, num_features):
+    """Return weights, bias and importance; sets have densities of their own."""
+    weights, bias, _, importance = arrangements.random_model(seed, num_features, 2)
+    return weights, bias, importance
 
 
 @pytest.mark.parametrize("features", LOSSES)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from helpers import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
@@ -35,10 +36,6 @@ def compared(dictionary, weights):
 
 firing = jax.jit(activity.firing)
 absorption_rate = jax.jit(dictionaries.absorption_rate, static_argnames="min_share")
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def directions(seed, shape):

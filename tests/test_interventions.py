@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import normal
 
 import toymodels as tm
 from toymodels import interventions as iv
@@ -23,15 +24,11 @@ def first(output):
     return output[0]
 
 
-def numbers(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
 PARTS = {
     "whole": iv.whole("hidden"),
     "unit": iv.unit("hidden", 1),
     "direction": iv.direction("hidden", WEIGHTS[:, 2]),
-    "subspace": iv.subspace("hidden", jnp.linalg.qr(numbers(0, 2, 2))[0]),
+    "subspace": iv.subspace("hidden", jnp.linalg.qr(normal(0, 2, 2))[0]),
 }
 
 
@@ -52,7 +49,7 @@ def test_a_part_that_spans_the_site_carries_the_whole_output(name):
 
 def test_editing_a_direction_moves_each_output_by_its_overlap_with_it():
     r"""Adding $a \hat v$ to $h$ adds $a W_i \cdot \hat v$ to preactivation $i$."""
-    vector = numbers(1, 2)
+    vector = normal(1, 2)
     edit = iv.add(iv.direction("hidden", vector), 0.3)
     before = tm.activations(MODEL, PENTAGON, X)["preactivation"]
     after = iv.activations(MODEL, PENTAGON, X, edit)["preactivation"]
@@ -77,7 +74,7 @@ def test_edits_compose_in_the_order_in_which_they_are_given():
 
 
 def test_a_mean_and_a_resample_come_from_the_reference_batch():
-    examples = jnp.abs(numbers(2, 50, 5))
+    examples = jnp.abs(normal(2, 50, 5))
     reference = jax.vmap(lambda x: tm.activations(MODEL, PENTAGON, x))(examples)
     part = iv.whole("hidden")
     read = iv.activations(MODEL, PENTAGON, X, iv.mean(part, reference))["hidden"]
@@ -255,7 +252,7 @@ def test_a_position_and_a_head_of_a_sequence_are_edited_alone():
             self.param("unused", nn.initializers.zeros, ())
             return tm.Site(name="heads")(jnp.stack([x, 2 * x]))
 
-    x, params = numbers(6, 3, 4), {"unused": jnp.zeros(())}
+    x, params = normal(6, 3, 4), {"unused": jnp.zeros(())}
     output = iv.run(Heads(), params, x, iv.zero(iv.head("heads", 1)))
     np.testing.assert_array_equal(output, jnp.stack([x, 0 * x]))
     vector = jnp.asarray([1.0, 0, 0, 0])

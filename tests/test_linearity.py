@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,10 +23,6 @@ error = jax.jit(linearity.parallelogram_error)
 accuracy = jax.jit(linearity.analogy_accuracy, static_argnames="exclude_inputs")
 additivity = jax.jit(linearity.additivity, static_argnums=0)
 scaling = jax.jit(linearity.scaling, static_argnums=0)
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 @jax.jit

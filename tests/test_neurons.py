@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import linalg
 
 from toymodels.analysis import neurons
 from toymodels.errors import InputError
@@ -34,13 +35,9 @@ def served(weights, threshold):
 
 def code(*blocks, small=0.0):
     """Return the code of a model that has these blocks of neurons and features side by side."""
-    rows, columns = np.sum([np.shape(block) for block in blocks], axis=0)
-    weights = np.full((rows, columns), small, np.float32)
-    row = column = 0
-    for block in map(np.asarray, blocks):
-        weights[row : row + block.shape[0], column : column + block.shape[1]] = block
-        row, column = row + block.shape[0], column + block.shape[1]
-    return tuple(map(int, compiled_code(weights)))
+    inside = linalg.block_diag(*map(np.ones_like, blocks)) > 0
+    weights = np.where(inside, linalg.block_diag(*blocks), small)
+    return tuple(map(int, compiled_code(weights.astype(np.float32))))
 
 
 def pairs(num_neurons):

@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from arrangements import variance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
@@ -16,10 +17,6 @@ from toymodels.theory import expected_loss, expected_loss_linear, persian_rug
 properties = settings(deadline=None, derandomize=True, max_examples=60)
 densities = st.floats(-4, 0).map(lambda exponent: 10**exponent)
 ratios = st.floats(-3, 0).map(lambda exponent: 10**exponent)
-
-
-def variance(density):
-    return density / 3 - density**2 / 4
 
 
 def noise(density, ratio):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.optimize
+from arrangements import variance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,10 +31,6 @@ all_of_them = pytest.mark.parametrize(
     "polytope", ALL, ids=("dedicated", "digon", "triangle", "tetrahedron", "pentagon", "antiprism")
 )
 densities = st.floats(0.02, 1)
-
-
-def variance(density):
-    return density / 3 - density**2 / 4
 
 
 @functools.cache

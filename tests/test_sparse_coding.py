@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Lasso, orthogonal_mp
@@ -16,10 +17,6 @@ from toymodels.theory import dictionaries
 
 properties = settings(deadline=None, derandomize=True, max_examples=8)
 seeds = st.integers(0, 2**32 - 1)
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def directions(seed, *shape):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from arrangements import orthoplex
+from arrangements import orthoplex, random_model, variance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
@@ -28,21 +28,6 @@ few = settings(deadline=None, derandomize=True, max_examples=3)
 seeds = st.integers(0, 2**32 - 1)
 numbers = st.floats(0.05, 0.95)
 triples = st.tuples(numbers, numbers, numbers)
-
-
-def variance(density):
-    return density / 3 - density**2 / 4
-
-
-def random_model(seed, num_features, hidden):
-    """Return weights, bias, density and importance, all different."""
-    rng = np.random.default_rng(seed)
-    return (
-        0.6 * rng.normal(size=(hidden, num_features)),
-        0.3 * rng.normal(size=num_features),
-        rng.uniform(0, 1, num_features),
-        rng.uniform(0, 2, num_features),
-    )
 
 
 def orthonormal_columns(seed, rows, columns):
