@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from hypothesis import settings
 
 _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))  # for processes that tests start
@@ -19,6 +20,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.0")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The first example of a shape compiles, which takes longer than Hypothesis allows. The name of a
+# test decides its examples, so that a failure comes back.
+settings.register_profile("toymodels", deadline=None, derandomize=True)
+settings.load_profile("toymodels")
 # Tracing makes millions of objects, and a fifth of the time went into looking for garbage.
 gc.set_threshold(100_000, 20, 20)
 

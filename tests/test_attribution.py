@@ -88,7 +88,7 @@ def test_sampled_shapley_values_agree_within_their_errors():
 numbers = st.floats(-1, 1, allow_subnormal=False, width=32)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(numbers, numbers, numbers), min_size=2, max_size=2), numbers)
 def test_the_closed_form_of_one_relu_is_the_limit_of_integrated_gradients(rows, bias):
     weights, x, baseline = (jnp.asarray(column, jnp.float32) for column in zip(*rows, strict=True))

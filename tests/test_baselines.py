@@ -29,7 +29,7 @@ def test_principal_components_are_those_of_scikit_learn():
     expected = PCA(3).fit(np.asarray(rows, np.float64))
     cosines = jnp.abs(jnp.sum(dictionary * expected.components_.T, axis=0))
     np.testing.assert_allclose(cosines, 1, atol=1e-5)
-    # It divides by one example less.
+    # Scikit-learn divides by one example less.
     np.testing.assert_allclose(variance, expected.explained_variance_ * 39 / 40, rtol=1e-4)
 
 
@@ -52,7 +52,7 @@ def test_principal_components_of_equal_variance_are_arbitrary():
     # A variance has a relative error of about sqrt((kurtosis - 1) / examples), which is 0.02.
     np.testing.assert_allclose(variance, p / 3 - p**2 / 4, rtol=0.1)
     assert dictionaries.mcc(components, weights) < 0.95
-    # With different variances they are the features.
+    # The principal components are the features if these have different variances.
     scaled = weights * jnp.array([[1.0, 2.0, 3.0, 4.0]])
     activations = features(1, 8_000, 4, density=0.2) @ scaled.T
     components, _ = baselines.principal_components(activations, 4)
@@ -73,8 +73,8 @@ def test_in_superposition_as_many_features_are_found_as_there_are_dimensions():
     components, _ = baselines.principal_components(activations, hidden)
     found = baselines.independent_components(KEY, activations, hidden)
     directions = weights / jnp.linalg.norm(weights, axis=0)[None, :]
-    # Of orthogonal components in a tight frame, by Cauchy-Schwarz, sum |cos| is at most this; for
-    # any directions the trace norm takes its place.
+    # The trace norm bounds the sum of |cos| of any directions with orthogonal components; for a
+    # tight frame it is the bound of Cauchy and Schwarz.
     bound = jnp.linalg.norm(directions, ord="nuc") / hidden
     assert dictionaries.mcc(components, weights) <= bound
     for dictionary in (components, found):

@@ -14,7 +14,7 @@ from toymodels.analysis import geometry
 from toymodels.theory import bounds
 from toymodels.theory.loss import expected_loss, expected_loss_linear
 
-properties = settings(deadline=None, derandomize=True, max_examples=100)
+properties = settings(max_examples=100)
 
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.tuples(st.integers(1, 5), st.integers(2, 20))
@@ -96,7 +96,7 @@ def test_the_least_coherent_arrangements(weights):
     hidden, num_features = weights.shape
     expected = bounds.min_coherence(num_features, hidden)
     np.testing.assert_allclose(coherence(weights), expected, atol=1e-14)
-    # In reverse: as many as these, and no more, have this coherence.
+    # Conversely, no more directions than these have this coherence.
     if 0 < expected < 1 / hidden**0.5 - 1e-9:
         assert bounds.max_features(hidden, expected) == num_features
 

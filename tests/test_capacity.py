@@ -15,8 +15,7 @@ from toymodels import features
 from toymodels.analysis import geometry
 from toymodels.theory import capacity
 
-# Derandomized: a failure comes back.
-properties = settings(deadline=None, derandomize=True, max_examples=100)
+properties = settings(max_examples=100)
 kurtoses = st.floats(1.05, 30)
 capacities = st.floats(0, 1)
 some_coefficients = hnp.arrays(
@@ -227,7 +226,7 @@ def min_loss(coefficients, signs, kurtosis, starts):
     return min(fit.fun for fit in fits)
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 @given(st.data())
 def test_no_weights_are_better_than_water_filling(data):
     n = data.draw(st.integers(2, 5))

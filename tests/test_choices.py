@@ -184,7 +184,7 @@ STEPS = {
 }
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4)
 @given(st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=4))
 def test_compositions_made_at_random(names):
     def loss(w, x):

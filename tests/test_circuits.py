@@ -72,14 +72,14 @@ def test_in_a_linear_model_all_scores_are_the_closed_form():
     for edge, scores in expected.items():
         for found in (exact, first_order, integrated):
             np.testing.assert_allclose(found[edge], scores, rtol=1e-4, atol=1e-5)
-    # With one output, the circuit of an edge alone has the share of the effect that it has.
+    # A circuit of some edges alone has the share of the effect that these edges have.
     alone = {edge: jnp.zeros_like(scores) for edge, scores in exact.items()}
     alone["input", "output"] = jnp.ones((3, 2))
     effect = (CLEANS - CORRUPTS) @ (B @ A + C).T
     own = (CLEANS - CORRUPTS) @ C.T
     share = jnp.sum(own * effect) / jnp.sum(effect**2)
     np.testing.assert_allclose(circuits.faithfulness(BEHAVIOUR, alone), share, rtol=1e-4)
-    # In a linear model nothing is lost between two circuits that cut it along its outputs.
+    # The effects of two circuits that share a linear model add up to its effect.
     rest = {edge: jnp.ones_like(scores) for edge, scores in exact.items()}
     rest["input", "output"] = jnp.zeros((3, 2))
     np.testing.assert_allclose(circuits.completeness(BEHAVIOUR, rest), 1 - share, rtol=1e-4)

@@ -23,7 +23,7 @@ LOSSES = {
     tm.AnticorrelatedSets: expected_loss_anticorrelated,
 }
 both_kinds = pytest.mark.parametrize("loss", LOSSES.values())
-properties = settings(deadline=None, derandomize=True, max_examples=15)
+properties = settings(max_examples=15)
 probabilities = st.floats(0, 1)
 seeds = st.integers(0, 2**16)
 

@@ -13,8 +13,7 @@ from scipy import linalg
 from toymodels.theory.estimates import expected_loss_gaussian, expected_loss_sampled
 from toymodels.theory.loss import expected_loss, expected_loss_linear
 
-# No deadline: the first example compiles. Derandomized: a failure comes back.
-properties = settings(deadline=None, derandomize=True, max_examples=200)
+properties = settings(max_examples=200)
 
 
 def direct_sum(models, seed):
@@ -64,7 +63,7 @@ def test_the_standard_error_is_what_it_says(models, keys):
     ]
     ratios = np.array([(loss - expected) / error for loss, error in estimates])
     assert np.abs(ratios).max() < 5  # Student's t, 15 degrees of freedom: one in 6000
-    # Of t, the mean square is 15/13 and its kurtosis 3.5: four standard errors.
+    # Student's t has the mean square 15/13 and the kurtosis 3.5. Four standard errors are allowed.
     spread = 4 * 15 / 13 * (2.5 / keys) ** 0.5
     np.testing.assert_allclose(np.mean(ratios**2), 15 / 13, rtol=0, atol=spread)
     np.testing.assert_allclose(ratios.mean(), 0, atol=4 * (15 / 13 / keys) ** 0.5)

@@ -34,8 +34,7 @@ STANDARD_ERRORS = 5
 
 every_distribution = pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 every_density = pytest.mark.parametrize("density", [1.0, 0.3, 1e-3])
-# No deadline: a new shape compiles. Derandomized: a failure comes back.
-properties = settings(deadline=None, derandomize=True, max_examples=30)
+properties = settings(max_examples=30)
 densities = st.floats(2.0**-14, 1, width=32)
 
 
@@ -187,7 +186,7 @@ def test_densities_that_random_numbers_do_not_resolve_are_refused_also_while_tra
     [
         # A word has 32 bits, of which a density of 1e-3 leaves 22.
         pytest.param(SparseUniform, 2.0**-20, id="SparseUniform"),
-        # Its sign takes one of them.
+        # The sign takes one of these bits.
         pytest.param(SignedSparseUniform, 2.0**-19, id="SignedSparseUniform"),
     ],
 )
@@ -371,7 +370,7 @@ def test_a_number_of_things_is_a_whole_number(value):
 
 
 def test_a_traced_number_of_features_is_refused_with_the_remedy():
-    # Of `checks`, for the type checker of the tests is quicker than the distribution.
+    # The check is called by itself, because the type checker of the tests would come before it.
     with pytest.raises(InputError, match=r"num_features decides shapes.*static="):
         jax.jit(lambda value: checks.count("num_features", value))(3)
 

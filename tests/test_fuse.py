@@ -566,7 +566,7 @@ OPERATIONS = {
 }
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @given(st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=3, max_size=6))
 def test_programs_made_at_random(names):
     def loss(w, x):

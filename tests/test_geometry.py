@@ -11,8 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from toymodels.analysis import geometry
 
-# No deadline: a new shape compiles. Derandomized: a failure comes back.
-properties = settings(deadline=None, derandomize=True, max_examples=60)
+properties = settings(max_examples=60)
 
 weight_matrices = hnp.arrays(
     np.float32,

@@ -9,7 +9,7 @@ from scipy import optimize
 
 from toymodels.theory import expected_loss_one_active, k_gons, posterior
 
-properties = settings(deadline=None, derandomize=True, max_examples=60)
+properties = settings(max_examples=60)
 
 TEN_MINIMA = {
     (6, 0): 0.048192,

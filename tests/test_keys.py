@@ -96,7 +96,7 @@ def test_seed_of_64_bits(seed, x64):
     )
 
 
-# Of some of these JAX asks for Threefry's own kind of key, or takes another way for it.
+# JAX refuses keys of another kind for some of these, or takes another way.
 CHOOSY = {
     "poisson": lambda key: jax.random.poisson(key, 3.0, (7,)),
     "poisson of a large rate": lambda key: jax.random.poisson(key, 300.0, (2, 3)),

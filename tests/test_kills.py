@@ -21,7 +21,7 @@ from toymodels.sweeps.store.store import Store
 
 pytestmark = pytest.mark.as_users_compile
 
-# So many blocks of so few cells that a process is mostly killed while it writes.
+# A process writes most of the time, because it has many blocks of few cells; so kills hit a write.
 MANY = {"axes": {"a": np.linspace(0.0, 1.0, 250), "b": [0.5, 2.0]}, "num_seeds": 2, "width": 2}
 KILLS = 26  # of each of two processes
 

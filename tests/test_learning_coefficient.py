@@ -152,7 +152,7 @@ def test_scaling_the_loss_is_scaling_the_temperature():
         )
 
     scaled, expected = run(jnp.array([4.0, 1.0])).coefficient
-    # By a power of two: the same numbers, but for the order of rounding.
+    # A scale of a power of two changes only the order of rounding.
     np.testing.assert_allclose(scaled, expected, rtol=1e-3)
 
 

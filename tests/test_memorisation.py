@@ -12,7 +12,7 @@ from scipy import optimize, stats
 from toymodels import errors
 from toymodels.theory import memorisation
 
-properties = settings(deadline=None, derandomize=True, max_examples=30)
+properties = settings(max_examples=30)
 
 
 def can_be_separated(points, signs):

@@ -131,7 +131,7 @@ def test_a_rectifier_helps_even_without_sparsity():
 
 
 numbers = st.floats(0.05, 0.95)
-properties = settings(deadline=None, derandomize=True, max_examples=12)
+properties = settings(max_examples=12)
 
 
 @properties

@@ -15,8 +15,7 @@ from toymodels.theory.loss import expected_loss
 from toymodels.theory.minima import free_optimum
 from toymodels.theory.phases import Phase
 
-# No deadline: the first example compiles. Derandomized: a failure comes back.
-properties = settings(deadline=None, derandomize=True, max_examples=60)
+properties = settings(max_examples=60)
 densities = st.floats(0.01, 1)
 importances = st.floats(0.05, 20)
 

@@ -14,7 +14,7 @@ from toymodels.analysis import polytopes as analysis
 from toymodels.analysis.polytopes import Shape
 from toymodels.theory import polytopes
 
-properties = settings(deadline=None, derandomize=True, max_examples=60)
+properties = settings(max_examples=60)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -274,7 +274,7 @@ def test_random_directions_are_unknown(seed, hidden, ratio):
     weights = np.random.default_rng(seed).normal(size=(hidden, ratio * hidden))
     weights /= np.linalg.norm(weights, axis=0)
     for component in identify(weights).components:
-        # By chance a few features are far from all others, or near a small polytope.
+        # A few features can lie far from all others, or near a small polytope, by chance.
         assert component.shape is Shape.UNKNOWN or len(component.features) <= 3
 
 

@@ -123,7 +123,7 @@ def test_where_it_is_the_best_of_its_size_it_is_the_free_optimum(polytope, inver
 @pytest.mark.parametrize(
     "polytope", [DIGON, PENTAGON, SQUARE_ANTIPRISM], ids=("digon", "pentagon", "antiprism")
 )
-@settings(deadline=None, derandomize=True, max_examples=6)
+@settings(max_examples=6)
 @given(densities)
 def test_the_best_is_a_critical_point_among_all(polytope, density):
     """The symmetries leave the gradient only directions of the family (Palais)."""
@@ -134,7 +134,7 @@ def test_the_best_is_a_critical_point_among_all(polytope, density):
 
 
 @all_of_them
-@settings(deadline=None, derandomize=True, max_examples=10)
+@settings(max_examples=10)
 @given(densities)
 def test_no_polytope_gains_less_than_a_dedicated_dimension(polytope, density):
     """A polytope can do what principal components do, and then clip."""

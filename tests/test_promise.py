@@ -275,7 +275,7 @@ def test_compiled_afresh_or_from_the_cache_and_for_any_number_of_cores(tmp_path)
 
 
 @pytest.mark.parametrize("cell", ["fused"], indirect=True)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     densities=st.lists(st.sampled_from(DENSITIES), min_size=1, max_size=12, unique=True),
     rates=st.lists(st.sampled_from(RATES), min_size=1, unique=True),

@@ -147,7 +147,7 @@ def test_what_changes_its_length_is_padded_and_named_again(results):
     np.testing.assert_array_equal(
         norms.isnull().sum("hidden_dimension"), [[[3] * 2] * 2, [[0] * 2] * 2]
     )
-    # So the sum over one model is that over what is there.
+    # The sum over a model is therefore the sum over its own numbers, without the padding.
     total = tm.apply(jnp.sum, norms)
     np.testing.assert_allclose(
         total, (results["params.weights"] ** 2).sum(["hidden_dimension", "feature"]), rtol=1e-5

@@ -58,7 +58,7 @@ def test_features_that_are_present_together_recover_more_than_everything():
     density = 0.3
     features = tm.CorrelatedSets(num_sets=1, size=2, density=density)
 
-    # As the statement ignores that the features go together, the scrubbed run draws the other
+    # The hypothesis ignores that the features go together, so the scrubbed run draws the other
     # feature independently, with its own density.
     independent = tm.SparseUniform(2, density)
     nodes = alone(independent)

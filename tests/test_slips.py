@@ -176,7 +176,7 @@ REMEDIES = (
 
 
 def test_the_commonest_slips_are_refused_in_one_line_each():
-    # In a process without the checks of types that tests have.
+    # The process is a new one, without the checks of types that tests have.
     finished = subprocess.run(
         [sys.executable, "-c", SLIPS], capture_output=True, text=True, check=True
     )

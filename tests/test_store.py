@@ -39,7 +39,7 @@ layouts = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_bits_come_back(shared, data):
     store, unused = shared

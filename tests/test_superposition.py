@@ -14,8 +14,7 @@ from hypothesis.extra import numpy as hnp
 from toymodels.analysis import geometry, superposition, virtual_weights
 from toymodels.theory import bounds, frames
 
-# No deadline: a new shape compiles. Derandomized: a failure comes back.
-properties = settings(deadline=None, derandomize=True, max_examples=30)
+properties = settings(max_examples=30)
 
 quarters = st.integers(-8, 8).map(lambda number: number / 4)  # dot products are exact in float32
 weight_matrices = hnp.arrays(

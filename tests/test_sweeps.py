@@ -46,7 +46,7 @@ def finest():
     return sweep(logistic_map, axes={"rate": list(RATES.values())}, num_seeds=3)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.lists(st.sampled_from(range(1, 30)), min_size=1, max_size=20, unique=True),
     st.integers(1, 3),

@@ -12,7 +12,7 @@ from sklearn.linear_model import Lasso
 from toymodels import errors
 from toymodels.theory import dictionaries
 
-properties = settings(deadline=None, derandomize=True, max_examples=30)
+properties = settings(max_examples=30)
 angles = st.floats(0.2, 2.6)
 chances = st.floats(0.01, 0.33)
 fractions = st.floats(0.01, 1)
@@ -49,7 +49,7 @@ def test_losses_are_those_of_ideal_codes(angle, alone, both, solo, fraction):
 def test_coding_is_the_lasso_of_scikit_learn(seed, penalty):
     rng = np.random.default_rng(seed)
     dictionary, rows = rng.normal(size=(5, 3)), rng.normal(size=(4, 5))
-    # It minimises half the mean over dimensions.
+    # Scikit-learn minimises half the mean over dimensions.
     lasso = Lasso(penalty / 10, positive=True, fit_intercept=False, tol=1e-10, max_iter=100_000)
     codes = np.stack([lasso.fit(dictionary, row).coef_ for row in rows])
     expected = ((rows - codes @ dictionary.T) ** 2).sum(axis=1) + penalty * codes.sum(axis=1)

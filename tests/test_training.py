@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import toymodels
@@ -153,8 +153,8 @@ def test_the_linear_model_keeps_the_principal_components():
 
     trained = run(KEY)
     weights = np.asarray(trained.params["weights"])
-    # Of uncorrelated features of equal variance, those of the most importance; for the
-    # others the mean. The tolerance is for the noise of the gradient.
+    # The principal components are the most important features, because all have equal variance and
+    # no correlation. The other outputs are the mean. The tolerance allows for noisy gradients.
     np.testing.assert_allclose(weights.T @ weights, np.diag([1, 1, 0, 0, 0]), atol=0.02)
     np.testing.assert_allclose(trained.params["bias"], [0, 0, 0.5, 0.5, 0.5], atol=0.02)
     dropped = importance[2:]
@@ -272,7 +272,7 @@ def test_final_loss_is_on_fresh_examples():
         ).loss
 
     losses = np.asarray(jax.jit(jax.vmap(loss))(jax.random.split(KEY, 1000)), np.float64)
-    # Of two independent examples: twice the variance 1/12, for each of three features.
+    # Two independent examples differ by twice the variance 1/12 for each of three features.
     assert abs(losses.mean() - 0.5) < STANDARD_ERRORS * losses.std() / np.sqrt(1000)
 
 
@@ -288,7 +288,7 @@ def test_final_loss_is_the_expected_loss(trained):
 
 def test_runs_are_evaluated_on_the_same_examples_unless_each_has_a_key_of_evaluation():
     def losses(key):
-        # Without learning, the examples alone decide the loss.
+        # The rate is 0, so the examples alone decide the loss.
         frozen = {"optimizer": optax.sgd(0.0), "steps": 1, "batch": 32, "evaluation": 64}
         common = train(key, Constant(), TASK, **frozen)
         own = train(key, Constant(), TASK, key_evaluation=key, **frozen)
@@ -367,7 +367,7 @@ def test_the_loss_curve_is_thinned_evenly(points, fitted):
 
 
 def test_a_long_loss_curve_is_kept_whole():
-    # Here the product of step and number of points exceeds 32 bits.
+    # The product of step and number of points exceeds 32 bits.
     steps = 50_000
     fitted = bowl_run(optimizer=optax.sgd(1e-5), batch=1, steps=steps, points=steps)
     np.testing.assert_array_equal(fitted.history.step, np.arange(steps))
@@ -390,7 +390,6 @@ def test_snapshots_are_what_shorter_runs_end_with(fitted):
     np.testing.assert_allclose(watched.history.loss, fitted.history.loss, rtol=1e-6)
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(1, 10**6), st.integers(2, 60))
 def test_log_spaced_steps_are_a_constant_factor_apart(steps, number):
     spaced = log_spaced(steps, number)

@@ -22,8 +22,7 @@ from toymodels.analysis import (
     virtual_weights,
 )
 
-# No deadline: a new shape compiles. Derandomized: a failure comes back.
-properties = settings(deadline=None, derandomize=True, max_examples=8)
+properties = settings(max_examples=8)
 seeds = st.integers(0, 2**32 - 1)
 
 mass_mean = jax.jit(probing.mass_mean)
@@ -149,7 +148,7 @@ def pair_of(measure):
     return lambda weights: measure(weights[:, ::-1] + 0.25 * weights, weights)
 
 
-# Of no unit, so a power of two changes no bit, unless something over- or underflows.
+# These measures have no unit, so a power of two changes no bit, unless it over- or underflows.
 OF_NO_UNIT = {
     "dimensionality": geometry.feature_dimensionality,
     "eigenvector residual": geometry.eigenvector_residual,

@@ -31,7 +31,7 @@ def run(path: Path, words: Sequence[str]) -> None:
         SystemExit: a flag is unknown (2), a claim fails (3), or the run was stopped.
     """
     scale, flags = _scale(path, words)
-    # Only now, because these imports take seconds.
+    # These imports take seconds, so they come after the first checks.
     from toymodels.experiment import loading, runs
     from toymodels.experiment.flags import differences, in_a_name, parse
 
