@@ -1,14 +1,14 @@
 """Certified optima: bounds of the lowest loss that hold for all weights and biases.
 
 Claim      Interval branch and bound proves, at each point of a grid of density and importance,
-           which loss two features in one dimension can reach, and whether the second one is then
-           in superposition. It brackets the boundary of superposition, and refutes a conjecture:
-           an antipodal pair with a bias beats the pair without one, and three features can share
-           one dimension. Where the pentagon stops being optimal is bracketed by exact minima of a
-           search, which prove nothing.
+           the lowest loss of two features in one dimension, up to 0.01 %, and at most points also
+           whether the optimum has both features in superposition. It brackets the density at which
+           superposition ends, and it refutes a conjecture: an antipodal pair with a bias beats the
+           pair without one, and three features can share one dimension. The density at which the
+           pentagon stops being optimal comes from a search, which proves nothing.
 Reproduces No figure of a paper. The conjecture is that of an open problem on the lowest loss of
            models with at most one weight per feature: min {(n - m) v, m p^2 / 3 + (n - 2m) v} for
-           n features, m dimensions and the variance v = p/3 - p^2/4.
+           n equal features of density p in m dimensions, with the variance v = p/3 - p^2/4.
 Selection  None: nothing is drawn at random, but for the 64 starts of the search for pentagons.
            Every certificate starts at a pair or a triple that is written here; it finds better
            weights where these are not optimal. Error bars are the proven bounds.
@@ -17,7 +17,7 @@ Command    toymodels run experiments/certified_optima.py
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -32,15 +32,15 @@ KNOWN = tm.prediction("toymodels.theory.phases.FREE_OPTIMUM_BOUNDARY, found by d
 SEARCHED = tm.finding("Minima of the exact loss from 64 random starts; not certified")
 BOUND = tm.identity("A search ends when its bounds are that near")
 WIDE = (
-    "A certificate puts a box aside once its bound is near enough, although the loss in it may be "
-    "higher. So some lengths of the second feature are not excluded that could be, and more of "
-    "them at a relative importance of 0.5, where the loss hardly depends on that length."
+    "A certificate keeps a box if its lower bound is within the gap of the lowest loss, and then "
+    "it excludes no length of the second feature in the box. At a relative importance of 0.5 the "
+    "loss hardly depends on this length, so that many lengths stay possible."
 )
 PAIR = np.array([[1.0, -1.0]]), np.zeros(2)
 TRIPLE = np.array([[1.06, -1.0, 0.35]]), np.array([-0.15, 0.0, 0.03])
 BESIDE = np.array([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]]), np.zeros(3)
 HALF = 0.5
-"""A second feature of at least this length counts as superposed; the optimum jumps over it."""
+"""A second feature at least this long counts as superposed; no optimum has a length near it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,15 +48,15 @@ class Config:
     densities: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     importances: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
     gap: float = 1e-4
-    """How near the bounds of two features are, as a share of the loss."""
+    """The difference of the bounds of two features at which a search ends, relative to the loss."""
     lopsided: float = 0.9
-    """The density at which optimal lengths of two equal features are bounded."""
+    """The density at which the optimal lengths of two equal features are bounded."""
     lopsided_gap: float = 1e-6
-    """It is small because the loss hardly depends on the lengths there."""
+    """The gap at this density, which is small because the loss hardly depends on the lengths."""
     boundaries: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
     """The relative importances at which the boundary of superposition is bracketed."""
     resolution: float = 0.002
-    """The ends of a bracket are known to this density."""
+    """The density within which bisection finds each end of a bracket."""
     triples: tuple[float, ...] = (0.05, 0.1, 0.3)
     """The densities of three features in one dimension."""
     triple_gap: float = 0.02
@@ -81,14 +81,14 @@ SMOKE = Config(
 
 
 def run(config: Config) -> xr.Dataset:
-    names, coordinates = ("density", "importance"), (config.densities, config.importances)
     limit = config.max_boxes
     grid = [[bounds(two(p, r, config)) for r in config.importances] for p in config.densities]
-    results = xr.Dataset(coords=dict(zip(names, map(list, coordinates), strict=True)))
-    for place, name in enumerate(("lower", "upper", "shortest", "longest", "first")):
-        results[name] = names, np.array(grid)[..., place]
+    coordinates = {"density": list(config.densities), "importance": list(config.importances)}
+    results = xr.Dataset(coords=coordinates)
+    for name, values in zip(Bounds._fields, np.moveaxis(grid, -1, 0), strict=True):
+        results[name] = tuple(coordinates), values
     lengths = bounds(two(config.lopsided, 1.0, config, config.lopsided_gap))
-    results["lopsided"] = ("length", [lengths[4], lengths[3]])
+    results["lopsided"] = ("length", [lengths.first, lengths.longest])
     results = results.assign_coords(length=["first, at least", "second, at most"])
     brackets = [bracket(r, config) for r in config.boundaries]
     results["bracket"] = ("boundary", "end"), np.array(brackets)
@@ -113,37 +113,57 @@ def run(config: Config) -> xr.Dataset:
 
 def two(density: float, importance: float, config: Config, gap: float | None = None) -> Any:
     """Return the certificate of two features in one dimension."""
-    how = {"gap": config.gap if gap is None else gap, "max_boxes": config.max_boxes}
-    return tm.theory.certify(*PAIR, density, np.array([1.0, importance]), **how)
+    gap, limit = config.gap if gap is None else gap, config.max_boxes
+    importances = np.array([1.0, importance])
+    return tm.theory.certify(*PAIR, density, importances, gap=gap, max_boxes=limit)
 
 
-def bounds(certificate: Any) -> list[float]:
-    """Return bounds of the loss, of the length of the second feature, and a lower one of the first.
+class Bounds(NamedTuple):
+    """Proven bounds of two features in one dimension.
 
-    The lengths are those at all global minima.
+    Attributes:
+        lower: the lower bound of the lowest loss.
+        upper: its upper bound.
+        shortest: the lower bound of the length of the second feature at every global minimum.
+        longest: its upper bound.
+        first: the lower bound of the length of the first feature at every global minimum.
     """
+
+    lower: float
+    upper: float
+    shortest: float
+    longest: float
+    first: float
+
+
+def bounds(certificate: Any) -> Bounds:
+    """Return the bounds of the loss, and those of the lengths from the boxes that remain."""
     low, high = (certificate.remaining[:, end, 0] for end in (0, 1))
     shortest = np.maximum(np.maximum(low, -high), 0).min(axis=0)
     longest = np.maximum(high, -low).max(axis=0)
-    return [certificate.lower, certificate.upper, shortest[1], longest[1], shortest[0]]
+    return Bounds(certificate.lower, certificate.upper, shortest[1], longest[1], shortest[0])
 
 
 def bracket(importance: float, config: Config) -> tuple[float, float]:
-    """Return the last density at which superposition is proven, and the first at which its end is.
+    """Return a density at which superposition is proven optimal, and one at which it is not.
 
-    Each is found by bisection, so both are proven; that nothing changes beyond them is not.
+    Bisection brings them together. It assumes that superposition ends only once between the first
+    two densities, which is not proven.
     """
 
-    def last(proven: Callable[[list[float]], bool], low: float, high: float) -> float:
-        while abs(high - low) > config.resolution:
-            middle = (low + high) / 2
-            found = proven(bounds(two(middle, importance, config)))
-            low, high = (middle, high) if found else (low, middle)
-        return low
+    def last(proven: Callable[[Bounds], bool], inside: float, outside: float) -> float:
+        """Return the density that is nearest to `outside` among those with a proof."""
+        while abs(outside - inside) > config.resolution:
+            middle = (inside + outside) / 2
+            if proven(bounds(two(middle, importance, config))):
+                inside = middle
+            else:
+                outside = middle
+        return inside
 
     closed = float(phases.boundary(importance))
-    low = last(lambda found: found[2] >= HALF, closed - 0.01, closed + 0.15)
-    return low, last(lambda found: found[3] < HALF, closed + 0.15, low)
+    low = last(lambda found: found.shortest >= HALF, closed - 0.01, closed + 0.15)
+    return low, last(lambda found: found.longest < HALF, closed + 0.15, low)
 
 
 def pentagon(density: float) -> tuple[float, float, float]:
@@ -177,12 +197,14 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "more than 8 % of it."
     half = 1 - float(ratio.sel(density=0.5))
     yield tm.at_least(says, 0.08, half, CERTIFIED, threshold="Ours, because descents gave 8.5 %.")
-    says = "Two equal features that are always active have a lower loss in one dimension than PCA "
-    says += "(1/12), by the proven upper bound."
+    says = (
+        "Two equal features that are always active have a lower loss in one dimension than 1/12, "
+    )
+    says += "the loss of principal components, measured by the proven upper bound."
     dense = equal.upper.sel(density=1.0)
     yield tm.at_most(says, 1 / 12 - 5e-5, dense, CERTIFIED, threshold=visible)
-    says = "At density 0.9 every optimum of two equal features represents one of them more "
-    says += "strongly, measured by the smallest possible difference of lengths."
+    says = "At density 0.9 every optimum of two equal features in one dimension represents one of "
+    says += "them more strongly, measured by the smallest possible difference of their lengths."
     first, second = results.lopsided.values
     yield tm.at_least(says, 0.2, first - second, CERTIFIED, threshold="Ours; descents gave 0.54.")
 
@@ -194,31 +216,39 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     sparse = upper.where(results.triple <= 0.1, drop=True)
     alone = equal.lower.sel(density=sparse.triple.values).values
     ignoring = alone + tm.theory.feature_variance(sparse.triple)
-    says = "At densities up to 0.1 three equal features share one dimension: their loss is lower "
-    says += "than that of any model that ignores one of them, measured by the smallest share."
+    says = (
+        "At densities up to 0.1 three equal features share one dimension at the optimum, because "
+    )
+    says += "any model that ignores one of them has a higher loss, measured by the smallest excess "
+    says += "relative to the optimum."
     margin = (ignoring / sparse - 1).min()
     yield tm.at_least(says, 0.005, margin, CERTIFIED, threshold="Ours; descents gave 0.007.")
 
     low, high = results.bracket.sel(end="low"), results.bracket.sel(end="high")
-    says = "The density at which superposition of two features ends is bracketed by certificates, "
-    says += "measured by the width of the widest bracket."
+    says = "Certificates bracket the density at which superposition of two features ends to within "
+    says += "0.006, measured by the widest bracket over the relative importances."
     width = "Ours, because it is three times the resolution of the bisection."
     found = (high - low).max()
     yield tm.at_most(says, 0.006, found, CERTIFIED, threshold=width, note=WIDE)
     known = xr.zeros_like(low)
     known[:] = [phases.FREE_OPTIMUM_BOUNDARY[r] for r in results.boundary.values]
-    says = "The densities at which descents see superposition of two features end lie in their "
-    says += "certified brackets, measured by the largest distance outside."
+    says = "The densities at which superposition of two features ends by descents lie in the "
+    says += "certified brackets, measured by the largest distance to a bracket."
     outside = np.maximum(np.maximum(low - known, known - high), 0).max()
-    yield tm.at_most(says, 0.001, outside, KNOWN, threshold="Theirs is known to 0.001.")
+    yield tm.at_most(says, 0.001, outside, KNOWN, threshold="Descents give it to 0.001.")
     closed = tm.apply(phases.boundary, results.boundary, model_dims=())
-    says = "Superposition of two features is proven optimal beyond the density at which the losses "
-    says += "of a pair without a bias and of one feature cross, measured by the smallest excess."
+    says = "Superposition of two features is proven optimal at a higher density than that at which "
+    says += (
+        "a pair without a bias and one feature alone have equal losses, measured by the smallest "
+    )
+    says += "difference over the relative importances."
     excess = "Ours; descents gave 0.02 to 0.04."
     yield tm.at_least(says, 0.015, (low - closed).min(), CERTIFIED, threshold=excess)
 
     says = "No model of three equal features in two dimensions at density 0.1 has a loss below "
-    says += "nine tenths of that of a pair beside a dedicated feature."
+    says += (
+        "nine tenths of the lowest one known, which is that of a pair beside a dedicated feature."
+    )
     plane = results.plane.sel(bound="lower") / results.plane.sel(bound="upper")
     yield tm.at_least(says, 0.9, plane, CERTIFIED, threshold="Ours, because it takes a minute.")
     if "five" in results:
@@ -229,13 +259,16 @@ def pentagon_claims(five: xr.DataArray) -> Iterator[tm.Claim]:
     pair, best = five.sel(solution="two digons"), five.sel(solution="pentagon")
     lead = (pair - best).values
     density = five.pentagon_density.values
-    says = "Five equal features in two dimensions stop forming a pentagon at density 0.2249, where "
-    says += "the exact losses of pentagon and of two digons cross; this is not certified."
+    says = (
+        "The exact losses of a pentagon of five features and of two digons that ignore the fifth "
+    )
+    says += "feature are equal at density 0.2249."
     crossing = density[0] + lead[0] / (lead[0] - lead[1]) * (density[1] - density[0])
     line = "Ours, because a straight line is drawn between two densities."
     yield tm.near(says, 0.2249, crossing, SEARCHED, within=0.0005, threshold=line)
-    says = "A search over all weights and biases of five features finds nothing below the better "
-    says += "of pentagon and two digons on either side of their crossing, relative to its loss."
+    says = "A search over all weights and biases of five features in two dimensions finds no lower "
+    says += "loss than the better one of a pentagon and two digons, at densities 0.22 and 0.23, "
+    says += "measured by the smallest ratio of the two losses."
     ratio = five.sel(solution="search") / np.minimum(pair, best)
     yield tm.near(says, 1, ratio.min(), SEARCHED, within=1e-6, threshold="Ours: rounding.")
 
@@ -265,7 +298,7 @@ def plot(results: xr.Dataset) -> Figure:
     left.legend(loc="upper center", ncols=2, fontsize=7)
 
     equal = results.sel(importance=1)
-    for found, places, features, color, marker in (
+    for ends, densities, features, color, marker in (
         ((equal.lower, equal.upper), results.density, 2, "C0", "o"),
         (
             [results.three.sel(bound=end) for end in ("lower", "upper")],
@@ -275,9 +308,9 @@ def plot(results: xr.Dataset) -> Figure:
             "^",
         ),
     ):
-        bottom, top = (np.asarray(each / conjecture(places, features)) for each in found)
+        bottom, top = (np.asarray(each / conjecture(densities, features)) for each in ends)
         right.errorbar(
-            places, (bottom + top) / 2, (top - bottom) / 2,
+            densities, (bottom + top) / 2, (top - bottom) / 2,
             fmt=marker, ms=4, c=color, capsize=3, label=f"{features} features",
         )  # fmt: skip
     right.axhline(1, color="black", lw=1)

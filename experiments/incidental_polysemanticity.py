@@ -1,10 +1,11 @@
 r"""Incidental polysemanticity: neurons are shared although each feature could have its own.
 
-Claim      An L1 penalty leaves each feature one weight. Where two features happen to choose one
-           neuron they keep it if their signs are opposite, because the ReLU hides them from each
-           other; equal signs repel. So nearly n^2 / 4m neurons are shared, even where there are as
-           many features as neurons: some 14 % fewer than at random, and more than if signs did not
-           repel. A lone feature keeps the largest weight of its start; one of many does not.
+Claim      An L1 penalty leaves each feature one weight. If two features happen to choose one
+           neuron, they keep it if their signs are opposite, because the ReLU hides them from each
+           other; equal signs repel. So nearly n^2 / 4m neurons are shared, even with as many
+           neurons m as features n. This is some 14 % fewer than if all distinct choices were
+           equally likely, and more than if choices were independent, without repulsion. A lone
+           feature keeps the largest weight of its start; one of many features often does not.
 Reproduces Lecomte et al. (2023), the number of polysemantic neurons and the sparsification; the
            exact number and the curve of the norm are derived here.
 Selection  None: all seeds are shown. The matrix shows the first seed.
@@ -30,13 +31,13 @@ from toymodels import experiment, plotting
 from toymodels.theory import incidental as theory
 
 LECOMTE = tm.paper("Lecomte et al. (2023), Incidental Polysemanticity")
-PLACES = tm.prediction("Features at distinct places, which are a neuron and a sign")
+PLACES = tm.prediction("Features at random distinct places, each a neuron and a sign")
 THRESHOLD = tm.prediction("A lone feature is its start after soft thresholding")
 STATIONARY = tm.prediction("(1 - w^2)^2 + penalty * w is lowest at 4 w (1 - w^2) = penalty")
 FOUND = tm.finding("found here")
 FOUR = "Ours, because it is four standard errors of the seeds."
 BIG = 0.5
-"""A weight is big if its size is above this; a feature alone in a neuron has about 1."""
+"""A weight is big if its absolute value is above this; a feature alone in a neuron has about 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,61 +130,75 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     exact = np.array([theory.collisions(features, int(m)) for m in neurons])
     free = np.array([theory.collisions_without_repulsion(features, int(m)) for m in neurons])
 
-    says = "Shared neurons are as many as for features at distinct places, at every width: largest "
-    says += "difference of the means in standard errors."
+    says = "As many neurons are shared as if features had random distinct places, at every width, "
+    says += "measured by the largest difference of the means in standard errors."
     off = abs(mean - exact) / error.clip(min=1e-9)
     yield tm.near(says, 0, off.max(), PLACES, within=4, threshold=FOUR)
-    says = "Shared neurons are n^2 / 4m, at every width: largest relative difference of the means."
+    says = "The number of shared neurons is n^2 / 4m for n features and m neurons at every width, "
+    says += "measured by the largest relative difference of the means over seeds."
     ours = "Ours, because the paper shows the curve; it is about two standard errors."
     off = abs(mean / (features**2 / 4 / neurons) - 1).max()
     yield tm.near(says, 0, off, LECOMTE, within=0.3, threshold=ours)
-    says = (
-        "Shared neurons are fewer than for features at distinct places: ratio of the sums of the "
-    )
-    says += "means over widths."
+    says = "Fewer neurons are shared than if features had random distinct places, measured by the "
+    says += "ratio of the two numbers, each summed over widths."
     tenth = "Ours, because the standard error is about 0.04."
     yield tm.at_most(says, 0.9, mean.sum() / exact.sum(), FOUND, threshold=tenth)
-    says = "Shared neurons fall as the number of neurons to the power -1."
+    says = "The number of shared neurons falls as the number of neurons to the power -1."
     slope = np.polyfit(np.log(neurons), np.log(mean.clip(min=1e-9)), 1)[0]
     ours = "Ours, because the widest models have one shared neuron each."
     yield tm.near(says, -1, slope, LECOMTE, within=0.15, threshold=ours)
-    says = "With as many features as neurons more are shared than without repulsion: ratio of the "
-    says += "mean to that number."
+    says = (
+        "With as many features as neurons, more neurons are shared than if features did not repel "
+    )
+    says += (
+        "each other, measured by the ratio of the mean over seeds to the number without repulsion."
+    )
     ours = "Ours, because distinct places give 1.59."
     yield tm.at_least(says, 1.3, mean[0] / free[0], FOUND, threshold=ours)
-    says = "Shared neurons have two features of opposite signs: share of all shared neurons."
+    says = "Shared neurons have exactly two features, of opposite signs, measured by the share of "
+    says += "all shared neurons of all models."
     share = found["opposite"].sum() / counts.sum()
     yield tm.at_least(says, 0.95, share, LECOMTE, threshold="Ours, because the paper says all.")
-    says = "Features end with one big weight: mean share over all models."
+    says = "Features end with exactly one weight above 1/2 in size, measured by the mean share of "
+    says += "features over all models."
     nearly = "Ours, because training has not converged entirely."
     yield tm.at_least(says, 0.95, found["one_big"].mean(), LECOMTE, threshold=nearly)
 
-    says = "The largest weight of the start wins if a feature is alone: share of the seeds."
+    says = "A lone feature ends with its largest weight at the neuron where it was largest at the "
+    says += "start, measured by the share of seeds."
     yield tm.near(says, 1, results["lone_first_wins"].mean(), THRESHOLD, within=0)
-    says = "The largest weight of the start loses for most of many features with as many neurons: "
-    says += "share of the features for which it wins."
-    half = "Ours, because it is a half."
+    says = (
+        "Most of many features end with their largest weight at another neuron than where it was "
+    )
+    says += "largest at the start, with as many neurons as features, measured by the share of "
+    says += "features that end at the same neuron."
+    half = "Ours, because most features are more than half of them."
     yield tm.at_most(says, 0.5, results["first_wins"][0].mean(), FOUND, threshold=half)
-    says = "The sum of absolute weights of a lone feature, in units of its length, is that of soft "
-    says += "thresholding at all times: largest relative difference of any seed."
+    says = "The sum of absolute weights of a lone feature, divided by its length, is that of soft "
+    says += "thresholding at all times, measured by the largest relative difference over seeds and "
+    says += "times."
     off = abs(results["lone_norm"] / results["lone_exact"] - 1).max()
     longer = "Ours, because the penalty shortens the weights by up to 5 %, and time with them."
-    note = "It holds until dead weights, which jump around 0 by a step, add up to as much."
+    note = "It holds until the weights that have died, which jump around 0, add up to as much."
     yield tm.near(says, 0, off, THRESHOLD, within=0.05, threshold=longer, note=note)
-    says = "Dead weights jump around 0 by the penalty times the step, so the sum of absolute "
-    says += "weights of a lone feature ends above 1."
+    says = "The sum of absolute weights of a lone feature, divided by its length, ends above 1 by "
+    says += "m * penalty * step / 2, because each of the m dead weights jumps around 0."
     jumps = tm.prediction("1 + m * penalty * step / 2")
     excess = neurons[-1] * penalty * results.attrs["learning_rate"] / 2
     end = results["lone_norm"].isel(snapshot=-1).mean()
     size = "Ours, because the two sizes of a jumping weight are only half of a step on average."
     yield tm.near(says, 1 + excess, end, jumps, within=0.03, threshold=size)
-    says = "The estimate of the paper for the sum of absolute weights is too large at the start: "
-    says += "ratio of the sum to the estimate for a lone feature."
+    says = (
+        "The estimate of the paper for the sum of absolute weights, divided by the length, is too "
+    )
+    says += (
+        "large at the start, measured by the ratio of the sum of a lone feature to the estimate."
+    )
     ratio = results["lone_norm"].mean("seed")[0] / neurons[-1] ** 0.5
     normal = tm.prediction("The mean size of a normal variable, sqrt(2 / pi)")
     errors = "Ours, because it is four standard errors."
     yield tm.near(says, (2 / np.pi) ** 0.5, ratio, normal, within=0.04, threshold=errors)
-    says = "A lone feature ends with the squared length 1 - penalty / 4."
+    says = "A lone feature ends with the squared length 1 - penalty / 4, on average over seeds."
     second = "Ours, because terms of second order are left out."
     square = results["lone_square"].mean()
     yield tm.near(says, 1 - penalty / 4, square, STATIONARY, within=penalty**2, threshold=second)

@@ -1,13 +1,15 @@
 r"""Universal AND: neurons that read random subsets of sparse inputs compute all pairwise ANDs.
 
-Claim      The mean over the neurons that read both inputs of a pair has a bias; a contrast over all
-           neurons has none, and its squared error falls as 1/d instead of d^(-2/3). The neurons
-           that all pairs need grow with the logarithm of the number of inputs.
+Claim      There are two ways to read the AND of a pair. The mean over the neurons that read both
+           inputs is also raised by other inputs; a contrast over all d neurons is not, and its
+           squared error falls as 1/d instead of d^(-2/3). The number of neurons that the mean
+           needs for all pairs grows with the logarithm of the number of inputs.
 Reproduces Hänni et al. (2024), the construction of universal AND; the bounds of Adler and Shavit
            (2024) as curves, whose constants are not known and are 1 here.
-Selection  None: nothing is trained. All lines are exact; subsets have their best share of inputs.
-Scale      An error is a mean squared error in which pairs with 0, 1 and 2 inputs that are 1 weigh
-           as much as each other, after the best scale and offset.
+Selection  None: nothing is trained. All lines are exact. A neuron reads each input with the
+           probability (its share of inputs) that gives the lowest error.
+Scale      An error is a mean squared error, after the best scale and offset, in which pairs with 0,
+           1 and 2 inputs that are 1 have equal weights.
 Command    toymodels run experiments/universal_and.py
 """
 
@@ -33,7 +35,7 @@ FOUR = "Ours, because it is four standard errors of the samples."
 SLOPE = "Ours, because terms of higher order remain at these widths."
 CASES = ("none is 1", "one is 1", "both are 1")
 COUNTED = (100, 300, 0.3)
-"""Inputs, neurons and share of the networks whose wrong read-outs are counted."""
+"""The inputs, the neurons and the share of inputs of networks whose wrong read-outs are counted."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,11 @@ class Config:
     width: int = 1000
     """The neurons of the sampled networks of the first panel."""
     share: float = 0.2
+    """The probability that a neuron of these networks reads an input."""
     actives: tuple[int, ...] = (2, 3, 4, 6, 8, 10)
+    """The numbers of inputs that are 1 in the first panel."""
     samples: int = 400
+    """The number of networks that are drawn."""
     active: int = 3
     """The inputs that are 1, wherever no other number is given."""
     widths: tuple[int, ...] = (100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -51,6 +56,7 @@ class Config:
     searched: tuple[int, ...] = (30, 50, 80, 120, 170, 240, 330, 450, 600, 800, 1100, 1500)
     """The widths between which the smallest sufficient one is interpolated."""
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    """The shares of inputs of which these neurons have the best."""
 
 
 SMOKE = Config(
@@ -117,7 +123,7 @@ def errors_by_width(config: Config) -> xr.Dataset:
 
 
 def neurons_needed(config: Config) -> xr.Dataset:
-    """Find the width at which half a read-out of all pairs is wrong, and count wrong ones."""
+    """Find the width at which the mean number of wrong read-outs, over all pairs, is one half."""
     rates = np.array(
         [[theory.error_rates(p, config.active, d) for p in config.shares] for d in config.searched]
     )
@@ -128,8 +134,10 @@ def neurons_needed(config: Config) -> xr.Dataset:
     )  # fmt: skip
     wrong = (rates @ pairs).min(axis=1)  # searched widths x counts
     # Both are straight in logarithms, and fewer are wrong in wider networks.
+    outside = {"left": np.nan, "right": np.nan}
     needed = [
-        np.exp(np.interp(np.log(2), -np.log(each), np.log(config.searched))) for each in wrong.T
+        np.exp(np.interp(np.log(2), -np.log(each), np.log(config.searched), **outside))
+        for each in wrong.T
     ]
     return xr.Dataset({"needed": ("count", needed)}, {"count": list(config.counts)})
 
@@ -146,8 +154,8 @@ def count_wrong(config: Config) -> dict[str, float]:
         members = (random.random((width, inputs)) < share).astype(np.float32)
         hidden = np.maximum(members[:, :active].sum(axis=1) - 1, 0)
         read = (members.T * hidden) @ members / np.maximum(members.T @ members, 1)
-        says = read > (active - 1.5) * share + 0.5
-        wrong.append((says != target)[above].sum())
+        answer = read > (active - 1.5) * share + 0.5
+        wrong.append((answer != target)[above].sum())
     rest = inputs - active
     pairs = [rest * (rest - 1) / 2, active * rest, active * (active - 1) / 2]
     return {
@@ -161,19 +169,22 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     samples = results.attrs["samples"]
     deviations = (results["sampled_mean"] - results["mean"]) / results["deviation"] * samples**0.5
     for readout, source in (("mean", HANNI), ("contrast", DERIVED)):
-        says = f"The means of the {readout} read-out over random subsets are the closed forms for "
-        says += "none, one and both inputs of a pair: largest difference in standard errors."
+        says = f"The {readout} read-out has the mean of its closed form over random subsets, for "
+        says += (
+            "none, one and both inputs of a pair that are 1, measured by the largest difference "
+        )
+        says += "in standard errors."
         off = abs(deviations.sel(readout=readout).fillna(0)).max()
         yield tm.near(says, 0, off, source, within=4, threshold=FOUR)
     some = results["deviation"] > 1e-6  # two active inputs that are the pair leave no noise
     ratio = (results["sampled_deviation"] / results["deviation"]).where(some)
-    says = "The deviations of both read-outs over random subsets are the closed forms: largest "
-    says += "difference of the ratio from 1."
+    says = "Both read-outs have the standard deviations of their closed forms over random subsets, "
+    says += "measured by the largest difference of a ratio from 1."
     within = 4 / (2 * samples) ** 0.5 * 1.2
     kurtosis = "Ours, because it is four standard errors, and sums are not quite normal."
     yield tm.near(says, 0, abs(ratio - 1).max(), DERIVED, within=within, threshold=kurtosis)
-    says = "The contrast has the mean 0 if an input of the pair is 0, for every number of active "
-    says += "inputs, in closed form: largest size."
+    says = "The contrast has the mean 0 in closed form if an input of the pair is 0, whatever the "
+    says += "number of other inputs that are 1, measured by the largest absolute mean."
     false = results["mean"].sel(readout="contrast").isel(case=[0, 1])
     yield tm.near(says, 0, abs(false).max(), DERIVED, within=1e-12)
 
@@ -186,43 +197,54 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, -2 / 3, slopes[0], BALANCE, within=0.03, threshold=SLOPE)
     says = "The squared error of the contrast of random signs falls as the width to the power -1."
     yield tm.near(says, -1, slopes[1], DERIVED, within=0.03, threshold=SLOPE)
-    says = "The contrast of random signs has a lower error than the mean of subsets from 1000 "
-    says += "neurons on: largest ratio of the errors."
+    says = "From 1000 neurons on, the contrast of random signs has a lower error than the mean of "
+    says += "subsets with their best share of inputs, measured by the largest ratio of the errors."
     wide = error.where(results["width"] >= 1000, drop=True)
     ratio = wide.sel(kind="contrast of signs") / wide.sel(kind="mean of subsets")
     yield tm.at_most(says, 1, ratio.max(), FOUND)
 
-    says = "The mean number of wrong read-outs of 300 neurons for all pairs of 100 inputs is the "
-    says += "exact one."
+    says = (
+        "Sampled networks of 300 neurons have as many wrong read-outs of the pairs of 100 inputs, "
+    )
+    says += "on average, as exact binomial tails say."
     within = 4 * results["wrong_error"]
     yield tm.near(says, results["wrong"], results["wrong_sampled"], UNION, within=within,
                   threshold=FOUR)  # fmt: skip
     needed = results["needed"]
     some = needed.sel(count=[100, 10_000], method="nearest").values
-    says = "The neurons needed grow with the logarithm of the number of inputs: those for 10,000 "
-    says += "inputs are at most twice those for 100."
+    says = "The number of neurons that the construction needs for all pairs grows no faster than "
+    says += (
+        "the logarithm of the number of inputs, measured by the ratio of the numbers for 10,000 "
+    )
+    says += "and for 100 inputs."
     two = "Ours, because log 10,000 is twice log 100."
     note = "The union bound counts pairs, and the logarithm of their number grows by 2.08."
     yield tm.at_most(says, 2, some[1] / some[0], UNION, threshold=two, note=note)
-    says = "The neurons needed grow slower than any power of the number of inputs: local exponent "
-    says += "at the most inputs."
+    says = (
+        "The number of neurons that the construction needs for all pairs grows with a small power "
+    )
+    says += "of the number of inputs, measured by the exponent between 30,000 and 100,000 inputs."
     growth = np.log(needed[-1] / needed[-2]) / np.log(needed["count"][-1] / needed["count"][-2])
     small = "Ours, because the logarithm has the exponent 1 / log 100,000 = 0.087 there."
     yield tm.at_most(says, 0.15, growth.item(), UNION, threshold=small)
-    says = "The construction needs more neurons than one for each AND of 16 inputs: ratio."
+    says = "The construction needs more neurons for all pairs of 16 inputs than there are pairs, "
+    says += "measured by the ratio of the two numbers."
     yield tm.at_least(says, 1, needed[0] / (16 * 15 / 2), FOUND)
-    says = "The construction needs less than a tenth of one neuron for each AND of 100 inputs: "
-    says += "ratio."
+    says = "The construction needs fewer neurons for all pairs of 100 inputs than a tenth of the "
+    says += "number of pairs, measured by the ratio of the two numbers."
     yield tm.at_most(says, 0.1, some[0] / (100 * 99 / 2), FOUND)
-    says = "Universal AND escapes the lower bound for choices of pairs: neurons over the square "
-    says += "root of m log m for all m pairs of the most inputs."
+    says = "Universal AND needs far fewer neurons than the lower bound for ANDs of chosen pairs, "
+    says += (
+        "measured by its neurons divided by the square root of m log m for all m pairs of 100,000 "
+    )
+    says += "inputs."
     tenth = "Ours, because it is far below; the bound counts functions, and universal AND is one."
     ratio = needed[-1] / lower_curve(results["count"][-1])
     yield tm.at_most(says, 0.1, ratio, FOUND, threshold=tenth)
 
 
 def lower_curve(inputs: Any) -> Any:
-    """Return the square root of m log m for the m pairs of inputs."""
+    """Return the square root of m log m for the m pairs of inputs, a bound up to a constant."""
     pairs = inputs * (inputs - 1.0) / 2
     return np.sqrt(pairs * np.log(pairs))
 

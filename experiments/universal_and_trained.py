@@ -1,14 +1,15 @@
 r"""Trained universal AND: networks find a dense circuit of signs, and beat random neurons.
 
 Claim      Training a narrow layer to compute the ANDs of all pairs of sparse inputs finds dense
-           neurons: nearly every input has a weight, of one size and either sign. Training beats
-           random signs and random subsets under the best read-out; random signs beat random subsets
-           only with more than about twice as many neurons as inputs.
+           neurons, which read nearly every input with one size and either sign. Trained neurons
+           have a lower error than neurons with random signs or random subsets of inputs, all under
+           the best linear read-out. Random signs have a lower error than random subsets only with
+           more than about twice as many neurons as inputs.
 Reproduces Newgas (2025), the dense circuit and its classes of neurons; sizes and loss are ours.
 Selection  None: all seeds are shown. Random neurons: the mean over `networks` networks; subsets
            have the best of `shares`. The matrix shows the seed of the lowest error.
-Scale      An error is a mean squared error in which pairs with 0, 1 and 2 inputs that are 1 weigh
-           as much as each other: 1/18 for the best linear function of the inputs.
+Scale      An error is a mean squared error in which pairs with 0, 1 and 2 inputs that are 1 have
+           equal weights. It is 1/18 for the best linear function of the inputs.
 Command    toymodels run experiments/universal_and_trained.py
 """
 
@@ -41,7 +42,9 @@ class Config:
     steps: int = 3000
     learning_rate: float = 1e-2
     networks: int = 3
+    """The number of random networks over which an error is averaged."""
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    """The shares of inputs of which random subsets have the best."""
 
 
 SMOKE = Config(inputs=6, neurons=(4, 12), num_seeds=1, steps=5, networks=1, shares=(0.3, 0.5))
@@ -112,12 +115,12 @@ def run(config: Config) -> xr.Dataset:
     random = np.random.default_rng(2)
 
     def read(neurons: int, share: float, other: float, bias: float) -> float:
-        found = []
+        errors = []
         for _ in range(config.networks):
             members = random.random((neurons, config.inputs)) < share
             hidden = np.maximum(examples.x @ np.where(members, 1.0, other).T + bias, 0)
-            found.append(examples.best_error(hidden))
-        return float(np.mean(found))
+            errors.append(examples.best_error(hidden))
+        return float(np.mean(errors))
 
     subsets = [min(read(d, *theory.subsets(p)) for p in config.shares) for d in config.neurons]
     trained["subsets"] = ("neurons", subsets)
@@ -127,61 +130,71 @@ def run(config: Config) -> xr.Dataset:
 
 
 def dense(weights_in: Any, weights_out: Any) -> dict[str, Any]:
-    """Measure how dense one network is, and how far classes of neurons explain its read-out.
+    """Measure how dense one network is, and how much of its read-out classes of neurons explain.
 
-    Its weights are neurons x inputs, and neurons x pairs.
+    For each pair of inputs a neuron is in class A, B or C: both of its weights from the pair are
+    positive, or one is, or none. The classes explain the read-out as far as all pairs of a class
+    have one weight from the neuron.
+
+    Args:
+        weights_in: neurons x inputs.
+        weights_out: neurons x pairs.
     """
     sizes = jnp.abs(weights_in)
     inputs = weights_in.shape[1]
     first, second = np.triu_indices(inputs, 1)
-    sign = jnp.where(weights_in > 0, 1.0, 0.0)
-    members = sign[:, first] + sign[:, second]  # 2, 1 or 0 of a pair: A, B1 or B2, C
-    groups = jnp.stack([members == number for number in range(3)])
-    means = jnp.sum(groups * weights_out, axis=2) / jnp.maximum(groups.sum(axis=2), 1)
-    fitted = jnp.sum(groups * means[:, :, None], axis=0)
-    left = jnp.sum((weights_out - fitted) ** 2) / jnp.sum(
+    positive = jnp.where(weights_in > 0, 1.0, 0.0)
+    number_positive = positive[:, first] + positive[:, second]  # 2, 1 or 0: class A, B or C
+    classes = jnp.stack([number_positive == number for number in range(3)])
+    means = jnp.sum(classes * weights_out, axis=2) / jnp.maximum(classes.sum(axis=2), 1)
+    fitted = jnp.sum(classes * means[:, :, None], axis=0)
+    unexplained = jnp.sum((weights_out - fitted) ** 2) / jnp.sum(
         (weights_out - weights_out.mean(axis=1, keepdims=True)) ** 2
     )
     return {
         "dense": jnp.mean(sizes > 0.2 * sizes.max(axis=1, keepdims=True)),
-        "explained": 1 - left,
+        "explained": 1 - unexplained,
     }
 
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "The best linear function of the inputs has the error 1/18."
-    form = tm.identity("Projection of (0, 0, 1) on (1, 1, 1) and (0, 1, 2)")
-    yield tm.near(says, theory.LINEAR_ERROR, results["linear"], form, within=1e-6)
-    says = "Trained networks with twice as many neurons as inputs are below the best linear "
-    says += "function: largest ratio of the errors over seeds."
+    yield tm.near(says, theory.LINEAR_ERROR, results["linear"], PROJECTION, within=1e-6)
+    says = "Trained networks with twice as many neurons as inputs have a lower error than the best "
+    says += "linear function, measured by the largest ratio of the errors over seeds."
     twice = results["trained"].sel(neurons=2 * results.attrs["num_inputs"], method="nearest")
     yield tm.at_most(says, 1, twice.max() / theory.LINEAR_ERROR, FOUND)
-    says = "Training lowers the error below that of random signs under the best read-out, at "
-    says += "every width: largest ratio."
+    says = "Trained networks have a lower error than random signs under the best read-out at every "
+    says += "width, measured by the largest ratio of the errors over widths and seeds."
     yield tm.at_most(says, 1, (results["trained"].max("seed") / results["signs"]).max(), FOUND)
-    says = "Random signs have a lower error than random subsets of the best share, both under the "
-    says += "best read-out, at every width: largest ratio."
+    says = "Random signs have a lower error than random subsets of the best share at every width, "
+    says += "both under the best read-out, measured by the largest ratio of the errors."
     note = "Subsets are better with fewer than about twice as many neurons as inputs."
     ratio = (results["signs"] / results["subsets"]).max()
     yield tm.at_most(says, 1, ratio, FOUND, note=note)
-    says = "Trained networks with fewer neurons than inputs are above the best linear function: "
-    says += "smallest ratio of the errors over seeds."
+    says = (
+        "Trained networks with fewer neurons than inputs have a higher error than the best linear "
+    )
+    says += "function, measured by the smallest ratio of the errors over widths and seeds."
     few = results["trained"].where(results["neurons"] < results.attrs["num_inputs"], drop=True)
     yield tm.at_least(says, 1, few.min() / theory.LINEAR_ERROR, FOUND)
-    says = "Seeds end in circuits of nearly one error: largest spread over seeds, relative to the "
-    says += "mean, of any width."
+    says = "All seeds end in circuits of nearly the same error, measured by the largest range over "
+    says += "seeds at one width, relative to their mean."
     trained = results["trained"]
     spread = (trained.max("seed") - trained.min("seed")) / trained.mean("seed")
-    tenth = "Ours, because it is small beside the gain of training."
-    yield tm.at_most(says, 0.05, spread.max(), FOUND, threshold=tenth)
+    small = "Ours, because it is small beside the gain of training."
+    yield tm.at_most(says, 0.05, spread.max(), FOUND, threshold=small)
     widest = results[["weights_in", "weights_out"]].isel(neurons=-1)
     measured = tm.apply(dense, widest["weights_in"], widest["weights_out"])
-    says = "The trained circuit is dense at the largest width: mean share of the inputs of a "
-    says += "neuron whose weight is above a fifth of its largest."
+    says = "The trained circuit is dense at the largest width, measured by the mean share of the "
+    says += "inputs of a neuron whose weight is above a fifth of its largest one."
     half = "Ours, because a neuron for one pair would have two inputs, and the paper says all."
     yield tm.at_least(says, 0.5, measured["dense"].mean(), NEWGAS, threshold=half)
-    says = "The classes of neurons, by the signs of their weights from a pair, explain most of the "
-    says += "read-out weights at the largest width: share of their variance."
+    says = (
+        "The signs of the weights from a pair to a neuron explain most of the weights with which "
+    )
+    says += "the AND of the pair reads the neuron, measured by the share of their variance at the "
+    says += "largest width."
     half = "Ours, because the paper names the classes and gives no share."
     yield tm.at_least(says, 0.5, measured["explained"].mean(), NEWGAS, threshold=half)
 
@@ -203,7 +216,7 @@ def plot(results: xr.Dataset) -> Figure:
     seed = int(results["trained"].isel(neurons=-1).values.argmin())
     weights = results["weights_in"].isel(neurons=-1, seed=seed).values
     weights = weights / abs(weights).max(axis=1, keepdims=True)
-    # Dense neurons first: those whose weights are all about as large as each other.
+    # Dense neurons, whose weights are all about equally large, come first.
     order = np.argsort(-abs(weights).mean(axis=1))
     image = plotting.signed_matrix(matrix, weights[order].T)
     plotting.color_bar(image, "weight / largest of the neuron", axes=matrix, shrink=0.6)
