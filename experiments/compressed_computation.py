@@ -1,15 +1,17 @@
 r"""Compressed computation: more ReLUs than neurons, but only because of a noisy residual stream.
 
-Claim      Half as many neurons as features seem to compute all ReLUs better than if each neuron
-           served one feature. They do it only with the mixing matrix that a random embedding leaves
-           in the residual stream: without it training does not beat the naive solution, and a
-           network that was trained with it is worse than the naive one on the clean task.
+Claim      A network should compute the ReLU of each feature with half as many neurons as
+           features. In the naive solution each neuron serves one feature, and the others get
+           nothing. Training seems to find something better, but only because a random embedding
+           adds a mixing matrix to the residual stream. Without the matrix training does not beat
+           the naive solution, and a network that was trained with the matrix is worse than the
+           naive one on the clean task.
 Reproduces Braun et al. (2025), the residual network, and its explanation by the mixing matrix
            (arXiv 2606.14673). Half the size of the paper's 100 features, 50 neurons and 1000
            dimensions, with its ratios and its one active feature on average.
 Selection  None: all seeds are shown; the curves are those of the first seed.
-Scale      Squared error, summed over features, divided by the active features: 1/12 for the naive
-           solution, which is right for half of the features and 0 for the others.
+Scale      The squared error, summed over features, divided by the mean number of active features.
+           It is 1/12 for the naive solution, which is right for half of the features.
 Command    toymodels run experiments/compressed_computation.py
 """
 
@@ -29,7 +31,7 @@ from toymodels import experiment, plotting
 PAPER = tm.paper("arXiv 2606.14673: compressed computation is not computation in superposition")
 FIRST = tm.paper("Braun et al. (2025), Attribution-based Parameter Decomposition")
 NAIVE = 1 / 12
-"""Half of the features have the squared error E ReLU(x)^2 = 1/6."""
+"""The loss of the naive solution: half of the features have the squared error E ReLU(x)^2 = 1/6."""
 HALF = tm.identity("Half of 1/6")
 NOISE = tm.prediction("E |M x|^2 = E x^2 (n - 1) / D for unit rows")
 FOUND = tm.finding("found here")
@@ -78,6 +80,8 @@ def cell(key: Any, scale: Any, config: Config) -> dict[str, Any]:
     }
 
     def loss(factor):
+        """Return the loss of one example beside `factor` times the mixing matrix."""
+
         def of_example(params, x):
             error = jax.nn.relu(x) - factor * (mixing @ x) - residual(params, x)
             return features.probability / per * jnp.sum(error**2)
@@ -97,10 +101,13 @@ def cell(key: Any, scale: Any, config: Config) -> dict[str, Any]:
             common, params, loss(factor), features.sample, batch=1024, examples=2**16
         )
 
+    def responses(value):
+        """Return what the neurons add to each output if its feature alone has this value."""
+        return jnp.diagonal(jax.vmap(lambda one: residual(params, value * one))(jnp.eye(count)))
+
     _, vectors = jnp.linalg.eigh(mixing)
     top = vectors[:, -config.neurons :]
     inputs = jnp.linspace(-1, 1, 41)
-    alone = jax.vmap(lambda x: jax.vmap(lambda one: residual(params, x * one))(jnp.eye(count)))
     naive = {"in": jnp.eye(config.neurons, count), "out": jnp.eye(count, config.neurons)}
     return {
         "loss": evaluated(params, scale),
@@ -108,7 +115,7 @@ def cell(key: Any, scale: Any, config: Config) -> dict[str, Any]:
         "naive": evaluated(naive, 0.0),
         "naive_mixed": evaluated(naive, scale),
         "overlap": jnp.sum((params["in"] @ top) ** 2) / jnp.sum(params["in"] ** 2),
-        "response": jnp.diagonal(alone(inputs), axis1=1, axis2=2),
+        "response": jax.vmap(responses)(inputs),
         "input": inputs,
     }
 
@@ -130,60 +137,78 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     def at(values, scale):
         return values.sel(scale=scale, method="nearest")
 
-    says = "One feature for each neuron has the loss 1/12 per active feature without mixing: mean "
-    says += "over seeds."
+    says = (
+        "The naive solution, in which each neuron serves one feature, has the loss 1/12 per active "
+    )
+    says += "feature without mixing, on average over seeds."
     ours = "Ours, because it is several standard errors of 65,536 examples."
     yield tm.near(says, NAIVE, results["naive"].mean(), HALF, within=1e-3, threshold=ours)
-    says = "Mixing adds E |M x|^2 to the loss of the naive solution: mean over seeds, at the scale "
-    says += "of the random embedding."
+    says = (
+        "The mixing matrix M of a random embedding adds E |M x|^2 per active feature to the loss "
+    )
+    says += "of the naive solution, on average over seeds."
     added = (at(results["naive_mixed"], 1) - at(results["naive"], 1)).mean()
     random = "Ours, because the matrices are random."
     yield tm.near(says, results.attrs["noise"], added, NOISE, within=0.004, threshold=random)
-    says = "With the mixing matrix of a random embedding training beats the naive 1/12: largest "
-    says += "loss per active feature over seeds."
+    says = "With the mixing matrix of a random embedding, training beats the 1/12 of the naive "
+    says += "solution, measured by the largest loss per active feature over seeds."
     yield tm.at_most(says, NAIVE, at(loss, 1).max(), FIRST)
-    says = "The loss per active feature with the mixing matrix is 0.0675: mean over seeds."
+    says = (
+        "With the mixing matrix of a random embedding, training reaches a loss per active feature "
+    )
+    says += "of 0.0675, on average over seeds."
     steps = "Ours, because an earlier run at the size of the paper gave it after 6000 steps."
     earlier = tm.finding("an earlier run of ours, with 100 features")
     yield tm.near(says, 0.0675, at(loss, 1).mean(), earlier, within=0.004, threshold=steps)
-    says = "Without a mixing matrix training does not beat the naive 1/12: lowest loss per active "
-    says += "feature over seeds."
+    says = (
+        "Without a mixing matrix, training does not beat the 1/12 of the naive solution, measured "
+    )
+    says += "by the lowest loss per active feature over seeds."
     small = "Ours, because it is several standard errors of 65,536 examples."
     yield tm.at_least(says, NAIVE, at(loss, 0).min(), PAPER, slack=1e-3, threshold=small)
-    says = "The loss per active feature without the mixing matrix is 0.0835: mean over seeds."
+    says = (
+        "Without a mixing matrix, training reaches a loss per active feature of 0.0835, on average "
+    )
+    says += "over seeds."
     yield tm.near(says, 0.0835, at(loss, 0).mean(), earlier, within=0.002, threshold=steps)
-    says = "The gain disappears when the matrix is taken away: lowest loss per active feature on "
-    says += "the clean task of networks that were trained with it."
+    says = "Networks that were trained with the mixing matrix are worse than the naive solution "
+    says += "without it, measured by the lowest loss per active feature over seeds."
     yield tm.at_least(says, NAIVE, at(clean, 1).min(), PAPER)
-    says = "Half of the mixing matrix gives less than the whole of its gain: mean loss per active "
-    says += "feature over that of the whole matrix."
+    says = (
+        "Training with half of the mixing matrix reaches no lower loss than with the whole matrix, "
+    )
+    says += "measured by the ratio of the mean losses."
     yield tm.at_least(says, 1, at(loss, 0.5).mean() / at(loss, 1).mean(), PAPER)
-    says = "Twice the mixing matrix costs more than it gives: lowest loss per active feature."
+    says = "With twice the mixing matrix of a random embedding, training does not beat the 1/12 of "
+    says += "the naive solution, measured by the lowest loss per active feature over seeds."
     yield tm.at_least(says, NAIVE, at(loss, 2).min(), PAPER)
-    says = "Neurons read the leading eigenspace of the mixing matrix: mean share of their squared "
-    says += "weights in the half of its eigenvectors with the largest eigenvalues."
+    says = "Neurons read the half of the eigenvectors of the mixing matrix M that has the largest "
+    says += "eigenvalues, measured by the mean share of their squared weights."
     chance = "Ours, because chance gives 1/2."
     low = (
-        "They read the other half: what they have to add is ReLU(x) - M x, and -M is positive "
-        "where the eigenvalues of M are lowest."
+        "Neurons read the other half: they have to add ReLU(x) - M x, and -M is positive along the "
+        "eigenvectors with the lowest eigenvalues of M."
     )
     share = at(results["overlap"], 1).mean()
     yield tm.at_least(says, 0.6, share, PAPER, threshold=chance, note=low)
-    says = "Without mixing one half of the features has a response to 1 above 1/2, as if each "
-    says += "neuron served one feature: share of features over all seeds."
+    says = "Without mixing, half of the features have a response above 1/2 to an input of 1, as if "
+    says += "each neuron served one feature, measured by the share of features over all seeds."
     ends = at(results["response"], 0).isel(input=-1)
     tenth = "Ours, because training may leave some neurons with two features."
     yield tm.near(says, 1 / 2, (ends > 0.5).mean(), FOUND, within=0.1, threshold=tenth)
     says = (
-        "Without mixing neurons do not serve one feature each, although the loss is that of such "
+        "Without mixing, many features have a response to an input of 1 that is near neither 0 nor "
     )
-    says += "neurons: share of features whose response to 1 is between 1/4 and 3/4, and not near "
-    says += "0 or 1, over all seeds."
-    seen = "Ours, set after the first run, which contradicted our picture of one feature a neuron."
+    says += "1, although the loss is that of neurons that serve one feature each, measured by the "
+    says += "share of features over all seeds with a response between 1/4 and 3/4."
+    seen = "Ours, set after the first run, in which neurons did not serve one feature each."
     between = (ends > 0.25) & (ends < 0.75)
     yield tm.at_least(says, 0.5, between.mean(), FOUND, threshold=seen)
-    says = "With mixing responses are smaller and shared by more features: share of features whose "
-    says += "response to 1 is above 1/4, over all seeds."
+    says = "With the mixing matrix of a random embedding, more features get a response than there "
+    says += (
+        "are neurons, measured by the share of features over all seeds whose response to an input "
+    )
+    says += "of 1 is above 1/4."
     several = at(results["response"], 1).isel(input=-1) > 0.25
     most = "Ours, because it is more than one feature for each neuron."
     yield tm.at_least(says, 0.6, several.mean(), FIRST, threshold=most)

@@ -2,17 +2,19 @@
 
 Claim      Stochastic parameter decomposition finds antipodal features, alone or a pair at a time,
            but only if its inputs are sparse. It finds a pentagon from some starts; from others,
-           features that are nearly opposite end in one subcomponent. Cosines hardly show it: in
-           the plane random directions have nearly the right ones.
-Reproduces No figure. Bushnaq, Braun, Sharkey (2025), "Stochastic Parameter Decomposition", report
-           the scores of one such model at density 0.05.
+           features that are nearly opposite end in one subcomponent. The mean of the maximal
+           cosines hardly shows this failure, because in the plane some of several random
+           directions are always near the right ones.
+Reproduces No figure. Bushnaq, Braun and Sharkey (2025), "Stochastic Parameter Decomposition",
+           report the scores of one such model at density 0.05.
 Settings   ReLU models of 5 features in 2 dimensions, trained at densities from 0.05 to 0.8: the
-           denser, the fewer features they represent. Each is decomposed with inputs of several
-           densities, without those in which no feature is active, because they teach nothing.
-           A feature counts as represented if its column is longer than 1/2; scores are means
-           over these. A feature counts as found if the relative error of the nearest subcomponent
-           is below 0.1. The authors make 40,000 updates of 4,096 inputs with 20 subcomponents,
-           16 gate units and a minimality of 0.003; the Config says what is made here.
+           denser the features, the fewer of them are represented. Each model is decomposed with
+           inputs of several densities, without inputs in which no feature is active, because they
+           teach nothing. A feature counts as represented if its column is longer than 1/2; scores
+           are means over represented features. A feature counts as found if the relative error of
+           the nearest subcomponent is below 0.1. The authors make 40,000 updates of 4,096 inputs
+           with 20 subcomponents, 16 gate units and a minimality of 0.003; the Config has the
+           numbers of this experiment.
 Selection  None: all seeds.
 Command    toymodels run experiments/parameter_decomposition.py
 """
@@ -31,7 +33,7 @@ import toymodels as tm
 from toymodels import circuits, experiment, plotting
 from toymodels.analysis import geometry, subcomponents
 
-SPD = tm.paper("Bushnaq, Braun, Sharkey (2025), TMS 5-2")
+SPD = tm.paper("Bushnaq, Braun and Sharkey (2025), TMS 5-2")
 FOUND = tm.finding("first measured here")
 PARTLY = tm.paper("The tests of param-decomp call 5-2 only partially recoverable")
 CHANCE = tm.identity("The expected largest cosine of independent directions in the plane")
@@ -44,7 +46,8 @@ SEEN = "Ours, after a trial with 3 seeds."
 SMALL = "Ours, one part in twenty."
 
 NUM_FEATURES = 5
-FOUND_BELOW = 0.1  # the relative error
+FOUND_BELOW = 0.1
+"""A feature counts as found if the relative error of the nearest subcomponent is below this."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,11 +58,17 @@ class Config:
     """The densities of the inputs that the models are decomposed with."""
     num_seeds: int = 5
     parts: int = 12
+    """The number of subcomponents."""
     gate_units: int = 4
+    """The hidden units of the small network that decides whether a subcomponent is needed."""
     minimality: float = 5e-3
+    """The weight of the penalty on needed subcomponents."""
     training: tm.Recipe = tm.Recipe(steps=2000, batch=128, learning_rate=1e-2)
-    updates: int = 4000  # with a learning rate that falls from `rate` along a cosine
+    """The training of the models that are decomposed."""
+    updates: int = 4000
+    """The updates of a decomposition; the learning rate falls from `rate` along a cosine."""
     examples: int = 64
+    """The inputs of an update."""
     rate: float = 1e-2
 
 
@@ -94,7 +103,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
         )  # fmt: skip
         importance = circuits.importances(found, weights, value=0.75)
-        rest = jnp.linalg.norm(weights - found.left.T @ found.right)
+        missing = jnp.linalg.norm(weights - found.left.T @ found.right)
         return {
             "weights": weights,
             "left": found.left,
@@ -104,7 +113,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             "ratio": subcomponents.length_ratios(found.left, found.right, weights),
             "error": subcomponents.recovery_errors(found.left, found.right, weights),
             "identity_error": jax.vmap(subcomponents.identity_error)(importance),
-            "unfaithful": rest / jnp.linalg.norm(weights),
+            "unfaithful": missing / jnp.linalg.norm(weights),
         }
 
     return tm.sweep(
@@ -128,13 +137,16 @@ def represented(results: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def recovered(results: xr.Dataset) -> xr.DataArray:
-    """Return the share of the represented features that a subcomponent is."""
+    """Return the share of the represented features that are found."""
     kept = results["length"] > 0.5
     return (kept & (results["error"] < FOUND_BELOW)).sum("feature") / kept.sum("feature")
 
 
 def in_pairs(results: xr.Dataset) -> xr.DataArray:
-    """Return the share of represented features that one subcomponent holds with their opposite."""
+    """Return the share of represented features that share a subcomponent with their opposite.
+
+    The subcomponent holds both columns of the pair up to a relative error of `FOUND_BELOW`.
+    """
     weights, lengths = results["weights"], results["length"]
     other = {"feature": "other"}
     products = results["left"] * results["right"]
@@ -142,38 +154,41 @@ def in_pairs(results: xr.Dataset) -> xr.DataArray:
     cosines = (weights * weights.rename(other)).sum("hidden") / (lengths * lengths.rename(other))
     opposite = kept & kept.rename(other) & (cosines < -0.98)
     columns = {"feature": "column"}
-    both = xr.DataArray(np.eye(NUM_FEATURES), dims=("feature", "column"))
-    both = both + both.rename(other)
-    rest = products.rename(columns) - weights.rename(columns) * both
+    is_column = xr.DataArray(np.eye(NUM_FEATURES), dims=("feature", "column"))
+    in_pair = is_column + is_column.rename(other)
+    difference = products.rename(columns) - weights.rename(columns) * in_pair
     size = np.sqrt((lengths**2) + (lengths.rename(other) ** 2))
-    error = np.sqrt((rest**2).sum(("column", "hidden"))).min("part") / size
+    error = np.sqrt((difference**2).sum(("column", "hidden"))).min("part") / size
     return (opposite & (error < FOUND_BELOW)).any("other").sum("feature") / kept.sum("feature")
 
 
 def claims(results: xr.Dataset):
     sparse, dense = results["inputs"].min().item(), results["inputs"].max().item()
-    most, middle = results["density"].values[[0, min(1, results.sizes["density"] - 1)]]
-    pentagon = results.sel(density=most, inputs=sparse)
+    lowest, middle = results["density"].values[[0, min(1, results.sizes["density"] - 1)]]
+    pentagon = results.sel(density=lowest, inputs=sparse)
     share = recovered(results).mean("seed")
-    here = f"with density {most:g} in the model and its inputs"
+    here = f"if model and decomposition have inputs of density {lowest:g}"
     says = f"The mean of the maximal cosines (MMCS) is 1 {here}."
     yield tm.near(says, 1, represented(pentagon, "cosine").mean(), SPD, within=0.005, note=START)
     says = f"The mean ratio of lengths (ML2R) is 0.993 {here}."
     ratio = represented(pentagon, "ratio").mean()
     yield tm.near(says, 0.993, ratio, SPD, within=0.03, threshold=FEWER, note=START)
     whole = recovered(pentagon) == 1
-    says = f"Some runs find the whole pentagon {here}, measured by their share."
+    says = f"Some runs find all five features of a pentagon {here}, measured by their share."
     yield tm.at_least(says, 0.2, whole.mean(), FOUND, threshold="Ours: some is one in five.")
-    says = f"The mean ratio of lengths (ML2R) is 0.993 in the runs that find the pentagon {here}."
+    says = "The mean ratio of lengths (ML2R) is 0.993 in the runs that find all five features of a "
+    says += f"pentagon, {here}."
     ratio = represented(pentagon, "ratio").where(whole).mean()
     yield tm.near(says, 0.993, ratio, SPD, within=0.01, threshold=FEWER)
-    says = f"Importances in W are those of the identity in the runs that find the pentagon {here}, "
-    says += "measured by the mean number of wrong ones."
+    says = "In the runs that find all five features of a pentagon each feature needs exactly one "
+    says += f"subcomponent of W, {here}, measured by the mean number of wrong importances."
     wrong = pentagon["identity_error"].isel(matrix=0).where(whole).mean()
     yield tm.near(says, 0, wrong, SPD, within=0)
-    says = f"A pentagon is only partly recovered {here}, measured by the share of its features "
+    says = (
+        f"A pentagon is only partly recovered {here}, measured by the mean share of its features "
+    )
     says += "that are found."
-    value = share.sel(density=most, inputs=sparse)
+    value = share.sel(density=lowest, inputs=sparse)
     yield tm.at_most(says, 0.9, value, PARTLY, threshold="Ours: nearly all is nine in ten.")
 
     parts = results.sizes["part"]
@@ -184,24 +199,29 @@ def claims(results: xr.Dataset):
     yield tm.near(says, chance, np.cos(random).max(axis=1).mean(), CHANCE, within=0.003)
 
     pairs = in_pairs(results).mean("seed")
-    says = f"Sparse inputs find the features of models of density {middle:g}, alone or with their "
-    says += "opposite, measured by the share of features."
+    says = "A decomposition with sparse inputs finds the features of models of density "
+    says += f"{middle:g}, alone or with their opposite, measured by the mean share of features."
     value = (share + pairs).sel(density=middle, inputs=sparse)
     yield tm.at_least(says, 0.9, value, FOUND, threshold=SEEN)
-    says = "One subcomponent sometimes holds a whole antipodal pair, in models of density "
-    says += f"{middle:g} with sparse inputs, measured by the share of features in such pairs."
+    says = (
+        "A decomposition with sparse inputs sometimes finds both features of an antipodal pair in "
+    )
+    says += f"one subcomponent, in models of density {middle:g}, measured by the mean share of "
+    says += "features in such pairs."
     value = pairs.sel(density=middle, inputs=sparse)
     yield tm.at_least(says, 0.05, value, FOUND, threshold=SEEN)
-    says = "Dense inputs find few features whole, whatever the superposition, measured by the "
-    says += "largest share over models."
+    says = (
+        "A decomposition with dense inputs finds few features, measured by the largest mean share "
+    )
+    says += "over the densities at which models were trained."
     value = share.sel(inputs=dense).max()
     yield tm.at_most(says, 0.2, value, FOUND, threshold="Ours: few is one in five.")
-    says = "Cosines hardly show the failure with dense inputs, measured by the smallest mean of "
-    says += "the maximal cosines over models."
+    says = "The mean of the maximal cosines hardly shows that a decomposition with dense inputs "
+    says += "fails, measured by its smallest mean over the densities at which models were trained."
     value = represented(results, "cosine").mean("seed").sel(inputs=dense).min()
     yield tm.at_least(says, 0.9, value, FOUND, threshold="Ours, close to 1.")
-    says = "Subcomponents add up to the weights in all runs, measured by the largest relative "
-    says += "error."
+    says = "Subcomponents add up to the weights of the model in all runs, measured by the largest "
+    says += "relative error."
     yield tm.at_most(says, 0.05, results["unfaithful"].max(), FOUND, threshold=SMALL)
 
 

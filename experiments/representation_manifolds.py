@@ -1,10 +1,12 @@
 r"""Representation manifolds: words of nearby topics get nearby directions, in their order.
 
-Claim      Words whose places lie on a circle have a circulant covariance, and the linear model
-           holds its first Fourier mode: a regular polygon in order. On the torus and on the
-           dodecahedron, too, directions are the places themselves, and their cosine is a function
-           of the distance. On an interval it is not, because ends have neighbours on one side
-           only. The ReLU model keeps the order, and neighbours interfere positively.
+Claim      Each word has a place on a manifold, and words at nearby places occur together. For
+           places on a circle the covariance of the words is circulant. The best linear model with
+           two dimensions represents its first Fourier mode, so the words form a regular polygon in
+           order. On a torus and on a dodecahedron, too, the directions are the places themselves,
+           and the cosine of two directions is a function of the distance. On an interval it is
+           not, because the words at its ends have neighbours on one side only. The ReLU model
+           keeps the order, and neighbours interfere positively.
 Reproduces Prieto et al. (2026), bags of words on a circle; the other manifolds are ours.
 Selection  All seeds are measured. The pictures show the seed of the lowest loss on 65,536 common
            examples.
@@ -28,7 +30,7 @@ from toymodels.analysis import manifolds
 from toymodels.theory import embeddings
 
 PRIETO = tm.paper("Prieto et al. (2026), From Data Statistics to Feature Geometry")
-SYMMETRY = tm.prediction("A symmetry that moves any word to any other; the first harmonics")
+SYMMETRY = tm.prediction("Symmetries move any word to any other; the first harmonics are kept")
 COMPONENTS = tm.prediction("The linear model holds the principal components")
 FOURIER = tm.identity("A circulant matrix has the Fourier modes as eigenvectors")
 FOUND = tm.finding("found here")
@@ -43,11 +45,12 @@ class Config:
     side: int = 5
     """The torus has this many words along each of two circles."""
     sharpness: float = 10.0
+    """The larger it is, the nearer are the places of words that occur together."""
     trained: tuple[str, ...] = ("circle", "interval", "torus", "dodecahedron")
     """The manifolds on which ReLU models are trained; linear ones are trained on the circle."""
     num_seeds: int = 4
     mixed: int = 4
-    """The vertices of the convex mixtures, which get one dimension less."""
+    """The number of vertices of the convex mixtures; their models have one dimension less."""
     training: tm.Recipe = tm.Recipe(steps=2000, batch=512, learning_rate=1e-2)
 
 
@@ -161,41 +164,46 @@ def exact(known: dict[str, tuple[np.ndarray, int]], config: Config) -> xr.Datase
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     covariance = results["covariance"].values
-    says = "The covariance of words on the circle is circulant: largest change by a turn."
+    says = (
+        "The covariance of words on the circle is circulant, measured by its largest change when "
+    )
+    says += "all words are shifted by one place."
     turned = np.roll(covariance, 1, axis=(0, 1))
     yield tm.near(says, 0, abs(turned - covariance).max(), FOURIER, within=1e-6)
-    says = "The eigenvalues of the covariance on the circle are its discrete Fourier transform: "
-    says += "largest difference."
+    says = "The eigenvalues of the covariance of words on the circle are the discrete Fourier "
+    says += "transform of its first row, measured by the largest difference."
     harmonics = np.sort(embeddings.circulant_eigenvalues(covariance[0]))
     off = abs(harmonics - np.linalg.eigvalsh(covariance)).max()
     yield tm.near(says, 0, off, FOURIER, within=1e-6)
     even = results.sel(manifold=HOMOGENEOUS)
-    says = "The best directions of the linear model are the places, up to scale and rotation, on "
-    says += "the circle, the torus and the dodecahedron: largest distortion of distances."
+    says = "The directions of the best linear model are the places, up to scale and rotation, on "
+    says += "the circle, the torus and the dodecahedron, measured by the largest distortion of "
+    says += "distances."
     yield tm.near(says, 0, even["exact_distortion"].max(), SYMMETRY, within=1e-4)
-    says = "Cosines between the best directions are a function of the distance on the circle, the "
-    says += "torus and the dodecahedron: smallest share of their variance."
+    says = "Cosines between directions of the best linear model are a function of the distance on "
+    says += "the circle, the torus and the dodecahedron, measured by the smallest share of their "
+    says += "variance that the distance explains."
     yield tm.near(says, 1, even["exact_by_distance"].min(), SYMMETRY, within=1e-4)
-    says = "Cosines between the best directions are no function of the distance on the interval: "
-    says += "share of their variance that the distance explains."
+    says = "Cosines between directions of the best linear model are no function of the distance on "
+    says += "the interval, measured by the share of their variance that the distance explains."
     twentieth = "Ours, because 5 % cannot be rounding."
     interval = results["exact_by_distance"].sel(manifold="interval")
     yield tm.at_most(says, 0.95, interval, FOUND, threshold=twentieth)
 
-    says = "Trained linear models reach the loss of principal components on the circle: largest "
-    says += "relative difference over seeds."
+    says = (
+        "Trained linear models reach the loss of principal components on the circle, measured by "
+    )
+    says += "the largest relative difference over seeds."
     off = abs(results["linear_loss"] / results["exact_loss"].sel(manifold="circle") - 1).max()
     yield tm.near(says, 0, off, COMPONENTS, within=0.01, threshold=TRAINING)
-    says = "Words on the circle are a regular polygon in order in trained linear models: largest "
-    says += "difference of a cosine from that of the places, over seeds."
+    says = "Words on the circle form a regular polygon in order in trained linear models, measured "
+    says += "by the largest difference of a cosine from that of the places, over seeds."
     places = circle(int(results.attrs["around"]))
     off = abs(cosines(results["linear"].transpose("seed", ...).values) - places @ places.T).max()
     yield tm.near(says, 0, off, PRIETO, within=0.05, threshold=TRAINING)
     yield from relu_claims(results)
-    says = (
-        "Linear models of convex mixtures, with one dimension less than vertices, hold a regular "
-    )
-    says += "simplex: largest difference of a cosine from -1 / (n - 1), over seeds."
+    says = "Linear models of convex mixtures of n vertices in n - 1 dimensions form a regular "
+    says += "simplex, measured by the largest difference of a cosine from -1 / (n - 1), over seeds."
     cosine = cosines(results["mixture"].transpose("seed", ...).values)
     count = cosine.shape[1]
     off = abs(cosine + 1 / (count - 1))[:, ~np.eye(count, dtype=bool)].max()
@@ -204,28 +212,34 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 
 def relu_claims(results: xr.Dataset) -> Iterator[tm.Claim]:
-    says = "ReLU models have a lower loss than the best linear one on every manifold: largest "
-    says += "ratio, of the best seeds."
+    says = (
+        "ReLU models have a lower loss than the best linear model on every manifold, measured by "
+    )
+    says += "the largest ratio of the losses for the best seeds."
     ratio = (results["loss"].min("seed") / results["exact_loss"]).max()
     yield tm.at_most(says, 1, ratio, FOUND)
     weights = weights_of(results, "circle")
     gram = weights.transpose(0, 2, 1) @ weights
     words = gram.shape[1]
-    says = "Neighbours on the circle interfere positively in ReLU models: share of the pairs of "
-    says += "neighbours of all seeds."
+    says = "Neighbours on the circle interfere positively in ReLU models, measured by the share of "
+    says += "pairs of neighbours over all seeds."
     beside = np.array([np.diagonal(np.roll(each, 1, axis=0)) for each in gram])
     yield tm.at_least(
         says, 0.95, (beside > 0).mean(), PRIETO, threshold="Ours: the paper says all."
     )
-    says = "ReLU models keep the order of the circle: share of the words, over all seeds, whose "
-    says += "nearest direction is that of a neighbour."
-    alone = cosines(weights) - 9 * np.eye(words)
-    step = abs(alone.argmax(axis=1) - np.arange(words))
-    near = np.isin(step, [1, words - 1]).mean()
+    says = (
+        "ReLU models keep the order of the circle, measured by the share of words over all seeds "
+    )
+    says += "whose nearest direction is that of a neighbour."
+    without_itself = cosines(weights) - 9 * np.eye(words)
+    steps = abs(without_itself.argmax(axis=1) - np.arange(words))
+    near = np.isin(steps, [1, words - 1]).mean()
     yield tm.at_least(says, 0.9, near, PRIETO, threshold="Ours, because the paper shows one model.")
-    says = "Cosines of ReLU models on the circle are mostly a function of the distance: mean share "
-    says += "of their variance."
-    most = "Ours, because it is most of the variance."
+    says = (
+        "Cosines of ReLU models on the circle are mostly a function of the distance, measured by "
+    )
+    says += "the mean share of their variance that the distance explains."
+    most = "Ours: nine tenths are most of the variance."
     share = results["by_distance"].sel(manifold="circle").mean()
     yield tm.at_least(says, 0.9, share, FOUND, threshold=most)
 
