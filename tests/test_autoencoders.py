@@ -47,7 +47,7 @@ slopes = {name: jit(jax.grad(loss_of(model))) for name, model in ALL.items()}
 
 @properties
 @given(seeds)
-def test_relu_in_float64(seed):
+def test_the_relu_loss_is_its_formula_in_float64(seed):
     params, batch = random_params(ALL["ReLU"], seed), numbers(seed, 3, HIDDEN)
     p = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
     units = p["decoder"] / np.linalg.norm(p["decoder"], axis=0)

@@ -186,7 +186,7 @@ STEPS = {
 
 @settings(max_examples=4)
 @given(st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=4))
-def test_compositions_made_at_random(names):
+def test_random_compositions_have_safe_gradients(names):
     def loss(w, x):
         v = w @ x
         for name in names:

@@ -20,7 +20,7 @@ def claim(expected, measured, tolerance=0.0, bound=Bound.NEAR, *, kind=None, **r
 
 
 @given(numbers, st.floats(0, 10), st.floats(-20, 20))
-def test_bounds(expected, tolerance, offset):
+def test_a_claim_holds_exactly_inside_its_bound(expected, tolerance, offset):
     measured = expected + offset
     offset = measured - expected  # as rounded
     assert claim(expected, measured, tolerance).holds == (abs(offset) <= tolerance)

@@ -48,7 +48,7 @@ def single(array):
         pytest.param(np.zeros((3, 2)), 0, id="no differences"),
     ],
 )
-def test_held_out_pairs(differences, expected):
+def test_directions_of_held_out_pairs_have_known_cosines(differences, expected):
     actual = held_out_cosines(single(differences))
     np.testing.assert_allclose(actual, np.broadcast_to(expected, actual.shape), atol=1e-6)
 

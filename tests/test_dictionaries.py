@@ -156,7 +156,7 @@ def test_explained_variance_of_what_does_not_vary():
     assert reconstruction.explained_variance(constant, 0 * constant, centred=False) == 0
 
 
-def test_sizes_of_codes():
+def test_l0_dead_latents_and_shrinkage_are_counted():
     latents = jnp.array([[1.0, 0.0, 0.0, 0.0], [-2.0, 0.5, 0.0, -1.0]])
     assert activity.l0(latents) == 2
     assert activity.dead_fraction(latents) == 1 / 4

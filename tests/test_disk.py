@@ -52,7 +52,7 @@ def assert_full(message, path, finished):
 
 
 @pytest.mark.parametrize("limit", [50_000, 85_000])
-def test_a_file_that_may_not_grow(path, limit, ran):
+def test_a_limit_on_the_size_of_a_file_loses_no_stored_cell(path, limit, ran):
     pytest.importorskip("resource")
     process = child(runs_out_of_room, str(path), limit, JAX_ENABLE_COMPILATION_CACHE="0")
     (line,) = output(process)
@@ -79,7 +79,7 @@ def small_disk(tmp_path):
     pytest.skip("may not mount a small disk")
 
 
-def test_a_full_disk(small_disk, ran, slow):
+def test_a_full_disk_loses_no_stored_cell(small_disk, ran, slow):
     path = small_disk / "store.db"
     expected = sweep(wide_cell, width=2)
     stored = 0

@@ -116,7 +116,7 @@ def test_a_concept_that_is_not_there_costs_nothing():
     np.testing.assert_array_equal(eraser.offset, np.zeros(3))
 
 
-def test_many_at_once():
+def test_erasers_are_mapped_by_vmap():
     hidden, concepts = samples(0)
     many = [jnp.asarray(np.stack([m, 2 * m]), jnp.float32) for m in moments(hidden, concepts)]
     erasers = jax.jit(jax.vmap(least_squares_eraser))(*many)

@@ -249,7 +249,9 @@ def test_the_correction_is_right_for_large_models(frequencies):
     ("density", "gain", "offset", "expected"),
     [(0.05, 1.292, -0.406, 0.004561), (0.2, 0.667, -0.132, 0.033233)],
 )
-def test_persian_rug(density, gain, offset, expected):
+def test_the_gaussian_estimate_has_the_published_optima_of_the_persian_rug(
+    density, gain, offset, expected
+):
     """A tight frame with m/n = 0.3 has the published gain, offset and loss per feature."""
     weights = harmonic_frame(20, 3) * np.sqrt(gain / 0.3)
     bias = np.full(20, offset + gain * density / 2)  # columns add up to zero
@@ -257,7 +259,7 @@ def test_persian_rug(density, gain, offset, expected):
     np.testing.assert_allclose(loss / 20, expected, atol=1e-6)  # of the digits given
 
 
-def test_gradients(x64):
+def test_the_gaussian_estimate_has_right_gradients(x64):
     def loss(*model):
         return expected_loss_gaussian(*model).loss
 

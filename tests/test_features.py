@@ -125,7 +125,7 @@ def test_examples_are_independent(distribution):
 
 
 @every_distribution
-def test_one_density_per_feature(distribution):
+def test_each_feature_can_have_a_density_of_its_own(distribution):
     densities = np.array([1.0, 0.5, 0.01])
     present = draw(distribution, jnp.asarray(densities)) != 0
     assert_mean(present, densities, np.sqrt(densities * (1 - densities)))
@@ -334,7 +334,7 @@ def test_anticorrelated_sets_of_one_are_independent_features():
 
 
 @every_kind_of_sets
-def test_one_density_per_set(distribution):
+def test_each_set_can_have_a_density_of_its_own(distribution):
     densities = np.array([1.0, 0.1])
     present = np.any(draw_sets(distribution, jnp.asarray(densities)) != 0, axis=2)
     assert_mean(present, densities, np.sqrt(densities * (1 - densities)))

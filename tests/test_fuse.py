@@ -496,7 +496,7 @@ def test_blocks_of_a_batch_have_the_mean_of_all(monkeypatch):
 
 
 @pytest.mark.parametrize("limit", ["MAX_OPERATIONS", "MAX_ELEMENTS"])
-def test_limits_of_size(limit, monkeypatch):
+def test_programs_beyond_a_limit_are_not_fused(limit, monkeypatch):
     params, batch = cast((WEIGHTS, EXAMPLES), jnp.float32)
 
     def loss(w, x):
@@ -568,7 +568,7 @@ OPERATIONS = {
 
 @settings(max_examples=12)
 @given(st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=3, max_size=6))
-def test_programs_made_at_random(names):
+def test_random_programs_are_fused_and_right(names):
     def loss(w, x):
         m = w * x[None]
         for name in names:

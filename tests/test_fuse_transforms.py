@@ -77,7 +77,7 @@ def test_vmap_is_a_loop_over_models(loss, mapped, x64):
 
 
 @both_paths
-def test_value_alone(loss, x64):
+def test_the_value_alone_is_right(loss, x64):
     """The value alone equals the value with a gradient, and so does its derivative."""
     w, batch, scales = jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES), jnp.asarray(SCALES)
     mapped = jax.jit(jax.vmap(with_scale(fuse.value, loss), (None, None, 0)))
@@ -90,7 +90,7 @@ def test_value_alone(loss, x64):
 
 
 @both_paths
-def test_nested_vmap(loss, x64):
+def test_a_nested_vmap_is_a_loop_over_models(loss, x64):
     over_scales = jax.vmap(with_scale(fuse.value_and_grad, loss), (None, None, 0))
     over_weights = jax.jit(jax.vmap(over_scales, (0, None, None)))
     one_by_one = jax.jit(with_scale(ordinary, loss))
@@ -148,7 +148,7 @@ def derivatives(route, loss):
 
 
 @both_paths
-def test_differentiated_again(loss, x64):
+def test_second_derivatives_are_right(loss, x64):
     arguments = (jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES), jnp.asarray(1.5))
     actual, expected = jax.jit(
         lambda *a: (derivatives(fuse.value_and_grad, loss)(*a), derivatives(ordinary, loss)(*a))

@@ -140,7 +140,7 @@ def test_relabelling_features_relabels_the_answers(weights, seed):
 
 @properties
 @given(weight_matrices, st.sampled_from([1e-12, 0.1, 1e3]))
-def test_scale(weights, scale):
+def test_scale_changes_superposition_but_no_dimensionality(weights, scale):
     np.testing.assert_allclose(
         on(geometry.feature_dimensionality, scale * weights),
         on(geometry.feature_dimensionality, weights),
@@ -172,7 +172,7 @@ def test_frobenius_norm_counts_features():
 
 
 @pytest.mark.parametrize(("threshold", "count"), [(0.0, 3), (0.25, 2), (0.5, 1), (1.0, 0)])
-def test_number_represented(threshold, count):
+def test_features_above_the_threshold_are_counted(threshold, count):
     weights = jnp.array([[0.0, 0.0, 0.5, 0.0], [0.0, 1.0, 0.0, -0.25]])
     assert geometry.num_represented(weights, threshold=threshold) == count
 

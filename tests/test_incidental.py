@@ -27,7 +27,7 @@ def test_collisions_are_means_over_all_arrangements(features, neurons):
     np.testing.assert_allclose(expected, np.mean(free), rtol=1e-12, atol=1e-15)
 
 
-def test_collisions_in_limits():
+def test_collisions_have_their_limits():
     for count in (incidental.collisions, incidental.collisions_without_repulsion):
         np.testing.assert_allclose(count(200, 10**6), 200 * 199 / 4e6, rtol=1e-3)
     assert incidental.collisions(8, 4) == 4  # every place is taken
@@ -57,7 +57,7 @@ def test_the_start_is_half_normal_and_the_largest_weight_wins():
     np.testing.assert_allclose(found.norm[1], 1, rtol=1e-6)
 
 
-def test_numbers_that_make_no_sense():
+def test_numbers_that_make_no_sense_are_refused():
     with pytest.raises(errors.InputError, match="features is 5, outside"):
         incidental.collisions(5, 2)
     with pytest.raises(errors.InputError, match="no weight dies without it"):

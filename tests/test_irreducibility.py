@@ -65,7 +65,7 @@ def test_coordinates_that_determine_each_other_have_all_bits():
     )
 
 
-def test_the_bias_of_the_histogram():
+def test_independent_numbers_have_the_known_bias_of_a_histogram():
     uniform = jnp.asarray(np.random.default_rng(0).uniform(size=(20_000, 2)), jnp.float32)
     bits = separability_index(uniform, jnp.zeros(1), num_bins=10)
     # Twice the log likelihood ratio is chi-squared with (bins - 1)^2 degrees of freedom.

@@ -85,7 +85,7 @@ def test_the_decagon_has_the_golden_ratio():
 
 
 @pytest.mark.parametrize(("vertices", "positive"), TEN_MINIMA)
-def test_the_minima_of_six_features(vertices, positive):
+def test_six_features_have_the_published_minima(vertices, positive):
     assert k_gons.is_minimum(6, vertices, positive)
     expected = TEN_MINIMA[vertices, positive]
     assert k_gons.potential(6, vertices, positive) == pytest.approx(expected, abs=5e-7)

@@ -50,13 +50,13 @@ def test_known_answers_of_random123(key, counter, expected):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.uint16, jnp.uint32])
-def test_bits(shape, dtype):
+def test_random_bits_are_those_of_jax(shape, dtype):
     stock, ours = pair()
     assert_same_bits(jax.random.bits(ours, shape, dtype), jax.random.bits(stock, shape, dtype))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_bits_of_64(shape, x64):
+def test_wide_random_bits_are_those_of_jax(shape, x64):
     stock, ours = pair()
     assert_same_bits(
         jax.random.bits(ours, shape, jnp.uint64), jax.random.bits(stock, shape, jnp.uint64)
@@ -64,13 +64,13 @@ def test_bits_of_64(shape, x64):
 
 
 @pytest.mark.parametrize("shape", [2, 1, 7, (2, 3), 0], ids=str)
-def test_split(shape):
+def test_split_keys_are_those_of_jax(shape):
     stock, ours = pair()
     assert_same_bits(data(jax.random.split(ours, shape)), data(jax.random.split(stock, shape)))
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**31 - 1, 2**31, 2**32 - 1, np.uint32(7), np.int32(-1)])
-def test_fold_in(number):
+def test_folded_keys_are_those_of_jax(number):
     stock, ours = pair()
     assert_same_bits(
         data(jax.random.fold_in(ours, number)), data(jax.random.fold_in(stock, number))
@@ -81,7 +81,7 @@ SEEDS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, -1, -(2**31), np.int32(-5), np.uint3
 
 
 @pytest.mark.parametrize("seed", [*SEEDS, np.int64(5), np.uint8(5)], ids=repr)
-def test_seed(seed):
+def test_the_key_of_a_seed_is_that_of_jax(seed):
     assert_same_bits(
         data(jax.random.key(seed, impl=keys.fusable_threefry)),
         data(jax.random.key(seed, impl="threefry2x32")),
@@ -89,7 +89,7 @@ def test_seed(seed):
 
 
 @pytest.mark.parametrize("seed", [*SEEDS, 2**32, 2**63 - 1, -(2**63)], ids=repr)
-def test_seed_of_64_bits(seed, x64):
+def test_the_key_of_a_wide_seed_is_that_of_jax(seed, x64):
     assert_same_bits(
         data(jax.random.key(seed, impl=keys.fusable_threefry)),
         data(jax.random.key(seed, impl="threefry2x32")),
@@ -120,7 +120,7 @@ CHOOSY = {
 
 
 @pytest.mark.parametrize("draw", CHOOSY.values(), ids=CHOOSY.keys())
-def test_fusing(draw):
+def test_a_fusing_function_draws_what_jax_draws(draw):
     """Our keys draw what JAX draws with its own. A key that comes out is as good as one of JAX."""
     stock, ours = pair()
     expected = draw(stock)
@@ -229,19 +229,19 @@ DISTRIBUTIONS = {
 
 
 @pytest.mark.parametrize("draw", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
-def test_distributions(draw):
+def test_distributions_draw_what_jax_draws(draw):
     stock, ours = pair()
     assert_same_bits(draw(ours, (3, 5)), draw(stock, (3, 5)))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_shapes(shape):
+def test_every_shape_is_drawn_as_jax_draws_it(shape):
     stock, ours = pair()
     assert_same_bits(jax.random.uniform(ours, shape), jax.random.uniform(stock, shape))
 
 
 @pytest.mark.parametrize("draw", [jax.random.uniform, jax.random.normal])
-def test_distributions_of_64_bits(draw, x64):
+def test_wide_distributions_draw_what_jax_draws(draw, x64):
     stock, ours = pair()
     assert_same_bits(draw(ours, (3, 5), jnp.float64), draw(stock, (3, 5), jnp.float64))
 
@@ -250,7 +250,7 @@ def test_distributions_of_64_bits(draw, x64):
     "draw",
     [lambda key: jax.random.bits(key, (5,)), lambda key: jax.random.randint(key, (5,), 0, 9)],
 )
-def test_under_jit_vmap_and_scan(draw):
+def test_draws_do_not_change_under_jit_vmap_and_scan(draw):
     stock, ours = (jax.random.split(key, (2, 3)) for key in pair())
     expected = np.array([[draw(key) for key in row] for row in stock])
     mapped = jax.vmap(jax.vmap(draw))
@@ -260,7 +260,7 @@ def test_under_jit_vmap_and_scan(draw):
     np.testing.assert_array_equal(scanned, expected)
 
 
-def test_split_and_fold_in_under_vmap():
+def test_split_and_folded_keys_do_not_change_under_vmap():
     stock, ours = (jax.random.split(key, 4) for key in pair())
     numbers = jnp.arange(4)
     for function in (

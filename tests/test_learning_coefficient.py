@@ -56,7 +56,7 @@ def test_flat_directions_do_not_count():
 
 
 @pytest.mark.parametrize("temperature", [1e2, 1e6])
-def test_two_lines_that_cross(temperature):
+def test_crossing_lines_have_one_half_with_multiplicity_two(temperature):
     r"""The loss $w_1^2 w_2^2$ has $\lambda = 1/2$ of multiplicity 2, so the estimate rises late.
 
     It is 1/2 - 1/log. The integral over $w$ is a Bessel function, $Z = t^{-1/2} e^z K_0(z)$
@@ -75,7 +75,7 @@ def test_two_lines_that_cross(temperature):
     assert_near(actual, -slope)
 
 
-def test_two_lines_of_different_order():
+def test_lines_of_different_order_have_one_quarter():
     r"""The loss $w_1^2 w_2^4$ has $\lambda = 1/4$. One integral is left after that over $w_1$."""
     temperature = 1e5
 

@@ -174,7 +174,7 @@ def test_small_couplings_far_from_the_kink_lose_no_digits():
 
 
 @pytest.mark.parametrize("coupling", [0.0, 1e-12, 1e-6, 1e-2])
-def test_gradients_at_small_couplings(coupling, x64):
+def test_gradients_at_small_couplings_lose_no_digits(coupling, x64):
     rng = np.random.default_rng(0)
     weights = np.eye(3) * np.array([1.0, 0.8, 0.0]) + coupling * rng.normal(size=(3, 3))
     bias, density = np.array([-0.1, 0.05, 0.2]), np.array([0.5, 1.0, 0.3])
@@ -196,12 +196,12 @@ GRADIENT = jax.jit(jax.grad(expected_loss))
 VALUE_AND_GRADIENT = jax.jit(jax.value_and_grad(expected_loss, (0, 1)))
 
 
-def test_derivatives_of_both_orders(x64):
+def test_first_and_second_derivatives_are_right(x64):
     arguments = tuple(jnp.asarray(values) for values in random_model(0, 2, 1))
     check_grads(jax.jit(expected_loss), arguments, order=2, modes=["rev"], rtol=1e-5)
 
 
-def test_derivatives_of_the_other_losses(x64):
+def test_derivatives_of_the_other_losses_are_right(x64):
     weights, bias, density, importance = (jnp.asarray(v) for v in random_model(0, 2, 1))
     for loss, arguments in (
         (expected_loss_signed, (weights, bias, density, importance)),
@@ -212,7 +212,7 @@ def test_derivatives_of_the_other_losses(x64):
 
 
 @pytest.mark.parametrize("loss", [expected_loss, expected_loss_signed, expected_loss_linear])
-def test_symmetries(loss):
+def test_rotations_and_relabelling_change_no_loss(loss):
     weights, bias, density, importance = random_model(4, 5, 3)
     expected = loss(weights, bias, density, importance)
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
@@ -244,7 +244,7 @@ def test_a_feature_that_is_never_active_disturbs_no_other():
     np.testing.assert_allclose(actual, rest, rtol=1e-13)
 
 
-def test_limits():
+def test_losses_have_their_limits():
     bias, p = np.array([0.3, -0.2, 0.1, 0.0, 0.5]), 0.3
     output, zero = np.maximum(bias, 0), np.zeros((2, 5))
     expected = np.sum(p * (1 / 3 - output) + output**2)
@@ -294,7 +294,7 @@ def test_the_simple_solutions_of_the_phase_diagram(density, importance):
         (0.99, 0.00003332, (1.0006, 0.0)),
     ],
 )
-def test_the_best_antipodal_pairs(sparsity, least, place):
+def test_the_best_antipodal_pairs_have_the_known_losses(sparsity, least, place):
     def loss(params):
         weights, bias = params[0] * np.array([[1.0, -1.0]]), np.full(2, params[1])
         return float(expected_loss(weights, bias, 1 - sparsity, 1.0))
@@ -314,7 +314,7 @@ def test_the_best_antipodal_pairs(sparsity, least, place):
         (0.01, 0.00100148, 1.16311, -0.27508),
     ],
 )
-def test_the_best_pentagons(density, least, length, bias):
+def test_the_best_pentagons_have_the_known_losses(density, least, length, bias):
     actual = expected_loss(*polygon(5, length, bias), density, 1.0)
     np.testing.assert_allclose(actual, least, rtol=0, atol=6e-9)  # flat: five digits suffice
 
@@ -361,7 +361,7 @@ def test_importance_from_which_a_pair_beats_one(density, importance, x64):
         (10, (1 + 5**0.5) / 2, -(1 + 5**0.5) / 2, 5 / 3),
     ],
 )
-def test_energies_of_polygons(vertices, length, bias, energy):
+def test_polygons_have_the_known_energies(vertices, length, bias, energy):
     actual = vertices * expected_loss_one_active(*polygon(vertices, length, bias), 1.0)
     np.testing.assert_allclose(actual, energy, rtol=0, atol=6e-9)
 
@@ -378,12 +378,14 @@ def test_energies_of_polygons(vertices, length, bias, energy):
         (4, 1.0, 0.0, [0.0] * 2, 0.1111111),
     ],
 )
-def test_minima_of_the_potential_of_six_features(vertices, length, bias, extra, potential):
+def test_the_minima_of_six_features_have_the_published_potential(
+    vertices, length, bias, extra, potential
+):
     actual = expected_loss_one_active(*polygon(vertices, length, bias, extra), 1.0)
     np.testing.assert_allclose(actual, potential, rtol=0, atol=6e-8)
 
 
-def test_curvature_at_the_hexagon(x64):
+def test_the_hexagon_has_the_known_curvatures(x64):
     weights, bias = polygon(6, 1.320526, -0.618135)
 
     @jax.jit
@@ -398,7 +400,7 @@ def test_curvature_at_the_hexagon(x64):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=6e-5)
 
 
-def test_sparse_limit():
+def test_the_sparse_limit_is_the_loss_of_one_active_feature():
     """The ratio of loss / p to n H is off by a term of order p if no bias is positive."""
     weights, bias, _, importance = random_model(1, 3, 2)
     bias = -np.abs(bias)

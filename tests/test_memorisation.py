@@ -55,7 +55,7 @@ def test_coin_tosses_on_random_points():
 
 @properties
 @given(st.integers(1, 400), st.integers(1, 400))
-def test_identities(num_points, num_parameters):
+def test_counts_obey_the_identities_of_cover(num_points, num_parameters):
     counted = memorisation.separable_dichotomies
     if num_parameters > 1:
         # Cover's recursion: a new point divides in two those with a hyperplane through it.

@@ -108,7 +108,7 @@ def test_every_site_holds_its_term_of_the_formula(model_class):
         pytest.param(nn.softplus, lambda x: np.log1p(np.exp(x)), id="softplus"),
     ],
 )
-def test_any_activation(model_class, activation, formula):
+def test_any_activation_takes_its_place_in_the_formula(model_class, activation, formula):
     model = model_class(HIDDEN, activation=activation)
     params = random_params(model)
     expected = FORMULAS[model_class](X, formula, **params)["output"]
@@ -213,7 +213,7 @@ def test_weights_start_at_a_truncated_normal_of_variance_two_over_the_sum_of_sid
     ("num_instances", "features", "hidden", "deviation"),
     [(10, 5, 2, 0.258), (20, 100, 20, 0.0289), (20, 200, 20, 0.0213)],
 )
-def test_start_of_the_notebook(num_instances, features, hidden, deviation):
+def test_the_start_of_the_notebook_has_its_deviation(num_instances, features, hidden, deviation):
     np.testing.assert_allclose(
         np.sqrt(2 / (hidden * (features + num_instances))), deviation, rtol=2e-3
     )

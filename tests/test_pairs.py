@@ -57,7 +57,7 @@ def test_the_first_of_three_pairs_collapses_where_two_branches_are_equal():
     np.testing.assert_allclose(pairs.mate_angles(apart.weights), 60, atol=6)  # about a hexagon
 
 
-def test_angles_of_mates():
+def test_mates_have_the_angle_between_their_columns():
     weights = np.array([[1, 0, 2, -1, 0, 1], [0, 3, 0, 0, 0, 1.0]])
     np.testing.assert_allclose(pairs.mate_angles(weights), [90, 180, 90])
     np.testing.assert_array_equal(pairs.collapsed(np.array([[1, 1.0], [0, 0.5]])), [True])

@@ -167,7 +167,7 @@ def test_limits_of_no_and_of_all_dimensions(density):
     ("density", "ratio"),
     [(0.1, 0.26797), (0.05, 0.18487), (0.02, 0.10233), (0.01, 0.06173), (0.001, 0.0094)],
 )
-def test_half_of_the_variance(density, ratio):
+def test_half_of_the_variance_is_lost_at_the_known_ratio(density, ratio):
     half = persian_rug.ratio_of_half_loss(density)
     np.testing.assert_allclose(half, ratio, rtol=5e-4)
     np.testing.assert_allclose(

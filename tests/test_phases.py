@@ -131,7 +131,7 @@ def test_superposition_is_the_phase_below_the_boundary(density, importance):
     assert phases.phase(density, importance) == expected
 
 
-def test_triple_point():
+def test_three_phases_meet_at_density_four_sevenths():
     triple = 4 / 7
     np.testing.assert_allclose(phases.boundary(1.0), triple, rtol=1e-6)
     # p/3 - p^2/4 and p^2/3 at p = 4/7
@@ -142,7 +142,7 @@ def test_triple_point():
 @pytest.mark.parametrize(
     ("importance", "density"), [(0.0, 0), (0.5, 4 / 9), (2.0, 4 / 9), (0.1, 0.16), (10.0, 0.16)]
 )
-def test_boundary_values(importance, density):
+def test_the_boundary_has_the_known_values(importance, density):
     np.testing.assert_allclose(phases.boundary(importance), density, rtol=1e-6)
 
 

@@ -197,7 +197,7 @@ def test_a_square_antiprism_is_only_nearly_tight():
         (PENTAGON, SQUARE_ANTIPRISM, (4.5, 5.5), 4.91, 0.02),
     ],
 )
-def test_crossings(first, second, inverses, at, slack):
+def test_gains_cross_at_the_known_densities(first, second, inverses, at, slack):
     """The crossings follow from the sampled losses of the test above; the first one is ours."""
     density = crossing(first, second, between=(1 / inverses[1], 1 / inverses[0]))
     assert 1 / density == pytest.approx(at, abs=slack)

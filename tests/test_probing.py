@@ -167,7 +167,7 @@ def test_scores_are_measured_as_by_scikit_learn(seed):
         np.testing.assert_allclose(np.mean(placed[one]), auroc(scores, truth), rtol=1e-5)
 
 
-def test_scores_at_the_ends():
+def test_ties_infinities_and_single_classes_are_scored():
     labels = jnp.array([False, False, True, True])
     tied = jnp.array([0.0, 1.0, 1.0, 2.0])
     assert auroc(tied, labels) == 7 / 8

@@ -160,18 +160,18 @@ def test_a_last_bit_would_show(cell, whole):
     assert (near["weights"].values != whole["weights"].values[:8]).mean() > 0.5
 
 
-def test_alone_and_among_few(cell, whole):
+def test_cells_alone_and_among_few_have_equal_bits(cell, whole):
     same(sweep(cell, DENSITIES[10:11], RATES[2:3]), whole)
     same(sweep(cell, DENSITIES[8:15], RATES[2:3]), whole)
 
 
-def test_in_another_order(cell, whole):
+def test_the_order_of_cells_changes_no_bit(cell, whole):
     axes = {"rate": RATES[::-2], "density": DENSITIES[::-1]}
     same(tm.sweep(cell, axes=axes, num_seeds=2, progress=False), whole)
 
 
 @FEW
-def test_among_cells_that_diverge(cell, whole):
+def test_cells_that_diverge_change_no_bit_of_others(cell, whole):
     """A rate of 1e38 makes every weight infinite or NaN in a block of healthy neighbours."""
     rates = [1e38, RATES[1], 2e38, RATES[3], 3e38]
     with pytest.warns(UserWarning, match="60 of 100 cells diverged"):
@@ -196,7 +196,7 @@ def test_many_seeds_of_one_cell_fill_whole_blocks(cell, whole):
 
 
 @FEW
-def test_one_seed_of_many_cells(cell, whole):
+def test_one_seed_of_many_cells_has_equal_bits(cell, whole):
     between = [(low + high) / 2 for low, high in itertools.pairwise(DENSITIES)]
     many = sweep(cell, sorted([*DENSITIES, *between]), [*np.geomspace(1e-3, 4e-3, 15), *RATES])
     assert many["curve"].isel(curve_0=0).size == 980
@@ -204,7 +204,7 @@ def test_one_seed_of_many_cells(cell, whole):
 
 
 @FEW
-def test_after_a_resume(cell, whole, tmp_path, ran):
+def test_a_resume_changes_no_bit(cell, whole, tmp_path, ran):
     """Half of the cells run first, then all, and then more points and seeds."""
     grids = [
         (DENSITIES[:8:2], RATES[:3], 2),
@@ -218,12 +218,12 @@ def test_after_a_resume(cell, whole, tmp_path, ran):
         assert len(ran) == size
 
 
-def test_in_other_processes(cell, whole, pool):
+def test_other_processes_change_no_bit(cell, whole, pool):
     same(sweep(cell, DENSITIES[:20], RATES[:2], num_seeds=4, executor=pool), whole)
 
 
 @pytest.mark.parametrize("cell", ["own draws"], indirect=True)
-def test_on_any_device(whole, tmp_path):
+def test_no_device_changes_a_bit(whole, tmp_path):
     """Three devices take turns, and every block is run on the second one as well."""
     program = """
         put, used = jax.device_put, set()
@@ -250,7 +250,7 @@ def test_on_any_device(whole, tmp_path):
     same(xr.load_dataset(tmp_path / "results.nc", engine="h5netcdf"), whole)
 
 
-def test_compiled_afresh_or_from_the_cache_and_for_any_number_of_cores(tmp_path):
+def test_neither_the_cache_nor_the_number_of_cores_changes_a_bit(tmp_path):
     """XLA divides the work of one block among as many threads as NPROC says there are cores."""
     program = """
         hits = []

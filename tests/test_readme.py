@@ -67,7 +67,7 @@ def test_the_map_names_every_module():
             assert f"  {path.name}" in HOUSE, path.name
 
 
-def test_commands_exist():
+def test_the_commands_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make (\w+)`", README):
         assert f"\n{target}:" in makefile

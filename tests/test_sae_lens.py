@@ -58,7 +58,7 @@ def test_what_is_written_computes_the_same_in_sae_lens(model):
 
 
 @each
-def test_there_and_back(model):
+def test_an_autoencoder_survives_the_way_to_sae_lens_and_back(model):
     params = random_params(model, 1)
     again, back = autoencoders.from_sae_lens(*autoencoders.to_sae_lens(model, params))
     expected = ours(model, params)

@@ -75,7 +75,7 @@ def test_looking_at_a_file_does_not_drop_its_locks(path, monkeypatch):
         assert child(script, path).communicate()[0] == "database is locked\n"
 
 
-def test_a_file_that_may_not_grow(path):
+def test_a_limit_on_the_size_of_a_file_keeps_all_transactions(path):
     """The limit of the system on the size of a file makes a write fail in the middle."""
     filled(path)
     script = """
@@ -112,7 +112,7 @@ def connections(monkeypatch):
     return opened
 
 
-def test_a_full_disk(path, connections):
+def test_a_full_disk_keeps_all_transactions(path, connections):
     filled(path)
     with Store(path) as store:
         pages = connections[-1].execute("PRAGMA page_count").fetchone()[0]
@@ -209,7 +209,7 @@ def test_a_store_that_must_be_there(path):
     assert not path.exists()
 
 
-def test_paths_that_are_no_files(tmp_path):
+def test_paths_that_are_no_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="is a folder: give the path of a file in it"):
         Store(tmp_path)
     (tmp_path / "file").touch()
@@ -229,7 +229,7 @@ def test_paths_that_are_no_files(tmp_path):
         pytest.param(0o000, 0o644, "give the path of a file in a folder", id="closed folder"),
     ],
 )
-def test_what_may_not_be_written(folder_mode, file_mode, expected):
+def test_folders_and_files_without_permission_are_refused(folder_mode, file_mode, expected):
     with tempfile.TemporaryDirectory() as name:  # others may enter its parents, unlike tmp_path
         path = Path(name, "store.db")
         if file_mode is not None:

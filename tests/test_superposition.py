@@ -129,7 +129,7 @@ def test_two_tight_frames_of_different_strength():
 
 @properties
 @given(weight_matrices)
-def test_formulas_in_float64(weights):
+def test_measures_are_their_formulas_in_float64(weights):
     """The formulas are computed feature by feature and neuron by neuron, with SciPy."""
     wide = weights.astype(np.float64)
     products = wide.T @ wide
@@ -161,7 +161,7 @@ def test_formulas_in_float64(weights):
 
 @properties
 @given(weight_matrices)
-def test_bounds(weights):
+def test_measures_stay_within_their_bounds(weights):
     effective, ratio, saturation, coherence, excess = (on(m, weights) for m in PER_MODEL)
     rank = np.linalg.matrix_rank(weights)
     assert min(rank, 1) <= ratio + 1e-5
@@ -219,7 +219,7 @@ def test_order_and_signs_of_neurons_and_features_only_relabel(weights, seed):
 
 @properties
 @given(weight_matrices, st.sampled_from([2.0**-40, 2.0, 2.0**10]))
-def test_scale(weights, scale):
+def test_measures_scale_as_their_formulas_do(weights, scale):
     """Scales are powers of 2, so that the scaled numbers are exact."""
     for measure, power in zip(PER_FEATURE, (2, 4, 1), strict=True):
         if scale < 1 and power == 4:
@@ -273,7 +273,7 @@ effective_number = jax.jit(superposition.effective_number)
 
 @properties
 @given(amounts, seeds)
-def test_effective_number(parts, seed):
+def test_the_effective_number_is_the_exponential_of_the_entropy(parts, seed):
     """The number has bounds, and does not depend on order, scale or empty parts.
 
     It doubles if all parts are split in two.

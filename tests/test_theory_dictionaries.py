@@ -176,7 +176,7 @@ def test_a_latent_with_biases_is_the_first_principal_component_of_centred_exampl
     np.testing.assert_allclose(abs(pair(angle)[:, 0] @ direction), 1, rtol=1e-9)
 
 
-def test_numbers_of_hedging():
+def test_hedging_has_the_known_angle_and_loss():
     degrees = math.degrees(dictionaries.hedging_angle(0.3, 0.1))
     np.testing.assert_allclose(degrees, 16.845, atol=5e-4)
     loss = dictionaries.hedging_loss(math.radians(degrees), 0.3, 0.1)

@@ -118,7 +118,7 @@ def test_errors_fall_as_powers_of_the_width():
     np.testing.assert_allclose(slopes, [-2 / 3, -1], atol=0.05)
 
 
-def test_numbers_that_make_no_sense():
+def test_numbers_that_make_no_sense_are_refused():
     with pytest.raises(errors.InputError, match="share is 1: give a probability between"):
         ua.mean_readout(ua.subsets(1.0), 3, 10)
     with pytest.raises(errors.InputError, match="active is 1"):

@@ -101,7 +101,7 @@ def test_measures_of_a_manifold_map_over_models():
     )
 
 
-def test_numbers_that_make_no_sense():
+def test_numbers_that_make_no_sense_are_refused():
     with pytest.raises(InputError, match=r"places has shape \(0, 2\): give words x dimensions"):
         tm.BagsOfWords(np.ones((0, 2)), 1.0).sample(jax.random.key(0), 2)
     with pytest.raises(InputError, match="concentration is 0"):
