@@ -10,6 +10,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.extend import core
 
 import toymodels as tm
@@ -57,6 +58,19 @@ def slowly(run, *block):
 def normal(seed, *shape):
     """Draw standard normal numbers in single precision."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def fitted_weight(key, rate, *, steps=200, start=2.0):
+    """Fit a weight, or several, to 1 by gradient descent, which diverges if the rate is high."""
+    return tm.fit(
+        key,
+        jnp.asarray(start),
+        lambda weights, x: jnp.sum((weights * x - 1) ** 2),
+        lambda key, batch: jnp.ones(batch),
+        optimizer=optax.sgd(rate),
+        steps=steps,
+        batch=4,
+    ).params
 
 
 def operations(program, *names):

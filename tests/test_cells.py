@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
-from helpers import no_blocks, sweep
+from helpers import fitted_weight, no_blocks, sweep
 
 import toymodels as tm
 from toymodels.errors import InputError
@@ -330,19 +330,8 @@ def test_counts_of_diverged_parameters_are_no_numbers():
     """A count of comparisons looks healthy for NaN, because a comparison with NaN is false."""
 
     def cell(key, *, rate):
-        fitted = tm.fit(
-            key,
-            jnp.full(3, 2.0),
-            lambda w, x: jnp.sum((w * x - 1) ** 2),
-            lambda key, batch: jnp.ones(batch),
-            optimizer=optax.sgd(rate),
-            steps=200,
-            batch=4,
-        )
-        return {
-            "count": jnp.sum(jnp.abs(fitted.params) > 0.5),
-            "dead": jnp.mean(fitted.params == 0),
-        }
+        weights = fitted_weight(key, rate, start=jnp.full(3, 2.0))
+        return {"count": jnp.sum(jnp.abs(weights) > 0.5), "dead": jnp.mean(weights == 0)}
 
     with pytest.warns(UserWarning, match="1 of 2 cells diverged .*: rate=50.0 seed=0"):
         results = sweep(cell, axes={"rate": [0.1, 50.0]})
@@ -353,16 +342,7 @@ def test_counts_of_diverged_parameters_are_no_numbers():
 @pytest.mark.parametrize("around", ["jit", "vmap", "scan", "cond", "while", "remat"])
 def test_marks_are_found_wherever_training_is_called(around):
     def train(rate):
-        fitted = tm.fit(
-            jax.random.key(0),
-            jnp.array(2.0),
-            lambda w, x: (w * x - 1) ** 2,
-            lambda key, batch: jnp.ones(batch),
-            optimizer=optax.sgd(rate),
-            steps=200,
-            batch=4,
-        )
-        return jnp.abs(fitted.params) > 0.5
+        return jnp.abs(fitted_weight(jax.random.key(0), rate)) > 0.5
 
     def cell(key, *, rate):
         counts = {
@@ -386,16 +366,8 @@ def test_an_output_that_is_not_finite_beside_finite_parameters_costs_nothing_els
     """The area under the curve is such an output for a label that never occurs."""
 
     def cell(key, *, d):
-        fitted = tm.fit(
-            key,
-            jnp.array(2.0),
-            lambda w, x: (w * x - 1) ** 2,
-            lambda key, batch: jnp.ones(batch),
-            optimizer=optax.sgd(0.1),
-            steps=5,
-            batch=4,
-        )
-        return {"w": fitted.params, "score": jnp.where(d > 2, jnp.nan, 1.0), "kind": jnp.int32(7)}
+        weight = fitted_weight(key, 0.1, steps=5)
+        return {"w": weight, "score": jnp.where(d > 2, jnp.nan, 1.0), "kind": jnp.int32(7)}
 
     with pytest.warns(UserWarning, match=r"1 of 2 cells .* not finite \(score\): d=3 seed=0"):
         results = sweep(cell, **AXES)

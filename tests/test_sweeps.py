@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
-from helpers import around_blocks, no_blocks, sweep
+from helpers import around_blocks, fitted_weight, no_blocks, sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,16 +123,7 @@ def test_results_survive_a_file(tmp_path):
 
 def test_a_diverged_cell_is_nan_and_named_and_does_not_stop_the_sweep():
     def cell(key, *, learning_rate):
-        trained = tm.fit(
-            key,
-            jnp.array(2.0),
-            lambda w, x: (w * x - 1) ** 2,
-            lambda key, batch: jnp.ones(batch),
-            optimizer=optax.sgd(learning_rate),
-            steps=100,
-            batch=4,
-        )
-        return {"w": trained.params, "kind": jnp.int32(7)}
+        return {"w": fitted_weight(key, learning_rate, steps=100), "kind": jnp.int32(7)}
 
     with pytest.warns(UserWarning, match=r"2 of 6 cells diverged .* learning_rate=50.0 seed=0"):
         results = sweep(cell, axes={"learning_rate": [0.1, 0.2, 50.0]}, num_seeds=2)

@@ -53,7 +53,7 @@ def show(path: Path, device: str, *, scale: str = "default") -> None:
             Console().print(table(explained, card))
 
     with instead_of_running(watch), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are of results that are NaN
+        warnings.simplefilter("ignore")  # all results are NaN, of which sweeps would warn
         try:
             experiment.run(experiment.scales[scale])
         except InputError:
@@ -72,7 +72,7 @@ def table(explained: Explained, card: Card) -> Table:
         title=f"{escape(explained.title)}, blocks of {explained.width} models",
     )
     lanes, costs = explained.width, explained.costs
-    most = [report.bounds(cost, card) for cost in costs]
+    bounds = [report.bounds(cost, card) for cost in costs]
 
     def add(name: str, values: Iterable[float | str]) -> None:
         made.add_row(name, *(v if isinstance(v, str) else f"{v:,.5g}" for v in values))
@@ -86,7 +86,7 @@ def table(explained: Explained, card: Card) -> Table:
     add("registers of a thread at most", (cost.registers for cost in costs))
     add("bytes spilled by a thread at most", (cost.spills for cost in costs))
     made.add_section()
-    for name, limits in zip(report.Bounds._fields, zip(*most, strict=True), strict=True):
+    for name, limits in zip(report.Bounds._fields, zip(*bounds, strict=True), strict=True):
         add(f"million turns/s by {name} at most", (f"{lanes * n / 1e6:.3g}" for n in limits))
     return made
 

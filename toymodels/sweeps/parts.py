@@ -1,4 +1,4 @@
-"""Results of more than memory: a folder of netCDF files, one for each part of the grid.
+"""Results that do not fit into memory: a folder of netCDF files, one for each part of the grid.
 
 A part is a run of neighbouring seeds at a run of neighbouring points, small enough for memory. It
 is written when its last cell has finished, and a part that is there is not run again. The file
@@ -32,6 +32,7 @@ PART_CELLS = 2**20
 PART_BYTES = 2**26
 """The maximum number of bytes of the outputs of a part, which are copied a few times."""
 
+# The attributes of the results of parts that are added up for the whole.
 _SUMS = {"diverged_cells": 0, "not_finite_cells": 0, "seconds": 0.0}
 
 
@@ -204,7 +205,7 @@ def run(folder: Folder, run_part: Run, report: Report) -> Piece:
             if (failure := piece.failure) is not None:
                 break
             folder.write(part, piece.results)
-            remarks += piece.remarks[: 3 - len(remarks)]
+            remarks += piece.remarks[: 3 - len(remarks)]  # three warnings are enough
     except (KeyboardInterrupt, OSError) as error:
         failure = error
     cells = [part.request.num_cells for part in folder.parts if part.path in folder.finished]

@@ -37,6 +37,11 @@ class Variant:
     width: int
     numbers: Numbers
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `program` was used before, for another part of the grid."""
+        return "program" in vars(self)
+
     @functools.cached_property
     def program(self) -> Program:
         """The compiled program of a block."""
@@ -113,7 +118,7 @@ def run(
     hashes: list[str] = []
     try:
         for variant, room in zip(variants, outputs, strict=True):
-            if "program" not in vars(variant):
+            if not variant.is_compiled:
                 report.stage(f"{variant.title}: compiling")
             provenance = variant.program.provenance
             hashes.append((provenance or {}).get("program", "calls back to Python"))
