@@ -29,8 +29,6 @@ from toymodels.engine import elements, fuse, loop
 pytestmark = pytest.mark.as_users_compile
 
 TABLE = np.linspace(0, 1, 5000)
-
-
 SIGNS = np.random.default_rng(2).choice([-1.0, 1.0], 3)
 
 

@@ -34,19 +34,11 @@ BACK_REFERENCES = re.compile(
 
 
 def docstrings(path):
-    """Yield each public docstring of a file, with the line where it stands."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    stack = [(tree, True)]
-    while stack:
-        node, public = stack.pop()
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                public = public and not node.name.startswith("_")
-            text = ast.get_docstring(node)
-            if public and text:
-                yield getattr(node, "lineno", 1), text
-            if not isinstance(node, ast.FunctionDef):  # what is inside a function is its own
-                stack += [(child, public) for child in ast.iter_child_nodes(node)]
+    """Yield each docstring of a file, with the line where it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        described = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if described and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), text
 
 
 def faults_of_docstring(text):
@@ -118,7 +110,7 @@ FIGURES = sorted((ROOT / "figures").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", MODULES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_public_docstrings_name_the_thing_or_say_what_is_done(path):
+def test_docstrings_name_the_thing_or_say_what_is_done(path):
     found = [
         (line, fault) for line, text in docstrings(path) for fault in faults_of_docstring(text)
     ]

@@ -20,18 +20,10 @@ from toymodels.errors import InputError
 pytestmark = pytest.mark.as_users_compile
 
 KEY = jax.random.key(7)
-
-
 STANDARD_ERRORS = 4
-
-
 # A quadratic bowl per coordinate, the same at every step.
 CURVATURE = np.array([0.5, 1.0, 3.0])
-
-
 MINIMUM = np.array([1.0, -2.0, 0.5])
-
-
 START = np.array([2.0, 2.0, -1.0])
 
 
@@ -71,11 +63,7 @@ class Constant(nn.Module):
 
 
 MODEL = ReLUOutput(hidden=2)
-
-
 TASK = Task(SparseUniform(3, 0.5), importance=jnp.array([1.0, 0.7, 0.4]))
-
-
 OPTIMIZER = optax.adam(0.01)
 
 

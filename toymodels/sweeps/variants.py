@@ -39,7 +39,7 @@ class Variant:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether `program` was used before, for another part of the grid."""
+        """True if `program` was used before, for another part of the grid."""
         return "program" in vars(self)
 
     @functools.cached_property
