@@ -1,0 +1,262 @@
+r"""Circuits over layers: what superposition costs a Boolean circuit, layer by layer.
+
+Claim      A circuit in fewer dimensions than it has variables reads noise, and its errors add up
+           and grow by a third with each layer. A threshold on what is read removes them, until so
+           many variables are true that noise flips bits; flipped bits multiply. All of it, and the
+           width that a circuit needs, follow from one number: the variance of the noise.
+Reproduces Hänni et al. (2024), that layers must correct errors, and Bushnaq and Mendel (2024) with
+           its correction by Linsefors and Bushnaq (2025), that errors grow over layers. The growth,
+           the law of corrected errors and the width are derived here.
+Settings   Random circuits of AND, OR and XOR. Each gate reads two gates of the layer before. The
+           weights are written, not trained; directions are projections of a random basis.
+Selection  None: points are means over circuits, inputs and gates; bars span the circuits.
+Command    toymodels run experiments/circuits_over_layers.py
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import circuits, experiment, plotting
+from toymodels.theory import noisy_gates as theory
+
+HANNI = tm.paper("Hänni et al. (2024), Mathematical Models of Computation in Superposition")
+BUSHNAQ = tm.paper("Linsefors and Bushnaq (2025), Circuits in Superposition 2")
+FRAME = tm.prediction("A projection of a basis is nearly a tight frame, which has least overlaps")
+NOISE = tm.prediction("The recursion of errors with Gaussian noise of the measured true variables")
+ROOM = tm.identity("Orthonormal directions do not overlap")
+FOUND = tm.finding("found here")
+MEANS = "Ours, because the theory is for small errors, and means scatter by about a tenth."
+SHARE = 0.01
+"""The share of wrong bits above which a circuit counts as broken."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    gates: int = 128
+    """The number of inputs, and of gates of each layer."""
+    layers: int = 7
+    active: int = 2
+    """The number of inputs that are true."""
+    widths: tuple[int, ...] = (128, 192, 256, 384, 512, 768, 1024)
+    num_circuits: int = 4
+    examples: int = 200
+
+
+SMOKE = Config(gates=12, layers=2, widths=(8, 36), num_circuits=1, examples=8)
+
+
+def layered(key: Any, gates: int, layers: int) -> circuits.Program:
+    """Return a random circuit whose gates read two gates of the layer before."""
+    key_kinds, key_operands = jax.random.split(key)
+    kinds = jnp.asarray([circuits.AND, circuits.OR, circuits.XOR])
+    kinds = kinds[jax.random.randint(key_kinds, (layers, gates), 0, 3)]
+
+    def two(key):
+        return jax.random.permutation(key, gates)[:2]
+
+    operands = jax.vmap(two)(jax.random.split(key_operands, layers * gates))
+    start = gates * jnp.arange(layers)[:, None, None]
+    return circuits.Program(gates, operands.reshape(layers, gates, 2) + start, kinds)
+
+
+def run(config: Config) -> xr.Dataset:
+    gates, layers = config.gates, config.layers
+    variables = gates * (layers + 1)
+    random = np.random.default_rng(0)
+    order = np.argsort(random.random((config.examples, gates)), axis=1)
+    bits = jnp.asarray(order < config.active, float)
+    names = [*(f"layer_{layer}" for layer in range(layers - 1)), "output"]
+
+    def values(program, directions, *, correcting):
+        network = circuits.BooleanNetwork(layers, gates, directions.shape[1], correcting)
+        params = circuits.written(program, directions)
+        sites = jax.vmap(lambda x: tm.activations(network, params, x))(bits)
+        return jnp.stack([sites[name] for name in names], axis=1)
+
+    values = jax.jit(values, static_argnames="correcting")
+    shape = (config.num_circuits, len(config.widths), 2, layers)
+    error, wrong = np.zeros(shape), np.zeros(shape)
+    overlap = np.zeros(shape[:2])
+    true = np.zeros((config.num_circuits, config.examples, layers))
+    for circuit in range(config.num_circuits):
+        key_program, key_directions = jax.random.split(jax.random.key(circuit))
+        program = layered(key_program, gates, layers)
+        basis = np.asarray(circuits.random_directions(key_directions, variables, width=variables))
+        # Variables that are orthonormal do not disturb each other.
+        truth = np.round(np.asarray(values(program, jnp.eye(variables), correcting=False)))
+        seen = np.concatenate([np.full((config.examples, 1), config.active), truth.sum(2)], axis=1)
+        true[circuit] = np.cumsum(seen, axis=1)[:, :-1]
+        for k, width in enumerate(config.widths):
+            directions = basis[:, :width]
+            directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+            squares = np.sum((directions @ directions.T) ** 2) - variables
+            overlap[circuit, k] = squares / (variables * (variables - 1))
+            for threshold in (False, True):
+                found = np.asarray(values(program, jnp.asarray(directions), correcting=threshold))
+                error[circuit, k, int(threshold)] = np.mean((found - truth) ** 2, axis=(0, 2))
+                off = (found > 0.5) != (truth > 0.5)
+                wrong[circuit, k, int(threshold)] = off.mean(axis=(0, 2))
+    dims = ("circuit", "width", "threshold", "layer")
+    return xr.Dataset(
+        {
+            "error": (dims, error),
+            "wrong": (dims, wrong),
+            "overlap": (dims[:2], overlap),
+            "true": (("circuit", "example", "layer"), true),
+        },
+        {"width": list(config.widths), "layer": np.arange(1, layers + 1), "threshold": [0, 1]},
+        {"variables": variables, "gates": gates},
+    )
+
+
+def predicted(results: xr.Dataset, width: int) -> tuple[Any, Any, Any]:
+    """Return the predicted errors without and with a threshold, and the variance of the noise.
+
+    Every input vector has noise of its own, because it makes its own number of variables true. The
+    law with a threshold is a mean over every 20th of them, from few true variables to many.
+    """
+    overlap = theory.mean_squared_overlap(results.attrs["variables"], width)
+    noise = overlap * results["true"].stack(input=("circuit", "example")).transpose("input", ...)
+    noise = noise.values[np.argsort(noise.values[:, -1])]
+    corrected = np.mean([theory.errors_corrected(each) for each in noise[10::20]], axis=0)
+    return theory.errors(noise.mean(axis=0)), corrected, noise.mean(axis=0)
+
+
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    variables = results.attrs["variables"]
+    mean = results[["error", "wrong", "overlap"]].mean("circuit")
+    plain, corrected = (mean.sel(threshold=k) for k in (0, 1))
+    widths = [int(m) for m in results["width"].values if m < variables]
+    theories = {m: predicted(results, m) for m in widths}
+
+    says = "With as many dimensions as variables, a circuit makes no error: root mean square."
+    full = results["error"].sel(width=variables).max() ** 0.5
+    yield tm.near(says, 0, full, ROOM, within=1e-4)
+    says = "The mean squared overlap of projections of a basis is (V - m) / (m (V - 1)): largest "
+    says += "relative difference over widths."
+    off = [float(mean["overlap"].sel(width=m)) / theory.mean_squared_overlap(variables, m) - 1
+           for m in widths]  # fmt: skip
+    yield tm.near(says, 0, np.abs(off).max(), FRAME, within=0.02)
+
+    says = "Without a threshold the mean squared error is 4/3 of the error and the noise of the "
+    says += "layer before, in all layers with an error below 1/10: largest relative difference."
+    off = []
+    for m in widths:
+        small = theories[m][0] < 0.1
+        off += list(np.abs(plain["error"].sel(width=m).values / theories[m][0] - 1)[small])
+    note = "Errors near 1/10 are not small: the errors of true gates are negative on average, so "
+    note += "that the errors of two operands add up."
+    yield tm.near(says, 0, max(off, default=np.nan), NOISE, within=0.25, threshold=MEANS, note=note)
+    says = "Without a threshold errors grow over layers: smallest ratio of the mean squared errors "
+    says += "of the last and the first layer, over widths."
+    growth = (plain["error"][:, -1] / plain["error"][:, 0]).sel(width=widths).min()
+    several = "Ours, because the paper gives no number; a third with each layer would be 5.6."
+    yield tm.at_least(says, 5, growth, BUSHNAQ, threshold=several)
+
+    says = "With a threshold errors follow the law of rare errors, in all layers with an error "
+    says += "from 1e-4 to 1e-2: largest relative difference."
+    off = []
+    for m in widths:
+        rare = (theories[m][1] > 1e-4) & (theories[m][1] < 1e-2)
+        off += list(np.abs(corrected["error"].sel(width=m).values / theories[m][1] - 1)[rare])
+    wider = "Ours, because the tail of the noise is not quite normal."
+    yield tm.near(says, 0, max(off, default=np.nan), NOISE, within=0.5, threshold=wider)
+    says = "A threshold lowers the mean squared error of the last layer, where the noise is below "
+    says += "1/6, by a factor of at least 10."
+    low = [m for m in widths if theories[m][2].max() < 1 / 36]
+    factors = [float(plain["error"].sel(width=m)[-1] / corrected["error"].sel(width=m)[-1])
+               for m in low]  # fmt: skip
+    ours = "Ours, because the paper proves it in the limit of wide layers."
+    yield tm.at_least(says, 10, min(factors, default=np.nan), HANNI, threshold=ours)
+    says = "A threshold does not help where the noise of the last layer is above 1/3: smallest "
+    says += "ratio of the shares of wrong bits with and without it."
+    loud = [m for m in widths if theories[m][2].max() > 1 / 9]
+    ratios = [float(corrected["wrong"].sel(width=m)[-1] / plain["wrong"].sel(width=m)[-1])
+              for m in loud]  # fmt: skip
+    ours = "Ours, because equal shares have 1."
+    yield tm.at_least(says, 0.8, min(ratios, default=np.nan), FOUND, threshold=ours)
+
+    says = "The width at which a circuit with a threshold breaks, with one wrong bit in a hundred "
+    says += "in its last layer, is that of noise above 1/4 with this chance on one operand: ratio."
+    needed = theory.width_for(SHARE, float(results["true"][..., -1].mean()), variables)
+    ours = "Ours, because errors from 1/4 to 1/2 need not flip a bit and a gate has two operands."
+    yield tm.near(says, 1, broken(corrected) / needed, NOISE, within=0.3, threshold=ours)
+    says = "A threshold halves the width that a circuit needs at one wrong bit in a hundred: ratio "
+    says += "of the widths with and without it."
+    ours = "Ours, because it is the number of the sentence, with a tolerance."
+    ratio, note = broken(corrected) / broken(plain), "It saves a third of the width."
+    yield tm.at_most(says, 0.5, ratio, FOUND, slack=0.15, threshold=ours, note=note)
+    says = "A circuit with a threshold has more variables than dimensions: largest number of "
+    says += "variables for each dimension without more than one wrong bit in a hundred."
+    ours = "Ours, because the paper states orders of growth; more than 1 is superposition."
+    note = "It is above 1, but the last layer sees noise of some thirty true variables."
+    number = variables / broken(corrected)
+    yield tm.at_least(says, 2, number, HANNI, threshold=ours, note=note)
+
+
+def broken(mean: xr.Dataset) -> float:
+    """Return the width at which one bit in a hundred of the last layer is wrong, interpolated."""
+    share = np.maximum.accumulate(mean["wrong"][:, -1].values[::-1])  # of the widest first
+    widths = np.log(mean["width"].values[::-1].astype(float))
+    return float(np.exp(np.interp(SHARE, share, widths)))
+
+
+def plot(results: xr.Dataset) -> Figure:
+    figure, axes = plotting.figure(1, 3, size=(9, 3.7))
+    chosen = [m for m in (512, 256) if m in results["width"]] or [int(results["width"][0])]
+    titles = ("Wide: a threshold\nforgets errors", "Narrow: it only delays\nthem by some layers")
+    for k, at in enumerate((chosen[0], chosen[-1])):
+        draw_layers(axes[k], results, at)
+        axes[k].set_title(f"{titles[k]} ({at} dimensions)")
+    limits = [axes[k].get_ylim() for k in (0, 1)]
+    for k in (0, 1):
+        axes[k].set_ylim(max(1e-7, min(low for low, _ in limits)), max(high for _, high in limits))
+    draw_widths(axes[2], results)
+    return figure
+
+
+def draw_layers(axes: Axes, results: xr.Dataset, width: int) -> None:
+    """Draw the errors of each layer at one width, with the predicted ones as lines."""
+    exact = predicted(results, width)
+    for k, (label, color) in enumerate((("no threshold", "C1"), ("threshold", "C0"))):
+        values = results["error"].sel(width=width, threshold=k)
+        mean = values.mean("circuit")
+        spread = [mean - values.min("circuit"), values.max("circuit") - mean]
+        axes.errorbar(
+            results["layer"], mean, yerr=spread, fmt="os"[k], ms=4, color=color, lw=1, label=label
+        )
+        axes.plot(results["layer"], exact[k], "-", color=color, lw=1)
+    axes.set(yscale="log", xlabel="layer", ylabel="mean squared error of a gate")
+    axes.legend(fontsize=7, title="lines: theory", title_fontsize=7)
+
+
+def draw_widths(axes: Axes, results: xr.Dataset) -> None:
+    """Draw the share of wrong bits of the last layer against width."""
+    variables = results.attrs["variables"]
+    for k, (label, color) in enumerate((("no threshold", "C1"), ("threshold", "C0"))):
+        wrong = results["wrong"].sel(threshold=k).isel(layer=-1)
+        mean = wrong.mean("circuit").clip(min=1e-5)
+        axes.plot(results["width"], mean, "os"[k] + "-", ms=4, color=color, lw=1.2, label=label)
+    true = float(results["true"][..., -1].mean())
+    shares = np.geomspace(1e-5, 0.3, 100)
+    widths = [theory.width_for(share, true, variables) for share in shares]
+    axes.plot(widths, shares, "k:", lw=1.2, label="chance of noise above 1/4")
+    axes.axhline(SHARE, color="0.7", lw=0.8)
+    axes.set(yscale="log", xscale="log", xlabel=f"dimensions ({variables} variables)")
+    axes.set(ylabel="wrong bits of the last layer (1e-5: none)")
+    plotting.plain_ticks(axes, "x", (128, 256, 512, 1024))
+    axes.set_title("Noise beyond the threshold\nsays which width is needed")
+    axes.legend(fontsize=7)
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)
