@@ -41,7 +41,7 @@ def programs(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder of Linux")
-def test_on_by_default_bounded_and_used_again(tmp_path):
+def test_the_cache_is_on_by_default_bounded_and_used_again(tmp_path):
     value, (folder, bound), _ = run(tmp_path)
     assert folder.startswith(str(tmp_path / "toymodels"))
     assert int(bound) == compiling.CACHE_BYTES

@@ -36,7 +36,7 @@ def random_model(seed, num_features):
 
 @pytest.mark.parametrize("features", LOSSES)
 @pytest.mark.parametrize(("sets", "size"), [(2, 2), (1, 4)])
-def test_it_is_the_mean_over_samples(features, sets, size):
+def test_the_loss_of_sets_is_the_mean_over_samples(features, sets, size):
     weights, bias, importance = random_model(sets, sets * size)
     density = np.linspace(0.7, 0.2, sets)
     with jax.enable_x64(True):

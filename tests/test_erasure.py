@@ -57,7 +57,7 @@ def test_nothing_is_left_and_the_mean_stays(x64, rank, dtype, tolerance):
 
 @properties
 @given(seeds)
-def test_it_is_the_constrained_minimum(x64_seed):
+def test_the_eraser_is_the_constrained_minimum(x64_seed):
     with jax.enable_x64(True):
         hidden, concepts = samples(x64_seed)
         eraser = fit(hidden, concepts, np.float64)
@@ -79,7 +79,7 @@ def test_it_is_the_constrained_minimum(x64_seed):
 
 @properties
 @given(seeds)
-def test_it_is_a_projection_of_the_corank_of_the_concept(seed):
+def test_the_eraser_projects_the_concept_away(seed):
     with jax.enable_x64(True):
         matrix = fit(*samples(seed), np.float64).matrix
         np.testing.assert_allclose(matrix @ matrix, matrix, atol=1e-10)
@@ -88,7 +88,7 @@ def test_it_is_a_projection_of_the_corank_of_the_concept(seed):
 
 @properties
 @given(seeds)
-def test_it_follows_a_change_of_basis(seed):
+def test_the_eraser_follows_a_change_of_basis(seed):
     hidden, concepts = samples(seed)
     random = np.random.default_rng(seed)
     basis = np.linalg.qr(random.normal(size=(6, 6)))[0]

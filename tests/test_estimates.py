@@ -201,7 +201,7 @@ def test_loss_and_correction_are_means_over_gaussian_interference(interference):
 
 
 @pytest.mark.parametrize("coupling", [0.0, 1e-9, 1e-5])
-def test_it_is_exact_without_interference(coupling):
+def test_the_gaussian_estimate_is_exact_without_interference(coupling):
     weights = np.diag([1.2, 0.7, 0.3, 0.0])
     weights += coupling * np.random.default_rng(0).normal(size=(4, 4))
     model = weights, np.array([-0.3, 0.1, 0.0, 0.2]), 0.3, np.array([1.0, 2.0, 3.0, 4.0])
@@ -210,7 +210,7 @@ def test_it_is_exact_without_interference(coupling):
     assert abs(correction) <= bound <= 10 * coupling
 
 
-def test_it_is_linear_where_no_preactivation_is_negative():
+def test_the_gaussian_estimate_is_linear_if_no_preactivation_is_negative():
     weights, _, density, importance = random_model(0, 50, 40, scale=0.1)
     model = weights, np.full(50, 9.0), density, importance
     loss, correction, _ = expected_loss_gaussian(*model)

@@ -117,7 +117,7 @@ def test_a_sparse_feature_is_a_mixture_with_nothing():
     assert actual >= 70 / len(values)
 
 
-def test_it_moves_with_the_feature():
+def test_the_mixture_index_moves_with_the_feature():
     offsets = jnp.linspace(0.5, 1.2, 15)
     before = mixture_index(circle, jnp.eye(2), offsets, epsilon=0.1)
     after = mixture_index(circle + 3, jnp.eye(2), offsets - 3, epsilon=0.1)

@@ -121,7 +121,7 @@ MODELS = [
 
 @pytest.mark.parametrize(("weights", "bias", "density", "importance"), MODELS)
 @pytest.mark.parametrize(("loss", "least"), [(expected_loss, 0), (expected_loss_signed, -1)])
-def test_it_is_the_integral(loss, least, weights, bias, density, importance):
+def test_the_loss_is_the_integral(loss, least, weights, bias, density, importance):
     actual = loss(weights, bias, density, importance)
     expected = quadrature_loss(weights, bias, density, importance, least=least)
     np.testing.assert_allclose(actual, expected, rtol=5e-5)  # of the kink, with 80 points
@@ -132,7 +132,7 @@ def test_it_is_the_integral(loss, least, weights, bias, density, importance):
 @pytest.mark.parametrize(
     ("num_features", "hidden", "density"), [(5, 2, 0.2), (5, 3, 1.0), (6, 2, 0.05), (6, 6, None)]
 )
-def test_it_is_the_mean_over_samples(num_features, hidden, density):
+def test_the_loss_is_the_mean_over_samples(num_features, hidden, density):
     weights, bias, densities, importance = random_model(num_features, num_features, hidden)
     density = densities if density is None else density
     mean, standard_error = sampled_loss(weights, bias, density, importance)

@@ -26,7 +26,7 @@ def can_be_separated(points, signs):
 
 @pytest.mark.parametrize(("num_points", "dimensions"), [(6, 2), (7, 3)])
 @pytest.mark.parametrize("intercept", [False, True])
-def test_all_labellings_of_some_points(num_points, dimensions, intercept):
+def test_separable_labellings_are_counted(num_points, dimensions, intercept):
     points = np.random.default_rng(0).normal(size=(num_points, dimensions))
     if intercept:
         points = np.append(points, np.ones((num_points, 1)), axis=1)

@@ -330,7 +330,7 @@ def test_at_half_the_dimensions_pairs_beat_the_rug(density):
     assert persian_rug.loss_of_pairs(density, 0.5) < persian_rug.best_rug(density, 0.5).loss
 
 
-def test_for_middling_densities_pairs_are_never_worse():
+def test_pairs_are_never_worse_at_middling_densities():
     for ratio in np.geomspace(0.01, 0.99, 30):
         for density in (0.1, 0.2, 0.35):
             rug = persian_rug.best_rug(density, ratio).loss

@@ -113,7 +113,7 @@ def test_the_pentagon_is_that_of_a_quadrature(density, loss, length, bias):
 @pytest.mark.parametrize(
     ("polytope", "inverses"), [(DIGON, (1.5, 2.0, 4.0)), (TRIANGLE, (1.05, 1.3, 1.6))]
 )
-def test_where_it_is_the_best_of_its_size_it_is_the_free_optimum(polytope, inverses):
+def test_the_best_polytope_of_its_size_is_the_free_optimum(polytope, inverses):
     dimensions, count = polytope.vertices.shape
     for inverse in inverses:
         best = optimum(count, dimensions, 1 / inverse)
@@ -262,7 +262,7 @@ def test_a_cube_turns_into_a_square_antiprism():
         (SQUARE_ANTIPRISM, 3.6, True),
     ],
 )
-def test_when_it_is_a_minimum_among_all(polytope, inverse, minimum):
+def test_polytopes_are_minima_among_all_at_the_known_densities(polytope, inverse, minimum):
     found, density = arrangement(polytope, 1 / inverse), 1 / inverse
     point, shape = free(found), found.weights.shape
     step = 1e-5 * np.eye(point.size)

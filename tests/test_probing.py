@@ -279,7 +279,7 @@ def test_one_feature_has_the_posterior_of_two_normals():
     np.testing.assert_allclose(actual, (hidden @ weight - 0.5) / noise**2 + prior, atol=1e-4)
 
 
-def test_all_states_of_binary_features():
+def test_all_states_of_binary_features_have_their_probabilities():
     density = np.array([0.1, 0.5, 0.9])
     states, log_weights = binary_states(*single(density))
     weights = np.exp(np.asarray(log_weights, float))

@@ -20,7 +20,7 @@ def test_moments_of_independent_features_are_exact(num_features):
 
 
 @pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
-def test_it_is_the_exact_loss_of_linear_and_of_relu_models(density, x64):
+def test_quadrature_gives_the_exact_loss_of_linear_and_of_relu_models(density, x64):
     weights, bias, _, importance = map(jnp.asarray, random_model(0, 2, 1))
 
     def loss(activation):
