@@ -1,11 +1,13 @@
 from . import analysis, circuits, interventions, plotting, theory
 from .autoencoders import (
     BatchTopKAutoencoder,
+    Crosscoder,
     Decomposition,
     GatedAutoencoder,
     JumpReLUAutoencoder,
     MatryoshkaAutoencoder,
     ReLUAutoencoder,
+    SkipTranscoder,
     TopKAutoencoder,
     fit_autoencoder,
 )
@@ -40,6 +42,7 @@ from .features import (
     MarkovChains,
     OneActive,
     RepeatedTokens,
+    SideBySide,
     SignedSparseUniform,
     SkipTrigrams,
     SomeActive,
@@ -58,7 +61,7 @@ from .models import (
     TwoLayer,
     notebook_initializer,
 )
-from .scoring import Ladder, Seen, score_method
+from .scoring import Bench, Dictionary, Ladder, Seen, score_dictionary, score_method
 from .sites import Site, activations, intervene
 from .sweeps.measures import apply
 from .sweeps.results import best_of, mean_without_worst, params
@@ -86,6 +89,7 @@ __all__ = [
     "AttentionOnly",
     "BagsOfWords",
     "BatchTopKAutoencoder",
+    "Bench",
     "Binary",
     "Bound",
     "Circles",
@@ -93,7 +97,9 @@ __all__ = [
     "Concepts",
     "ConvexMixtures",
     "CorrelatedSets",
+    "Crosscoder",
     "Decomposition",
+    "Dictionary",
     "Features",
     "FiniteData",
     "Fitted",
@@ -116,8 +122,10 @@ __all__ = [
     "Recipe",
     "RepeatedTokens",
     "Seen",
+    "SideBySide",
     "SignedSparseUniform",
     "Site",
+    "SkipTranscoder",
     "SkipTrigrams",
     "SomeActive",
     "Source",
@@ -159,6 +167,7 @@ __all__ = [
     "plotting",
     "prediction",
     "record",
+    "score_dictionary",
     "score_method",
     "sweep",
     "task_loss",

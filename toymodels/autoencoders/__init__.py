@@ -9,10 +9,13 @@ from toymodels.autoencoders.penalties import (
     ReLUAutoencoder,
 )
 from toymodels.autoencoders.sae_lens import SAELens, from_sae_lens, to_sae_lens
+from toymodels.autoencoders.several import Crosscoder, SkipTranscoder, part_lengths
 from toymodels.autoencoders.top_k import BatchTopKAutoencoder, TopKAutoencoder
+from toymodels.autoencoders.wiring import Wiring, wiring
 
 __all__ = [
     "BatchTopKAutoencoder",
+    "Crosscoder",
     "Decomposition",
     "GatedAutoencoder",
     "JumpReLUAutoencoder",
@@ -20,10 +23,14 @@ __all__ = [
     "OnBatch",
     "ReLUAutoencoder",
     "SAELens",
+    "SkipTranscoder",
     "TopKAutoencoder",
+    "Wiring",
     "dictionary",
     "fit_autoencoder",
     "from_sae_lens",
+    "part_lengths",
     "to_sae_lens",
+    "wiring",
     "with_dictionary",
 ]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from toymodels import checks, models, sites
 from toymodels.autoencoders.base import Number, OnBatch
 from toymodels.autoencoders.revival import check_revivable, revival
+from toymodels.autoencoders.wiring import Wiring
 from toymodels.engine import keys
 from toymodels.engine.fuse import Loss
 from toymodels.errors import InputError
@@ -34,6 +35,7 @@ def fit_autoencoder(
     steps: int,
     batch: int,
     start: PyTree | None = None,
+    wiring: Wiring | None = None,
     revive: Sequence[int] = (),
     points: int = 100,
     snapshots: Sequence[int] = (),
@@ -52,6 +54,8 @@ def fit_autoencoder(
         steps: the number of updates.
         batch: the number of activations of each update.
         start: the parameters at the start; the default is random.
+        wiring: which coordinates each latent may read and write, from `autoencoders.wiring`; the
+            default is all. It makes transcoders and crosscoders of autoencoders.
         revive: increasing numbers of updates after which latents that never fire get a new
             start; see `toymodels.autoencoders.revival`. Stop before the last tenth of the
             updates, so that the new latents have time to settle.
@@ -76,6 +80,11 @@ def fit_autoencoder(
     key_start, key_data, key_settled, key_revival = jax.random.split(checked_key(key), 4)
     if start is None:
         start = models.start(key_start, model, jnp.zeros(activations.num_features))
+    if wiring is not None:
+        if revive:
+            raise InputError("revive and wiring are both given: leave one of them out")
+        wiring.check(start)
+        start = wiring.cut(start)
     change = None
     if revive:
         check_revivable(start)
@@ -88,6 +97,8 @@ def fit_autoencoder(
         factor = penalty(step) if callable(penalty) else penalty
 
         def loss(params: PyTree, example: Array) -> Float[Array, ""]:
+            # What is cut has no gradient, and so stays 0.
+            params = params if wiring is None else wiring.cut(params)
             with sites.explained(model, params, example):
                 value = model.apply({"params": params}, example, factor, method=method)
             return jnp.asarray(value)

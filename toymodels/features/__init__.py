@@ -1,6 +1,6 @@
 """Distributions over feature vectors."""
 
-from toymodels.features.activations import Activations
+from toymodels.features.activations import Activations, SideBySide
 from toymodels.features.active import OneActive, SomeActive
 from toymodels.features.base import Features
 from toymodels.features.circles import Circles
@@ -34,6 +34,7 @@ __all__ = [
     "MarkovChains",
     "OneActive",
     "RepeatedTokens",
+    "SideBySide",
     "SignedSparseUniform",
     "SkipTrigrams",
     "SomeActive",

@@ -77,3 +77,28 @@ class Activations:
             shape = jax.tree.map(jnp.shape, value)
             raise InputError(f"site {self.site!r} has shape {shape}: choose one that holds vectors")
         return value.shape
+
+
+@struct.dataclass
+class SideBySide:
+    """Vectors of several distributions, which are drawn with one key and written in one row.
+
+    The `Activations` of several sites or models with equal `features` are those of the SAME
+    examples, because equal keys draw equal features. So a row holds the input and the output of a
+    layer, as a transcoder needs them, or the activations of two models, as a crosscoder does.
+
+    Attributes:
+        parts: the distributions, in order. An `Activations` among them must have a site that holds
+            one vector, or all of them must draw from the same number of vectors.
+    """
+
+    parts: tuple[base.Features, ...]
+
+    @property
+    def num_features(self) -> int:
+        """The length of a row."""
+        return sum(part.num_features for part in self.parts)
+
+    def sample(self, key: Key[Array, ""], batch: int) -> Float[Array, "batch features"]:
+        """Draw `batch` independent rows with one use of `key`."""
+        return jnp.concatenate([part.sample(key, batch) for part in self.parts], axis=1)

@@ -41,8 +41,8 @@ class Seen:
         model: the model, a Linen module of ONE example with the sites `hidden` and `output`.
         params: its parameters.
         features: examples, which only a supervised method looks at.
-        hidden: the noisy activations of these examples.
-        fresh: the noisy activations of other examples, which are to be read.
+        hidden: the activations of these examples, with noise if the models of a `Ladder` are read.
+        fresh: the activations of other examples, which are to be read.
     """
 
     model: nn.Module = struct.field(pytree_node=False)
@@ -96,6 +96,18 @@ def _value_and_chance(
     method: Method, key: Key[Array, ""], model: nn.Module, cell: xr.Dataset
 ) -> tuple[float, float]:
     """Return the value of a method on one model, and that of as many random directions."""
+    seen = seen_of(model, cell)
+    labels = cell["fresh_features"].transpose("example", "feature").values > 0
+    estimates = _checked(method(key, seen), len(labels))
+    rng = np.random.default_rng(int(cell["seed"]))
+    hidden = np.asarray(seen.fresh)
+    shape = (CHANCES, hidden.shape[1], estimates.shape[1])
+    chances = [_value(hidden @ directions, labels) for directions in rng.normal(size=shape)]
+    return _value(estimates, labels), float(np.mean(chances))
+
+
+def seen_of(model: nn.Module, cell: xr.Dataset) -> Seen:
+    """Return what a method may see of one model."""
     names = {"features": "seen_features", "hidden": "seen_hidden", "fresh": "fresh_hidden"}
     params = {
         "weights": jax.numpy.asarray(cell["weights"].transpose("dimension", "feature").values),
@@ -105,14 +117,7 @@ def _value_and_chance(
         name: jax.numpy.asarray(cell[variable].transpose("example", ...).values)
         for name, variable in names.items()
     }
-    seen = Seen(model=model, params=params, **arrays)
-    labels = cell["fresh_features"].transpose("example", "feature").values > 0
-    estimates = _checked(method(key, seen), len(labels))
-    rng = np.random.default_rng(int(cell["seed"]))
-    hidden = np.asarray(seen.fresh)
-    shape = (CHANCES, hidden.shape[1], estimates.shape[1])
-    chances = [_value(hidden @ directions, labels) for directions in rng.normal(size=shape)]
-    return _value(estimates, labels), float(np.mean(chances))
+    return Seen(model=model, params=params, **arrays)
 
 
 def _checked(estimates: Any, examples: int) -> Float[np.ndarray, "examples columns"]:

@@ -20,6 +20,7 @@ from toymodels.errors import InputError
 __all__ = [
     "SubspaceAccuracy",
     "crosscoder_ratio",
+    "crosscoder_ratio_binary",
     "crosscoder_threshold",
     "grid_ratio",
     "midpoint_effect",
@@ -199,6 +200,30 @@ def crosscoder_ratio(strength: float, penalty: float) -> float:
     half_linear = c * (c - u) - (1 - u)
     square = (c - u) - 3 * c * (1 - u)
     return (-half_linear - math.sqrt(half_linear**2 - square * constant)) / square
+
+
+def crosscoder_ratio_binary(strength: float, penalty: float) -> float:
+    r"""Return the ratio of `crosscoder_ratio` for a feature that is either 0 or 1.
+
+    The best code has the loss $1 + c^2 - (A - B)^2$, where
+    $A - B = ((1 - u) + (c - u)\, r) / \sqrt{1 + r^2}$ is the product of the vectors
+    $(1 - u, c - u)$ and $(1, r) / \sqrt{1 + r^2}$. It is largest where they are parallel, so that
+    the ratio is $\max(0, (c - u) / (1 - u))$: each decoder is shrunk by $u = \lambda / 2$.
+
+    For any feature $x \ge 0$ the threshold is $c^* = u\, E (x - u)_+ / E\, x (x - u)_+$, which is
+    $u$ for this one.
+
+    Args:
+        strength: $c$, in $(0, 1]$.
+        penalty: $\lambda$, in $[0, 1]$.
+
+    Returns:
+        A number in $[0, c]$.
+    """
+    checks.interval("strength", strength, low=0, high=1, open_low=True, remedy="A is the stronger")
+    checks.interval("penalty", penalty, low=0, high=1, remedy="it is in units of the feature")
+    u = penalty / 2
+    return max(0.0, (strength - u) / (1 - u))
 
 
 def skipped_effect(penalty: float) -> float:
