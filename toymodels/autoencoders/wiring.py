@@ -1,4 +1,4 @@
-r"""Which coordinates each latent may read and write: transcoders and crosscoders as autoencoders.
+r"""Connections of latents, which make transcoders and crosscoders of autoencoders.
 
 Write several activations of ONE example one after the other, as `SideBySide` does. An autoencoder
 of the whole vector reads everything and writes everything. With fewer connections it becomes
