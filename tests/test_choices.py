@@ -33,51 +33,54 @@ CALLS = {
 }
 
 
-def with_errors(function, *arguments, seed=0):
-    """Return `function` with an error of its own in every use of every computed number."""
-    rng = np.random.default_rng(seed)
+class Disturbing:
+    """An interpreter of programs that gives every use of every computed number its own error."""
 
-    def copy(value):
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def copy(self, value):
+        """Return a number with an error; whole numbers, such as zeros and counts, are exact."""
         if not jnp.issubdtype(value.dtype, jnp.floating):
             return value
-        errors = 1 + ERROR * rng.uniform(-1, 1, value.shape)
-        # Whole numbers, such as zeros and counts, are computed without rounding.
+        errors = 1 + ERROR * self.rng.uniform(-1, 1, value.shape)
         return jnp.where(value == jnp.round(value), value, value * errors)
 
-    def run(jaxpr, consts, inputs):
-        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
+    def run(self, program, *operands):
+        """Return the outputs of a traced program."""
+        jaxpr, consts = getattr(program, "jaxpr", program), getattr(program, "consts", ())
+        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
         computed = set()
 
         def read(atom):
             if isinstance(atom, core.Literal):
                 return atom.val
-            return copy(values[atom]) if atom in computed else values[atom]
+            return self.copy(values[atom]) if atom in computed else values[atom]
 
         for equation in jaxpr.eqns:
             # Both operands of x != x are one number.
             once = {id(atom): read(atom) for atom in equation.invars}
-            outputs = run_equation(equation, [once[id(atom)] for atom in equation.invars])
+            outputs = self.run_equation(equation, [once[id(atom)] for atom in equation.invars])
             values.update(zip(equation.outvars, outputs, strict=True))
             computed |= set(equation.outvars)
         return [read(atom) for atom in jaxpr.outvars]
 
-    def run_equation(equation, operands):
+    def run_equation(self, equation, operands):
+        """Return the outputs of one operation; programs inside it are disturbed, too."""
         primitive, params = equation.primitive, equation.params
         match primitive.name:
             case "scan":
-                return run_scan(operands, **params)
+                return self.run_scan(operands, **params)
             case "cond":
-                branches = [functools.partial(run_program, inner) for inner in params["branches"]]
+                branches = [functools.partial(self.run, inner) for inner in params["branches"]]
                 return lax.switch(operands[0], branches, *operands[1:])
             case name if name in CALLS:
-                return run_program(params[CALLS[name]], *operands)
+                return self.run(params[CALLS[name]], *operands)
         outputs = primitive.bind(*operands, **primitive.get_bind_params(params))
         return outputs if primitive.multiple_results else [outputs]
 
-    def run_program(program, *operands):
-        return run(getattr(program, "jaxpr", program), getattr(program, "consts", ()), operands)
-
-    def run_scan(operands, *, jaxpr, length, reverse, **params):
+    def run_scan(self, operands, *, jaxpr, length, reverse, **params):
+        """Return the outputs of a loop, which is unrolled."""
         num_consts, num_carry = (
             [len(list(part)) for part in params["ft_in"].unpack()][:2]  # from JAX 0.12 on
             if "ft_in" in params
@@ -86,13 +89,17 @@ def with_errors(function, *arguments, seed=0):
         consts, carry = operands[:num_consts], operands[num_consts:][:num_carry]
         rows, outputs = operands[num_consts + num_carry :], [None] * length
         for i in reversed(range(length)) if reverse else range(length):
-            results = run_program(jaxpr, *consts, *carry, *(row[i] for row in rows))
+            results = self.run(jaxpr, *consts, *carry, *(row[i] for row in rows))
             carry, outputs[i] = results[:num_carry], results[num_carry:]
         return [*carry, *map(jnp.stack, zip(*outputs, strict=True))]
 
+
+def with_errors(function, *arguments, seed=0):
+    """Call `function` with an error of its own in every use of every computed number."""
+
     def disturbed(*arguments):
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        outputs = run_program(program, *jax.tree.leaves(arguments))
+        outputs = Disturbing(seed).run(program, *jax.tree.leaves(arguments))
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return jax.jit(disturbed, compiler_options=COMPILED_IN_HASTE)(*arguments)
