@@ -1,10 +1,10 @@
 r"""An atlas of failures: every method on the smallest model on which it is provably wrong.
 
 Claim      Each of seventeen scores that interpretability relies on is wrong on a model of a few
-           numbers. What it says there, and what is true, has a closed form, which is measured
-           here with the code that users call. Each failure has a sign by which it is noticed.
+           numbers. The score and the truth have closed forms on this model, and here both are
+           measured with the code that users call. Each failure can be noticed by another number.
 Reproduces No figure of a paper. docs/atlas.md has the closed forms and the sources.
-Settings   The density is 0.3 and features are uniform on (0, 1] where nothing else is said.
+Settings   The density is 0.3 and features are uniform on (0, 1] unless something else is said.
            Dictionaries are trained by Adam from the true directions, or from a start without ties.
 Selection  None: all seeds, which decide the draws.
 Command    toymodels run experiments/atlas_of_failures.py
@@ -48,16 +48,15 @@ ERROR = "Ours, because of rounding, of the draws, or of a fit of finite length."
 
 
 class Row(NamedTuple):
-    """A method and its score on a small model: what it says, what is true, and where to look."""
+    """A method and its score on a small model, with closed forms of the score and of the truth."""
 
     method: str
     score: str
     says: float
     true: float
     within: float
-    truth: str
-    """The words of a claim on the truth; none if it is the definition of the model."""
-    look: str
+    truth: str  # the words of a claim on the truth; empty if the model's definition says it
+    look: str  # the number by which the failure is noticed
 
 
 COIN = failures.random_subspace_accuracy(DIMENSIONS // 2, DIMENSIONS)
@@ -112,16 +111,14 @@ ROWS = {
 class Config:
     num_seeds: int = 8
     examples: int = 50_000
-    subspaces: int = 200
+    subspaces: int = 200  # the random subspaces over which interchanges are averaged
     training: tm.Recipe = tm.Recipe(steps=3000, batch=256, learning_rate=1e-2)
 
 
 SMOKE = Config(
-    num_seeds=1,
-    examples=400,
-    subspaces=4,
+    num_seeds=1, examples=400, subspaces=4,
     training=tm.Recipe(steps=10, batch=16, learning_rate=1e-2),
-)
+)  # fmt: skip
 
 
 class Written(nn.Module):
@@ -142,7 +139,7 @@ HALF_USED = Written(lambda x: x, lambda hidden: hidden[0])
 
 
 def scrubbing(key, config: Config):
-    """Return the loss recovered in the pair, and the share of the variance of its first output."""
+    """Return the loss recovered in the pair, and the share of the variance that is explained."""
     model, params = tm.ReLUOutput(1), {"weights": jnp.asarray([[1.0, -1.0]]), "bias": jnp.zeros(2)}
     for name, features in (
         ("blind", tm.SparseUniform(2, DENSITY)),
@@ -157,6 +154,7 @@ def scrubbing(key, config: Config):
         if name == "above":  # present with the first feature, and of another value
             value = jax.random.uniform(key_scrub, second.shape)
             second = jnp.where(batch[:, 0] > 0, value, 0.0)
+        # Two outputs with one x_1 and independent x_2 correlate by the share that x_1 explains.
         ys = jax.nn.relu(batch[:, 0] - batch[:, 1]), jax.nn.relu(batch[:, 0] - second)
         yield name, found.recovered, jnp.corrcoef(*ys)[0, 1]
 
@@ -197,7 +195,7 @@ def patching(key, config: Config):
 
 
 def trained(key, config: Config):
-    """Return what four dictionaries of one or two latents become, which are fitted at once."""
+    """Return the scores of four dictionaries of one or two latents, which are fitted at once."""
     model, directions = tm.ReLUAutoencoder(2), jnp.eye(2)
     start = {
         "crosscoder": {"read": jnp.ones(()), "bias": jnp.zeros(()), "write": jnp.ones(2)},
@@ -300,13 +298,17 @@ def claims(results: xr.Dataset):
     means = results[["says", "true"]].mean("seed")
     for name, row in ROWS.items():
         here = means.sel(row=name)
-        says = f"{row.method} reports the number of the closed form ({row.score})."
+        says = f"{row.method} reports the score that its closed form predicts ({row.score})."
         yield tm.near(says, row.says, here["says"], EXACT, within=row.within, threshold=ERROR)
         if row.truth:
-            says = f"The truth beside {row.method} ({row.score}) is {row.truth}."
+            says = (
+                f"The truth that {row.method} misses ({row.score}) is {row.truth}, and its closed "
+            )
+            says += "form predicts it."
             yield tm.near(says, row.true, here["true"], TRUTH, within=row.within, threshold=ERROR)
     wrong = np.abs(results["says"] - results["true"]).min()
-    says = "Every method of the atlas is wrong in every draw, by the smallest absolute error."
+    says = "Every method of the atlas is wrong in every draw, measured by the smallest absolute "
+    says += "difference of score and truth."
     yield tm.at_least(says, 0.03, wrong, EXACT, threshold="Ours, because MIB's grid errs least.")
 
 
