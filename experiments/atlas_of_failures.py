@@ -301,10 +301,7 @@ def claims(results: xr.Dataset):
         says = f"{row.method} reports the score that its closed form predicts ({row.score})."
         yield tm.near(says, row.says, here["says"], EXACT, within=row.within, threshold=ERROR)
         if row.truth:
-            says = (
-                f"The truth that {row.method} misses ({row.score}) is {row.truth}, and its closed "
-            )
-            says += "form predicts it."
+            says = f"The truth that {row.method} misses ({row.score}) is {row.truth}."
             yield tm.near(says, row.true, here["true"], TRUTH, within=row.within, threshold=ERROR)
     wrong = np.abs(results["says"] - results["true"]).min()
     says = "Every method of the atlas is wrong in every draw, measured by the smallest absolute "
