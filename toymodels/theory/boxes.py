@@ -41,32 +41,28 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 
-class Level(NamedTuple):
-    """The boxes from which those with a number of open edges are computed.
-
-    Attributes:
-        low: the index, in the flattened level below, of the box in which one of the open edges is
-            closed at its low end.
-        high: the index of the box in which that edge is closed at its high end.
-    """
-
-    low: Int[np.ndarray, "edges sets corners"]
-    high: Int[np.ndarray, "edges sets corners"]
-
-
 class Boxes(NamedTuple):
     """All boxes of a number of features.
 
     Attributes:
-        levels: one `Level` for each number of open edges, from 1.
+        levels: for each number of open edges, from 1, the boxes of the level below in which one of
+            the open edges is closed, first at its low end and then at its high end.
         active: which features are open edges, for each set of all levels, the empty set first.
         places: the stride of each closed feature in the numbers of the corners of a set, and 0 for
             each open feature.
+        first: the number of the first box of each set, where all boxes of all levels are counted.
+        subset: the number of the set of each box.
+        low: the corner of level 0 at which all open edges of a box are at their low end.
+        high: the corner at which all of them are at their high end.
     """
 
-    levels: tuple[Level, ...]
+    levels: tuple[Int[np.ndarray, "2 edges boxes"], ...]
     active: Bool[np.ndarray, "subsets features"]
     places: Int[np.ndarray, "subsets features"]
+    first: Int[np.ndarray, " subsets"]
+    subset: Int[np.ndarray, " boxes"]
+    low: Int[np.ndarray, " boxes"]
+    high: Int[np.ndarray, " boxes"]
 
 
 @functools.cache
@@ -76,7 +72,7 @@ def all_boxes(num_features: int, ends: int) -> Boxes:
     Place 0 is the low end, 1 the high end, and 2, if there is one, the middle, where an inactive
     feature of either sign is silent. See the module for an example.
     """
-    levels: list[Level] = []
+    levels: list[Int[np.ndarray, "2 edges boxes"]] = []
     below: dict[tuple[int, ...], int] = {(): 0}
     subsets: list[tuple[int, ...]] = [()]
     for edges in range(1, num_features + 1):
@@ -93,13 +89,26 @@ def all_boxes(num_features: int, ends: int) -> Boxes:
         # digits before it keep their value, those after it move up by one place.
         before, after = corners % stride, corners // stride
         low = row * corners.size * ends + after * stride * ends + before
-        levels.append(Level(low.astype(np.int32), (low + stride).astype(np.int32)))
+        levels.append(np.stack([low, low + stride]).reshape(2, edges, -1).astype(np.int32))
         below = {chosen: index for index, chosen in enumerate(sets)}
         subsets += sets
     active = np.array([[j in chosen for j in range(num_features)] for chosen in subsets])
     closed_before = np.cumsum(~active, axis=1) - ~active
     places = np.where(active, 0, ends**closed_before)
-    return Boxes(tuple(levels), active, places.astype(np.int32))
+    low, high = [np.arange(ends**num_features)], [np.arange(ends**num_features)]
+    for level in levels:
+        low.append(low[-1][level[0, 0]])
+        high.append(high[-1][level[1, 0]])
+    count = ends ** (~active).sum(axis=1)
+    return Boxes(
+        levels=tuple(levels),
+        active=active,
+        places=places.astype(np.int32),
+        first=(np.cumsum(count) - count).astype(np.int32),
+        subset=np.repeat(np.arange(len(subsets)), count).astype(np.int32),
+        low=np.concatenate(low).astype(np.int32),
+        high=np.concatenate(high).astype(np.int32),
+    )
 
 
 def mean_square(
@@ -128,37 +137,42 @@ def mean_square(
     else:
         ends = jnp.stack([jnp.where(positive, 0.0, couplings), jnp.where(positive, couplings, 0.0)])
         silent = jnp.where(positive, 0, 1)
-    low = bias[None]
+    corners = bias[None]
     for steps in ends.T:
-        low = (steps[:, None] + low[None, :]).ravel()
+        corners = (steps[:, None] + corners[None, :]).ravel()
     edge_variances = (ends[1] - ends[0]) ** 2 / 12
     variances = jnp.where(boxes.active, edge_variances[None, :], 0.0).sum(axis=1)
-    columns = (boxes.places * silent[None, :]).sum(axis=1)
-
-    narrowest = float(jnp.finfo(low.dtype).tiny) ** 0.5
-    high = low = low[None, :]
-    squares = jnp.where(low >= 0, low**2, 0.0)
-    means = [squares[0, columns[:1]]]
-    done = 1
-    for level in boxes.levels:
-        edges, sets, _ = level.low.shape
-        here = slice(done, done + sets)
-        done += sets
-        low, high = low.ravel()[level.low[0]], high.ravel()[level.high[0]]
-        squares = squares.ravel()
-        at_low, at_high = squares[level.low].sum(axis=0), squares[level.high].sum(axis=0)
-        # The square of a width below `narrowest` underflows, and the box adds nothing.
-        kinked = (low < 0) & (high >= 0) & (high - low > narrowest)
-        # The divisor is 1 where the quotient is not used: its derivative must not be NaN there.
-        width = jnp.where(kinked, high - low, 1.0)
-        # The unit cancels. Without it, derivatives would divide by the square of the width.
-        unit = lax.stop_gradient(width)
-        part = (high / unit * at_high - low / unit * at_low) / ((edges + 2) * (width / unit))
-        whole = ((low + high) / 2) ** 2 + variances[here, None]
-        squares = jnp.where(low >= 0, whole, jnp.where(kinked, part, 0.0))
-        means.append(jnp.take_along_axis(squares, columns[here, None], axis=1)[:, 0])
+    # All that is not linear is done for all boxes at once, because the program of each level takes
+    # long to compile.
+    terms = _terms(corners, variances, boxes)
+    ends_of_levels = np.cumsum([corners.size, *(level.shape[-1] for level in boxes.levels[:-1])])
+    known, of_low, of_high = (jnp.split(term, ends_of_levels) for term in terms)
+    squares = known[:1]
+    for number, level in enumerate(boxes.levels, 1):
+        at_low, at_high = squares[-1][level].sum(axis=1)
+        squares.append(known[number] + of_low[number] * at_low + of_high[number] * at_high)
+    silent_boxes = boxes.first + (boxes.places * silent[None, :]).sum(axis=1)
     chances = jnp.where(boxes.active, density[None, :], 1 - density[None, :]).prod(axis=1)
-    return chances @ jnp.concatenate(means)
+    return chances @ jnp.concatenate(squares)[silent_boxes]
+
+
+def _terms(
+    corners: Float[Array, " corners"], variances: Float[Array, " subsets"], boxes: Boxes
+) -> tuple[Float[Array, " boxes"], Float[Array, " boxes"], Float[Array, " boxes"]]:
+    """Return what each box has without other boxes, and the factors of those at its two ends."""
+    low, high = corners[boxes.low], corners[boxes.high]
+    whole = ((low + high) / 2) ** 2 + variances[boxes.subset]
+    # The square of a width below `narrowest` underflows, and the box adds nothing.
+    narrowest = float(jnp.finfo(low.dtype).tiny) ** 0.5
+    kinked = (low < 0) & (high >= 0) & (high - low > narrowest)
+    # The divisor is 1 where the quotient is not used: its derivative must not be NaN there.
+    width = jnp.where(kinked, high - low, 1.0)
+    # The unit cancels. Without it, derivatives would divide by the square of the width.
+    unit = lax.stop_gradient(width)
+    divisor = (boxes.active.sum(axis=1)[boxes.subset] + 2) * (width / unit)
+    of_low, of_high = -low / unit / divisor, high / unit / divisor
+    known = jnp.where(low >= 0, whole, 0.0)
+    return known, jnp.where(kinked, of_low, 0.0), jnp.where(kinked, of_high, 0.0)
 
 
 def mean_output(

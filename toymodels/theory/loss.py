@@ -46,7 +46,7 @@ MAX_FEATURES: Final = 12
 MAX_SIGNED_FEATURES: Final = 10
 """The largest number of features of `expected_loss_signed`, whose cost grows as $n^2 4^n$."""
 
-FEW_FEATURES: Final = 5
+FEW_FEATURES: Final = 6
 """Up to this number of features, it takes longer to compile the loss than to minimise it."""
 
 Weights: TypeAlias = Float[Array | np.ndarray, "hidden features"]
@@ -68,9 +68,9 @@ def expected_loss(
     is `SparseUniform`, the model `ReLUOutput`. `toymodels.theory.boxes` computes the mean over
     $3^n$ boxes for each output.
 
-    Time measured on two cores, after some seconds of compilation: 0.3 ms for $n = 5$, 2 ms for 8,
-    30 ms for 10 and 0.6 s for 12. The gradient takes 0.6 ms, 9 ms, 0.1 s, and 1.3 s with 1 GB of
-    memory.
+    Time measured on two cores: 0.3 ms for $n = 5$, 2 ms for 8, 30 ms for 10 and 0.6 s for 12. The
+    gradient takes 0.6 ms, 9 ms, 0.1 s, and 1.3 s with 1 GB of memory. To compile takes a second
+    or two before, and 3 to 7 seconds for the gradient.
 
     Args:
         weights: one model; `vmap` over several.
@@ -233,11 +233,13 @@ def _relu_loss(
 
     own = jnp.eye(bias.size, dtype=weights.dtype)
     outputs = decoder.T @ weights, own, bias, density
-    # With many features, take one output at a time, because the boxes of all outputs together
-    # would not fit a cache. With few, take all at once, because the gradient of a loop takes twice
-    # as long to compile.
+    # With many features, take one output at a time, and compute its boxes again for the gradient,
+    # because those of all outputs together would not fit a cache. With few, take all at once,
+    # because the gradient of a loop takes longer to compile.
     few = bias.size <= FEW_FEATURES
-    losses = jax.vmap(output_loss)(outputs) if few else lax.map(output_loss, outputs)
+    losses = (
+        jax.vmap(output_loss)(outputs) if few else lax.map(jax.checkpoint(output_loss), outputs)
+    )
     return _finite(weights, bias, _finite(decoder, bias, importance @ losses))
 
 
