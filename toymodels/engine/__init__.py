@@ -34,7 +34,8 @@ with two features and one hidden dimension, whose weights are the vector w:
    program to one loop over the examples with three sums in registers. A loss with an
    unknown operation, or with too many sums or operations, takes the ordinary path instead:
    `columns` evaluates it for all examples with matrix products, and on a CPU the models of a
-   sweep run one after another. `fuse.explain` says which path a loss takes.
+   sweep run one after another. `fuse.explain` says which path a loss takes. On a card, `kernel`
+   can make one kernel of the loop for all models, if `examples` can make each example alone.
 
 4. **What runs.** A sweep maps the step over its cells with `jax.vmap`, repeats it with
    `lax.scan`, and compiles the whole with the options of `compiling`. `devices` and `blas` make

@@ -170,6 +170,8 @@ class Interpreter:
         shape = _type(equation.outvars[0]).shape
         operands = [np.broadcast_to(objects(value), shape) for value in inputs]
         operation = functools.partial(equation.primitive.bind, **equation.params)
+        if equation.primitive.name == "add_any":  # a sum, by a name that compilers need not know
+            operation = lax.add
         output = np.empty(shape, object)
         for index in np.ndindex(*shape):
             output[index] = self._bind(operation, *(operand[index] for operand in operands))

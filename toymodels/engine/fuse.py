@@ -6,6 +6,7 @@ does not evaluate exactly, or with too many sums for registers, takes the ordina
 numbers up to rounding. `explain` says which path a loss takes and why.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,7 +17,7 @@ from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jaxtyping import Array, Float, Int, PyTree
 
-from toymodels.engine import choices, columns, draws, elements, loop
+from toymodels.engine import choices, columns, draws, elements, kernel, loop
 from toymodels.engine.devices import backend
 from toymodels.errors import InputError
 
@@ -134,6 +135,9 @@ def _mean(transform: loop.Transform, loss: Loss, finish: Finish) -> Callable[[An
         @jax.custom_jvp
         def mean(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
             whole = program.with_numbers(traced)
+            if kernel.in_kernels.value:
+                with contextlib.suppress(elements.NotFusableError):
+                    return kernel.mean(transform, whole.finish, whole.loss, params, rows, slot)
             try:
                 row = draws.pick(rows, slot) if pooled else rows
                 return loop.mean(transform, whole.loss, params, whole.make_batch(row))

@@ -55,7 +55,7 @@ def mean(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: Py
             f"than {MAX_SUMS}: the fused loop would gain little and compile slowly"
         )
     loss = choices.compared(loss, declared=True)
-    program, shapes = _of_one_example(transform, loss, params, batch)
+    program, shapes = of_one_example(transform, loss, params, example(batch))
 
     def of_many(examples: Sequence[Array]) -> Sequence[Any]:
         size = examples[0].shape[0]
@@ -79,8 +79,8 @@ def mean(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: Py
     )
 
 
-def _of_one_example(
-    transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: PyTree
+def of_one_example(
+    transform: Transform, loss: core.ClosedJaxpr, params: PyTree, example: PyTree
 ) -> tuple[core.ClosedJaxpr, Any]:
     """Trace the transformed loss of ONE example; its first arguments are what the loss captured.
 
@@ -96,7 +96,7 @@ def _of_one_example(
 
         return transform(value)(params)
 
-    closed, shapes = jax.make_jaxpr(of_one, return_shape=True)(loss.consts, params, example(batch))
+    closed, shapes = jax.make_jaxpr(of_one, return_shape=True)(loss.consts, params, example)
     if closed.effects:
         raise elements.NotFusableError(f"the loss has side effects: {closed.effects}")
     return closed, shapes
