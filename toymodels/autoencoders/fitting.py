@@ -1,6 +1,7 @@
 """Training of an autoencoder on any distribution of activations."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -71,11 +72,7 @@ def fit_autoencoder(
     checks.count("steps", steps)
     checks.count("batch", batch)
     check_optimizer(optimizer)
-    if not isinstance(activations, Features):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"activations is of type {type(activations).__name__}: give a distribution, such as "
-            "tm.Activations(...), or tm.FiniteData(array) for data"
-        )
+    _check_activations(activations)
     revive = increasing_steps("revive", revive, steps)
     key_start, key_data, key_settled, key_revival = jax.random.split(checked_key(key), 4)
     if start is None:
@@ -90,8 +87,48 @@ def fit_autoencoder(
         check_revivable(start)
         change = revival(key_revival, model, activations, batch, optimizer, revive)
 
+    def whole_batch(key: Key[Array, ""], _: int) -> Float[Array, "1 examples hidden"]:
+        return activations.sample(key, batch)[None]
+
     on_batch = isinstance(model, OnBatch)
-    method = "batch_loss" if on_batch else "loss"
+    fitted = descend(
+        key_data,
+        start,
+        _losses(model, penalty, wiring),
+        # The loss of a model on batches takes a whole batch as its ONE example.
+        whole_batch if on_batch else activations.sample,
+        optimizer=optimizer,
+        steps=steps,
+        batch=1 if on_batch else batch,
+        points=points,
+        snapshots=snapshots,
+        change=change,
+    )
+    if not on_batch:
+        return fitted
+
+    def settled(params: PyTree) -> PyTree:
+        sample = lambda key: activations.sample(key, batch)  # noqa: E731
+        return keys.fusing(lambda key: model.settled(key, params, sample))(key_settled)
+
+    kept = jax.vmap(settled)(fitted.snapshots) if snapshots else fitted.snapshots
+    return Fitted(settled(fitted.params), fitted.history, kept)
+
+
+def _check_activations(activations: Any) -> None:
+    """Raise `InputError` unless `activations` is a distribution of vectors."""
+    if not isinstance(activations, Features):
+        raise InputError(
+            f"activations is of type {type(activations).__name__}: give a distribution, such as "
+            "tm.Activations(...), or tm.FiniteData(array) for data"
+        )
+
+
+def _losses(
+    model: nn.Module, penalty: Number | Callable[[Int[Array, ""]], Number], wiring: Wiring | None
+) -> Callable[[Int[Array, ""]], Loss]:
+    """Return a function from the number of updates before to the loss of the next update."""
+    method = "batch_loss" if isinstance(model, OnBatch) else "loss"
 
     def loss_at(step: Int[Array, ""]) -> Loss:
         factor = penalty(step) if callable(penalty) else penalty
@@ -105,28 +142,4 @@ def fit_autoencoder(
 
         return loss
 
-    def whole_batch(key: Key[Array, ""], _: int) -> Float[Array, "1 examples hidden"]:
-        return activations.sample(key, batch)[None]
-
-    fitted = descend(
-        key_data,
-        start,
-        loss_at,
-        # The loss of such a model takes a whole batch as its ONE example.
-        whole_batch if on_batch else activations.sample,
-        optimizer=optimizer,
-        steps=steps,
-        batch=1 if on_batch else batch,
-        points=points,
-        snapshots=snapshots,
-        change=change,
-    )
-    if not isinstance(model, OnBatch):
-        return fitted
-
-    def settled(params: PyTree) -> PyTree:
-        sample = lambda key: activations.sample(key, batch)  # noqa: E731
-        return keys.fusing(lambda key: model.settled(key, params, sample))(key_settled)
-
-    kept = jax.vmap(settled)(fitted.snapshots) if snapshots else fitted.snapshots
-    return Fitted(settled(fitted.params), fitted.history, kept)
+    return loss_at

@@ -35,7 +35,8 @@ from toymodels.errors import InputError
 VERSION: Final = "6.54.12"
 """The version of SAELens whose files are written, and were compared with its source."""
 
-_TRAINING: Final = 0.05  # of a JumpReLU: the file does not keep what only training needs
+_TRAINING: Final = 0.05
+"""The bandwidth and the start of a JumpReLU that is read from a file, which keeps neither."""
 
 
 class SAELens(NamedTuple):

@@ -28,8 +28,9 @@ from toymodels.tasks import Task
 from toymodels.training.recipe import Recipe
 
 _FEATURES: Final = 20
+"""The number of features of the default distributions."""
 _CAUSES: Final = 4
-"""The features and the common causes of the default distributions."""
+"""The number of common causes, and of trees, of the default distributions."""
 
 
 def _common_causes(count: int, causes: int) -> Any:
@@ -116,16 +117,17 @@ class Bench:
 
 
 def _trained(bench: Bench, key: Key[Array, ""], *, distribution: Any) -> dict[str, Any]:
+    """Train one model, and draw the examples that a method sees and codes."""
     key_train, *keys = jax.random.split(key, 3)
     params = bench.training.train(
         key_train, ReLUOutput(bench.hidden), Task(distribution), evaluation=0
     ).params
-    read: dict[str, Any] = {}
+    drawn: dict[str, Any] = {}
     for name, key_features in zip(("seen", "fresh"), keys, strict=True):
         examples = distribution.sample(key_features, bench.examples)
-        read |= {f"{name}_features": examples, f"{name}_hidden": examples @ params["weights"].T}
+        drawn |= {f"{name}_features": examples, f"{name}_hidden": examples @ params["weights"].T}
     return {
-        **read,
+        **drawn,
         "weights": params["weights"],
         "bias": params["bias"],
         "features_per_dimension": 1 / geometry.dimensions_per_feature(params["weights"]),
