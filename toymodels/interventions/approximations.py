@@ -105,7 +105,7 @@ def edge_attribution(
         return edits.activations(model, params, base, edit, *frozen)[receiver]
 
     def from_sender(value: Array) -> Array:
-        """The value at the receiver when nothing but the sender is changed."""
+        """Return the value at the receiver if nothing but the sender is changed."""
         edit = edits.set_to(whole(sender), value)
         return edits.activations(model, params, base, edit)[receiver]
 

@@ -58,8 +58,9 @@ class Scrubbing(NamedTuple):
         loss: the loss $L$ of the model.
         scrubbed: the loss $L_s$ of the scrubbed outputs.
         random: the loss $L_r$ of outputs for independent random inputs.
-        recovered: $(L_s - L_r) / (L - L_r)$. It is blind to interference; see the module.
-        distance: $E \sum_i (y_i - y_i^s)^2$ between output and scrubbed output, which is not.
+        recovered: $(L_s - L_r) / (L - L_r)$, the loss recovered, which is blind to interference.
+        distance: $E \sum_i (y_i - y_i^s)^2$ between output and scrubbed output, which sees
+            interference.
     """
 
     loss: Float[Array, ""]
