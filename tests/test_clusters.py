@@ -84,7 +84,7 @@ def client():
 
 
 def pool(**options):
-    # `spawn`, for a fork of a process with threads can hang.
+    # Processes are spawned, because a fork of a process with threads can hang.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, mp_context=context, **options)
 

@@ -98,7 +98,7 @@ def test_a_process_that_is_killed_loses_no_stored_cell(tmp_path, ran):
     for seed in (0, 1):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        # A cache of its own, for it is killed while it writes that as well.
+        # The process has a cache of its own, because it can be killed while it writes to that.
         cache = {
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

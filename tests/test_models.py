@@ -218,7 +218,7 @@ def test_the_start_of_the_notebook_has_its_deviation(num_instances, features, hi
         np.sqrt(2 / (hidden * (features + num_instances))), deviation, rtol=2e-3
     )
     initializer = notebook_initializer(num_instances)
-    # Several starts, for the smallest has ten weights only.
+    # Several starts are drawn, because the smallest has only ten weights.
     starts = jax.jit(jax.vmap(lambda key: initializer(key, (hidden, features))))(
         jax.random.split(jax.random.key(0), 200)
     )

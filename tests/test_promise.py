@@ -124,7 +124,7 @@ def whole(cell):
 
 @pytest.fixture(scope="module")
 def pool():
-    # `spawn`, for a fork of a process with threads can hang.
+    # Processes are spawned, because a fork of a process with threads can hang.
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         yield executor
 
