@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from faults import AXES, CELLS, bits, cell, held, sweep
 
-from toymodels.engine import compiling
 from toymodels.engine.compiling import environment
 from toymodels.sweeps import blocks, program
 
@@ -49,8 +48,8 @@ def changed(what, monkeypatch):
             case "number of devices":
                 patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=7")
             case "options":
-                slow = {"cpu": {"xla_cpu_enable_fast_math": False}}
-                patch.setattr(compiling, "_OPTIONS", slow)
+                slow = {"xla_cpu_enable_fast_math": False}
+                patch.setattr(program, "compiler_options", lambda **_: slow)
         yield arguments
 
 
