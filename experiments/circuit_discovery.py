@@ -68,13 +68,6 @@ SMOKE = Config(
 )  # fmt: skip
 
 
-def directions(key, number, width):
-    """Return `random_directions` for a width that may be traced, with zeros behind."""
-    rotated = circuits.random_directions(key, number, width=number)
-    kept = jnp.where(jnp.arange(number)[None] < width, rotated, 0.0)
-    return kept / jnp.linalg.norm(kept, axis=1, keepdims=True)
-
-
 def discovered(key, behaviour, config):
     """Return the scores of each method (methods x edges), and the Jaccard index of two orders."""
     key_orders, _, key_random = jax.random.split(key, 3)
@@ -138,7 +131,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
 
         def view(keys):
             key_basis, key_data, key_search = keys
-            params = circuits.written(program, directions(key_basis, number, width))
+            params = circuits.written(program, circuits.padded_directions(key_basis, number, width))
             features = tm.Binary(config.num_inputs, config.density)
             cleans, corrupts = jnp.split(features.sample(key_data, 2 * config.examples), 2)
             behaviour = circuits.Behaviour(

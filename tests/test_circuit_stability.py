@@ -129,6 +129,20 @@ def test_projections_of_an_orthonormal_basis_overlap_as_little_as_possible():
     assert least < squares < 0.5 / width  # independent vectors have 1 / width
 
 
+def test_padded_directions_are_unit_vectors_of_the_first_dimensions():
+    number = 5
+    full = circuits.padded_directions(KEY, number, number)
+    np.testing.assert_allclose(full @ full.T, np.eye(number), atol=1e-5)
+    for width, found in zip((3.0, 1.0), jax.jit(jax.vmap(  # the width may be traced
+        lambda width: circuits.padded_directions(KEY, number, width)
+    ))(jnp.asarray([3.0, 1.0])), strict=True):  # fmt: skip
+        np.testing.assert_allclose(jnp.linalg.norm(found, axis=1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(found[:, int(width) :], 0)
+        kept = full[:, : int(width)]
+        cosines = jnp.sum(found[:, : int(width)] * kept, 1) / jnp.linalg.norm(kept, axis=1)
+        np.testing.assert_allclose(cosines, 1, rtol=1e-5)
+
+
 def test_a_diagram_has_a_curve_for_each_edge_and_a_box_for_each_node():
     axes = plotting.figure()[1]
     nodes = {"input": ("a", "b"), "hidden": ("AND",), "output": ("XOR",)}
@@ -152,6 +166,7 @@ def test_a_diagram_has_a_curve_for_each_edge_and_a_box_for_each_node():
     [
         (lambda: circuits.jaccard(jnp.ones((1, 3))), "kept holds 1 run: give two or more"),
         (lambda: circuits.rank_correlation(jnp.ones((1, 3))), "scores holds 1 run"),
+        (lambda: circuits.padded_directions(KEY, 4, 5), "width is 5"),
         (lambda: circuits.jaccard_by_chance(5, 1, 4), "first is 5 of 4 edges: give at most 4"),
         (lambda: circuits.jaccard_by_chance(1, -1, 4), "second is -1"),
         (

@@ -138,6 +138,22 @@ def random_directions(
     return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
 
 
+def padded_directions(
+    key: Key[Array, ""], number: int, width: Float[Array, ""] | float
+) -> Float[Array, "variables variables"]:
+    """Return `random_directions` with zeros behind, so that the number of dimensions may be traced.
+
+    Args:
+        key: decides the vectors.
+        number: the number of vectors, and of coordinates.
+        width: the number of dimensions, between 1 and `number`; coordinates after it are 0.
+    """
+    checks.interval("width", width, low=1, high=number, remedy="give the dimensions that are used")
+    rotated = random_directions(key, number, width=number)
+    kept = jnp.where(jnp.arange(number)[None] < width, rotated, 0.0)
+    return kept / jnp.linalg.norm(kept, axis=1, keepdims=True)
+
+
 def written(program: Program, directions: Float[Array, "variables width"]) -> PyTree:
     """Return the parameters of the `BooleanNetwork` that computes a program.
 
