@@ -3,6 +3,7 @@
 import re
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +13,7 @@ from jax.interpreters import mlir
 
 import toymodels as tm
 from toymodels.engine.devices import backend, tracing_for
-from toymodels.sweeps.program import compile_program, export_for
+from toymodels.sweeps.program import _key_data, compile_program, export_for, lanes_for
 
 pytestmark = pytest.mark.as_users_compile
 
@@ -46,6 +47,14 @@ def decomposed(key, density):
     return {"values": jnp.linalg.svd(jnp.ones((3, 2)) * density)[1]}
 
 
+def with_curve(key, density):
+    """Train a toy model and keep points of its loss curve."""
+    task = tm.Task(tm.SparseUniform(3, density))
+    model, adam = tm.ReLUOutput(hidden=2), optax.adam(1e-2)
+    ran = tm.train(key, model, task, steps=7, batch=16, optimizer=adam, points=3, evaluation=32)
+    return {**ran.params, "loss": ran.loss, "curve": ran.history.loss}
+
+
 def text_of(exported):
     """The program as text without the places in files that it came from."""
     with mlir.make_ir_context():
@@ -77,6 +86,40 @@ def test_an_unfused_loss_is_no_loop_over_models_on_a_card():
     fused, other = program("cuda", trained), program("cuda", unfused)
     assert fused.count("stablehlo.while") == other.count("stablehlo.while")
     assert program("cpu", unfused).count("stablehlo.while") > other.count("stablehlo.while")
+
+
+def test_a_loss_curve_is_no_branch_on_a_card():
+    """A branch waits for the host in every step."""
+    assert "stablehlo.case" not in program("cuda", with_curve)
+    assert "stablehlo.case" in program("cpu", with_curve)
+
+
+def test_a_card_adds_up_four_examples_before_it_writes():
+    """The batch has 16 examples: the terms of one sum are an array of 4 lanes by 4, not by 16."""
+    cuda, cpu = program("cuda", trained), program("cpu", trained)
+    assert "stablehlo.optimization_barrier" in cuda
+    assert "stablehlo.optimization_barrier" not in cpu
+    (reduced,) = re.findall(r"stablehlo.reduce\(%\w+ init.*?tensor<4x(\d+)xf32>", cuda)[:1]
+    assert int(reduced) == 4
+
+
+def test_every_lane_of_a_card_draws_its_own_words():
+    """A gather of rows would say that lanes look up which words are theirs."""
+    assert "stablehlo.gather" not in program("cuda", trained)
+    assert "stablehlo.gather" in program("cpu", trained)
+
+
+def test_the_program_of_a_card_computes_the_numbers_of_a_cpu():
+    """The program of a card runs on a CPU here, and adds up in another order."""
+    seeds = np.array([0, 0, 1, 1])
+    lanes = {"density": np.float32([0.1, 0.5, 0.1, 1.0])}
+    outputs = []
+    for platform in ("cuda", "cpu"):
+        with tracing_for(platform):
+            function, _ = lanes_for(platform, with_curve, NUMBERS, width=4)
+            outputs.append(jax.jit(function)(_key_data(seeds), lanes))
+    for name, of_card in outputs[0].items():
+        np.testing.assert_allclose(of_card, outputs[1][name], rtol=2e-4, atol=2e-5, err_msg=name)
 
 
 def test_a_card_decomposes_a_batch_at_once():

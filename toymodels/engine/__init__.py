@@ -24,9 +24,9 @@ with two features and one hidden dimension, whose weights are the vector w:
 
 2. **What is drawn once.** `draws.split` cuts the sampler in two. `draw` holds all that the key
    alone decides: here both arrays of uniform numbers. `finish` holds the rest: the comparison
-   with the density and the `where`. Cells of a sweep with equal seeds share one `draw`, and each
-   cell has its own `finish`. `keys` writes the generator of random words in plain operations,
-   so that XLA can compile it together with what uses the words.
+   with the density and the `where`. Cells of a sweep with equal seeds share one `draw` on a CPU,
+   and each cell has its own `finish`. `keys` writes the generator of random words in plain
+   operations, so that XLA can compile it together with what uses the words.
 
 3. **What is fused.** JAX differentiates the traced loss, and `elements` takes every array in
    the program apart: w is two numbers, x is two vectors over the batch. The outputs are the

@@ -82,7 +82,7 @@ def _cut(
 
 
 class Shared(NamedTuple):
-    """The random arrays of one run; under `vmap`, runs with equal keys share one copy.
+    """The random arrays of one run; under `vmap` on a CPU, runs with equal keys share one copy.
 
     Attributes:
         rows: the arrays drawn. Under `vmap`, row r belongs to the r-th different key; rows
@@ -163,9 +163,6 @@ def _once_for_each_slot(
 ) -> Draws:
     """Draw row r with the key of the first run of slot r; other rows stay as they are."""
     first = jnp.searchsorted(slots, jnp.arange(len(keys)), method="compare_all")
-    # A loop of unknown length stops an accelerator after every turn.
-    if backend() != "cpu":
-        return jax.vmap(draw)(keys[first])
 
     def overwrite(slot: Any, rows: Draws) -> Draws:
         new = draw(lax.dynamic_index_in_dim(keys, first[slot], keepdims=False))
@@ -195,7 +192,12 @@ def _(size: int, batched: Any, rows: PyTree, slots: Any) -> Any:
 
 @custom_vmap
 def _slot(key: Key[Array, ""]) -> Int[Array, ""]:
-    """Return the slot of a run: under `vmap`, neighbours with equal keys have equal slots."""
+    """Return the slot of a run: under `vmap`, neighbours with equal keys have equal slots.
+
+    On an accelerator every run has a row of its own. How many keys differ is known only when the
+    program runs, a loop over so many waits for the host after every turn, and a loop over all rows
+    draws as many words as every run on its own.
+    """
     del key
     return jnp.zeros((), jnp.int32)
 
@@ -203,6 +205,8 @@ def _slot(key: Key[Array, ""]) -> Int[Array, ""]:
 @_slot.def_vmap  # pyright: ignore[reportArgumentType]
 def _(size: int, batched: Any, key: Key[Array, " runs"]) -> Any:
     del size, batched
+    if backend() != "cpu":
+        return jnp.zeros((), jnp.int32), False
     words = jax.random.key_data(key)
     changes = jnp.any(words[1:] != words[:-1], axis=-1)
     return jnp.pad(jnp.cumsum(changes.astype(jnp.int32)), (1, 0)), True

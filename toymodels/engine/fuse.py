@@ -37,7 +37,9 @@ class Explanation(NamedTuple):
     reason: str
 
 
-def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], Any]]:
+def value_and_grad(
+    loss: Loss, finish: Finish = lambda batch: batch
+) -> Callable[[Any, Any], tuple[Float[Array, ""], Any]]:
     r"""Return the value and the gradient of the mean of `loss`, fused where that is exact.
 
     $$\ell = \frac{1}{B} \sum_{b=1}^B \mathrm{loss}(\theta, x_b), \qquad
@@ -50,12 +52,13 @@ def value_and_grad(loss: Loss) -> Callable[[Any, Any], tuple[Float[Array, ""], A
     Args:
         loss: a function of parameters and ONE example that returns a scalar. It may close
             over traced numbers.
+        finish: see `grad`.
 
     Returns:
         A function of parameters and a batch (every leaf with a leading batch axis), to the
         mean loss and its gradient by the parameters.
     """
-    return _mean(jax.value_and_grad, loss, lambda batch: batch)
+    return _mean(jax.value_and_grad, loss, finish)
 
 
 def grad(loss: Loss, finish: Finish = lambda batch: batch) -> Callable[[Any, Any], Any]:

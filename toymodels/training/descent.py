@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from toymodels import checks
 from toymodels.engine import draws, fuse, keys, marks
+from toymodels.engine.devices import backend
 from toymodels.errors import InputError
 
 Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]
@@ -118,13 +119,19 @@ def descend(
         shared = draws.fill(draw, jax.random.fold_in(key, place.step), shared)
         loss = loss_at(place.step)
         mean, gradient = fuse.value(loss, finish), fuse.grad(loss, finish)
-        # The gradient does not need the loss, so the loss is computed only for the curve.
-        curve = lax.cond(
-            place.has_point,
-            lambda: _write(curve, mean(params, shared), place.point),
-            lambda: curve,
-        )
-        params, state = _updated(optimizer, gradient, mean, params, state, shared)
+        if backend() == "cpu":
+            # The gradient does not need the loss, so the loss is computed only for the curve.
+            curve = lax.cond(
+                place.has_point,
+                lambda: _write(curve, mean(params, shared), place.point),
+                lambda: curve,
+            )
+            grads = gradient(params, shared)
+        else:
+            # A branch waits for the host. The last loss that is written for a point stays.
+            value, grads = fuse.value_and_grad(loss, finish)(params, shared)
+            curve = _write(curve, value, place.point)
+        params, state = _updated(optimizer, grads, mean, params, state, shared)
         if change is not None:
             params, state = lax.cond(
                 place.has_change, change.apply, _unchanged, place.step, params, state
@@ -179,14 +186,13 @@ def _write(array: Array, value: Array, index: Int[Array, ""]) -> Array:
 
 def _updated(
     optimizer: optax.GradientTransformation,
-    gradient: Callable[[PyTree, draws.Shared], PyTree],
+    grads: PyTree,
     mean: Callable[[PyTree, draws.Shared], Array],
     params: PyTree,
     state: PyTree,
     shared: draws.Shared,
 ) -> tuple[PyTree, PyTree]:
     """Make one update of the parameters and of the state of the optimizer."""
-    grads = gradient(params, shared)
     extra: dict[str, Any] = {}
     if isinstance(optimizer, optax.GradientTransformationExtraArgs):
         # An optimizer that ignores the loss costs nothing: XLA drops a value that is not used.
