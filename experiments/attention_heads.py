@@ -185,11 +185,9 @@ def measure(model: tm.AttentionOnly, params: Any, answers: Array) -> dict[str, A
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     one, best = results.sel(heads=1), results["loss"].min("seed")
     for table, number in (("sum modulo 2", 2), ("sum modulo 4", 4)):
-        says = (
-            f"Heads that attend to nothing but the source cannot add modulo {number}, measured by "
-        )
-        says += "the smallest loss of any trained model whose attention is set so, relative to the "
-        says += "loss of a guess."
+        says = f"Heads that attend to nothing but the source cannot add modulo {number}, measured "
+        says += "by the smallest loss of any trained model whose attention is set so, relative to "
+        says += "the loss of a guess."
         least = results["source_alone"].sel(table=table).min() / np.log(number)
         yield tm.at_least(says, 1, least, ADDITIVE, slack=1e-5)
 
@@ -236,10 +234,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "smaller one of its losses without a head."
     yield tm.at_least(says, 0.2, chosen["without_head"], FOUND, threshold="Ours: a clear damage.")
 
-    says = (
-        "In the best model with two heads that adds modulo 4, both heads add to the right answer "
-    )
-    says += "of a pair, measured by the share of the larger contribution, on average over pairs."
+    says = "In the best model with two heads that adds modulo 4, both heads add to the right "
+    says += "answer of a pair, measured by the share of the larger contribution, on average over "
+    says += "pairs."
     share = chosen["largest_share"]
     yield tm.at_most(says, 0.9, share, FOUND, threshold="Ours: a tenth from the other head.")
 

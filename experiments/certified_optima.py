@@ -197,10 +197,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "more than 8 % of it."
     half = 1 - float(ratio.sel(density=0.5))
     yield tm.at_least(says, 0.08, half, CERTIFIED, threshold="Ours, because descents gave 8.5 %.")
-    says = (
-        "Two equal features that are always active have a lower loss in one dimension than 1/12, "
-    )
-    says += "the loss of principal components, measured by the proven upper bound."
+    says = "Two equal features that are always active have a lower loss in one dimension than "
+    says += "1/12, the loss of principal components, measured by the proven upper bound."
     dense = equal.upper.sel(density=1.0)
     yield tm.at_most(says, 1 / 12 - 5e-5, dense, CERTIFIED, threshold=visible)
     says = "At density 0.9 every optimum of two equal features in one dimension represents one of "
@@ -216,11 +214,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     sparse = upper.where(results.triple <= 0.1, drop=True)
     alone = equal.lower.sel(density=sparse.triple.values).values
     ignoring = alone + tm.theory.feature_variance(sparse.triple)
-    says = (
-        "At densities up to 0.1 three equal features share one dimension at the optimum, because "
-    )
-    says += "any model that ignores one of them has a higher loss, measured by the smallest excess "
-    says += "relative to the optimum."
+    says = "At densities up to 0.1 three equal features share one dimension at the optimum, "
+    says += "because any model that ignores one of them has a higher loss, measured by the "
+    says += "smallest excess relative to the optimum."
     margin = (ignoring / sparse - 1).min()
     yield tm.at_least(says, 0.005, margin, CERTIFIED, threshold="Ours; descents gave 0.007.")
 
@@ -238,17 +234,14 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 0.001, outside, KNOWN, threshold="Descents give it to 0.001.")
     closed = tm.apply(phases.boundary, results.boundary, model_dims=())
     says = "Superposition of two features is proven optimal at a higher density than that at which "
-    says += (
-        "a pair without a bias and one feature alone have equal losses, measured by the smallest "
-    )
-    says += "difference over the relative importances."
+    says += "a pair without a bias and one feature alone have equal losses, measured by the "
+    says += "smallest difference over the relative importances."
     excess = "Ours; descents gave 0.02 to 0.04."
     yield tm.at_least(says, 0.015, (low - closed).min(), CERTIFIED, threshold=excess)
 
     says = "No model of three equal features in two dimensions at density 0.1 has a loss below "
-    says += (
-        "nine tenths of the lowest one known, which is that of a pair beside a dedicated feature."
-    )
+    says += "nine tenths of the lowest one known, which is that of a pair beside a dedicated "
+    says += "feature."
     plane = results.plane.sel(bound="lower") / results.plane.sel(bound="upper")
     yield tm.at_least(says, 0.9, plane, CERTIFIED, threshold="Ours, because it takes a minute.")
     if "five" in results:
@@ -259,10 +252,8 @@ def pentagon_claims(five: xr.DataArray) -> Iterator[tm.Claim]:
     pair, best = five.sel(solution="two digons"), five.sel(solution="pentagon")
     lead = (pair - best).values
     density = five.pentagon_density.values
-    says = (
-        "The exact losses of a pentagon of five features and of two digons that ignore the fifth "
-    )
-    says += "feature are equal at density 0.2249."
+    says = "The exact losses of a pentagon of five features and of two digons that ignore the "
+    says += "fifth feature are equal at density 0.2249."
     crossing = density[0] + lead[0] / (lead[0] - lead[1]) * (density[1] - density[0])
     line = "Ours, because a straight line is drawn between two densities."
     yield tm.near(says, 0.2249, crossing, SEARCHED, within=0.0005, threshold=line)

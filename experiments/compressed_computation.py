@@ -137,47 +137,35 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     def at(values, scale):
         return values.sel(scale=scale, method="nearest")
 
-    says = (
-        "The naive solution, in which each neuron serves one feature, has the loss 1/12 per active "
-    )
-    says += "feature without mixing, on average over seeds."
+    says = "The naive solution, in which each neuron serves one feature, has the loss 1/12 per "
+    says += "active feature without mixing, on average over seeds."
     ours = "Ours, because it is several standard errors of 65,536 examples."
     yield tm.near(says, NAIVE, results["naive"].mean(), HALF, within=1e-3, threshold=ours)
-    says = (
-        "The mixing matrix M of a random embedding adds E |M x|^2 per active feature to the loss "
-    )
-    says += "of the naive solution, on average over seeds."
+    says = "The mixing matrix M of a random embedding adds E |M x|^2 per active feature to the "
+    says += "loss of the naive solution, on average over seeds."
     added = (at(results["naive_mixed"], 1) - at(results["naive"], 1)).mean()
     random = "Ours, because the matrices are random."
     yield tm.near(says, results.attrs["noise"], added, NOISE, within=0.004, threshold=random)
     says = "With the mixing matrix of a random embedding, training beats the 1/12 of the naive "
     says += "solution, measured by the largest loss per active feature over seeds."
     yield tm.at_most(says, NAIVE, at(loss, 1).max(), FIRST)
-    says = (
-        "With the mixing matrix of a random embedding, training reaches a loss per active feature "
-    )
-    says += "of 0.0675, on average over seeds."
+    says = "With the mixing matrix of a random embedding, training reaches a loss per active "
+    says += "feature of 0.0675, on average over seeds."
     steps = "Ours, because an earlier run at the size of the paper gave it after 6000 steps."
     earlier = tm.finding("an earlier run of ours, with 100 features")
     yield tm.near(says, 0.0675, at(loss, 1).mean(), earlier, within=0.004, threshold=steps)
-    says = (
-        "Without a mixing matrix, training does not beat the 1/12 of the naive solution, measured "
-    )
-    says += "by the lowest loss per active feature over seeds."
+    says = "Without a mixing matrix, training does not beat the 1/12 of the naive solution, "
+    says += "measured by the lowest loss per active feature over seeds."
     small = "Ours, because it is several standard errors of 65,536 examples."
     yield tm.at_least(says, NAIVE, at(loss, 0).min(), PAPER, slack=1e-3, threshold=small)
-    says = (
-        "Without a mixing matrix, training reaches a loss per active feature of 0.0835, on average "
-    )
-    says += "over seeds."
+    says = "Without a mixing matrix, training reaches a loss per active feature of 0.0835, on "
+    says += "average over seeds."
     yield tm.near(says, 0.0835, at(loss, 0).mean(), earlier, within=0.002, threshold=steps)
     says = "Networks that were trained with the mixing matrix are worse than the naive solution "
     says += "without it, measured by the lowest loss per active feature over seeds."
     yield tm.at_least(says, NAIVE, at(clean, 1).min(), PAPER)
-    says = (
-        "Training with half of the mixing matrix reaches no lower loss than with the whole matrix, "
-    )
-    says += "measured by the ratio of the mean losses."
+    says = "Training with half of the mixing matrix reaches no lower loss than with the whole "
+    says += "matrix, measured by the ratio of the mean losses."
     yield tm.at_least(says, 1, at(loss, 0.5).mean() / at(loss, 1).mean(), PAPER)
     says = "With twice the mixing matrix of a random embedding, training does not beat the 1/12 of "
     says += "the naive solution, measured by the lowest loss per active feature over seeds."
@@ -196,19 +184,15 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ends = at(results["response"], 0).isel(input=-1)
     tenth = "Ours, because training may leave some neurons with two features."
     yield tm.near(says, 1 / 2, (ends > 0.5).mean(), FOUND, within=0.1, threshold=tenth)
-    says = (
-        "Without mixing, many features have a response to an input of 1 that is near neither 0 nor "
-    )
-    says += "1, although the loss is that of neurons that serve one feature each, measured by the "
-    says += "share of features over all seeds with a response between 1/4 and 3/4."
+    says = "Without mixing, many features have a response to an input of 1 that is near neither 0 "
+    says += "nor 1, although the loss is that of neurons that serve one feature each, measured by "
+    says += "the share of features over all seeds with a response between 1/4 and 3/4."
     seen = "Ours, set after the first run, in which neurons did not serve one feature each."
     between = (ends > 0.25) & (ends < 0.75)
     yield tm.at_least(says, 0.5, between.mean(), FOUND, threshold=seen)
     says = "With the mixing matrix of a random embedding, more features get a response than there "
-    says += (
-        "are neurons, measured by the share of features over all seeds whose response to an input "
-    )
-    says += "of 1 is above 1/4."
+    says += "are neurons, measured by the share of features over all seeds whose response to an "
+    says += "input of 1 is above 1/4."
     several = at(results["response"], 1).isel(input=-1) > 0.25
     most = "Ours, because it is more than one feature for each neuron."
     yield tm.at_least(says, 0.6, several.mean(), FIRST, threshold=most)

@@ -147,12 +147,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     slope = np.polyfit(np.log(neurons), np.log(mean.clip(min=1e-9)), 1)[0]
     ours = "Ours, because the widest models have one shared neuron each."
     yield tm.near(says, -1, slope, LECOMTE, within=0.15, threshold=ours)
-    says = (
-        "With as many features as neurons, more neurons are shared than if features did not repel "
-    )
-    says += (
-        "each other, measured by the ratio of the mean over seeds to the number without repulsion."
-    )
+    says = "With as many features as neurons, more neurons are shared than if features did not "
+    says += "repel each other, measured by the ratio of the mean over seeds to the number without "
+    says += "repulsion."
     ours = "Ours, because distinct places give 1.59."
     yield tm.at_least(says, 1.3, mean[0] / free[0], FOUND, threshold=ours)
     says = "Shared neurons have exactly two features, of opposite signs, measured by the share of "
@@ -167,10 +164,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "A lone feature ends with its largest weight at the neuron where it was largest at the "
     says += "start, measured by the share of seeds."
     yield tm.near(says, 1, results["lone_first_wins"].mean(), THRESHOLD, within=0)
-    says = (
-        "Most of many features end with their largest weight at another neuron than where it was "
-    )
-    says += "largest at the start, with as many neurons as features, measured by the share of "
+    says = "Most of many features end with their largest weight at another neuron than where it "
+    says += "was largest at the start, with as many neurons as features, measured by the share of "
     says += "features that end at the same neuron."
     half = "Ours, because most features are more than half of them."
     yield tm.at_most(says, 0.5, results["first_wins"][0].mean(), FOUND, threshold=half)
@@ -188,12 +183,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     end = results["lone_norm"].isel(snapshot=-1).mean()
     size = "Ours, because the two sizes of a jumping weight are only half of a step on average."
     yield tm.near(says, 1 + excess, end, jumps, within=0.03, threshold=size)
-    says = (
-        "The estimate of the paper for the sum of absolute weights, divided by the length, is too "
-    )
-    says += (
-        "large at the start, measured by the ratio of the sum of a lone feature to the estimate."
-    )
+    says = "The estimate of the paper for the sum of absolute weights, divided by the length, is "
+    says += "too large at the start, measured by the ratio of the sum of a lone feature to the "
+    says += "estimate."
     ratio = results["lone_norm"].mean("seed")[0] / neurons[-1] ** 0.5
     normal = tm.prediction("The mean size of a normal variable, sqrt(2 / pi)")
     errors = "Ours, because it is four standard errors."

@@ -5,7 +5,7 @@ Claim      Every model first predicts by how often each token has occurred. Then
            what followed the present token before, and the loss falls close to that of the exact
            Bayes predictor, which no model passes.
 Reproduces Edelman et al. (2024), "The Evolution of Statistical Induction Heads", the figure of a
-           two-layer transformer. Heads are found by the scores of Olsson et al. (2022).
+           two-layer transformer. The scores of Olsson et al. (2022) say what heads attend to.
 Settings   Attention alone: two layers of one head, relative positions, width 16, heads of width 8.
            Each sequence has 50 tokens of a chain of 3 states whose rows are uniform on the simplex.
            Adam with a constant learning rate. All snapshots of all seeds are measured on common
@@ -47,7 +47,7 @@ class Config:
     length: int = 50
     num_seeds: int = 16
     learning_rates: tuple[float, ...] = (3e-4, 3e-3)
-    """The first is the slowest, and the others are whole multiples of it."""
+    """The first rate is the slowest, and the others are whole multiples of it."""
     steps: int = 4000
     """The number of updates at the first learning rate; a rate of twice its size takes half."""
     batch: int = 32
@@ -103,13 +103,19 @@ def measured(model: tm.AttentionOnly, trained: xr.Dataset, chains: Array) -> xr.
     lesioned = [without_head(last, layer) for layer in range(2)]
     models = jax.tree.map(lambda *a: jnp.concatenate(a, axis=2), snapshots, *lesioned)
     shape = models["W_E"].shape[: len(cells)]
-    alike = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(cells) :]), models)
-    # One model after another: many at once would leave the cache of the processor.
-    each = tm.jit(lambda models, chains: lax.map(lambda p: measure(model, p, chains), models))
-    found = {n: np.reshape(v, (*shape, *v.shape[1:])) for n, v in each(alike, chains).items()}
-    own = {"loss": "position", "previous": "layer", "induction": "layer", "composition": "reads"}
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(cells) :]), models)
+
+    @tm.jit
+    def measure_all(models, chains):
+        # Measure one model after another, because many at once do not fit the cache.
+        return lax.map(lambda params: measure(model, params, chains), models)
+
+    every = measure_all(flat, chains)
+    found = {name: np.reshape(each, (*shape, *each.shape[1:])) for name, each in every.items()}
+    dims = {"loss": "position", "previous": "layer", "induction": "layer", "composition": "reads"}
+    # The last two models of a cell are those without a head.
     results = xr.Dataset(
-        {n: ((*cells, *([own[n]] if n in own else [])), v[:, :, :-2]) for n, v in found.items()},
+        {name: ((*cells, *dims.get(name, "").split()), found[name][:, :, :-2]) for name in found},
         {"learning_rate": trained["learning_rate"], "reads": ["queries", "keys"]},
     )
     results["without_head"] = (("learning_rate", "seed", "layer"), found["loss"][:, :, -2:].mean(3))
@@ -181,7 +187,7 @@ def measure(model: tm.AttentionOnly, params: Any, chains: Array) -> dict[str, Ar
 
 
 def crossing(curve: xr.DataArray, height: Any, step: xr.DataArray) -> xr.DataArray:
-    """Return the step at which a rising curve first passes a height, by lines between snapshots."""
+    """Return the step, by interpolation, at which a rising curve first passes a height, or NaN."""
     above = curve > height
     place = above.argmax("snapshot").clip(1)
     low, high = curve.isel(snapshot=place - 1), curve.isel(snapshot=place)
@@ -194,88 +200,83 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     slow, last = results.isel(learning_rate=0), results.isel(learning_rate=0, snapshot=-1)
     loss = slow["loss"].mean("position")
     unigram, bayes = (float(results[name].mean()) for name in ("unigram", "bayes"))
-
     says = "No snapshot of any seed has a lower loss on the common sequences than the exact "
     says += "predictor."
     lead = (results["sampled"] - results["bayes_sampled"]).min()
     yield tm.at_least(says, 0, lead, BAYES)
 
     nearest = slow["from_unigram"].min("snapshot")
-    says = "On its way, every seed predicts almost as counts of tokens do: the largest of the "
-    says += "seeds' smallest divergences from the in-context unigram, in nats."
+    says = "At some snapshot every seed predicts almost like the in-context unigram, which counts "
+    says += "tokens, measured by the largest over seeds of the smallest divergence in nats."
     yield tm.at_most(says, 0.04, nearest.max(), PAPER, threshold=SEEN)
-
-    says = "At the end, every seed is nearer to the exact predictor than to the unigram: largest "
-    says += "ratio of the two divergences."
+    says = "At the end every seed is nearer to the exact predictor than to the in-context unigram, "
+    says += "measured by the largest ratio of the two divergences."
     ratio = (loss.isel(snapshot=-1) - bayes) / last["from_unigram"]
     note = (
         "15 of 16 seeds are below 0.42. Seed 6 forms neither head by the last step, at both "
         "learning rates, and its layer 1 attends less than uniformly to what followed before."
     )
     yield tm.at_most(says, 0.6, ratio.max(), PAPER, threshold=SEEN, note=note)
-
-    says = "The median seed gains most of what separates the unigram from the exact predictor."
+    says = "The median seed gains most of the difference in loss between the in-context unigram "
+    says += "and the exact predictor."
     gained = (unigram - loss.isel(snapshot=-1)) / (unigram - bayes)
     yield tm.at_least(says, 0.6, gained.median(), PAPER, threshold=SEEN)
 
-    says = "At the start, the head of layer 0 attends to the previous token as uniform attention "
-    says += "does: largest difference of the scores."
+    says = "At the start the head of layer 0 attends to the previous token as much as uniform "
+    says += "attention does, measured by the largest difference of the scores over seeds."
     gap = abs(slow["previous"].isel(snapshot=0, layer=0) - results["uniform_previous"]).max()
     yield tm.near(says, 0, gap, CHANCE, within=0.01, threshold="Ours, because starts are random.")
 
     ends = {
-        "previous": (0, 0.8, "the previous token, by the median score."),
-        "induction": (1, 0.75, "what followed the present token before, by the median score."),
+        "previous": (0, 0.8, "the previous token"),
+        "induction": (1, 0.75, "tokens that followed the present token before"),
     }
-    for name, (layer, least, what) in ends.items():
-        says = f"At the end, the head of layer {layer} attends to {what}"
-        yield tm.at_least(says, least, last[name].sel(layer=layer).median(), HEADS, threshold=SEEN)
-
-    says = "At the end, keys of layer 1 read what layer 0 writes more than by chance, by the "
-    says += "median ratio of the composition score to that of random matrices of width 16."
+    for name, (layer, minimum, what) in ends.items():
+        says = f"At the end the head of layer {layer} attends to {what}, measured by the median "
+        says += "attention over seeds."
+        score = last[name].sel(layer=layer).median()
+        yield tm.at_least(says, minimum, score, HEADS, threshold=SEEN)
+    says = "At the end the keys of layer 1 read more of what layer 0 writes than random matrices "
+    says += "of width 16 would, measured by the median ratio of the two composition scores."
     ratio = last["composition"].sel(reads="keys").median() * 16**0.5
     yield tm.at_least(says, 1.5, ratio, HEADS, threshold="Ours: half more than by chance.")
-
-    says = "In the median seed, keys of layer 1 read what layer 0 writes more than queries do."
+    says = "At the end the keys of layer 1 read more of what layer 0 writes than its queries do, "
+    says += "measured by the median difference of the composition scores over seeds."
     more = last["composition"].sel(reads="keys") - last["composition"].sel(reads="queries")
     yield tm.at_least(says, 0, more.median(), HEADS, threshold="Ours: any difference.")
 
     for layer in range(2):
-        says = f"A trained model whose head of layer {layer} is made uniform is no better than the "
-        says += "in-context unigram in any seed, by the lowest loss relative to the unigram's."
-        least = last["without_head"].sel(layer=layer).min() / unigram
+        says = f"A trained model whose head of layer {layer} attends uniformly is no better than "
+        says += "the in-context unigram, measured by the lowest ratio of the losses of any seed."
+        lowest = last["without_head"].sel(layer=layer).min() / unigram
         threshold = "Ours: a tenth of what the exact predictor gains."
-        yield tm.at_least(says, 1, least, HEADS, slack=0.01, threshold=threshold)
+        yield tm.at_least(says, 1, lowest, HEADS, slack=0.01, threshold=threshold)
 
-    says = "At the first position, where attention can look at one token alone, every trained model"
-    says += " is worse than a uniform guess, by the smallest excess."
+    says = "At the first position, where attention has only one token to look at, every trained "
+    says += "model is worse than a uniform guess, measured by the smallest excess in nats."
     worse = (last["loss"] - results["guess"]).isel(position=0).min()
-    note = (
-        "Weights of softmax attention sum to 1: a head reads shares, and never that it saw nothing."
-    )
+    note = "Attention adds up to 1: a head sees the shares of tokens, but not how many there are."
     yield tm.at_least(says, 0.1, worse, FOUND, threshold=SEEN, note=note)
-
-    says = "Over the last ten positions, the median seed is close to the exact predictor, by its "
-    says += "excess loss."
+    says = "Over the last ten positions the median seed is close to the exact predictor, measured "
+    says += "by the excess of its loss in nats."
     gap = (last["loss"] - results["bayes"]).isel(position=slice(-10, None)).mean("position")
     yield tm.at_most(says, 0.05, gap.median(), FOUND, threshold=SEEN)
 
     times = halfway(slow, unigram)
-    says = "The induction score and the loss make half of their way at about one time: median "
-    says += "ratio of the steps."
+    says = "The induction score and the loss make half of their change at nearly one step, "
+    says += "measured by the median ratio of the two steps."
     ratio = (times["induction"] / times["loss"]).median()
     yield tm.near(says, 1, ratio, HEADS, within=0.15, threshold=NO_NUMBER)
-
-    says = "The induction score makes half of its way before the previous-token score does: median "
-    says += "ratio of the steps."
+    says = "The induction score makes half of its change before the previous-token score does, "
+    says += "measured by the median ratio of the two steps."
     ratio = (times["induction"] / times["previous"]).median()
     yield tm.at_most(says, 1, ratio, FOUND, threshold=SEEN)
 
     if results.sizes["learning_rate"] > 1:
         rates = results["learning_rate"].values
         expected = round(rates[-1] / rates[0])
-        says = f"{expected} times the learning rate brings the phase change forward by as much, by "
-        says += "the ratio of the median steps at which the loss has made half of its way."
+        says = f"With {expected} times the learning rate the phase change comes as many times "
+        says += "earlier, measured by the ratio of the median steps of half the change of the loss."
         fast = halfway(results.isel(learning_rate=-1), unigram)
         ratio = times["loss"].median() / fast["loss"].median()
         source = tm.prediction("Steps of Adam are as long as the learning rate")
@@ -283,9 +284,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 
 def halfway(results: xr.Dataset, unigram: float) -> dict[str, xr.DataArray]:
-    """Return the steps at which loss and scores of each seed have made half of their way.
+    """Return the steps at which loss and scores of each seed have made half of their change.
 
-    The way of the loss begins at the loss of the unigram, and that of a score at its start.
+    The change of the loss begins at the in-context unigram, and that of a score before training.
     """
     loss = -results["loss"].mean("position")
     previous, induction = results["previous"].sel(layer=0), results["induction"].sel(layer=1)

@@ -150,16 +150,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     smallest = (results["loss"] / exact).min()
     yield tm.at_least(says, 1, smallest, BOUND, slack=1e-5, threshold=rounding)
 
-    says = (
-        "No trained network has a larger margin than the theorem allows, measured by the largest "
-    )
-    says += "ratio to that margin."
+    says = "No trained network has a larger margin than the theorem allows, measured by the "
+    says += "largest ratio to that margin."
     yield tm.at_most(says, 1, ratio.max(), BOUND, slack=1e-5, threshold=rounding)
 
-    says = (
-        "Below the critical penalty, every trained network has the smallest loss that the theorem "
-    )
-    says += "allows, measured by the largest ratio to that loss."
+    says = "Below the critical penalty, every trained network has the smallest loss that the "
+    says += "theorem allows, measured by the largest ratio to that loss."
     gap = (learned["loss"] / least_losses(learned)).max()
     yield tm.at_most(says, 1, gap, LEAST, slack=0.01, threshold=DESCENT)
 
@@ -170,25 +166,20 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.at_least(says, 1, least, MARGIN, slack=0.02, threshold=DESCENT)
 
     if (results["penalty"] > 1).any():
-        says = (
-            "Above the critical penalty, the weights of every trained network vanish, measured by "
-        )
-        says += "the largest ratio of the third power of the norm to that at the weakest penalty."
+        says = "Above the critical penalty, the weights of every trained network vanish, measured "
+        says += "by the largest ratio of the third power of the norm to that at the weakest "
+        says += "penalty."
         nothing = results["power"].where(results["penalty"] > 1).max("penalty")
         size = (nothing / results["power"].max("penalty")).max()
         yield tm.at_most(says, 0.01, size, LEAST, threshold="Ours: one percent.")
 
     says = "Below the critical penalty, each neuron is of one frequency, measured by the smallest "
-    says += (
-        "share, in a network, of neurons whose three vectors have more than 95 % of their variance "
-    )
-    says += "in one common wave."
+    says += "share, in a network, of neurons whose three vectors have more than 95 % of their "
+    says += "variance in one common wave."
     yield tm.at_least(says, 0.98, learned["one_frequency"].min(), WAVES, threshold=DESCENT)
 
-    says = (
-        "The phase that a neuron writes is the sum of the phases that it reads below the critical "
-    )
-    says += "penalty, measured by the largest mean difference in a network, in radians."
+    says = "The phase that a neuron writes is the sum of the phases that it reads below the "
+    says += "critical penalty, measured by the largest mean difference in a network, in radians."
     yield tm.near(says, 0, learned["phase_gap"].max(), WAVES, within=0.05, threshold=DESCENT)
 
     says = "All frequencies share the third power of the norm equally below the critical penalty, "
@@ -197,10 +188,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     shares = learned["by_frequency"] * count
     yield tm.near(says, 1, shares.min(), WAVES, within=0.1, threshold=DESCENT)
 
-    says = (
-        "The part of the logits of any trained network that depends on the error alone never has a "
-    )
-    says += "larger cross-entropy than all logits, measured by the smallest difference of the two."
+    says = "The part of the logits of any trained network that depends on the error alone never "
+    says += "has a larger cross-entropy than all logits, measured by the smallest difference of "
+    says += "the two."
     difference = (results["entropy"] - results["restricted"]).min()
     yield tm.at_least(says, 0, difference, CONVEX, slack=1e-9, threshold=rounding)
 
@@ -209,11 +199,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     share = (1 - learned["restricted"] / learned["entropy"]).max()
     yield tm.near(says, 0, share, WAVES, within=0.01, threshold=DESCENT)
 
-    says = (
-        "The eight neurons of one frequency of the network of largest margin have alone a margin "
-    )
-    says += "of (1 - cos(2 pi / p)) (p - 1) / p times the largest one, measured by the largest "
-    says += "relative difference over the primes p."
+    says = "The eight neurons of one frequency of the network of largest margin have alone a "
+    says += "margin of (1 - cos(2 pi / p)) (p - 1) / p times the largest one, measured by the "
+    says += "largest relative difference over the primes p."
     off = max(abs(margin_of_one_frequency(p) / one_wave(p) - 1) for p in map(int, moduli))
     yield tm.near(says, 0, off, ONE_WAVE, within=1e-4, threshold=rounding)
 

@@ -184,10 +184,8 @@ def claims(results: xr.Dataset):
     says += f"subcomponent of W, {here}, measured by the mean number of wrong importances."
     wrong = pentagon["identity_error"].isel(matrix=0).where(whole).mean()
     yield tm.near(says, 0, wrong, SPD, within=0)
-    says = (
-        f"A pentagon is only partly recovered {here}, measured by the mean share of its features "
-    )
-    says += "that are found."
+    says = f"A pentagon is only partly recovered {here}, measured by the mean share of its "
+    says += "features that are found."
     value = share.sel(density=lowest, inputs=sparse)
     yield tm.at_most(says, 0.9, value, PARTLY, threshold="Ours: nearly all is nine in ten.")
 
@@ -203,17 +201,13 @@ def claims(results: xr.Dataset):
     says += f"{middle:g}, alone or with their opposite, measured by the mean share of features."
     value = (share + pairs).sel(density=middle, inputs=sparse)
     yield tm.at_least(says, 0.9, value, FOUND, threshold=SEEN)
-    says = (
-        "A decomposition with sparse inputs sometimes finds both features of an antipodal pair in "
-    )
-    says += f"one subcomponent, in models of density {middle:g}, measured by the mean share of "
+    says = "A decomposition with sparse inputs sometimes finds both features of an antipodal pair "
+    says += f"in one subcomponent, in models of density {middle:g}, measured by the mean share of "
     says += "features in such pairs."
     value = pairs.sel(density=middle, inputs=sparse)
     yield tm.at_least(says, 0.05, value, FOUND, threshold=SEEN)
-    says = (
-        "A decomposition with dense inputs finds few features, measured by the largest mean share "
-    )
-    says += "over the densities at which models were trained."
+    says = "A decomposition with dense inputs finds few features, measured by the largest mean "
+    says += "share over the densities at which models were trained."
     value = share.sel(inputs=dense).max()
     yield tm.at_most(says, 0.2, value, FOUND, threshold="Ours: few is one in five.")
     says = "The mean of the maximal cosines hardly shows that a decomposition with dense inputs "

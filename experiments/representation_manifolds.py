@@ -164,10 +164,8 @@ def exact(known: dict[str, tuple[np.ndarray, int]], config: Config) -> xr.Datase
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     covariance = results["covariance"].values
-    says = (
-        "The covariance of words on the circle is circulant, measured by its largest change when "
-    )
-    says += "all words are shifted by one place."
+    says = "The covariance of words on the circle is circulant, measured by its largest change "
+    says += "when all words are shifted by one place."
     turned = np.roll(covariance, 1, axis=(0, 1))
     yield tm.near(says, 0, abs(turned - covariance).max(), FOURIER, within=1e-6)
     says = "The eigenvalues of the covariance of words on the circle are the discrete Fourier "
@@ -190,10 +188,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     interval = results["exact_by_distance"].sel(manifold="interval")
     yield tm.at_most(says, 0.95, interval, FOUND, threshold=twentieth)
 
-    says = (
-        "Trained linear models reach the loss of principal components on the circle, measured by "
-    )
-    says += "the largest relative difference over seeds."
+    says = "Trained linear models reach the loss of principal components on the circle, measured "
+    says += "by the largest relative difference over seeds."
     off = abs(results["linear_loss"] / results["exact_loss"].sel(manifold="circle") - 1).max()
     yield tm.near(says, 0, off, COMPONENTS, within=0.01, threshold=TRAINING)
     says = "Words on the circle form a regular polygon in order in trained linear models, measured "
@@ -212,10 +208,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 
 def relu_claims(results: xr.Dataset) -> Iterator[tm.Claim]:
-    says = (
-        "ReLU models have a lower loss than the best linear model on every manifold, measured by "
-    )
-    says += "the largest ratio of the losses for the best seeds."
+    says = "ReLU models have a lower loss than the best linear model on every manifold, measured "
+    says += "by the largest ratio of the losses for the best seeds."
     ratio = (results["loss"].min("seed") / results["exact_loss"]).max()
     yield tm.at_most(says, 1, ratio, FOUND)
     weights = weights_of(results, "circle")
@@ -227,18 +221,14 @@ def relu_claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(
         says, 0.95, (beside > 0).mean(), PRIETO, threshold="Ours: the paper says all."
     )
-    says = (
-        "ReLU models keep the order of the circle, measured by the share of words over all seeds "
-    )
-    says += "whose nearest direction is that of a neighbour."
+    says = "ReLU models keep the order of the circle, measured by the share of words over all "
+    says += "seeds whose nearest direction is that of a neighbour."
     without_itself = cosines(weights) - 9 * np.eye(words)
     steps = abs(without_itself.argmax(axis=1) - np.arange(words))
     near = np.isin(steps, [1, words - 1]).mean()
     yield tm.at_least(says, 0.9, near, PRIETO, threshold="Ours, because the paper shows one model.")
-    says = (
-        "Cosines of ReLU models on the circle are mostly a function of the distance, measured by "
-    )
-    says += "the mean share of their variance that the distance explains."
+    says = "Cosines of ReLU models on the circle are mostly a function of the distance, measured "
+    says += "by the mean share of their variance that the distance explains."
     most = "Ours: nine tenths are most of the variance."
     share = results["by_distance"].sel(manifold="circle").mean()
     yield tm.at_least(says, 0.9, share, FOUND, threshold=most)

@@ -170,10 +170,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     deviations = (results["sampled_mean"] - results["mean"]) / results["deviation"] * samples**0.5
     for readout, source in (("mean", HANNI), ("contrast", DERIVED)):
         says = f"The {readout} read-out has the mean of its closed form over random subsets, for "
-        says += (
-            "none, one and both inputs of a pair that are 1, measured by the largest difference "
-        )
-        says += "in standard errors."
+        says += "none, one and both inputs of a pair that are 1, measured by the largest "
+        says += "difference in standard errors."
         off = abs(deviations.sel(readout=readout).fillna(0)).max()
         yield tm.near(says, 0, off, source, within=4, threshold=FOUR)
     some = results["deviation"] > 1e-6  # two active inputs that are the pair leave no noise
@@ -203,27 +201,22 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ratio = wide.sel(kind="contrast of signs") / wide.sel(kind="mean of subsets")
     yield tm.at_most(says, 1, ratio.max(), FOUND)
 
-    says = (
-        "Sampled networks of 300 neurons have as many wrong read-outs of the pairs of 100 inputs, "
-    )
-    says += "on average, as exact binomial tails say."
+    says = "Sampled networks of 300 neurons have as many wrong read-outs of the pairs of 100 "
+    says += "inputs, on average, as exact binomial tails say."
     within = 4 * results["wrong_error"]
     yield tm.near(says, results["wrong"], results["wrong_sampled"], UNION, within=within,
                   threshold=FOUR)  # fmt: skip
     needed = results["needed"]
     some = needed.sel(count=[100, 10_000], method="nearest").values
     says = "The number of neurons that the construction needs for all pairs grows no faster than "
-    says += (
-        "the logarithm of the number of inputs, measured by the ratio of the numbers for 10,000 "
-    )
-    says += "and for 100 inputs."
+    says += "the logarithm of the number of inputs, measured by the ratio of the numbers for "
+    says += "10,000 and for 100 inputs."
     two = "Ours, because log 10,000 is twice log 100."
     note = "The union bound counts pairs, and the logarithm of their number grows by 2.08."
     yield tm.at_most(says, 2, some[1] / some[0], UNION, threshold=two, note=note)
-    says = (
-        "The number of neurons that the construction needs for all pairs grows with a small power "
-    )
-    says += "of the number of inputs, measured by the exponent between 30,000 and 100,000 inputs."
+    says = "The number of neurons that the construction needs for all pairs grows with a small "
+    says += "power of the number of inputs, measured by the exponent between 30,000 and 100,000 "
+    says += "inputs."
     growth = np.log(needed[-1] / needed[-2]) / np.log(needed["count"][-1] / needed["count"][-2])
     small = "Ours, because the logarithm has the exponent 1 / log 100,000 = 0.087 there."
     yield tm.at_most(says, 0.15, growth.item(), UNION, threshold=small)
@@ -234,10 +227,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "number of pairs, measured by the ratio of the two numbers."
     yield tm.at_most(says, 0.1, some[0] / (100 * 99 / 2), FOUND)
     says = "Universal AND needs far fewer neurons than the lower bound for ANDs of chosen pairs, "
-    says += (
-        "measured by its neurons divided by the square root of m log m for all m pairs of 100,000 "
-    )
-    says += "inputs."
+    says += "measured by its neurons divided by the square root of m log m for all m pairs of "
+    says += "100,000 inputs."
     tenth = "Ours, because it is far below; the bound counts functions, and universal AND is one."
     ratio = needed[-1] / lower_curve(results["count"][-1])
     yield tm.at_most(says, 0.1, ratio, FOUND, threshold=tenth)

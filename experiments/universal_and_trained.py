@@ -172,10 +172,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     note = "Subsets are better with fewer than about twice as many neurons as inputs."
     ratio = (results["signs"] / results["subsets"]).max()
     yield tm.at_most(says, 1, ratio, FOUND, note=note)
-    says = (
-        "Trained networks with fewer neurons than inputs have a higher error than the best linear "
-    )
-    says += "function, measured by the smallest ratio of the errors over widths and seeds."
+    says = "Trained networks with fewer neurons than inputs have a higher error than the best "
+    says += "linear function, measured by the smallest ratio of the errors over widths and seeds."
     few = results["trained"].where(results["neurons"] < results.attrs["num_inputs"], drop=True)
     yield tm.at_least(says, 1, few.min() / theory.LINEAR_ERROR, FOUND)
     says = "All seeds end in circuits of nearly the same error, measured by the largest range over "
@@ -190,11 +188,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "inputs of a neuron whose weight is above a fifth of its largest one."
     half = "Ours, because a neuron for one pair would have two inputs, and the paper says all."
     yield tm.at_least(says, 0.5, measured["dense"].mean(), NEWGAS, threshold=half)
-    says = (
-        "The signs of the weights from a pair to a neuron explain most of the weights with which "
-    )
-    says += "the AND of the pair reads the neuron, measured by the share of their variance at the "
-    says += "largest width."
+    says = "The signs of the weights from a pair to a neuron explain most of the weights with "
+    says += "which the AND of the pair reads the neuron, measured by the share of their variance "
+    says += "at the largest width."
     half = "Ours, because the paper names the classes and gives no share."
     yield tm.at_least(says, 0.5, measured["explained"].mean(), NEWGAS, threshold=half)
 
