@@ -86,24 +86,10 @@ def output(params, x):
     return params["out"] @ jax.nn.relu(params["in"] @ x + params["hidden"]) + params["bias"]
 
 
-def outputs_of_all_circuits(params, inputs):
-    """Return the output of every circuit (circuits x rows), with the edges unit by unit.
-
-    The edges of a unit are those from the two inputs, and the one to the output. Units only add
-    up, so that 8 states of each unit give all circuits.
-    """
-    total = jnp.full((1, len(inputs)), params["bias"])
-    for w_in, w_out, bias in zip(params["in"], params["out"], params["hidden"], strict=True):
-        kept = jnp.asarray(circuits.all_circuits(3))
-        units = jax.nn.relu((kept[:, :2] * w_in[None]) @ inputs.T + bias)
-        added = kept[:, 2:] * w_out * units
-        total = (total[:, None] + added[None]).reshape(-1, len(inputs))
-    return total
-
-
 def census(params, inputs, targets, tolerance) -> dict[str, jax.Array]:
     """Return which of all circuits are faithful and minimal, in numbers."""
-    errors = jnp.abs(outputs_of_all_circuits(params, inputs) - targets[None])
+    weights = params["in"], params["hidden"], params["out"], params["bias"]
+    errors = jnp.abs(circuits.outputs_of_all_circuits(*weights, inputs) - targets[None])
     faithful = jnp.max(errors, axis=1) < tolerance
     minimal = circuits.minimal_circuits(faithful)
     holds = circuits.holds_faithful(faithful)

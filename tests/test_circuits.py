@@ -219,6 +219,22 @@ def test_areas_of_equal_edges_are_the_closed_forms_and_the_grid_is_off():
     np.testing.assert_allclose(perfect, [1, 0, 0.999, 0], atol=1e-6)
 
 
+def test_outputs_of_all_circuits_are_those_of_networks_with_weights_set_to_zero():
+    random = np.random.default_rng(0)
+    read, write, shift, x = (
+        random.normal(size=size).astype(np.float32) for size in ((2, 3), 2, 2, (5, 3))
+    )
+    network = (*map(jnp.asarray, (read, shift, write)), jnp.asarray(0.3))
+    found = circuits.outputs_of_all_circuits(*network, jnp.asarray(x))
+    for mask, outputs in zip(circuits.all_circuits(8).reshape(-1, 2, 4), found, strict=True):
+        hidden = np.maximum(x @ (read * mask[:, :3]).T + shift, 0)
+        np.testing.assert_allclose(outputs, hidden @ (write * mask[:, 3]) + 0.3, atol=1e-5)
+    with pytest.raises(tm.InputError, match="the network has 21 edges"):
+        circuits.outputs_of_all_circuits(
+            jnp.ones((7, 2)), jnp.ones(7), jnp.ones(7), jnp.zeros(()), jnp.ones((1, 2))
+        )
+
+
 def test_minimal_circuits_are_those_of_a_search_over_sets():
     masks = circuits.all_circuits(4)
     np.testing.assert_array_equal(masks @ [8, 4, 2, 1], np.arange(16))

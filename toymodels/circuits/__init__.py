@@ -26,7 +26,12 @@ from toymodels.circuits.boolean import (
     true_edges,
     written,
 )
-from toymodels.circuits.census import all_circuits, holds_faithful, minimal_circuits
+from toymodels.circuits.census import (
+    all_circuits,
+    holds_faithful,
+    minimal_circuits,
+    outputs_of_all_circuits,
+)
 from toymodels.circuits.discovery import (
     OverOrders,
     acdc,
@@ -113,6 +118,7 @@ __all__ = [
     "minimal_circuits",
     "minimality",
     "of_edges",
+    "outputs_of_all_circuits",
     "padded_directions",
     "random_directions",
     "random_program",

@@ -1,5 +1,6 @@
 """A census: every subgraph of a small network, and which of them are minimal circuits."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -22,6 +23,41 @@ def all_circuits(num_edges: int) -> Float[np.ndarray, "circuits edges"]:
         raise InputError(f"num_edges is {num_edges}: a census of more than 20 is too large")
     places = np.arange(num_edges)[::-1]
     return ((np.arange(2**num_edges)[:, None] >> places) & 1).astype(np.float32)
+
+
+def outputs_of_all_circuits(
+    weights_in: Float[Array, "units inputs"],
+    hidden_bias: Float[Array, " units"],
+    weights_out: Float[Array, " units"],
+    bias: Float[Array, ""],
+    examples: Float[Array, "examples inputs"],
+) -> Float[Array, "circuits examples"]:
+    r"""Return the output of every circuit of a network with one hidden layer, for some inputs.
+
+    The network is $\sum_k u_k \mathrm{ReLU}(w_k \cdot x + c_k) + b$. A circuit keeps some of the
+    weights $w$ and $u$ and sets the others to 0; biases stay. Its edges come unit by unit: those
+    from the inputs, and then the one to the output. Units only add up, so that the states of
+    each unit give all circuits, in the order of `all_circuits`.
+
+    Args:
+        weights_in: $w$. With $d$ inputs and $h$ units there are $(d + 1) h$ edges, at most 20.
+        hidden_bias: $c$.
+        weights_out: $u$.
+        bias: $b$.
+        examples: the inputs $x$.
+    """
+    units, inputs = weights_in.shape
+    if (inputs + 1) * units > 20:
+        raise InputError(
+            f"the network has {(inputs + 1) * units} edges: a census of more than 20 is too large"
+        )
+    kept = jnp.asarray(all_circuits(inputs + 1))
+    total = jnp.full((1, len(examples)), bias)
+    for read, write, shift in zip(weights_in, weights_out, hidden_bias, strict=True):
+        active = jax.nn.relu((kept[:, :-1] * read[None]) @ examples.T + shift)
+        added = kept[:, -1:] * write * active
+        total = (total[:, None] + added[None]).reshape(-1, len(examples))
+    return total
 
 
 def holds_faithful(faithful: Bool[Array, " circuits"]) -> Bool[Array, " circuits"]:
