@@ -82,6 +82,28 @@ def test_a_crosscoder_pays_for_the_decoder_of_each_model():
 
 
 @pytest.mark.parametrize("penalty", [0.1, 0.4])
+def test_two_halves_of_a_feature_cost_an_l1_crosscoder_what_one_latent_costs(penalty):
+    """With best codes; a penalty on whole directions makes two halves dearer, by calculus."""
+
+    def loss(kind, decoder, prices):
+        model = kind(decoder.shape[1])
+        params = autoencoders.with_dictionary(model, decoder)
+        params = {**params, "encoder_bias": -penalty / 2 * jnp.asarray(prices)}
+        xs = jnp.linspace(0, 1, 1001)
+        rows = jnp.stack([xs, xs], axis=1)
+        found = jax.vmap(lambda h: model.apply({"params": params}, h, penalty, method="loss"))(rows)
+        return np.trapezoid(found, xs)
+
+    one, two = jnp.ones((2, 1)) / 2**0.5, jnp.eye(2)
+    l1 = lambda latents: tm.Crosscoder(latents, (1, 1))  # noqa: E731
+    assert loss(l1, one, [2**0.5]) == pytest.approx(loss(l1, two, [1.0, 1.0]), abs=1e-6)
+    joint, u = tm.ReLUAutoencoder, penalty / 2
+    gain = (2**0.5 - u) ** 3 / (3 * 2**0.5) - 2 * (1 - u) ** 3 / 3
+    saved = loss(joint, two, [1.0, 1.0]) - loss(joint, one, [1.0])
+    assert saved == pytest.approx(gain, abs=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.1, 0.4])
 @pytest.mark.parametrize("strength", [0.1, 0.3, 0.8])
 def test_the_crosscoder_of_a_binary_feature_is_the_minimum_over_angles(strength, penalty):
     """The smallest loss over a grid of directions, each with its best code."""

@@ -1,0 +1,335 @@
+r"""Crosscoders: which features two models share, and which a penalty gives to one model alone.
+
+Claim      A crosscoder that pays for the decoder of each model (L1) shrinks the shorter decoder of
+           a shared feature more than the longer one, and up to a threshold it leaves none: the
+           feature looks as if one model alone had it. The ratio of decoders has a closed form,
+           for uniform and for binary features. With a penalty on the length of the whole
+           direction, or with BatchTopK, nothing is lost. A feature may also fall apart into one
+           latent for each model, which costs an L1 crosscoder nothing. BatchTopK leaves such
+           halves apart, too; only the penalty on whole directions joins them.
+Reproduces No figure of a paper. Minder et al. (2025) found both artefacts in language models.
+Settings   Written models: each feature has a dimension of its own in both models, the length 1 in
+           model A, and its strength in model B; one feature is present. Trained models: 16 features
+           of density 0.05, of which A trains on the first twelve and B on the last twelve, in 8
+           dimensions each. Four of the eight that both have are then scaled by 0.2 in B.
+Selection  None: lines are means over all seeds, and bars go from the lowest to the highest.
+Command    toymodels run experiments/crosscoders.py
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import struct
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import autoencoders, experiment, plotting
+from toymodels.analysis import dictionaries
+from toymodels.theory import failures
+
+MINDER = tm.paper("Minder et al. (2025), Robustly Identifying Concepts Introduced in Fine-Tuning")
+EXACT = tm.prediction("theory.failures.crosscoder_ratio")
+BINARY = tm.finding("theory.failures.crosscoder_ratio_binary")
+JOINT = tm.prediction("The length of the whole direction does not depend on its angle")
+FOUND = tm.finding("first measured here")
+FIT = "Ours, because fits of finite length do not converge entirely."
+ROUND = "Ours, a round number that was set before the run."
+KINDS = {"L1": "paid for each model", "joint": "paid together", "BatchTopK": "BatchTopK"}
+WORDS = {"joint": "a penalty on whole directions", "BatchTopK": "BatchTopK"}
+WEAK, OWN = 0.2, 0.1
+"""The strength of weak features in B; and the share of lengths below which a latent is A's own."""
+PER = 4
+"""One of so many examples of a written model has a feature."""
+GROUPS = {"A alone": slice(0, 4), "weak in B": slice(4, 8), "both": slice(8, 12),
+          "B alone": slice(12, 16)}  # fmt: skip
+
+
+TRAINED = ("L1", "BatchTopK")
+"""The kinds that are fitted to trained models."""
+
+
+@struct.dataclass
+class OneBinary:
+    """Features of which exactly one is 1, each as likely, and the others are 0."""
+
+    num_features: int = struct.field(pytree_node=False)
+
+    def sample(self, key, batch):
+        return jnp.sign(tm.OneActive(self.num_features).sample(key, batch))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    strengths: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1.0)
+    penalties: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    kinds: tuple[str, ...] = tuple(KINDS)
+    """The kinds that are fitted to written models."""
+    num_seeds: int = 3
+    training: tm.Recipe = tm.Recipe(steps=2000, batch=256, learning_rate=1e-2)
+
+
+SMOKE = Config(
+    strengths=(0.1, 1.0), penalties=(0.1, 0.4), kinds=("L1",), num_seeds=1,
+    training=tm.Recipe(steps=4, batch=16, learning_rate=1e-2),
+)  # fmt: skip
+
+
+def crosscoder(kind, latents, sizes, active):
+    """Return the model of a kind; only BatchTopK takes a number of active latents."""
+    if kind == "L1":
+        return tm.Crosscoder(latents, sizes)
+    if kind == "joint":
+        return tm.ReLUAutoencoder(latents)
+    return tm.BatchTopKAutoencoder(latents, active)
+
+
+def fitted(key, model, activations, penalty, training, start=None):
+    penalty = 0.0 if isinstance(model, tm.BatchTopKAutoencoder) else penalty
+    return tm.fit_autoencoder(
+        key, model, activations, penalty=penalty, optimizer=training.optimizer(),
+        steps=training.steps, batch=training.batch, start=start,
+    ).params  # fmt: skip
+
+
+def activations_of(weights, features):
+    """Return the activations W x of features, some of which may have no weights."""
+    model = tm.LinearOutput(len(weights))
+    params = {"weights": weights, "bias": jnp.zeros(weights.shape[1])}
+    return tm.Activations(model, params, features, "hidden")
+
+
+def with_empty(weights):
+    """Append features without weights: an example of those is empty."""
+    return jnp.pad(weights, ((0, 0), (0, (PER - 1) * weights.shape[1])))
+
+
+def shares(params, sizes):
+    """Return the share of the lengths of each latent that lies in the second model."""
+    lengths = autoencoders.part_lengths(params, sizes)
+    return lengths[1] / jnp.sum(lengths, axis=0)
+
+
+def shrinking(config: Config, kind: str, features) -> xr.DataArray:
+    """Return the ratio of decoders of each feature of written models, from the true directions."""
+    count = len(config.strengths)
+    truth = jnp.concatenate([jnp.eye(count), jnp.diag(jnp.asarray(config.strengths))])
+
+    def cell(key, *, penalty):
+        model = crosscoder(kind, count, (count, count), 1 / PER)
+        start = autoencoders.with_dictionary(model, truth / jnp.linalg.norm(truth, axis=0)[None])
+        data = activations_of(with_empty(truth), features)
+        params = fitted(key, model, data, penalty, config.training, start)
+        first, second = jnp.split(jnp.abs(autoencoders.dictionary(params)), 2)
+        return {"ratio": jnp.diagonal(second) / jnp.diagonal(first)}
+
+    found = tm.sweep(cell, axes={"penalty": config.penalties}, dims={"ratio": ("strength",)})
+    return found["ratio"].isel(seed=0).assign_coords(strength=list(config.strengths))
+
+
+def halves(config: Config, kind: str) -> xr.DataArray:
+    """Return how far latents that fire write to both models, from one latent for each model."""
+    count = len(config.strengths)
+    equal = jnp.tile(jnp.eye(count), (2, 1))
+
+    def cell(key, *, penalty):
+        model = crosscoder(kind, 2 * count, (count, count), 1 / PER)
+        start = autoencoders.with_dictionary(model, jnp.eye(2 * count))
+        data = activations_of(with_empty(equal), tm.OneActive(PER * count))
+        params = fitted(key, model, data, penalty, config.training, start)
+        latents = jax.vmap(lambda h: model.apply({"params": params}, h).latents)(equal.T)
+        share = shares(params, (count, count))
+        fires = latents > 1e-3
+        both = fires * 2 * jnp.minimum(share, 1 - share)[None]
+        return {"both": jnp.sum(both) / jnp.maximum(jnp.sum(fires), 1)}
+
+    return tm.sweep(cell, axes={"penalty": config.penalties})["both"].isel(seed=0)
+
+
+def trained(config: Config, kind: str) -> xr.Dataset:
+    """Fit crosscoders of two trained models, and return how they divide the features."""
+    features = tm.SparseUniform(16, 0.05)
+    recipe = config.training
+
+    def cell(key, *, penalty):
+        keys = jax.random.split(key, 3)
+        weights = []
+        for each, ours in zip(keys[:2], (slice(0, 12), slice(4, 16)), strict=True):
+            importance = jnp.zeros(16).at[ours].set(1.0)
+            task = tm.Task(features, importance=importance)
+            weights.append(
+                recipe.train(each, tm.ReLUOutput(8), task, evaluation=0).params["weights"]
+            )
+        weights[1] = weights[1].at[:, GROUPS["weak in B"]].multiply(WEAK)
+        truth = jnp.concatenate(weights)
+        model = crosscoder(kind, 16, (8, 8), 0.8)
+        params = fitted(keys[2], model, activations_of(truth, features), penalty, recipe)
+        directions = autoencoders.dictionary(params)
+        matching = dictionaries.match(directions, truth)
+        cosines = dictionaries.matched_cosines(directions, truth, matching)
+        return {"cosine": cosines, "share": shares(params, (8, 8))[matching]}
+
+    dims = {"cosine": ("feature",), "share": ("feature",)}
+    axes = {"penalty": config.penalties}
+    return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims)
+
+
+def run(config: Config) -> xr.Dataset:
+    count, kinds = len(config.strengths), xr.Variable("kind", list(config.kinds))
+    one = tm.OneActive(PER * count)
+    ratios = [shrinking(config, kind, one) for kind in config.kinds]
+    both = [halves(config, kind) for kind in config.kinds]
+    of_models = xr.Variable("of_models", list(TRAINED))
+    models = xr.concat([trained(config, kind) for kind in TRAINED], of_models)
+    return models.assign(
+        ratio=xr.concat(ratios, kinds),
+        binary=shrinking(config, "L1", OneBinary(PER * count)),
+        both=xr.concat(both, kinds),
+    )
+
+
+def best_ratios(results: xr.Dataset, law) -> xr.DataArray:
+    """Return the ratios of a closed form for all penalties and strengths."""
+    penalties, strengths = results["penalty"].values, results["strength"].values
+    rows = [[law(float(c), float(each)) for c in strengths] for each in penalties]
+    return xr.DataArray(rows, {"penalty": penalties, "strength": strengths})
+
+
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    ratio, strength = results["ratio"], results["strength"]
+    law = best_ratios(results, failures.crosscoder_ratio)
+    off = abs(ratio.sel(kind="L1") - law).max()
+    says = (
+        "The ratio of the decoders of a uniform feature in an L1 crosscoder is that of the closed "
+    )
+    says += "form, measured by the largest difference over strengths and penalties."
+    yield tm.near(says, 0, off, EXACT, within=0.02, threshold=FIT)
+    says = (
+        "L1 crosscoders give features up to the threshold 3u / (2 + u), with half the penalty u, "
+    )
+    says += (
+        "no decoder in the model where they are weak, measured by the largest ratio of decoders."
+    )
+    lost = ratio.sel(kind="L1").where(law == 0).max()
+    yield tm.near(says, 0, lost, MINDER, within=0.01, threshold=FIT)
+    says = "Each decoder of a binary feature in an L1 crosscoder is shrunk by half the penalty, "
+    says += "measured by the largest difference of a ratio of decoders from (c - u) / (1 - u)."
+    off = abs(results["binary"] - best_ratios(results, failures.crosscoder_ratio_binary)).max()
+    yield tm.near(says, 0, off, BINARY, within=0.02, threshold=FIT)
+    for kind, source in kinds_of(results, {"joint": JOINT, "BatchTopK": MINDER}):
+        says = (
+            f"Crosscoders with {WORDS[kind]} give decoders the true ratio, measured by the largest "
+        )
+        says += "difference over strengths and penalties."
+        off = abs(ratio.sel(kind=kind) - strength).max()
+        yield tm.near(says, 0, off, source, within=0.02, threshold=FIT)
+
+    both = results["both"]
+    says = (
+        "Latents that start with one half for each model stay apart in L1 crosscoders, measured by "
+    )
+    says += "the largest share of a latent that is common to both models, over penalties."
+    note = "Both cost the same, so that noise moves latents along a flat valley. Most stay apart."
+    most = both.sel(kind="L1").max()
+    yield tm.at_most(says, 0.05, most, FOUND, threshold=ROUND, note=note)
+    note = "Both halves have equal values, so that a batch keeps both in its examples with large "
+    note += "values and none in the others. It chooses examples, and not one latent for each."
+    notes = {"joint": "", "BatchTopK": note}
+    for kind, source in kinds_of(results, {"joint": FOUND, "BatchTopK": MINDER}):
+        says = f"Latents that start with one half for each model grow together with {WORDS[kind]}, "
+        says += "measured by the smallest share of a latent that is common to both, over penalties."
+        least = both.sel(kind=kind).min()
+        yield tm.at_least(says, 0.9, least, source, threshold=ROUND, note=notes[kind])
+    yield from claims_of_trained(results)
+
+
+def claims_of_trained(results: xr.Dataset) -> Iterator[tm.Claim]:
+    says = "Crosscoders of trained models find the features, measured by the smallest mean cosine "
+    says += "(MCC) over kinds, at the penalty where each is best."
+    mcc = results["cosine"].mean(["feature", "seed"]).max("penalty").min()
+    yield tm.at_least(says, 0.9, mcc, FOUND, threshold=ROUND)
+    lost = called_own(results)
+    high, low = lost.isel(penalty=-1), lost.isel(penalty=0)
+    yield tm.at_least(
+        "L1 crosscoders of trained models call features that are weak in B A's own at the largest "
+        "penalty, measured by the share of these features.",
+        0.9, high.sel(of_models="L1"), FOUND, threshold=ROUND,
+        note="At this penalty some features are lost altogether: MCC falls from 0.94 to 0.86.",
+    )  # fmt: skip
+    yield tm.at_most(
+        "L1 crosscoders of trained models call few features that are weak in B A's own at the "
+        "lowest penalty, measured by the share of these features.",
+        0.1, low.sel(of_models="L1"), FOUND, threshold=ROUND,
+    )  # fmt: skip
+    yield tm.at_most(
+        "BatchTopK crosscoders of trained models call few features that are weak in B A's own, "
+        "measured by the share of these features.",
+        0.1, high.sel(of_models="BatchTopK"), MINDER, threshold=ROUND,
+    )  # fmt: skip
+    says = (
+        "Crosscoders of all kinds call the features that one trained model has its own, measured "
+    )
+    says += "by the smallest share over kinds, at the penalty where each is best."
+    share = results["share"]
+    first, second = (share.isel(feature=GROUPS[name]) for name in ("A alone", "B alone"))
+    right = ((first < OWN).mean("feature") + (second > 1 - OWN).mean("feature")).mean("seed") / 2
+    note = "BatchTopK mixes some features: it finds fewer of them than L1 at its best penalty does."
+    least = right.max("penalty").min()
+    yield tm.at_least(says, 0.9, least, FOUND, threshold=ROUND, note=note)
+
+
+def kinds_of(results: xr.Dataset, sources: dict[str, tm.Source]):
+    """Return those of the kinds that were fitted to written models, with their sources."""
+    return [pair for pair in sources.items() if pair[0] in results["kind"].values.tolist()]
+
+
+def called_own(results: xr.Dataset) -> xr.DataArray:
+    """Return the share of the weak features whose latents are called A's own."""
+    return (results["share"].isel(feature=GROUPS["weak in B"]) < OWN).mean(["feature", "seed"])
+
+
+def plot(results: xr.Dataset) -> Figure:
+    figure, (left, middle, right) = plotting.figure(1, 3, size=(9, 3.3))
+    fine, last = np.linspace(0.01, 1, 200), KINDS[str(results["kind"].values[-1])]
+    for number, penalty in enumerate(results["penalty"].values):
+        curve = [failures.crosscoder_ratio(float(c), float(penalty)) for c in fine]
+        left.plot(fine, curve, color=f"C{number}", lw=1, label=f"λ = {penalty:g}")
+        points = results["ratio"].sel(kind="L1", penalty=penalty)
+        left.plot(results["strength"], points, "o", color=f"C{number}", ms=3.5)
+    points = results["ratio"].isel(kind=-1, penalty=0)
+    left.plot(results["strength"], points, "x", color="black", ms=5, label=last)
+    left.set(xlabel="strength in B over that in A", ylabel="decoder in B over that in A")
+    left.set_title("L1 takes the weak decoder away\n(lines: closed form)")
+    left.legend(loc="upper left")
+
+    both = results["both"]
+    places = np.arange(both.sizes["kind"])
+    middle.bar(places, both.mean("penalty"), color="C0", width=0.6)
+    span = [both.mean("penalty") - both.min("penalty"), both.max("penalty") - both.mean("penalty")]
+    middle.errorbar(places, both.mean("penalty"), span, fmt="none", color="black", lw=1)
+    middle.set_xticks(
+        places, [KINDS[str(each)].replace(" ", "\n", 1) for each in both["kind"].values]
+    )
+    middle.set(ylabel="share that is common to both models", ylim=(0, 1.1))
+    middle.set_title("Halves of one feature grow together\nonly if the whole is paid for")
+
+    weak = (results["share"].isel(feature=GROUPS["weak in B"]) < OWN).mean("feature")
+    for number, kind in enumerate(TRAINED):
+        rows, style, name = weak.sel(of_models=kind), ("o-", "x:")[number], KINDS[kind]
+        mean = rows.mean("seed")
+        span = [mean - rows.min("seed"), rows.max("seed") - mean]
+        right.errorbar(results["penalty"], mean, span, fmt=style, color=f"C{number}", label=name)
+    right.set_xscale("log")
+    right.set_xticks(results["penalty"], [f"{each:g}" for each in results["penalty"].values])
+    right.minorticks_off()
+    right.set(xlabel=r"penalty $\lambda$", ylabel="share called A's own", ylim=(-0.05, 1.1))
+    right.set_title("Trained models: shared features\nthat are weak in B")
+    right.legend(loc="upper left")
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)
