@@ -83,7 +83,7 @@ def test_a_crosscoder_pays_for_the_decoder_of_each_model():
 
 @pytest.mark.parametrize("penalty", [0.1, 0.4])
 def test_two_halves_of_a_feature_cost_an_l1_crosscoder_what_one_latent_costs(penalty):
-    """With best codes; a penalty on whole directions makes two halves dearer, by calculus."""
+    """Codes are the best ones. A penalty on whole directions makes two halves dearer."""
 
     def loss(kind, decoder, prices):
         model = kind(decoder.shape[1])
