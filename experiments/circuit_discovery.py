@@ -7,11 +7,11 @@ Claim      Without superposition all methods find the edges of a known circuit. 
 Reproduces No figure of a paper. Lindner et al. (2023), "Tracr", write programs into networks, and
            Mueller et al. (2025), "MIB", define CPR and CMD; the axis of compression is ours.
 Settings   Circuits of AND, OR and XOR gates, whose variables are directions: projections of a
-           random orthonormal basis. Operands pass a threshold in half of the networks. The corrupt
-           example is independent of the clean one. EAP-IG takes midpoints; ACDC is a mean over
-           orders and thresholds. Circuits are as large as the truth, the edges that change an
-           output for some inputs. Errors are mean squares over the variance. Two runs of EAP-IG
-           differ in data or basis, and two of ACDC in the order.
+           random orthonormal basis. Operands pass a threshold in half of the networks; plain ones
+           have none. The corrupt example is independent of the clean one. EAP-IG takes midpoints;
+           ACDC is a mean over orders and thresholds. Circuits are as large as the truth, the edges
+           that change an output for some inputs. Errors are mean squares over the variance. Two
+           runs of EAP-IG differ in data or basis, and two of ACDC in the order.
 Selection  None: each seed has a circuit, a basis and a draw of its own.
 Command    toymodels run experiments/circuit_discovery.py
 """
@@ -189,10 +189,10 @@ def of(part: xr.Dataset, measure: str, ranking="exact patching") -> xr.DataArray
 def claims(results: xr.Dataset):
     mean = results.mean("seed")
     plain = mean.sel(threshold=False)
-    full, least = plain.isel(width=0), plain.isel(width=-1)
+    full, narrowest = plain.isel(width=0), plain.isel(width=-1)
     half = plain.isel(width=np.abs(plain["width"] - 0.5).argmin("width"))
 
-    says = "Without superposition networks compute their circuits, measured by their error."
+    says = "Without superposition networks compute their circuits, measured by the mean error."
     yield tm.near(says, 0, mean["error"].isel(width=0).max(), EXACT, within=1e-4)
     for method in FOUND_BY:
         says = f"Without superposition {method} finds the true edges, measured by the mean AUROC."
@@ -203,28 +203,29 @@ def claims(results: xr.Dataset):
     says = "Without superposition no true edge is superfluous, measured by the mean minimality."
     yield tm.at_least(says, 0.005, of(full, "minimality", "true edges"), FOUND, threshold=SEEN)
 
-    says = "Half as many dimensions as variables break plain networks, measured by their error."
+    says = "Networks without thresholds fail in half as many dimensions as variables, measured by "
+    says += "the mean error."
     yield tm.at_least(says, 1, half["error"], FOUND, threshold=SEEN)
-    says = (
-        "At the strongest compression all methods miss edges, measured by the largest mean AUROC."
-    )
-    yield tm.at_most(says, 0.95, of(least, "auroc", list(FOUND_BY)).max(), FOUND, threshold=SEEN)
+    says = "In the fewest dimensions every method misses true edges of networks without "
+    says += "thresholds, measured by the largest mean AUROC."
+    largest = of(narrowest, "auroc", list(FOUND_BY)).max()
+    yield tm.at_most(says, 0.95, largest, FOUND, threshold=SEEN)
     for method in ("EAP", "EAP-IG"):
-        says = f"In superposition {method} ranks the edges of plain networks as exact patching "
-        says += "does, measured by the smallest mean rank correlation over widths."
+        says = f"In superposition {method} ranks the edges of networks without thresholds as exact "
+        says += "patching does, measured by the smallest mean rank correlation over widths."
         value = plain["agreement"].sel(found_by=method).isel(width=slice(1, None)).min()
         yield tm.at_least(says, 0.95, value, FOUND, threshold=SEEN)
-    says = "At the strongest compression as many edges as the circuit has are more faithful if "
-    says += "exact patching chooses them than if the truth does, measured by the mean difference."
-    gap = of(least, "faithfulness") - of(least, "faithfulness", "true edges")
+    says = "In the fewest dimensions the best edges by exact patching are more faithful than as "
+    says += "many true edges, measured by the mean difference in networks without thresholds."
+    gap = of(narrowest, "faithfulness") - of(narrowest, "faithfulness", "true edges")
     yield tm.at_least(says, 0.05, gap, FOUND, threshold=SEEN)
     says = "A ranking with all true edges first has a lower CPR than exact patching at every "
-    says += "width, measured by the largest mean difference."
+    says += "width, measured by the largest mean difference in networks without thresholds."
     gap = of(plain, "cpr", "true edges") - of(plain, "cpr")
     yield tm.at_most(says, 0, gap.max(), FOUND, threshold=SEEN)
     for name, sign in (("cpr", 1), ("cmd", -1)):
-        says = f"The grid of MIB makes exact patching look worse than the integral by its {name}, "
-        says += "measured by the least mean difference over widths."
+        says = f"Exact patching has a worse {name.upper()} on the grid of MIB than by the "
+        says += "integral, measured by the smallest mean difference over widths."
         gap = sign * (of(plain, name) - of(plain, f"{name}_grid"))
         yield tm.at_least(says, 0, gap.min(), FOUND, threshold=SEEN)
     yield from chance(results, full)
@@ -233,14 +234,17 @@ def claims(results: xr.Dataset):
         return
     corrected = mean.sel(threshold=True)
     full, mild = corrected.isel(width=0), corrected.isel(width=1)
-    says = "EAP is blind where right operands pass a threshold, measured by the mean AUROC."
+    says = "Without superposition EAP sees no edge behind a threshold, measured by the mean AUROC."
     yield tm.near(says, 0.5, of(full, "auroc", "EAP"), FLAT, within=1e-6)
-    says = "EAP-IG finds edges where right operands pass a threshold, measured by the mean AUROC."
+    says = "Without superposition EAP-IG finds edges behind a threshold, measured by the mean "
+    says += "AUROC."
     yield tm.at_least(says, 0.95, of(full, "auroc", "EAP-IG"), FOUND, threshold=SEEN)
-    says = "Thresholds take away much of the error at mild compression, measured by the ratio."
+    says = "With 17 dimensions for 20 variables thresholds take away much of the error of the "
+    says += "network, measured by the ratio of the mean errors."
     ratio = mild["error"] / plain["error"].isel(width=1)
     yield tm.at_most(says, 0.6, ratio, FOUND, threshold=SEEN)
-    says = "Exact patching finds edges behind thresholds at mild compression, by the mean AUROC."
+    says = "With 17 dimensions for 20 variables exact patching finds edges behind thresholds, "
+    says += "measured by the mean AUROC."
     yield tm.at_least(says, 0.98, of(mild, "auroc"), FOUND, threshold=SEEN)
 
 
@@ -249,32 +253,35 @@ def chance(results, full):
     positives, edges = used.sum("edge"), used.sizes["edge"]
     variance = ((edges + 1) / (12 * positives * (edges - positives))).mean()
     within = 4 * float(np.sqrt(variance / used.sizes["seed"]))
-    says = "A random ranking does not find the true edges, measured by the mean AUROC."
+    says = "A random ranking has a mean AUROC of 1/2 for the true edges."
     auroc = of(full, "auroc", "random")
     yield tm.near(says, 0.5, auroc, RANDOM, within=within, threshold=ERRORS)
-    says = "Two random circuits agree by chance, measured by the mean Jaccard index."
+    says = "Two random circuits have the mean Jaccard index of the hypergeometric law."
     value = full["over_data"].sel(found_by="random")
     yield tm.near(says, by_chance(used), value, RANDOM, within=0.05, threshold=ERRORS)
 
 
 def by_chance(used):
-    """Return the mean Jaccard index of two random circuits of the size of the truth."""
+    """Return the mean Jaccard index of two random circuits with as many edges as the true one."""
     sizes = used.sum("edge").values.astype(int).tolist()
     return float(np.mean([circuits.jaccard_by_chance(k, k, used.sizes["edge"]) for k in sizes]))
 
 
 def stability(full, half):
     for name, what in (("over_data", "draws of data"), ("over_bases", "bases")):
-        says = f"Without superposition exact patching finds one circuit in two {what}, measured "
-        says += "by the mean Jaccard index."
+        says = f"Without superposition exact patching finds nearly one circuit from two {what}, "
+        says += "measured by the mean Jaccard index."
         yield tm.at_least(says, 0.95, full[name].sel(found_by=FOUND_BY[0]), FOUND, threshold=SEEN)
-    says = "In half as many dimensions two bases of one circuit agree less than two draws of "
-    says += "data, measured by the largest ratio of mean Jaccard indices over methods."
+    says = "In half as many dimensions as variables a method finds less similar circuits in two "
+    says += "bases than from two draws of data, measured by the largest ratio of the mean Jaccard "
+    says += "indices over methods."
     ratio = (half["over_bases"] / half["over_data"]).sel(found_by=list(FOUND_BY)).max()
     yield tm.at_most(says, 0.75, ratio, FOUND, threshold=SEEN)
-    says = "Without superposition two orders of ACDC mostly agree, measured by the Jaccard index."
+    says = "Without superposition ACDC finds nearly one circuit in two orders of the edges, "
+    says += "measured by the mean Jaccard index."
     yield tm.at_least(says, 0.9, full["over_orders"], FOUND, threshold=SEEN)
-    says = "In half as many dimensions orders of ACDC differ, measured by the Jaccard index."
+    says = "In half as many dimensions as variables ACDC finds different circuits in two orders of "
+    says += "the edges, measured by the mean Jaccard index."
     yield tm.at_most(says, 0.9, half["over_orders"], FOUND, threshold=SEEN)
 
 
