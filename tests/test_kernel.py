@@ -84,14 +84,15 @@ def test_training_in_a_kernel_is_training_to_rounding():
 def test_a_card_gets_kernels_only_where_they_are_asked_for():
     """The gradient and the loss for the curve are one kernel."""
 
-    def kernels():
-        exported = export_for("cuda", trained, {"density": np.float32([0.1])}, width=4)
+    def kernels(platform="cuda"):
+        exported = export_for(platform, trained, {"density": np.float32([0.1])}, width=4)
         with mlir.make_ir_context():
             return str(exported.mlir_module(serialized=False)).count("@mosaic_gpu_v2")
 
     assert kernels() == 0
     with kernel.in_kernels(True):
         assert kernels() == 1
+        assert kernels("tpu") == 0
 
 
 UNIFORM = jax.random.uniform(jax.random.key(0), (3, 8))
@@ -127,18 +128,24 @@ def test_a_sampler_that_could_mix_examples_is_refused(make, reason):
         examples.of_one(jax.make_jaxpr(make)(UNIFORM), batch=8)
 
 
+def squares(w, x):
+    return jnp.sum((w * x[0]) ** 2)
+
+
 @pytest.mark.parametrize(
-    ("size", "loss", "reason"),
+    ("size", "w", "loss", "reason"),
     [
-        (100, lambda w, x: jnp.sum(w * x), "100 examples are no multiple of 128"),
-        (128, lambda w, x: jnp.sum((w * x) ** 2.5), "'pow' is not known to the compiler"),
+        (100, jnp.ones(2), squares, "100 examples are no multiple of 128"),
+        (128, jnp.ones(112), squares, "113 sums over the batch are more than 112"),
+        (128, jnp.ones(2, jnp.float16), squares, "reads no float16 numbers"),
+        (128, jnp.ones(2), lambda w, x: squares(w, x) ** 2.5, "'pow' is not known to the comp"),
     ],
 )
-def test_a_loss_without_a_kernel_takes_another_path(size, loss, reason):
-    w, batch = jnp.array([1.0, 2.0]), jax.random.uniform(jax.random.key(0), (size, 2))
-    finish, row = jax.make_jaxpr(lambda x: x)(batch), batch[0]
+def test_a_loss_without_a_kernel_takes_another_path(size, w, loss, reason):
+    batch = jax.random.uniform(jax.random.key(0), (size, 1), w.dtype)
+    finish = jax.make_jaxpr(lambda x: x)(batch)
     with pytest.raises(elements.NotFusableError, match=reason):
-        kernel.mean(jax.grad, finish, jax.make_jaxpr(loss)(w, row), w, batch, jnp.int32(0))
+        kernel.mean(jax.grad, finish, jax.make_jaxpr(loss)(w, batch[0]), w, batch, jnp.int32(0))
     with kernel.in_kernels(True):
         actual = fuse.value_and_grad(loss)(w, batch)
     assert_equal_to_rounding(actual, ordinary(loss)(w, batch))

@@ -87,9 +87,14 @@ def mean(
     Raises:
         NotFusableError: the kernel cannot be made.
     """
+    if backend() not in ("cpu", "cuda", "gpu"):
+        raise NotFusableError(f"kernels are for cards of NVIDIA, and not for {backend()}")
     batch = finish.out_avals[0].shape[0]
     if batch % THREADS:
         raise NotFusableError(f"{batch} examples are no multiple of {THREADS} threads")
+    sums = 1 + sum(leaf.size for leaf in jax.tree.leaves(params))
+    if sums > loop.MAX_SUMS:  # near which a thread has the 255 registers that it can have
+        raise NotFusableError(f"{sums} sums over the batch are more than {loop.MAX_SUMS}")
     leaves = jax.tree.leaves(rows)
     leaves = [jnp.moveaxis(leaf, examples.axis(leaf.shape, batch), -1) for leaf in leaves]
     example = [jax.ShapeDtypeStruct(leaf.shape[:-1], leaf.dtype) for leaf in leaves]
@@ -104,21 +109,21 @@ def mean(
     program, shapes = loop.of_one_example(transform, traced, params, example)
     _check(program.jaxpr)
     captured = [const for const in traced.consts if not elements.is_known(const)]
+    numbers = [*captured, *jax.tree.leaves(params)]
+    for leaf in (*numbers, *leaves):
+        if leaf.dtype.itemsize != 4:
+            raise NotFusableError(f"a kernel reads no {leaf.dtype} numbers")
     evaluate = _for_all_models(_Model(program, traced.consts, batch))
-    outputs = evaluate([*captured, *jax.tree.leaves(params)], leaves, slot)
+    outputs = evaluate(numbers, leaves, slot)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
 def _check(jaxpr: core.Jaxpr) -> None:
-    """Raise `NotFusableError` if the compiler of kernels does not know an operation or a number."""
+    """Raise `NotFusableError` if the compiler of kernels does not know an operation."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name in _UNKNOWN:
             raise NotFusableError(f"primitive '{name}' is not known to the compiler of kernels")
-        for variable in equation.outvars:
-            dtype = variable.aval.dtype  # pyright: ignore[reportAttributeAccessIssue]
-            if dtype.itemsize > 4:
-                raise NotFusableError(f"a kernel computes with no {dtype} numbers")
         for inner in core.jaxprs_in_params(equation.params):
             _check(inner)
 
