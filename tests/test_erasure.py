@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toymodels.analysis.erasure import Eraser, least_squares_eraser
@@ -63,7 +63,7 @@ def test_the_eraser_is_the_constrained_minimum(x64_seed):
         eraser = fit(hidden, concepts, np.float64)
     mean, covariance, cross = moments(hidden, concepts)
     # Stationary under A cross = 0: the gradient 2 (A - 1) covariance is normal to the constraint.
-    free = np.eye(6) - cross @ np.linalg.pinv(cross)
+    free = np.eye(6) - cross @ np.linalg.pinv(cross, rcond=1e-10)
     np.testing.assert_allclose((eraser.matrix - np.eye(6)) @ covariance @ free, 0, atol=1e-10)
     random = np.random.default_rng(x64_seed)
     for scale in (0, 0.01, 1):
@@ -88,6 +88,7 @@ def test_the_eraser_projects_the_concept_away(seed):
 
 @properties
 @given(seeds)
+@example(117)  # here whitening magnifies the rounding of a vanishing direction
 def test_the_eraser_follows_a_change_of_basis(seed):
     hidden, concepts = samples(seed)
     random = np.random.default_rng(seed)

@@ -95,7 +95,13 @@ def least_squares_eraser(
     white = whitening @ cross_covariance
     lengths = geometry.feature_norms(white)
     unit = jnp.where(lengths == 0, 1.0, lengths)[None, :]  # makes the units of z cancel
-    removed = (cross_covariance / unit) @ jnp.linalg.pinv(white / unit) @ whitening
+    left, sizes, right = jnp.linalg.svd(white / unit, full_matrices=False)
+    # Whitening magnifies the rounding of the cross-covariance, which must not add to its rank.
+    magnified = jnp.max(geometry.feature_norms(cross_covariance / spread[:, None]) / unit[0])
+    rounded = 10 * white.size * jnp.finfo(white.dtype).eps * jnp.max(scales) * magnified
+    kept = jnp.where(sizes > rounded * sizes[0], sizes, jnp.inf)
+    inverse = right.T @ (left.T / kept[:, None])
+    removed = (cross_covariance / unit) @ inverse @ whitening
     eraser = (jnp.eye(mean.size, dtype=mean.dtype) - removed, removed @ mean)
     return Eraser(*(inputs.unless_missing(p, mean, covariance, cross_covariance) for p in eraser))
 
