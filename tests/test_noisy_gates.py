@@ -90,5 +90,5 @@ def test_numbers_that_make_no_sense():
         theory.errors([-1.0])
     with pytest.raises(errors.InputError, match=r"chance is 0\.7"):
         theory.width_for(0.7, 1.0, 10)
-    with pytest.raises(errors.InputError, match="nothing true makes no noise"):
+    with pytest.raises(errors.InputError, match="without any there is no noise"):
         theory.width_for(0.1, 0.0, 10)

@@ -7,6 +7,17 @@ from arrangements import random_model
 
 from toymodels.errors import InputError
 from toymodels.theory import expected_loss, expected_loss_linear, expected_value
+from toymodels.theory.quadrature import gauss_legendre
+
+
+def test_the_rule_of_k_nodes_integrates_powers_below_2k():
+    """The integral of x^d from 0 to 1 is 1 / (d + 1)."""
+    places, weights = gauss_legendre(3)
+    powers = np.arange(6)
+    np.testing.assert_allclose(
+        weights @ places[:, None] ** powers[None, :], 1 / (powers + 1), rtol=1e-13
+    )
+    assert abs(weights @ places**6 - 1 / 7) > 1e-5
 
 
 @pytest.mark.parametrize("num_features", [1, 3])

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.analysis import geometry, inputs
+from toymodels.theory.quadrature import gauss_legendre
 
 __all__ = [
     "chance_cosine",
@@ -52,9 +53,8 @@ def chance_cosine(parts: int) -> float:
     subcomponents with two hidden dimensions: 0 for $C = 1$, and 0.979 for $C = 20$.
     """
     checks.count("parts", parts)
-    nodes, weights = np.polynomial.legendre.leggauss(parts // 2 + 20)
-    shares = (1 + nodes) / 2
-    return float(parts / 2 * weights @ (np.cos(np.pi * shares) * (1 - shares) ** (parts - 1)))
+    shares, weights = gauss_legendre(parts // 2 + 20)
+    return float(parts * weights @ (np.cos(np.pi * shares) * (1 - shares) ** (parts - 1)))
 
 
 def length_ratios(

@@ -142,8 +142,8 @@ def mean_square(
         corners = (steps[:, None] + corners[None, :]).ravel()
     edge_variances = (ends[1] - ends[0]) ** 2 / 12
     variances = jnp.where(boxes.active, edge_variances[None, :], 0.0).sum(axis=1)
-    # All that is not linear is done for all boxes at once, because the program of each level takes
-    # long to compile.
+    # The terms are computed for all boxes at once, because a program for each level would take
+    # long to compile. What remains is linear: each level adds two boxes of the level below.
     terms = _terms(corners, variances, boxes)
     ends_of_levels = np.cumsum([corners.size, *(level.shape[-1] for level in boxes.levels[:-1])])
     known, of_low, of_high = (jnp.split(term, ends_of_levels) for term in terms)
@@ -159,7 +159,7 @@ def mean_square(
 def _terms(
     corners: Float[Array, " corners"], variances: Float[Array, " subsets"], boxes: Boxes
 ) -> tuple[Float[Array, " boxes"], Float[Array, " boxes"], Float[Array, " boxes"]]:
-    """Return what each box has without other boxes, and the factors of those at its two ends."""
+    """Return the part of each mean that needs no other box, and the factors of the two it needs."""
     low, high = corners[boxes.low], corners[boxes.high]
     whole = ((low + high) / 2) ** 2 + variances[boxes.subset]
     # The square of a width below `narrowest` underflows, and the box adds nothing.

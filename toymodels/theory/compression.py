@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from toymodels import checks
+from toymodels.theory.quadrature import gauss_legendre
 
 __all__ = ["Network", "decode", "encode", "network", "squared_error", "squared_error_by_quadrature"]
 
@@ -90,13 +91,13 @@ def squared_error_by_quadrature(width: float, segments: int, *, last_ramp: bool 
     The arguments are those of `squared_error`.
     """
     _check(width, segments)
-    nodes, node_weights = np.polynomial.legendre.leggauss(6)
+    places, place_weights = gauss_legendre(6)
 
     def rule(breaks: Any) -> tuple[Any, Any]:
         """Return the points and the weights of Gauss's rule on each piece between two breaks."""
         low, high = breaks[..., :-1, None], breaks[..., 1:, None]
-        points = low + (high - low) * (nodes + 1) / 2
-        weights = np.broadcast_to((high - low) * node_weights / 2, points.shape)
+        points = low + (high - low) * places
+        weights = np.broadcast_to((high - low) * place_weights, points.shape)
         flat = (*breaks.shape[:-1], -1)
         return points.reshape(flat), weights.reshape(flat)
 

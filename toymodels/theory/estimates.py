@@ -28,16 +28,13 @@ from toymodels.theory.loss import (
     per_feature,
 )
 from toymodels.theory.precision import in_float64
+from toymodels.theory.quadrature import gauss_legendre
 
 RANDOMIZATIONS: Final = 16
 """The number of independent point sets in `expected_loss_sampled`."""
 
 _BLOCK: Final = 2**20  # as many numbers are in memory at once, so that they fit a cache
-# The nodes and the weights of Gauss's rule on (0, 1).
-_LEGENDRE: Final = tuple(
-    (values + shift) / 2
-    for values, shift in zip(np.polynomial.legendre.leggauss(20), (1, 0), strict=True)
-)
+_GAUSS: Final = gauss_legendre(20)
 
 
 class SampledLoss(NamedTuple):
@@ -244,7 +241,7 @@ def _gaussian_loss(
     slope = jnp.where(own > 0, own, 1.0)
     ends = [jnp.where(own > 0, (k * spread - centre) / slope, 0.0) for k in (-8, 0, 8)]
     edges = jnp.stack([jnp.zeros_like(own), *ends, jnp.ones_like(own)]).clip(0.0, 1.0)
-    roots, chances = (jnp.asarray(values, weights.dtype)[None, :, None] for values in _LEGENDRE)
+    roots, chances = (jnp.asarray(values, weights.dtype)[None, :, None] for values in _GAUSS)
     x = (edges[:-1, None] + jnp.diff(edges, axis=0)[:, None] * roots).reshape(-1, bias.size)
     weight = (jnp.diff(edges, axis=0)[:, None] * chances).reshape(-1, bias.size)
     errors = jax.vmap(_gaussian_errors, (0, 0, None, None, None))(

@@ -5,11 +5,12 @@ stream as its value and noise $\sum_v (d_a \cdot d_v)\, x_v$ of all other variab
 $\ell$ the variance of this noise is $\nu_\ell = s^2 K_\ell$ with $K_\ell = E \sum_v x_v^2$, the
 number of true variables in the stream, and $s^2$ the mean squared overlap of the directions.
 
-A gate is AND, OR or XOR with a third each, and its two operands are of the layer before. Then a
-small change $\delta$ of the sum of the operands changes the gate by $0$, $\pm\delta$,
-$\max(\delta, 0)$ or $\min(\delta, 0)$, by its kind and the number of its true operands. For every
-such number the mean square of these changes is $\frac23 E \delta^2$ for symmetric $\delta$. So
-the mean squared error $e_\ell$ of the gates obeys, for all shares of true variables,
+A gate is AND, OR or XOR with the probability 1/3 each, and its two operands are outputs of the
+layer before. A small change $\delta$ of the sum of the operands changes the gate by $0$,
+$\pm\delta$, $\max(\delta, 0)$ or $\min(\delta, 0)$, depending on its kind and on the number of its
+true operands. Whatever this number, the mean square of the change over the three kinds is
+$\frac23 E \delta^2$ for symmetric $\delta$. So the mean squared error $e_\ell$ of the gates obeys,
+whatever the share of true variables,
 
 $$e_\ell = \tfrac43 (e_{\ell-1} + \nu_{\ell-1}), \qquad e_0 = 0,$$
 
@@ -17,14 +18,15 @@ and grows by a third with each layer even where there is no new noise.
 
 A threshold $T(u) = \min(\max(2u - \frac12, 0), 1)$ on each operand removes noise below 1/4. A rare
 error of size $r$ on one operand becomes an error of size $r$ of the gate for two of the three
-kinds, for every number of true operands, and is positive if the gate is false. So the law of the
-sizes of errors, beside a share of exact gates, is $\frac43$ times that of $T(r + \sqrt\nu z)$, of
-which the layer before gives $r$. Small errors are forgotten; flipped bits multiply.
+kinds, whatever the number of true operands, and is positive if the gate is false. An operand with
+an error $r$ from the layer before has the error $T(r + \sqrt\nu z)$ after the threshold, with a
+standard normal $z$. So errors of a gate have the sizes of these errors, with $\frac43$ of their
+probability. Small errors are forgotten; flipped bits multiply.
 
 References:
     Hänni et al. (2024), "Mathematical Models of Computation in Superposition", for layers that
-    correct errors. The equations are derived here: for Gaussian noise,
-    small errors without a threshold, and rare errors with one.
+    correct errors. The equations are derived here: for Gaussian noise, for small errors without a
+    threshold, and for rare errors with one.
 """
 
 from typing import Any
@@ -40,7 +42,7 @@ __all__ = ["corrected", "errors", "errors_corrected", "mean_squared_overlap", "w
 
 
 def mean_squared_overlap(variables: int, width: int) -> float:
-    r"""Return $s^2 = (V - m) / (m (V - 1))$, the least mean squared overlap of unit vectors.
+    r"""Return $s^2 = (V - m) / (m (V - 1))$, the smallest mean squared overlap of unit vectors.
 
     It is 0 if there are as many dimensions as variables.
 
@@ -71,8 +73,8 @@ def errors(noise: Any) -> Float[np.ndarray, " layers"]:
 def errors_corrected(noise: Any) -> Float[np.ndarray, " layers"]:
     r"""Return the mean squared error of the gates of each layer with a threshold.
 
-    The first is $\frac43 \tau^2(\nu_0)$ with $\tau^2$ from `corrected`. It holds while errors are
-    rare, up to about one gate in ten.
+    The error of the first layer is $\frac43 \tau^2(\nu_0)$ with $\tau^2$ from `corrected`. The
+    result holds while errors are rare, up to about one gate in ten.
 
     Args:
         noise: the variances $\nu_0, \dots, \nu_{L-1}$ of the noise on the operands of each layer.
@@ -82,7 +84,7 @@ def errors_corrected(noise: Any) -> Float[np.ndarray, " layers"]:
     """
     sizes = np.linspace(0, 1, 301)
     edges = (sizes[:-1] + sizes[1:]) / 2
-    chance = np.where(sizes == 0, 1.0, 0.0)
+    chance = np.where(sizes == 0, 1.0, 0.0)  # of each size of an error; the inputs have none
     found = []
     for variance in _variances(noise):
         # An operand with the error r stays below the size y if r + noise is below y / 2 + 1/4.
@@ -132,13 +134,14 @@ def width_for(chance: float, true: float, variables: int) -> float:
     """
     remedy = "it is the tail of a normal variable"
     checks.interval("chance", chance, low=0, high=0.5, open_low=True, remedy=remedy)
-    checks.interval("true", true, low=0, open_low=True, remedy="nothing true makes no noise")
+    checks.interval("true", true, low=0, open_low=True, remedy="without any there is no noise")
     checks.count("variables", variables, minimum=2)
     variance = (0.25 / stats.norm.isf(chance)) ** 2
     return float(variables / (1 + (variables - 1) * variance / true))
 
 
 def _variances(noise: Any) -> Float[np.ndarray, " layers"]:
+    """Return the variances of the noise as one number for each layer, after a check."""
     noise = np.atleast_1d(np.asarray(noise, np.float64))
     checks.interval("noise", noise, low=0, remedy="give variances")
     return noise

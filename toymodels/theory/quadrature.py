@@ -12,10 +12,24 @@ from jaxtyping import Array, Float
 from toymodels import checks
 from toymodels.errors import InputError
 
-__all__ = ["MAX_POINTS", "expected_value"]
+__all__ = ["MAX_POINTS", "expected_value", "gauss_legendre"]
 
 MAX_POINTS: Final = 100_000
 """The largest number of points at which a function is evaluated."""
+
+
+def gauss_legendre(
+    nodes: int,
+) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+    r"""Return the places $x_i$ and the weights $w_i$ of the rule of Gauss and Legendre on [0, 1].
+
+    $\int_0^1 f(x)\, dx = \sum_i w_i f(x_i)$ for polynomials $f$ of degree at most $2 k - 1$.
+
+    Args:
+        nodes: $k$.
+    """
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    return (places + 1) / 2, weights / 2
 
 
 def expected_value(
@@ -54,7 +68,7 @@ def expected_value(
             f"nodes is {nodes} for {num_features} features, which makes {count} points, more than "
             f"{MAX_POINTS}: take fewer nodes, or estimate from samples"
         )
-    places, node_weights = (np.polynomial.legendre.leggauss(nodes) + np.array([[1.0], [0.0]])) / 2
+    places, node_weights = gauss_legendre(nodes)
     values = np.append(0.0, places)
     chances = jnp.append(1 - jnp.asarray(density), density * node_weights)
     points = np.stack(np.meshgrid(*[values] * num_features, indexing="ij"), axis=-1)

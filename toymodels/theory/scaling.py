@@ -19,6 +19,7 @@ from scipy import optimize, stats
 from toymodels import checks
 from toymodels.errors import InputError
 from toymodels.theory.features import feature_variance
+from toymodels.theory.quadrature import gauss_legendre
 
 __all__ = [
     "RandomDirections",
@@ -124,7 +125,7 @@ def _noise(
     size = 1 << int((4 + 16 * spread) / step).bit_length()
     middle = (np.arange(2000) + 0.5) / 2000
     overlap = 2 * stats.beta.ppf(middle, (hidden - 1) / 2, (hidden - 1) / 2) - 1
-    feature, weight = _nodes(64)
+    feature, weight = gauss_legendre(64)
     place = np.ravel(overlap[:, None] * feature) / step
     share = np.ravel(np.broadcast_to(weight, (2000, 64))) / 2000
     below = np.floor(place)  # a jump is shared between the two next points of the grid
@@ -143,14 +144,9 @@ def _loss(
     noise: Float[np.ndarray, " grid"],
     chance: Float[np.ndarray, " grid"],
 ) -> float:
-    feature, weight = _nodes(32)
+    """Return the loss for these values and chances of the noise."""
+    feature, weight = gauss_legendre(32)
     absent = np.maximum(gain * noise + bias, 0) ** 2
     output = np.maximum(gain * (feature + noise[:, None]) + bias, 0)
     present = (feature - output) ** 2 @ weight
     return float(num_features * chance @ ((1 - density) * absent + density * present))
-
-
-def _nodes(number: int) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
-    """Return the nodes and the weights of Gauss and Legendre on [0, 1]."""
-    places, weights = np.polynomial.legendre.leggauss(number)
-    return (places + 1) / 2, weights / 2

@@ -25,6 +25,7 @@ from toymodels.theory.boxes import Boxes, all_boxes, mean_square
 from toymodels.theory.features import Numbers, feature_variance
 from toymodels.theory.loss import check_model, per_feature
 from toymodels.theory.precision import in_float64
+from toymodels.theory.quadrature import gauss_legendre
 
 __all__ = ["MAX_FEATURES", "scrubbing_distance", "scrubbing_distance_linear"]
 
@@ -107,8 +108,7 @@ def _relu_distance(
 ) -> Float[Array, ""]:
     """Return twice the sum over outputs of the variance that their own features do not explain."""
     density = jnp.broadcast_to(density, bias.shape)
-    points, node_weights = np.polynomial.legendre.leggauss(bias.size + 1)
-    points, node_weights = jnp.asarray((points + 1) / 2), jnp.asarray(node_weights / 2)
+    points, node_weights = map(jnp.asarray, gauss_legendre(bias.size + 1))
 
     def unexplained(output: Any) -> Float[Array, ""]:
         couplings, own, bias, density_own = output
