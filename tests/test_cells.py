@@ -1,6 +1,7 @@
 """Refusals of a cell before it runs: wrong names and numbers, impurity, and the line at fault."""
 
 import functools
+import gc
 import inspect
 import math
 import pickle
@@ -22,6 +23,18 @@ from toymodels.sweeps import cells
 pytestmark = pytest.mark.as_users_compile
 
 AXES = {"axes": {"d": [2, 3]}}
+
+
+def test_no_garbage_is_looked_for_while_a_cell_is_traced():
+    found = []
+
+    def cell(key, *, d):
+        found.append(gc.isenabled())
+        return {"a": d}
+
+    sweep(cell, axes={"d": [2, 3]}, width=2)
+    assert not any(found)
+    assert gc.isenabled()
 
 
 def branches(key, *, d):

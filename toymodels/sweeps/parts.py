@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import h5netcdf
-import h5py
 import numpy as np
 import xarray as xr
 
@@ -144,6 +142,9 @@ class Folder:
         return xr.open_dataset(self._index, engine="h5netcdf")
 
     def _write_index(self, file: Path) -> None:
+        import h5netcdf  # takes a tenth of a second to import, and few sweeps have a folder
+        import h5py
+
         request = self._request
         seeds, grid = request.seeds.tolist(), request.grid
         labels = datasets.coordinates(seeds, grid, request.static_axes, self._layout)
@@ -166,6 +167,8 @@ class Folder:
 
     def _virtual(self, name: str, dims: Sequence[str], shape: tuple[int, ...]) -> Any:
         """Return the array of an output whose numbers are in the files of the parts."""
+        import h5py
+
         virtual = h5py.VirtualLayout(shape, self._types[name])
         for part in self.parts:
             places = tuple(
@@ -270,6 +273,8 @@ def _identity(
 
 def _sweep_of(file: Path) -> str | None:
     """Return the sweep that a file belongs to; None if there is none, or if it is damaged."""
+    import h5py
+
     if not file.exists():
         return None
     try:

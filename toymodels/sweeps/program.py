@@ -31,7 +31,12 @@ from numpy.typing import NDArray
 
 from toymodels.engine import keys, programs
 from toymodels.engine.blas import one_blas_thread
-from toymodels.engine.compiling import compiler_options, ensure_compilation_cache, environment
+from toymodels.engine.compiling import (
+    compiler_options,
+    ensure_compilation_cache,
+    environment,
+    no_garbage_collection,
+)
 from toymodels.engine.decompositions import sequential
 from toymodels.engine.devices import backend, devices, tracing_for
 from toymodels.engine.products import lanes_side_by_side
@@ -148,6 +153,7 @@ class Program:
         return bytes(self.exported.serialize())
 
 
+@no_garbage_collection()
 def compile_program(cell: Cell, numbers: Numbers, *, width: int) -> Program:
     """Trace `cell`, map it over the lanes of a block, and compile it for the first device.
 

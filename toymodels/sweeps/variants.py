@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from toymodels.engine import programs
+from toymodels.engine.compiling import no_garbage_collection
 from toymodels.errors import InputError
 from toymodels.sweeps import blocks, cells, datasets, layouts, watching
 from toymodels.sweeps.program import Arrays, Numbers, Program, compile_program, default_width
@@ -67,6 +68,7 @@ class Ran(NamedTuple):
     failure: BaseException | None
 
 
+@no_garbage_collection()
 def trace(
     request: Request, dims: Mapping[str, Sequence[str]], units: Mapping[str, str]
 ) -> tuple[list[Variant], layouts.Layout]:
