@@ -2,13 +2,16 @@
 
 import importlib.util
 
+import jax
 import numpy as np
+import optax
 import pytest
 
 import toymodels as tm
 from toymodels import cli
 from toymodels.engine.cards import card, compiling, hlo, machine_code, report
 from toymodels.errors import InputError
+from toymodels.experiment.explaining import table
 from toymodels.sweeps import explaining, watching
 
 # A loop of 7 turns that adds a row of a table to a sum, keeps a row of a curve, and multiplies by
@@ -80,7 +83,8 @@ LISTING = """
 
 has_compiler = importlib.util.find_spec("jax_cuda12_plugin") is not None
 needs_compiler = pytest.mark.skipif(
-    not has_compiler, reason="needs pip install 'toymodels[gpu-inspect]'"
+    not has_compiler or jax.config.jax_platforms != "cpu",
+    reason="needs pip install 'toymodels[gpu-inspect]' and JAX_PLATFORMS=cpu",
 )
 
 
@@ -127,6 +131,18 @@ def test_bounds_are_those_of_a_copy():
     assert 1 / most.issue == pytest.approx(1e6 / (132 * 4 * 1.98e9))
 
 
+def test_the_table_is_of_one_model():
+    """The memory of an H100 moves 3,352 GB/s, which is 838 million times 4 kB."""
+    cost = report.Cost(5, 3, 4000 * 64, 0, 16, 0, [], 1)
+    made = table(explaining.Explained("cell", 64, [cost]), card.Card.H100)
+    names, values = ([*column.cells] for column in made.columns)
+    assert made.columns[1].header == "5 turns"
+    row = dict(zip(names, values, strict=True))
+    assert row["bytes of memory traffic"] == "4,000"
+    assert (row["kernels for all models"], row["waits for the host"]) == ("3", "1")
+    assert row["million turns/s by memory"] == "838"
+
+
 def test_a_watched_sweep_runs_no_cell():
     seen = []
     with watching.instead_of_running(seen.append):
@@ -154,7 +170,6 @@ def test_a_missing_compiler_is_one_line(capfd):
 @pytest.mark.parametrize("kind", card.Card)
 def test_a_cell_is_compiled_for_a_card_that_is_not_there(kind):
     """A thousand turns of x <- x / 2 + 1: one kernel for each turn, which reads and writes x."""
-    import jax
 
     def halved(key, start):
         return {"x": jax.lax.fori_loop(0, 1000, lambda _, x: x / 2 + 1, start)}
@@ -178,7 +193,6 @@ def test_a_cell_is_compiled_for_a_card_that_is_not_there(kind):
 @pytest.mark.as_users_compile
 def test_an_update_of_a_small_model_is_a_few_kernels_that_never_wait():
     """The memory of an H100 allows 46 million updates of 72 kB in a second."""
-    import optax
 
     def trained(key, density):
         task, adam = tm.Task(tm.SparseUniform(5, density)), optax.adam(1e-2)

@@ -65,31 +65,28 @@ def show(path: Path, device: str, *, scale: str = "default") -> None:
 
 
 def table(explained: Explained, card: Card) -> Table:
-    """Return a table with one column for each loop of a program, in numbers of one model."""
-    made = Table(
-        "of one model and one turn",
-        *(_turns(cost.turns) for cost in explained.costs),
-        title=f"{escape(explained.title)}, blocks of {explained.width} models",
-    )
+    """Return a table with one column for each loop of a program, whose turns are updates."""
+    made = Table(title=f"{escape(explained.title)}: blocks of {explained.width:,} models")
+    made.add_column("a turn of one model", no_wrap=True)
+    for cost in explained.costs:
+        turns = "unknown" if cost.turns is None else f"{cost.turns:,}"
+        made.add_column(f"{turns} turns", justify="right")
     lanes, costs = explained.width, explained.costs
-    bounds = [report.bounds(cost, card) for cost in costs]
 
-    def add(name: str, values: Iterable[float | str]) -> None:
-        made.add_row(name, *(v if isinstance(v, str) else f"{v:,.5g}" for v in values))
+    def add(name: str, values: Iterable[float]) -> None:
+        made.add_row(name, *(f"{value:,.0f}" for value in values))
 
-    add("bytes of memory traffic", (round(cost.traffic / lanes) for cost in costs))
-    add("instructions of a warp", (round(cost.instructions / lanes) for cost in costs))
+    add("bytes of memory traffic", (cost.traffic / lanes for cost in costs))
+    add("instructions of warps", (cost.instructions / lanes for cost in costs))
     made.add_section()
-    add("kernels of one turn of all models", (cost.kernels for cost in costs))
-    add("of these from libraries", (len(cost.libraries) for cost in costs))
+    add("kernels for all models", (cost.kernels for cost in costs))
+    add("kernels of libraries", (len(cost.libraries) for cost in costs))
     add("waits for the host", (cost.waits for cost in costs))
-    add("registers of a thread at most", (cost.registers for cost in costs))
-    add("bytes spilled by a thread at most", (cost.spills for cost in costs))
+    add("registers of a thread", (cost.registers for cost in costs))
+    add("bytes spilled by a thread", (cost.spills for cost in costs))
     made.add_section()
-    for name, limits in zip(report.Bounds._fields, zip(*bounds, strict=True), strict=True):
-        add(f"million turns/s by {name} at most", (f"{lanes * n / 1e6:.3g}" for n in limits))
+    most = [report.bounds(cost, card) for cost in costs]
+    for name, limits in zip(report.Bounds._fields, zip(*most, strict=True), strict=True):
+        millions = (f"{lanes * limit / 1e6:.3g}" for limit in limits)
+        made.add_row(f"million turns/s by {name}", *millions)
     return made
-
-
-def _turns(turns: int | None) -> str:
-    return "loop of unknown length" if turns is None else f"loop of {turns:,} turns"

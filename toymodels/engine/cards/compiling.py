@@ -1,14 +1,16 @@
 """Compilation for a card that is only described."""
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from toymodels.engine.cards.card import Card
@@ -33,6 +35,9 @@ class Compiled(NamedTuple):
 def compile_for(card: Card, function: Callable[..., Any], arguments: Any) -> Compiled:
     """Compile a function for a card that this computer need not have.
 
+    JAX must have been started with `JAX_PLATFORMS=cpu`. It looks for the card otherwise, and does
+    not load the compiler where there is none.
+
     Args:
         card: the card.
         function: a function of arrays, traced for `engine.devices.tracing_for("cuda")` by the
@@ -45,9 +50,9 @@ def compile_for(card: Card, function: Callable[..., Any], arguments: Any) -> Com
     here = NamedSharding(_described(card), PartitionSpec())
     jitted = jax.jit(function, in_shardings=here, out_shardings=here)
     lowered = jitted.lower(*arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _compiled_anew():
         compiled = lowered.compile(compiler_options={"xla_dump_to": folder})
-        launches = next(Path(folder).glob("*.thunk_sequence_after_thunk_passes.txt"))
+        (launches,) = Path(folder).glob("*.thunk_sequence.txt")
         kernels = [path.read_text() for path in sorted(Path(folder).glob("*.ptx"))]
         return Compiled(compiled.as_text() or "", kernels, warps(launches.read_text()))
 
@@ -62,6 +67,20 @@ def warps(launches: str) -> dict[str, int]:
         blocks, threads = np.prod(np.reshape([*map(int, numbers)], (2, 3)), axis=1).tolist()
         found[name] = blocks * -(-threads // 32)
     return found
+
+
+@contextlib.contextmanager
+def _compiled_anew() -> Generator[None]:
+    """Switch the cache of compiled programs off, because a program from it is not written out."""
+    config: Any = jax.config
+    enabled = config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX decides once whether it uses the cache
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()
 
 
 def _described(card: Card) -> Mesh:
