@@ -68,6 +68,13 @@ def test_the_claims_take_the_fastest_run_and_name_what_is_wrong(results):
     assert [claim.holds for claim in claims] == [measure not in (1e-3, 1) for measure in measured]
 
 
+def test_a_path_that_failed_fails_its_claim(results):
+    results["gradient_error"].loc[{"path": "kernel"}] = np.nan
+    failed = [claim.statement for claim in benchmark.claims(results) if np.isnan(claim.measured)]
+    assert len(failed) == 1
+    assert "'kernel'" in failed[0]
+
+
 def test_a_processor_makes_no_claim_about_the_speed_of_a_card(results):
     results["run_issue"][:] = np.nan
     assert len(list(benchmark.claims(results))) == 7
