@@ -24,18 +24,6 @@ ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
 
-def command(*arguments, folder, expect=0):
-    """Run `toymodels` as a user does, in another folder."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "toymodels.cli", *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == expect, finished.stderr + finished.stdout
-    return finished
-
-
 @contextlib.contextmanager
 def as_for_users():
     """Lift the strict rules of tests, as in a process of a user, whose start takes seconds."""
@@ -48,12 +36,29 @@ def as_for_users():
         jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Return a function that gives the command its words in a folder, here in this process."""
+
+    def run(*words, folder, expect=0):
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        status = 0
+        with as_for_users():
+            try:
+                cli.main([str(word) for word in words])
+            except SystemExit as stop:
+                status = stop.code
+        written = capsys.readouterr()
+        assert status == expect, written.err + written.out
+        return written
+
+    return run
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_smoke_scale_makes_figure_claims_and_results(path, tmp_path, monkeypatch):
-    """The command makes all files of an experiment, here in the process of the tests."""
-    monkeypatch.chdir(tmp_path)
-    with as_for_users():
-        cli.main(["run", str(path), "--smoke"])
+def test_smoke_scale_makes_figure_claims_and_results(path, tmp_path, command):
+    command("run", path, "--smoke", folder=tmp_path)
     name = f"{path.stem}_smoke"
     folder = tmp_path / "results"
     record = json.loads((folder / f"{name}.json").read_text())
@@ -86,7 +91,7 @@ def test_the_committed_figure_belongs_to_the_file(path):
         assert claims.Claim.from_json(claim).holds == claim["holds"]
 
 
-def test_the_tests_accept_a_new_experiment_at_once(tmp_path):
+def test_the_tests_accept_a_new_experiment_at_once(tmp_path, command):
     """A new experiment has a claim and a smoke scale, and is a draft without a figure."""
     shutil.copytree(
         ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__")
@@ -94,7 +99,7 @@ def test_the_tests_accept_a_new_experiment_at_once(tmp_path):
     (tmp_path / "experiments").mkdir()
     command("new", "experiments/my_idea.py", folder=tmp_path)
     assert len((tmp_path / "experiments/my_idea.py").read_text().splitlines()) <= 80
-    assert "draft" in command("list", folder=tmp_path).stdout
+    assert "draft" in command("list", folder=tmp_path).out
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "my_idea"]
     files = ["tests/test_experiments.py", "tests/test_experiment_claims.py"]
     finished = subprocess.run(
@@ -103,7 +108,7 @@ def test_the_tests_accept_a_new_experiment_at_once(tmp_path):
     assert "2 passed, 1 skipped" in finished.stdout, finished.stdout
 
 
-def test_a_new_experiment_runs_with_its_flags(tmp_path):
+def test_a_new_experiment_runs_with_its_flags(tmp_path, command):
     command("new", "my_idea.py", folder=tmp_path)
     flags = ("--steps", "20", "--num-seeds", "2", "--densities", "0.5", "0.1")
     command("run", "my_idea.py", *flags, folder=tmp_path, expect=3)  # too short for its claim
@@ -117,13 +122,13 @@ def test_a_new_experiment_runs_with_its_flags(tmp_path):
     subprocess.run(
         [sys.executable, "my_idea.py", "--smoke"], cwd=tmp_path, check=True, capture_output=True
     )
-    help_text = command("run", "my_idea.py", "--help", folder=tmp_path).stdout
+    help_text = command("run", "my_idea.py", "--help", folder=tmp_path).out
     assert "--num-seeds" in help_text
     again = command("new", "my_idea.py", folder=tmp_path, expect=2)
-    assert "exists" in again.stderr
+    assert "exists" in again.err
 
 
-def test_a_failing_claim_fails_the_command(tmp_path):
+def test_a_failing_claim_fails_the_command(tmp_path, command):
     experiment = tmp_path / "wrong.py"
     experiment.write_text(
         textwrap.dedent(
@@ -142,7 +147,7 @@ def test_a_failing_claim_fails_the_command(tmp_path):
     command("run", "wrong.py", folder=tmp_path, expect=3)
     command("claims", folder=tmp_path, expect=3)
     command("run", "wrong.py", "--two", "3", "--out", "other", folder=tmp_path)
-    assert "1 of 1 claims hold" in command("claims", "other", folder=tmp_path).stdout
+    assert "1 of 1 claims hold" in command("claims", "other", folder=tmp_path).out
     # The number of claims goes into a page anywhere.
     page = tmp_path / "pages" / "page.md"
     page.parent.mkdir()
@@ -238,23 +243,23 @@ def test_ctrl_c_saves_what_was_finished(tmp_path):
     assert f"{finished} of {partial['norm'].size}" in errors
 
 
-def test_a_run_that_was_killed_goes_on_from_its_store(tmp_path):
+def test_a_run_that_was_killed_goes_on_from_its_store(tmp_path, command):
     experiment = str(ROOT / "experiments" / "phase_diagram.py")
     flags = ("--smoke", "--store", "kept.db")
     first = command("run", experiment, *flags, folder=tmp_path)
     again = command("run", experiment, *flags, folder=tmp_path)
     progress = r"\d+ of \d+ cells, "
-    assert re.search(progress, first.stderr)
-    assert not re.search(progress, again.stderr)  # nothing was left to run
+    assert re.search(progress, first.err)
+    assert not re.search(progress, again.err)  # nothing was left to run
     results = xr.load_dataset(tmp_path / "results/phase_diagram_smoke.nc", engine="h5netcdf")
     assert results["norm"].notnull().all()
-    kept = command("store", "kept.db", folder=tmp_path).stdout
+    kept = command("store", "kept.db", folder=tmp_path).out
     cells = results["norm"].size + results["free_norm"].size  # of two sweeps
     assert f"{cells} cells are whole, 0 were damaged" in kept
     command("store", "missing.db", folder=tmp_path, expect=2)
 
 
-def test_an_experiment_that_takes_no_store_says_so(tmp_path):
+def test_an_experiment_that_takes_no_store_says_so(tmp_path, command):
     experiment = str(ROOT / "experiments" / "introduction.py")
     refused = command("run", experiment, "--smoke", "--store", "x.db", folder=tmp_path, expect=2)
-    assert "give it a keyword `store`" in refused.stderr
+    assert "give it a keyword `store`" in refused.err
