@@ -76,7 +76,7 @@ def learning_coefficient(
 
     **Bias.** At finite $n\beta$ the estimate is the slope of the localised free energy in
     $\log n\beta$, and $\lambda$ is the limit of this slope. A direction of curvature $h$ counts
-    $\tfrac12\, n\beta h / (n\beta h + \gamma)$ instead of $\tfrac12$. So a $\gamma$ that is too
+    $\tfrac12\, n\beta h / (n\beta h + \gamma)$ instead of 1/2. So a $\gamma$ that is too
     large makes the estimate too low, and with one that is too small, chains reach other minima.
     Where singular directions cross, as in $w_1^2 w_2^2$, the estimate is too low by about
     $1/\log(n\beta/\gamma)$. Repeat it at ten times the inverse temperature.

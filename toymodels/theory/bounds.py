@@ -30,7 +30,7 @@ def min_coherence(num_features: int, hidden: int) -> float:
       \max_{i \ne j} \cos^2 \ge \frac1m \text{ for } n > \frac{m (m+1)}2.$$
 
     The first bound follows from `min_frame_potential`, which bounds the mean of $\cos^2$. The
-    second holds because the matrices $\hat W_i \hat W_i^\top - \mathbb 1/m$ lie in a space of
+    second holds because the matrices $\hat W_i \hat W_i^\top - I/m$ lie in a space of
     $m(m+1)/2 - 1$ dimensions. In so few dimensions, some two of $n$ vectors are at a right or an
     acute angle.
 

@@ -86,12 +86,23 @@ def check_float64(values: Array) -> None:
 
 
 class Descent(NamedTuple):
-    """The state of a descent, and the step to try next."""
+    """The state of a descent.
+
+    Attributes:
+        point: the best parameters so far.
+        value: the loss there.
+        slopes: the gradient there.
+        inverse: the approximate inverse of the Hessian.
+        trial: the step to try next.
+        tried: the number of steps that were tried.
+        moved: the number of steps that were taken.
+        done: whether the descent has ended.
+    """
 
     point: Any
     value: Any
     slopes: Any
-    inverse: Any  # the approximate inverse of the Hessian
+    inverse: Any
     trial: Any
     tried: Any
     moved: Any
@@ -99,11 +110,11 @@ class Descent(NamedTuple):
 
 
 def bfgs(value_and_slopes: Any, start: Any, steps: Any) -> Descent:
-    """Descend until the gradient is zero, or lost in rounding, or so many steps are tried.
+    """Descend until the gradient is zero, or lost in rounding, or all steps are used up.
 
-    One step evaluates the loss and its slopes at the start. The loop evaluates the loss in one
-    place only, because the program takes longer to compile than to run. A step that does not lead
-    low enough is tried again, shorter.
+    The evaluation of the loss and its slopes at the start counts as one step. A step that does not
+    lead low enough is tried again, shorter. The loop evaluates the loss in one place only, because
+    the program takes longer to compile than to run.
     """
     identity = np.eye(start.size, dtype=start.dtype)
 
@@ -117,7 +128,7 @@ def bfgs(value_and_slopes: Any, start: Any, steps: Any) -> Descent:
         refused = _refused(now, value, expected, small)
         return jax.tree.map(lambda new, old: jnp.where(low_enough, new, old), accepted, refused)
 
-    # The first step has length zero: it evaluates the loss at the start.
+    # The first step has the length zero, so that it evaluates the loss at the start.
     none, zero = np.zeros(start.shape, start.dtype), np.zeros((), int)
     infinite = np.full((), np.inf, start.dtype)
     begin = Descent(start, infinite, none, identity, none, zero, zero, np.array(False))
@@ -149,7 +160,7 @@ def _accepted(
 
 
 def _updated(now: Descent, turn: Any) -> Any:
-    """Update the inverse Hessian by how much the gradient turned along the step."""
+    """Update the inverse Hessian by `turn`, the change of the gradient along the step."""
     step = now.trial
     curved = step @ turn
     known = curved > 1e-12 * jnp.sqrt((step @ step) * (turn @ turn))

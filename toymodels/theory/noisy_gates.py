@@ -20,7 +20,7 @@ A threshold $T(u) = \min(\max(2u - \frac12, 0), 1)$ on each operand removes nois
 error of size $r$ on one operand becomes an error of size $r$ of the gate for two of the three
 kinds, whatever the number of true operands, and is positive if the gate is false. An operand with
 an error $r$ from the layer before has the error $T(r + \sqrt\nu z)$ after the threshold, with a
-standard normal $z$. So errors of a gate have the sizes of these errors, with $\frac43$ of their
+standard normal $z$. So errors of a gate have the sizes of these errors, with 4/3 of their
 probability. Small errors are forgotten; flipped bits multiply.
 
 References:
