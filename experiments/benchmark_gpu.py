@@ -51,7 +51,6 @@ PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "kernel": lambda: in_kernels(True),
     "precise": lambda: jax.default_matmul_precision("highest"),
 }
-SWEEPS = ["alone", "after a resume"]
 FLOAT64 = tm.prediction("The closed form of the gradient in NumPy, with 64 bits")
 PROMISE = tm.identity("The promise of a sweep: a cell has the bits of its seed and numbers alone")
 LAPACK = tm.prediction("Singular values of NumPy, with 64 bits")
@@ -90,13 +89,13 @@ SMOKE = Config(
 
 def run(config: Config) -> xr.Dataset:
     started = time.perf_counter()
-    unknown = {"changed": ("sweep", [np.nan] * 2), "singular_value_error": np.nan}
-    checks = xr.Dataset(unknown, {"sweep": SWEEPS})
+    checks = xr.Dataset({"changed": ("sweep", [np.nan] * 2), "singular_value_error": np.nan})
     with surviving():
         checks = changed_bits(config)
     results = xr.merge([gradient_errors(config), checks, speeds(config)])
     results = results.merge(many(config, fastest(results, results["run_size"].values[0])))
     results["seconds"] = time.perf_counter() - started
+    results = results.assign_coords(sweep=["alone", "after a resume"])
     return results.assign_attrs(card=jax.devices()[0].device_kind)
 
 
@@ -175,8 +174,7 @@ def changed_bits(config: Config) -> xr.Dataset:
     exact = np.linalg.svd(weights, compute_uv=False)
     error = abs(cells["values"].transpose(..., "values_0").values - exact).max() / exact.max()
     changed = [changed_cells(part, cells) for part in parts]
-    data = {"changed": ("sweep", changed), "singular_value_error": error}
-    return xr.Dataset(data, {"sweep": SWEEPS})
+    return xr.Dataset({"changed": ("sweep", changed), "singular_value_error": error})
 
 
 def changed_cells(cells: xr.Dataset, other: xr.Dataset) -> int:
