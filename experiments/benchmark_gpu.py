@@ -27,7 +27,6 @@ import time
 import timeit
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from unittest import mock
 
 import jax
@@ -167,7 +166,7 @@ def changed_bits(config: Config) -> xr.Dataset:
         return tm.sweep(cell, axes={"density": densities}, seeds=seeds, **how)
 
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "cells.db"
+        store = f"{folder}/cells.db"
         parts = sweep([0.3], [1], store), sweep([0.1, 0.3, 1.0], range(3), store)
     cells = sweep([0.1, 0.2, 0.3, 0.7, 1.0], range(5))
     weights = cells["weights"].transpose(..., "weights_0", "weights_1").values.astype(float)
