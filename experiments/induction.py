@@ -70,15 +70,10 @@ def run(config: Config) -> xr.Dataset:
     def cell(key, *, learning_rate):
         steps = round(config.steps * slowest / learning_rate)
         trained = tm.train(
-            key,
-            model,
-            tm.NextToken(features),
-            optimizer=optax.adam(learning_rate),
-            steps=steps,
-            batch=config.batch,
-            snapshots=[steps // fewest * step for step in progress],
+            key, model, tm.NextToken(features), optimizer=optax.adam(learning_rate), steps=steps,
+            batch=config.batch, snapshots=[steps // fewest * step for step in progress],
             evaluation=0,
-        )
+        )  # fmt: skip
         return {"params": trained.snapshots}
 
     trained = tm.sweep(
@@ -204,7 +199,6 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "predictor."
     lead = (results["sampled"] - results["bayes_sampled"]).min()
     yield tm.at_least(says, 0, lead, BAYES)
-
     nearest = slow["from_unigram"].min("snapshot")
     says = "At some snapshot every seed predicts almost like the in-context unigram, which counts "
     says += "tokens, measured by the largest over seeds of the smallest divergence in nats."
@@ -221,12 +215,10 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "and the exact predictor."
     gained = (unigram - loss.isel(snapshot=-1)) / (unigram - bayes)
     yield tm.at_least(says, 0.6, gained.median(), PAPER, threshold=SEEN)
-
     says = "At the start the head of layer 0 attends to the previous token as much as uniform "
     says += "attention does, measured by the largest difference of the scores over seeds."
     gap = abs(slow["previous"].isel(snapshot=0, layer=0) - results["uniform_previous"]).max()
     yield tm.near(says, 0, gap, CHANCE, within=0.01, threshold="Ours, because starts are random.")
-
     ends = {
         "previous": (0, 0.8, "the previous token"),
         "induction": (1, 0.75, "tokens that followed the present token before"),
@@ -244,14 +236,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "measured by the median difference of the composition scores over seeds."
     more = last["composition"].sel(reads="keys") - last["composition"].sel(reads="queries")
     yield tm.at_least(says, 0, more.median(), HEADS, threshold="Ours: any difference.")
-
     for layer in range(2):
         says = f"A trained model whose head of layer {layer} attends uniformly is no better than "
         says += "the in-context unigram, measured by the lowest ratio of the losses of any seed."
         lowest = last["without_head"].sel(layer=layer).min() / unigram
         threshold = "Ours: a tenth of what the exact predictor gains."
         yield tm.at_least(says, 1, lowest, HEADS, slack=0.01, threshold=threshold)
-
     says = "At the first position, where attention has only one token to look at, every trained "
     says += "model is worse than a uniform guess, measured by the smallest excess in nats."
     worse = (last["loss"] - results["guess"]).isel(position=0).min()
@@ -261,7 +251,6 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "by the excess of its loss in nats."
     gap = (last["loss"] - results["bayes"]).isel(position=slice(-10, None)).mean("position")
     yield tm.at_most(says, 0.05, gap.median(), FOUND, threshold=SEEN)
-
     times = halfway(slow, unigram)
     says = "The induction score and the loss make half of their change at nearly one step, "
     says += "measured by the median ratio of the two steps."
@@ -271,7 +260,6 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "measured by the median ratio of the two steps."
     ratio = (times["induction"] / times["previous"]).median()
     yield tm.at_most(says, 1, ratio, FOUND, threshold=SEEN)
-
     if results.sizes["learning_rate"] > 1:
         rates = results["learning_rate"].values
         expected = round(rates[-1] / rates[0])
