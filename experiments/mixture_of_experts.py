@@ -1,0 +1,181 @@
+r"""Mixtures of experts: routing has no phase change of two features, but trained routers have one.
+
+Claim      Two features that share one dimension change abruptly: below some importance the second
+           one is ignored, and above it they are an antipodal pair. With two experts of one
+           dimension and an ideal router nothing jumps, and the loss is half of that of the pair.
+           Trained models find it only for a second feature that is important enough: for others
+           even the best seed uses one expert, so that trained mixtures jump, too.
+Reproduces "Sparsity and Superposition in Mixture of Experts" (2025, arXiv 2510.23671), that there
+           is no discontinuous phase change. The loss of ideal routing is derived here.
+Settings   The output is ReLU(g w (w . x) + b) with the weights w of the expert of the largest
+           logit, and its softmax g.
+Selection  The best of all seeds by loss, for both models.
+Command    toymodels run experiments/mixture_of_experts.py
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+import toymodels as tm
+from toymodels import experiment, plotting
+
+MOE = tm.paper("Sparsity and Superposition in Mixture of Experts (2025, arXiv 2510.23671)")
+ROUTED = tm.prediction("p^2 E min(u^2, I v^2) = p^2 (I / 3 - I^(3/2) / 6) for uniform u and v")
+PAIR = tm.prediction("An antipodal pair of length 1 is wrong only where both features are active")
+FOUND = tm.finding("found here")
+COLLAPSE = "The router of the best seed chooses one expert always, unless importance is large."
+BIAS = "At density 0.3 the bias alone is a half of the right answer, so that the jump is smaller."
+SEEN = "Ours, after a first run."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    densities: tuple[float, ...] = (0.3, 0.1)
+    importances: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+    num_seeds: int = 6
+    training: tm.Recipe = tm.Recipe(steps=2500, batch=512, learning_rate=2e-2)
+
+
+SMOKE = Config(
+    densities=(0.3,),
+    importances=(0.1, 1.0),
+    num_seeds=2,
+    training=tm.Recipe(steps=5, batch=8, learning_rate=1e-2),
+)
+
+
+def output(params, x):
+    """Return the output for one example, and the number of the expert."""
+    logits = params["router"] @ x + params["offset"]
+    expert = jnp.argmax(logits)
+    chosen = jax.nn.one_hot(expert, len(logits))
+    weights = chosen @ params["experts"]
+    gate = chosen @ jax.nn.softmax(logits)
+    return jax.nn.relu(gate * weights * (weights @ x) + params["bias"]), expert
+
+
+def run(config: Config) -> xr.Dataset:
+    recipe = config.training
+
+    def cell(key, *, experts, density, importance):
+        key_weights, key_router, key_data = jax.random.split(key, 3)
+        start = {
+            "experts": jax.random.normal(key_weights, (experts, 2)) * 0.7,
+            "router": jax.random.normal(key_router, (experts, 2)),
+            "offset": jnp.zeros(experts),
+            "bias": jnp.zeros(2),
+        }
+        weight = jnp.stack([1.0, importance])
+
+        def loss(params, x):
+            return jnp.sum(weight * (x - output(params, x)[0]) ** 2)
+
+        distribution = tm.SparseUniform(2, density)
+        params = tm.fit(
+            key_data, start, loss, distribution.sample,
+            optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
+        ).params  # fmt: skip
+        fresh = distribution.sample(jax.random.key(2022), 100_000)
+        second = jax.vmap(lambda size: output(params, jnp.stack([0.0, size]))[0][1])
+        sizes = jnp.linspace(0.05, 1, 20)
+        return {
+            "loss": jnp.mean(jax.vmap(loss, (None, 0))(params, fresh)),
+            "answer": jnp.mean(second(sizes) / sizes),  # 1 if the second feature is kept, else 0
+        }
+
+    results = tm.sweep(
+        cell,
+        static={"experts": (1, 2)},
+        axes={"density": config.densities, "importance": config.importances},
+        num_seeds=config.num_seeds,
+    )
+    best = results["loss"].argmin("seed")
+    return results.isel(seed=best).drop_vars("seed", errors="ignore")
+
+
+def routed(density, importance):
+    """Return the loss if the router always chooses the feature that matters more."""
+    return density**2 * (importance / 3 - importance**1.5 / 6)
+
+
+def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+    dense, mixed = results.sel(experts=1), results.sel(experts=2)
+    exact = routed(results["density"], results["importance"])
+    random = np.random.default_rng(0).random((2, 400_000))
+    for importance in (0.2, 1.0):
+        says = (
+            f"Ideal routing at importance {importance:g} and density 1 costs I / 3 - I^(3/2) / 6."
+        )
+        sampled = np.minimum(random[0] ** 2, importance * random[1] ** 2).mean()
+        ours = "Ours, because it is four standard errors of a sample."
+        yield tm.near(says, routed(1.0, importance), sampled, ROUTED, within=2e-3, threshold=ours)
+    says = "Two experts reach the loss of ideal routing at every density and importance: largest "
+    says += "ratio."
+    ours = "Ours, because the gates of a softmax are below 1."
+    yield tm.near(
+        says, 1, (mixed["loss"] / exact).max(), ROUTED, within=0.15, threshold=ours, note=COLLAPSE
+    )
+    says = "Two experts have about the loss of ideal routing from importance 0.3 on: largest "
+    says += "relative difference."
+    off = abs(mixed["loss"] / exact - 1).where(results["importance"] >= 0.3).max()
+    yield tm.near(says, 0, off, FOUND, within=0.2, threshold=SEEN)
+    says = "Two experts are no better than one up to importance 0.05: smallest ratio of the losses."
+    ratio = (mixed["loss"] / dense["loss"]).where(results["importance"] <= 0.05).min()
+    yield tm.at_least(says, 0.98, ratio, FOUND, threshold=SEEN)
+    says = "One expert has the loss p^2 / 3 of an antipodal pair at importance 1: largest relative "
+    says += "difference over densities."
+    pair = dense["loss"].isel(importance=-1) / (results["density"] ** 2 / 3)
+    ours = "Ours, because the best pair is a little longer than 1, which lowers its loss by 3 %."
+    yield tm.near(says, 1, pair.mean(), PAIR, within=0.1, threshold=ours)
+    steps = abs(results["answer"].diff("importance")).max("importance")
+    says = "One expert starts to answer for the second feature by a jump: smallest jump between "
+    says += "neighbouring importances over densities, as a share of the right answer."
+    ours = "Ours, because a jump of a half is plain on this grid."
+    yield tm.at_least(says, 0.5, steps.sel(experts=1).min(), MOE, threshold=ours, note=BIAS)
+    says = (
+        "Two experts do not jump: largest change of the answer between neighbouring importances, "
+    )
+    says += "as a share of the right answer."
+    ours = "Ours, because a jump would be near 1."
+    yield tm.at_most(says, 0.25, steps.sel(experts=2).max(), MOE, threshold=ours, note=COLLAPSE)
+    says = "Two experts answer for the second feature at every importance: smallest share of the "
+    says += "right answer."
+    ours = "Ours, because ideal routing has 1."
+    yield tm.at_least(says, 0.7, mixed["answer"].min(), FOUND, threshold=ours, note=COLLAPSE)
+    says = "Two experts at importance 1 have at most 0.6 of the loss of one: largest ratio over "
+    says += "densities."
+    ratio = (mixed["loss"] / dense["loss"]).isel(importance=-1).max()
+    ours = "Ours, because ideal routing has a half of the loss of a pair."
+    yield tm.at_most(says, 0.6, ratio, FOUND, threshold=ours)
+
+
+def plot(results: xr.Dataset) -> Figure:
+    figure, axes = plotting.figure(1, 2, size=(8, 3.6))
+    fine = np.geomspace(*results["importance"].values[[0, -1]], 100)
+    for k, density in enumerate(results["density"].values):
+        for experts, style in ((1, "s--"), (2, "o-")):
+            here = results.sel(density=density, experts=experts)
+            label = f"{experts} expert{'s' * (experts > 1)}, density {density:g}"
+            how = {"color": f"C{k}", "ms": 4, "lw": 1.3, "label": label}
+            axes[0].plot(here["importance"], here["answer"], style, **how)
+            axes[1].plot(here["importance"], here["loss"] / density**2, style, **how)
+    axes[1].plot(fine, routed(1.0, fine), "k:", lw=1.2, label="ideal routing (exact)")
+    axes[0].set(xscale="log", ylim=(-0.05, 1.2), ylabel="answer / second feature")
+    axes[0].set_title("Trained experts jump, too:\nthe router uses one of them")
+    axes[1].set(xscale="log", yscale="log", ylabel="loss / density$^2$")
+    axes[1].set_title("Ideal routing has no phase change;\ntraining finds it late")
+    for each in axes:
+        each.set_xlabel("importance of the second feature")
+        plotting.plain_ticks(each, "x", (0.02, 0.05, 0.1, 0.2, 0.5, 1))
+    axes[1].legend(fontsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main(__file__)
