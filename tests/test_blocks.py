@@ -77,7 +77,8 @@ def test_provenance_is_that_of_the_program_not_of_its_place():
 
 def test_number_of_devices_is_no_part_of_the_environment(monkeypatch):
     before = environment()
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    devices = "--xla_force_host_platform_device_count=8"
+    monkeypatch.setenv("XLA_FLAGS", f"{before['XLA_FLAGS']} {devices}")
     assert environment() == before
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     assert environment() != before

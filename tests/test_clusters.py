@@ -163,7 +163,7 @@ def slow_mathematics():
 
 def test_a_worker_with_other_flags_is_refused():
     with pool(initializer=slow_mathematics) as executor:
-        message = "worker has XLA_FLAGS '--xla_cpu_enable_fast_math=false', this process has ''"
+        message = "worker has XLA_FLAGS '--xla_cpu_enable_fast_math=false', this process has '"
         with pytest.raises(tm.SweepError, match=message) as error:
             run(executor=executor)
     assert error.value.results["loss"].isnull().all()

@@ -46,7 +46,8 @@ def changed(what, monkeypatch):
             case "flags":
                 patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_min_max=true")
             case "number of devices":
-                patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=7")
+                here = environment()["XLA_FLAGS"]
+                patch.setenv("XLA_FLAGS", f"{here} --xla_force_host_platform_device_count=7")
             case "options":
                 slow = {"xla_cpu_enable_fast_math": False}
                 patch.setattr(program, "compiler_options", lambda **_: slow)

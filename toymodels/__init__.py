@@ -8,8 +8,11 @@ from typing import Any
 
 import lazy_loader
 
+from toymodels.engine import xla_flags
+
 __version__ = "0.1.0"
 
+xla_flags.add()  # before JAX starts
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 

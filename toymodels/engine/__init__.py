@@ -39,9 +39,10 @@ with two features and one hidden dimension, whose weights are the vector w:
 
 4. **What runs.** A sweep maps the step over its cells with `jax.vmap`, repeats it with
    `lax.scan`, and compiles the whole with the options of `compiling`. `devices` and `blas` make
-   the numbers independent of the number of cores, `decompositions` keeps decompositions of many
-   matrices from a deadlock, `sums` adds up many numbers without drift, and `marks` tells the
-   sweep where to look for parameters that are not finite.
+   the numbers independent of the number of cores, and `xla_flags` and `products` independent of
+   the lane. `decompositions` keeps decompositions of many matrices from a deadlock, `sums` adds
+   up many numbers without drift, and `marks` tells the sweep where to look for parameters that
+   are not finite.
 
 `interpreter` evaluates a traced program again with a change, and `programs` answers questions
 about traced programs. `cards` compiles a program for a graphics card that need not be there, and

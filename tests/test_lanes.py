@@ -1,0 +1,89 @@
+"""Every lane of a block gets the bits of each other lane, in code that LLVM divides into pieces."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import toymodels as tm
+from toymodels.engine import xla_flags
+from toymodels.sweeps.program import compile_program
+
+pytestmark = pytest.mark.as_users_compile
+
+WIDTH = 64
+
+
+def picked(size):
+    """Return a cell that computes with numbers picked from one array of this size."""
+
+    def cell(key, *, scale):
+        values = jax.random.normal(key, (size,)) * scale
+        values, _ = jax.lax.scan(lambda each, _: (jnp.tanh(1.1 * each), None), values, length=3)
+        a, b = values[1], values[size // 2]
+        return {"ratio": 1 / (1 + a**2 + b**2), "bell": jnp.exp(-(a**2) - b**2) * a}
+
+    return cell
+
+
+def fitted(key, *, scale):
+    """Fit a small autoencoder, whose loss divides by the lengths of columns of two numbers."""
+    fit = {"optimizer": optax.adam(1e-2), "steps": 20, "batch": 64, "points": 1}
+    points = tm.SparseUniform(2, 0.5)
+    return dict(
+        tm.fit_autoencoder(key, tm.ReLUAutoencoder(4), points, penalty=0.1 * scale, **fit).params
+    )
+
+
+def different_lanes(cell, scales):
+    """Return the first lanes that differ from lane 0 although all lanes have equal numbers."""
+    program = compile_program(cell, {"scale": np.float32([1.0])}, width=WIDTH)
+    found = set()
+    for scale in scales:
+        lanes = {"scale": np.full(WIDTH, scale, np.float32)}
+        outputs = program.run_block(0, np.zeros(WIDTH, int), lanes).outputs
+        for values in outputs.values():
+            flat = values.reshape(WIDTH, -1).view(np.uint32)
+            found |= set(np.flatnonzero((flat != flat[0]).any(axis=1)).tolist())
+    return found
+
+
+@pytest.mark.parametrize("size", range(2, 10))
+def test_numbers_picked_from_a_small_array_have_equal_bits_in_all_lanes(size):
+    assert not different_lanes(picked(size), np.linspace(0.5, 1.5, 40))
+
+
+def test_a_small_autoencoder_has_equal_bits_in_all_lanes():
+    assert not different_lanes(fitted, [0.5, 1.0, 1.5])
+
+
+PROGRAM = """
+import os
+{first}
+import toymodels
+import jax
+print(float(jax.numpy.ones(()).sum()), {flag!r} in os.environ.get("XLA_FLAGS", ""))
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "added", "warning"),
+    [
+        ("", "True", ""),
+        ("os.environ['XLA_FLAGS'] = '--xla_cpu_enable_fast_math=false'", "True", ""),
+        ("import jax; jax.devices()", "False", "import toymodels before the first use of JAX"),
+    ],
+)
+def test_the_flag_is_there_before_jax_starts(first, added, warning):
+    flags = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    program = PROGRAM.format(first=first, flag=xla_flags.FLAG)
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=flags
+    )
+    assert finished.stdout.split() == ["1.0", added]
+    assert warning in finished.stderr
