@@ -518,7 +518,7 @@ def test_the_version_is_that_of_the_package(capsys):
 
 def test_a_wheel_has_the_experiments_and_says_that_it_is_typed():
     """The folder that the wheel puts into the package is where the package looks for it."""
-    root = Path(library.__file__).parent.parent.parent
+    root = Path(__file__).parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included == {"experiments": "toymodels/_experiments"}
