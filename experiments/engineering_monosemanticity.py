@@ -28,7 +28,7 @@ from scipy import stats
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import superposition
-from toymodels.theory import scaling
+from toymodels.theory import widths
 
 JERMYN = tm.paper("Jermyn, Schiefer and Hubinger (2022), Engineering Monosemanticity in Toy Models")
 START = tm.prediction("Activations at the start are normal, so their number is binomial")
@@ -101,7 +101,7 @@ def run(config: Config) -> xr.Dataset:
         num_seeds=config.num_seeds,
         dims={"share": ("neuron",)},
     )
-    best = scaling.best_random_directions(
+    best = widths.best_random_directions(
         config.density, num_features=features, hidden=config.dimensions
     )
     constant = features * config.density / 3

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.theory import bounds
-from toymodels.theory import scaling as theory
+from toymodels.theory import widths as theory
 
 LIU = tm.paper("Liu, Liu and Gore (2025), Superposition Yields Robust Neural Scaling")
 WELCH = tm.identity("Welch bound: Cauchy and Schwarz on the eigenvalues of the Gram matrix")

@@ -21,10 +21,10 @@ from . import (
     polyhedra,
     polytopes,
     posterior,
-    scaling,
     sequences,
     spheres,
     universal_and,
+    widths,
 )
 from .certificates import certify
 from .correlated import expected_loss_anticorrelated, expected_loss_correlated
@@ -79,10 +79,10 @@ __all__ = [
     "polyhedra",
     "polytopes",
     "posterior",
-    "scaling",
     "scrubbing_distance",
     "scrubbing_distance_linear",
     "sequences",
     "spheres",
     "universal_and",
+    "widths",
 ]
