@@ -40,6 +40,8 @@ MODELS = {
     "JumpReLUAutoencoder": tm.JumpReLUAutoencoder(LATENTS, bandwidth=0.1, start=0.05),
     "GatedAutoencoder": tm.GatedAutoencoder(LATENTS),
     "MatryoshkaAutoencoder": tm.MatryoshkaAutoencoder(LATENTS, (2, LATENTS)),
+    "Crosscoder": tm.Crosscoder(LATENTS, (2, FEATURES - 2)),
+    "SkipTranscoder": tm.SkipTranscoder(LATENTS),
     "AttentionOnly": tm.AttentionOnly(layers=1, heads=2, width=4, head_width=2),
     "a sequence": Attention(),
 }
