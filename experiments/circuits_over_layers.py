@@ -127,7 +127,9 @@ def predicted(results: xr.Dataset, width: int) -> tuple[Any, Any, Any]:
     overlap = theory.mean_squared_overlap(results.attrs["variables"], width)
     noise = overlap * results["true"].stack(input=("circuit", "example")).transpose("input", ...)
     noise = noise.values[np.argsort(noise.values[:, -1])]
-    corrected = np.mean([theory.errors_corrected(each) for each in noise[min(10, len(noise) // 2) :: 20]], axis=0)
+    corrected = np.mean(
+        [theory.errors_corrected(each) for each in noise[min(10, len(noise) // 2) :: 20]], axis=0
+    )
     return theory.errors(noise.mean(axis=0)), corrected, noise.mean(axis=0)
 
 
