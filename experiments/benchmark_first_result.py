@@ -32,7 +32,7 @@ OURS = tm.finding("Design goal, in processor time")
 GOAL = "Ours, because it is a design goal."
 
 
-BUSY = "Measured on a busy machine, where the same work took up to 1.5 times as long."
+BUSY = "Measured on two cores without other work."
 NOTES = {
     "cold": f"JAX, SciPy and xarray take half a second to import, XLA a second to compile. {BUSY}",
     "cached": f"Each process imports JAX, SciPy and xarray, and traces the cell again. {BUSY}",
