@@ -35,7 +35,7 @@ from toymodels.models import xavier
 
 PAPER = tm.paper("Elhage et al. (2022), Superposition in a Privileged Basis")
 LINEAR = tm.prediction("a positive hidden layer is a linear one")
-NOISE = tm.prediction("the inequality of Cauchy and Schwarz")
+NOISE = tm.identity("the inequality of Cauchy and Schwarz")
 HERE = tm.finding(f"{PAPER.text}: says so without a number")
 FEATURES, HIDDEN, IMPORTANCE, SPECTATORS_DENSITY = 10, 5, 0.75, 0.75
 NOT_FOUND = (
@@ -201,7 +201,7 @@ def plot(results: xr.Dataset) -> Figure:
         axes.set_xlabel("number of dense spectators")
     losses.axhline(1, color="k", linewidth=0.8, linestyle=":")
     losses.set(ylabel="loss / loss of a linear hidden layer", yscale="log")
-    losses.set_title("A hidden bias makes the layer linear;\nmany dense features nearly do")
+    losses.set_title("A hidden bias makes the layer linear;\nmany dense features help to")
     plotting.plain_ticks(losses, "y", (1, 1.5, 2, 3, 4, 6, 10))
     silent.set(ylabel="share of silent neurons and examples", ylim=(0, None))
     silent.set_title("because hardly any neuron\nis silent then")

@@ -85,6 +85,16 @@ def test_chance_is_the_mean_cosine_of_a_random_direction():
     assert abs(chance.mean() - 2 / np.pi) < 4 * error
 
 
+def test_scores_of_no_represented_feature_are_missing():
+    ones = jnp.ones((8, 1))
+    found = dictionary_scores(
+        jax.random.key(0), tm.Dictionary(jnp.ones((2, 1)), ones), ones, jnp.zeros((2, 1))
+    )
+    means = ("mcc", "mcc_by_chance", "f1", "absorption", "hedging", "true_hedging")
+    assert all(np.isnan(getattr(found, name)) for name in means)
+    assert (found.l0, found.true_l0) == (1, 0)
+
+
 def test_an_absorbed_parent_is_absorbed_whenever_its_child_is_present():
     tree = tm.Hierarchy((-1, 0), np.array([0.5, 0.4]), exclusive=False, smallest=1.0)
     models = written(np.asarray(tree.sample(jax.random.key(1), EXAMPLES)), np.eye(2))

@@ -19,7 +19,7 @@ from toymodels.theory.pairs import mate_angles
 __all__ = ["columns", "importance_bar", "pair_spokes", "spokes", "turned", "upright"]
 
 _MANY = 100
-"""From more features on, spokes are thin, and ends at one place are not marked."""
+"""The number of features beyond which spokes are thin and ends at one place are not marked."""
 
 
 def columns(weights: Any, hidden: int | None = None) -> Float[np.ndarray, "hidden features"]:

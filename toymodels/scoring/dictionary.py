@@ -45,6 +45,8 @@ class Dictionary(NamedTuple):
 class DictionaryScores(NamedTuple):
     r"""The scores of ONE dictionary on one model.
 
+    Means over features are NaN if no represented feature is present in any example.
+
     Attributes:
         mcc: the mean $|\cos|$ of a feature and its matched latent, where a feature without a latent
             counts 0; in $[0, 1]$.
@@ -141,7 +143,7 @@ def dictionary_scores(
     represented = jnp.linalg.norm(weights, axis=0) > 0.5
     own = weights * represented[None, :]
     present = (features != 0) & represented[None, :]
-    mean = partial(_mean_where, represented & present.any(axis=0))
+    mean = partial(jnp.mean, where=represented & present.any(axis=0))
 
     def cosine(decoder: Any) -> Any:
         matching = dictionaries.match(decoder, own)
@@ -168,11 +170,6 @@ def dictionary_scores(
         hedging=mean(dictionaries.hedging_degree(decoder, own, matching)),
         true_hedging=mean(dictionaries.hedging_degree(own, own, itself)),
     )
-
-
-def _mean_where(chosen: Array, values: Array) -> Array:
-    """Return the mean over the chosen features; 0 if there are none."""
-    return jnp.sum(jnp.where(chosen, values, 0.0)) / jnp.maximum(jnp.sum(chosen), 1)
 
 
 def _checked(found: Any, fresh: Any) -> Dictionary:
