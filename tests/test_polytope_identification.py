@@ -41,6 +41,9 @@ def diplo_simplex(dimensions):
     return np.stack([half, -half], axis=2).reshape(len(half), -1)
 
 
+# Two pairs of opposite vertices of the base, and then the apex; all vectors have the length 1.
+SQUARE_PYRAMID = np.array([[1, -1, 0, 0, 0], [0, 0, 1, -1, 0], [5**-0.5] * 4 + [-(1.2**0.5)]])
+SQUARE_PYRAMID *= np.sqrt(5 / 6)
 CUBE = np.array(list(itertools.product([-1, 1], repeat=3))).T / np.sqrt(3)
 DIAGONAL = np.full((6, 1), 6**-0.5)
 SEVEN_DIGONS = np.hstack([np.eye(6), DIAGONAL, -np.eye(6), -DIAGONAL])
@@ -56,12 +59,17 @@ KNOWN = {
     "6-diplo-simplex": (diplo_simplex(6), Shape.DIPLO_SIMPLEX, 6),
     "pentagon": (polygon(5), Shape.PENTAGON, 2),
     "pentagram": (polygon(5, step=2), Shape.PENTAGON, 2),
+    "square pyramid": (SQUARE_PYRAMID, Shape.SQUARE_PYRAMID, 3),
     "hexagon": (polygon(6), Shape.POLYGON, 2),
     "octagon": (polygon(8), Shape.POLYGON, 2),
     "11-gon": (polygon(11), Shape.POLYGON, 2),
     "square antiprism": (antiprism(np.sqrt(1 / 3)), Shape.SQUARE_ANTIPRISM, 3),
     "flat square antiprism": (antiprism(0.45), Shape.SQUARE_ANTIPRISM, 3),
 }
+
+
+# The cosines with the apex are 0.2, and those of two opposite vertices -0.92.
+LOW_PYRAMID = np.vstack([np.sqrt(1.152) * SQUARE_PYRAMID[:2], [[0.2] * 4 + [-1.0]]])
 
 
 def shapes(weights, **thresholds):
@@ -148,7 +156,7 @@ def test_residual_of_a_digon_of_unequal_lengths(shift):
 
 
 @properties
-@given(seeds, st.sampled_from(["triangle", "tetrahedron", "pentagon", "hexagon"]))
+@given(seeds, st.sampled_from(["triangle", "tetrahedron", "pentagon", "square pyramid", "hexagon"]))
 def test_residual_is_the_least_over_all_orders_and_sizes(seed, name):
     ideal = KNOWN[name][0]
     weights = ideal + 0.1 * np.random.default_rng(seed).normal(size=ideal.shape)
@@ -245,6 +253,7 @@ def test_direct_sums_come_apart(weights, expected):
         pytest.param([[1.0, -0.6]], id="unequal lengths"),
         pytest.param([[1.0, -1.0, 1.0, -1.0]], id="two digons on one axis"),
         pytest.param(np.array([[1.0, -1.0] * 4]), id="an antiprism without squares"),
+        pytest.param(LOW_PYRAMID, id="a pyramid with a base nearly as low as a square"),
         pytest.param(CUBE, id="cube"),
         pytest.param(SEVEN_DIGONS, id="a digon across six orthogonal ones"),
         pytest.param(np.delete(polygon(5), 0, axis=1), id="pentagon with a gap"),

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toymodels.analysis.geometry import feature_dimensionality
+from toymodels.analysis.polytopes import Shape, identify
 from toymodels.theory import expected_loss, k_gons, optimum, polytopes
+from toymodels.theory.frames import square_pyramid
 from toymodels.theory.polytopes import (
     DEDICATED,
     DIGON,
@@ -235,6 +237,19 @@ def test_seven_features_in_three_dimensions_fall_apart():
     assert loss == pytest.approx(parts, rel=1e-8)
     shares = np.sort(feature_dimensionality(jnp.asarray(weights, jnp.float32)))
     np.testing.assert_allclose(shares, [0.4] * 5 + [0.5] * 2, atol=1e-3)
+
+
+def test_a_square_pyramid_gains_more_than_direct_sums():
+    density = 2 / 3
+    pyramid, loss = relaxed(square_pyramid(), 0.3, density)
+    parts = [arrangement(polytope, density).loss for polytope in (TRIANGLE, DIGON, TETRAHEDRON)]
+    assert loss < min(parts[0] + parts[1], parts[2] + variance(density))
+    # Relaxation keeps the symmetries: the apex has a cosine of its own, and the base two.
+    directions = pyramid / np.linalg.norm(pyramid, axis=0)
+    cosines = np.sort((directions.T @ directions)[np.triu_indices(5, 1)])
+    np.testing.assert_allclose(cosines, np.repeat(cosines[[0, 2, 6]], [2, 4, 4]), atol=1e-6)
+    (found,) = identify(np.roll(pyramid, 2, axis=1)).components
+    assert found.shape is Shape.SQUARE_PYRAMID
 
 
 def test_a_cube_turns_into_a_square_antiprism():

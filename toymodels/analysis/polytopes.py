@@ -10,6 +10,7 @@ nearly orthogonal, and in trained models each is often a regular polytope:
 | triangle         | 3        | 2          |
 | tetrahedron      | 4        | 3          |
 | pentagon         | 5        | 2          |
+| square pyramid   | 5        | 3          |
 | square antiprism | 8        | 3          |
 | polygon          | 6 or more| 2          |
 | simplex          | $d + 1$  | $d \ge 4$  |
@@ -21,6 +22,13 @@ candidate, and the residual decides whether it fits.
 A diplo-simplex is a simplex together with its negative: $d + 1$ digons that share $d$ dimensions
 evenly, so that $D_i = d / (2d + 2)$. In two dimensions it is a hexagon; in three a cube, which
 training turns into an antiprism.
+
+A square pyramid has an apex that differs from the other four features. It is the lowest minimum
+found for five features in three dimensions around $1/p = 1.5$.
+
+Larger groups have no name if they have no symmetry. So it is with 11 features in four dimensions
+and 14 in five around $1/p = 5.2$: in the lowest minimum of 16 random starts of a sampled loss
+nearly every feature has a length and a $D_i$ of its own, from 0.31 to 0.39.
 
 A direct sum falls apart into its terms, because the graph has no edge between orthogonal
 directions: an octahedron is three digons, a square two, and a triangular bipyramid a triangle and a
@@ -46,7 +54,7 @@ from scipy.sparse import csgraph
 from toymodels import checks
 from toymodels.analysis import inputs
 from toymodels.errors import InputError
-from toymodels.theory.frames import regular_polygon, simplex
+from toymodels.theory.frames import regular_polygon, simplex, square_pyramid
 from toymodels.theory.polytopes import DEDICATED, SQUARE_ANTIPRISM, Polytope
 
 __all__ = ["Component", "Components", "Shape", "identify"]
@@ -60,6 +68,7 @@ class Shape(enum.StrEnum):
     TRIANGLE = "triangle"
     TETRAHEDRON = "tetrahedron"
     PENTAGON = "pentagon"
+    SQUARE_PYRAMID = "square pyramid"
     SQUARE_ANTIPRISM = "square antiprism"
     POLYGON = "polygon"
     SIMPLEX = "simplex"
@@ -221,10 +230,7 @@ def _component(
 
 
 def _ideal(count: int, dimension: int) -> tuple[Shape, Polytope] | None:
-    """Return the shape with these numbers of vertices and dimensions, or None.
-
-    In each shape some symmetry takes any vertex to any other.
-    """
+    """Return the shape with these numbers of vertices and dimensions, or None."""
     if count == dimension == 1:
         return Shape.DEDICATED, DEDICATED
     if count == dimension + 1:
@@ -233,6 +239,8 @@ def _ideal(count: int, dimension: int) -> tuple[Shape, Polytope] | None:
     if count >= 5 and dimension == 2:
         shape = Shape.PENTAGON if count == 5 else Shape.POLYGON
         return shape, Polytope(regular_polygon(count), (0, 0))
+    if (count, dimension) == (5, 3):
+        return Shape.SQUARE_PYRAMID, Polytope(square_pyramid(), (0, 0, 0))
     if (count, dimension) == (8, 3):
         return Shape.SQUARE_ANTIPRISM, SQUARE_ANTIPRISM
     if count == 2 * (dimension + 1) and dimension >= 4:
@@ -265,6 +273,8 @@ def _orders(
     count = len(gram)
     if shape is Shape.DIPLO_SIMPLEX:
         return _simplex_then_negative(gram)[None, :]
+    if shape is Shape.SQUARE_PYRAMID:
+        return np.array(list(itertools.permutations(range(count))))
     if count <= 8:
         return _all_orders(count)
     # All orders of more than eight are too many. In a simplex every order is equally good.

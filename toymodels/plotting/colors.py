@@ -60,7 +60,7 @@ POLYTOPE_COLORS = ("#cc33aa", "#3366cc", "#229944", "#ccaa00", "#ee7722", "#7744
 _SHAPES = ("dedicated", "tetrahedron", "triangle", "digon", "pentagon", "square antiprism")
 SHAPE_COLORS = dict(zip(_SHAPES, POLYTOPE_COLORS, strict=False)) | {
     "not learned": POLYTOPE_COLORS[-1], "simplex": "#88bbee", "diplo-simplex": "#11aaaa",
-    "polygon": "#aa7755", "unknown": "#999999",
+    "polygon": "#aa7755", "square pyramid": "#113311", "unknown": "#999999",
 }  # fmt: skip
 """The colour of each `toymodels.analysis.polytopes.Shape`, as in the paper where it has one."""
 NOT_REPRESENTED, DEDICATED, ANTIPODAL = "#dddddd", "#003399", "#dd4444"

@@ -16,6 +16,19 @@ def simplex(dimensions: int) -> Float[np.ndarray, "dimensions vertices"]:
     return vertices / np.linalg.norm(vertices, axis=0)
 
 
+def square_pyramid() -> Float[np.ndarray, "dimensions vertices"]:
+    r"""Return the square pyramid whose vertices share three dimensions evenly, the apex first.
+
+    Of all pyramids of five unit vectors it is the one with $W W^\top = 5/3$. The cosines are
+    $-1/\sqrt 6$ with the apex, and $1/6$ and $-2/3$ with the next and the opposite vertex of the
+    base.
+    """
+    base = np.sqrt(5 / 6) * regular_polygon(4)
+    height = np.full((1, 4), np.sqrt(1 / 6))
+    apex = np.array([[0.0], [0.0], [-1.0]])
+    return np.hstack([apex, np.vstack([base, height])])
+
+
 def regular_polygon(num_vertices: int) -> Float[np.ndarray, "dimensions vertices"]:
     """Return the vertices of a regular polygon in the plane, as columns of length 1."""
     angles = 2 * np.pi * np.arange(num_vertices) / num_vertices

@@ -17,8 +17,8 @@ Equality holds if copies of the best polytope fill all dimensions, which needs a
 $m$ and enough features. In other cases the best choice is a knapsack problem, and this is its
 linear relaxation. Hence, for $n \gg m$, the polytope with the largest $G$ wins among direct sums of
 the polytopes considered. The value $(n - m G) v$ is attained, so it is an upper bound on the
-optimal loss. It is no lower bound: other arrangements can gain more, such as five features in three
-dimensions around $1/p = 1.5$, and trained models for $1/p > 6$.
+optimal loss. It is no lower bound: other arrangements can gain more, such as a square pyramid
+around $1/p = 1.5$, and trained models for $1/p > 6$.
 
 **Symmetry.** Rotations that exchange the vertices keep the family of a `Polytope`. So a minimum
 within the family is a critical point among all weights and biases (Palais's principle). There is
