@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 import toymodels as tm
-from toymodels.theory import minima, phases
+from toymodels.theory import k_gons, minima, phases
 from toymodels.theory.correlated import expected_loss_correlated
 from toymodels.theory.loss import (
     expected_loss,
@@ -300,7 +300,7 @@ def test_single_precision_is_refused():
         free_optimum(jax.random.key(0), 1, jnp.full(2, 0.5), jnp.ones(2))
 
 
-@pytest.mark.parametrize("density", [1e-3, 1e-4])
+@pytest.mark.parametrize("density", [1e-3, 1e-4, 1e-6])
 def test_very_sparse_features_are_a_pair(density):
     """The pair has nearly unit length and no bias.
 
@@ -309,9 +309,23 @@ def test_very_sparse_features_are_a_pair(density):
     np.testing.assert_allclose(optimum(2, 1, density).loss, density**2 / 3, rtol=density)
 
 
-def test_too_sparse_features_are_referred_to_their_limit():
-    with pytest.raises(ValueError, match=r"density is 1e-05, below 0\.0001.*optimum_one_active"):
-        optimum(2, 1, 1e-5)
+@pytest.mark.parametrize("density", [1e-5, 1e-8])
+def test_the_rarest_features_have_the_loss_of_one_active_feature(density):
+    """The pentagon of Chen et al. in closed form, and each of its features active in turn.
+
+    Two features of five are active with a probability below 10 p^2.
+    """
+    found = optimum(5, 2, density)
+    one_active = density * k_gons.polygon(5).loss
+    np.testing.assert_allclose(found.loss, one_active, rtol=1e-12, atol=10 * density**2)
+    np.testing.assert_allclose(found.bias, k_gons.polygon(5).bias, rtol=1e-4)
+    assert found.minima[0].zero_modes == 1  # the rotation
+    assert found.minima[0].frequency > 0.5
+
+
+def test_features_too_rare_to_matter_are_refused():
+    with pytest.raises(ValueError, match=r"density is 1e-06 for one feature and 0\.5 for another"):
+        optimum(2, 1, np.array([0.5, 1e-6]))
 
 
 def test_numbers_for_all_features_are_refused_where_one_each_is_needed():

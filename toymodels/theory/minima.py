@@ -37,9 +37,14 @@ GROUP: Final = 16
 """The number of descents that run side by side, until the slowest of them is done."""
 SAME_LOSS: Final = 1e-8
 """Minima count as one if their losses differ by less than this share of the loss of no features."""
-MIN_DENSITY: Final = 1e-4
-"""The lowest density of `optimum`. At lower ones the loss rises too steeply with a positive bias,
-and most of the time goes into small steps."""
+STIFF: Final = 1e-3
+r"""Below this density $p$, `optimum` measures positive biases in units of $\sqrt{p / 10^{-3}}$.
+
+A positive bias costs its square in every example, a feature only where it is active, with
+probability $p$. So the loss rises ever more steeply with a positive bias, until descents stall."""
+RARE: Final = 1e-4
+"""`optimum` refuses features that are rarer than this share of the most frequent one, because they
+hardly matter for the loss."""
 _QUICKLY: Final = {"xla_backend_optimization_level": 1}  # takes a third off the time to compile
 FLAT: Final = 1e-5
 """Curvatures below this share of the largest one count as zero modes."""
@@ -55,7 +60,8 @@ class Minimum(NamedTuple):
         bias: one per output.
         loss: the exact loss.
         curvatures: the eigenvalues of the Hessian in all weights and biases, rising; the mean of
-            both sides where a second derivative jumps.
+            both sides where a second derivative jumps. For densities below `STIFF` a positive bias
+            is measured in the unit given there.
         zero_modes: the number of curvatures that are zero. Of these, $d (d - 1) / 2$ are rotations
             of a $W$ of rank $d = m$; the others are flat valleys.
         frequency: the share of the random starts that end in it; 0 if only structured starts do.
@@ -141,8 +147,9 @@ def optimum(
     Args:
         num_features: $n$.
         hidden: $m$.
-        density: $p$, 0 or in $[10^{-4}, 1]$; one number, or one per feature. At lower densities
-            descents stall; take the limit `optimum_one_active`.
+        density: $p$, in $[0, 1]$; one number, or one per feature, of which the smallest but 0 is
+            at least $10^{-4}$ times the largest. As $p \to 0$, the loss is $n p$ times that of
+            `optimum_one_active`.
         importance: $I \ge 0$; one number, or one per feature.
         num_starts: the number of random starts, besides the structured ones of `starts`.
         seed: the seed of the random starts.
@@ -158,17 +165,17 @@ def optimum(
 
     Raises:
         ValueError: numbers that `loss` refuses, such as a density outside $[0, 1]$ or too many
-            features.
+            features, or densities too far apart.
     """
     checks.count("num_features", num_features)
     checks.count("hidden", hidden)
     checks.count("num_starts", num_starts)
     shape = (num_features,)
-    sparse = np.asarray(density, float)
-    if ((sparse > 0) & (sparse < MIN_DENSITY)).any():
+    some = np.ravel(density)[np.ravel(density) > 0]
+    if some.size and some.min() < RARE * some.max():
         raise InputError(
-            f"density is {sparse[sparse > 0].min():g}, below {MIN_DENSITY:g}, where descents "
-            "stall: take optimum_one_active, the limit of sparse features"
+            f"density is {some.min():g} for one feature and {some.max():g} for another, too rare "
+            "to matter beside it: leave the rare feature out"
         )
     for name, value in (("density", density), ("importance", importance)):
         if np.shape(value) not in ((), shape):
@@ -353,6 +360,8 @@ _starts = jax.jit(starts, static_argnums=(1, 4), compiler_options=_QUICKLY)
 class _Problem(NamedTuple):
     """A loss at one density and importance, evaluated at many points on all cores.
 
+    A point is all weights, and then all biases, positive ones in units of `bias_unit`.
+
     One program descends and also evaluates, because it takes longer to compile than to run.
     """
 
@@ -361,18 +370,27 @@ class _Problem(NamedTuple):
     density: Any
     importance: Any
 
+    def bias_unit(self) -> float:
+        """Return the unit of positive biases."""
+        largest = self.density.max(initial=0.0)
+        return (largest / STIFF) ** 0.5 if 0 < largest < STIFF else 1.0
+
+    def points(self, weights: Any, bias: Any) -> Any:
+        """Return the points of several models."""
+        bias = np.where(bias > 0, bias / self.bias_unit(), bias)
+        return np.concatenate([weights.reshape(len(weights), -1), bias], axis=1)
+
     def descend(self, weights: Any, bias: Any) -> Descended:
         """Descend from every start."""
-        points = np.concatenate([weights.reshape(len(weights), -1), bias], axis=1)
         nothing = self.nothing()
         scale = nothing if nothing > 0 else 1.0
-        point, value, slopes = self._run(points, scale, MAX_STEPS)
+        point, value, slopes = self._run(self.points(weights, bias), scale, MAX_STEPS)
         finite = np.isfinite(value)
         slope = np.where(finite, np.abs(slopes).max(axis=1), np.nan)
         size = self.hidden * len(self.density)
         return Descended(
             weights=point[:, :size].reshape(-1, self.hidden, len(self.density)),
-            bias=point[:, size:],
+            bias=_biases(point[:, size:], self.bias_unit()),
             loss=np.where(finite, value * scale, np.nan),
             slope=slope,
         )
@@ -402,8 +420,8 @@ class _Problem(NamedTuple):
 
         def group(first: int) -> Any:
             with jax.enable_x64(True):  # each thread has its own setting
-                part = points[first : first + GROUP]
-                ends = program(part, hidden, self.density, self.importance, scale, steps)
+                part, numbers = points[first : first + GROUP], (self.density, self.importance)
+                ends = program(part, hidden, *numbers, self.bias_unit(), scale, steps)
                 return jax.tree.map(np.asarray, ends)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -415,11 +433,13 @@ class _Problem(NamedTuple):
 def _program(loss: ModelLoss, num_features: int) -> Any:
     """Return a program that descends from many starts, side by side."""
 
-    def from_one(start: Any, hidden: Any, density: Any, importance: Any, scale: Any, steps: Any):
+    def from_one(
+        start: Any, hidden: Any, density: Any, importance: Any, unit: Any, scale: Any, steps: Any
+    ):
         size, shape = hidden.size * density.size, (hidden.size, density.size)
 
         def scaled(flat: Any) -> Any:
-            model = flat[:size].reshape(shape), flat[size:]
+            model = flat[:size].reshape(shape), _biases(flat[size:], unit)
             return loss(*model, density, importance) / scale
 
         end = bfgs(jax.value_and_grad(scaled), start, steps)
@@ -427,8 +447,14 @@ def _program(loss: ModelLoss, num_features: int) -> Any:
 
     compiling.ensure_compilation_cache()
     quick = num_features <= exact.FEW_FEATURES
-    side_by_side = jax.vmap(from_one, (0, None, None, None, None, None))
+    side_by_side = jax.vmap(from_one, (0, *[None] * 6))
     return jax.jit(side_by_side, compiler_options=_QUICKLY if quick else None)
+
+
+def _biases(places: Any, unit: Any) -> Any:
+    """Return the biases of a point, whose positive ones are measured in a unit of their own."""
+    array = np if isinstance(places, np.ndarray) else jnp
+    return array.where(places > 0, unit * places, places)
 
 
 def _distinct(ends: Descended, num_random: int, problem: _Problem) -> Iterator[Minimum]:
@@ -440,7 +466,7 @@ def _distinct(ends: Descended, num_random: int, problem: _Problem) -> Iterator[M
     for group in groups if order.size else ():
         lowest = group[0]
         weights, bias = np.asarray(ends.weights[lowest]), np.asarray(ends.bias[lowest])
-        point = np.concatenate([weights.ravel(), bias])
+        (point,) = problem.points(weights[None], bias[None])
         curvatures, directions = np.linalg.eigh(problem.hessian(point))
         flat = np.abs(curvatures) <= FLAT * curvatures[-1]
         step = 1e-3 * directions[:, 0]
