@@ -320,7 +320,7 @@ def test_the_rarest_features_have_the_loss_of_one_active_feature(density):
     np.testing.assert_allclose(found.loss, one_active, rtol=1e-12, atol=10 * density**2)
     np.testing.assert_allclose(found.bias, k_gons.polygon(5).bias, rtol=1e-4)
     assert found.minima[0].zero_modes == 1  # the rotation
-    assert found.minima[0].frequency > 0.5
+    assert found.minima[0].frequency > 0.25  # of 64 random starts
 
 
 def test_features_too_rare_to_matter_are_refused():
