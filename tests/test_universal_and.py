@@ -1,6 +1,7 @@
 """Read-outs of universal AND against sums over every network of random subsets."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -125,3 +126,37 @@ def test_numbers_that_make_no_sense_are_refused():
         ua.contrast(ua.signs(), 1, 10)
     with pytest.raises(errors.InputError, match="width"):
         ua.error_rates(0.5, 3, 0)
+
+
+@pytest.mark.parametrize(("inputs", "ands"), [(3, 1), (3, 3), (4, 2), (5, 10), (40, 700)])
+def test_bits_of_choice_tell_all_lists_of_pairs_apart(inputs, ands):
+    pairs = list(itertools.combinations(range(inputs), 2))
+    lists = math.perm(len(pairs), ands)
+    np.testing.assert_allclose(ua.bits_of_choice(inputs, ands), math.log2(lists), rtol=1e-12)
+
+
+def test_all_pairs_need_the_bits_of_stirling():
+    pairs = 10**4 * (10**4 - 1) // 2
+    stirling = pairs * np.log2(pairs / np.e) + np.log2(2 * np.pi * pairs) / 2
+    np.testing.assert_allclose(ua.bits_of_choice(10**4, pairs), stirling, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bits", [1, 8, 32])
+@pytest.mark.parametrize(("inputs", "ands"), [(2, 1), (6, 15), (100, 30), (100, 4950)])
+def test_the_fewest_neurons_hold_the_choice_and_one_less_does_not(inputs, ands, bits):
+    neurons, needed = ua.fewest_neurons(inputs, ands, bits=bits), ua.bits_of_choice(inputs, ands)
+    assert bits * neurons * (neurons + 1) >= needed
+    assert neurons == 1 or bits * (neurons - 1) * neurons < needed
+
+
+def test_neurons_for_chosen_ands_grow_as_the_root_of_m_log_m():
+    counts = np.array([10**3, 10**5])
+    pairs = counts * (counts - 1) // 2
+    found = [ua.fewest_neurons(int(n), int(m), bits=32) for n, m in zip(counts, pairs, strict=True)]
+    expected = np.sqrt(pairs * np.log2(pairs / np.e) / 32)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+
+def test_more_ands_than_pairs_are_refused():
+    with pytest.raises(errors.InputError, match="4 inputs have 6 different pairs"):
+        ua.bits_of_choice(4, 7)

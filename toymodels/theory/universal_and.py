@@ -18,9 +18,15 @@ is the number `pair` of 0, 1 or 2. The error of a read-out is its mean squared e
 values of `pair`, each with the weight 1/3, after the best scale and offset: 1/18 for the best
 linear function of the inputs.
 
+Universal AND is one function. *Chosen* ANDs are many: a network is told which pair belongs to which
+output. So it must hold as many bits as it takes to tell the choices apart, `bits_of_choice`, and
+`fewest_neurons` follows.
+
 References:
     Hänni et al. (2024), "Mathematical Models of Computation in Superposition". The contrast and the
     errors are derived here.
+    Adler and Shavit (2024), "On the Complexity of Neural Computation in Superposition": the
+    counting argument, with the constants of one matrix worked out here.
 """
 
 import itertools
@@ -28,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy import special, stats
 
 from toymodels import checks
 from toymodels.errors import InputError
@@ -37,9 +43,11 @@ __all__ = [
     "LINEAR_ERROR",
     "Moments",
     "Neurons",
+    "bits_of_choice",
     "contrast",
     "error",
     "error_rates",
+    "fewest_neurons",
     "mean_readout",
     "signs",
     "subsets",
@@ -191,6 +199,53 @@ def error_rates(share: float, active: int, width: int) -> Float[np.ndarray, "3"]
             share_wrong = total[above if pair < 2 else ~above].sum()
             wrong[pair] += chance_of_number[number] * max(share_wrong, 0.0)
     return wrong
+
+
+def bits_of_choice(inputs: int, ands: int) -> float:
+    r"""Return how many bits tell apart all lists of different pairs of inputs, one for each AND.
+
+    With $N = n (n - 1) / 2$ pairs and $m$ ANDs there are $N! / (N - m)!$ lists, and each is another
+    function of the inputs. For all pairs the bits are $\log_2 N! \approx N \log_2 (N / e)$.
+
+    Args:
+        inputs: the number $n$ of inputs, at least 2.
+        ands: the number $m$ of ANDs, from 1 to $N$.
+    """
+    checks.count("inputs", inputs, minimum=2)
+    checks.count("ands", ands)
+    pairs = inputs * (inputs - 1) // 2
+    if ands > pairs:
+        raise InputError(
+            f"ands is {ands}: {inputs} inputs have {pairs} different pairs: give fewer"
+        )
+    lists = special.gammaln(pairs + 1.0) - special.gammaln(pairs - ands + 1.0)
+    return float(lists / np.log(2))
+
+
+def fewest_neurons(inputs: int, ands: int, *, bits: int) -> int:
+    r"""Return the fewest neurons that can compute chosen ANDs in superposition, by counting.
+
+    A layer of $d$ neurons reads $d$ dimensions, in which the inputs are in superposition. Its $d^2$
+    weights and $d$ biases of $k$ bits alone depend on the choice; embedding and read-out are fixed.
+    A layer computes at most one of the functions, so
+
+    $$k\, d\, (d + 1) \ge \log_2 \frac{N!}{(N - m)!}, \qquad N = \frac{n (n - 1)}2,$$
+
+    which grows as $\sqrt{m \log m}$ for $m$ in proportion to $N$. It is a bound: nothing says that
+    as few neurons suffice.
+
+    Args:
+        inputs: the number $n$ of inputs, at least 2.
+        ands: the number $m$ of ANDs, from 1 to the number of pairs.
+        bits: the bits $k$ of a weight, such as 32.
+    """
+    checks.count("bits", bits)
+    numbers = bits_of_choice(inputs, ands) / bits
+    # From the root of d (d + 1) = numbers, without the error of a rounded root.
+    neurons = max(1, int(np.sqrt(numbers)) - 1)
+    while neurons * (neurons + 1) < numbers:
+        neurons += 1
+    return neurons
 
 
 def _activations(
