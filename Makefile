@@ -17,7 +17,7 @@ endif
 endif
 endif
 
-.PHONY: figures figure draw test test-matrix docs site benchmark benchmark-gpu clean
+.PHONY: figures figure draw test test-matrix test-lanes docs site benchmark benchmark-gpu clean
 
 # The pages of figures/ and the table of the README follow the figures, even if one has failed.
 define each
@@ -48,6 +48,12 @@ test: .venv/installed-test
 TESTS ?= tests
 test-matrix:
 	$(PYTHON) tests/matrix.py $(TESTS)
+
+# Random programs, to find a loop that XLA divides into pieces that compute in another order. Try
+# `make test-lanes CELLS=300` with each new version of JAX: about an hour.
+CELLS ?= 30
+test-lanes: .venv/installed-test
+	RANDOM_CELLS=$(CELLS) $(EACH_TEST) tests/test_lanes.py -k random
 
 # `make docs ONLINE=1` also links the names of JAX, Flax and xarray to their documentation.
 docs: .venv/installed-docs | results/introduction.nc

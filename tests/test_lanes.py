@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from random_cells import random_cell
 
 import toymodels as tm
 from toymodels.engine import xla_flags
@@ -17,6 +18,7 @@ from toymodels.sweeps.program import compile_program
 pytestmark = pytest.mark.as_users_compile
 
 WIDTH = 64
+RANDOM_CELLS = int(os.environ.get("RANDOM_CELLS", "2"))  # `make test-lanes` sets more
 
 
 def picked(size):
@@ -60,6 +62,12 @@ def test_numbers_picked_from_a_small_array_have_equal_bits_in_all_lanes(size):
 
 def test_a_small_autoencoder_has_equal_bits_in_all_lanes():
     assert not different_lanes(fitted, [0.5, 1.0, 1.5])
+
+
+@pytest.mark.parametrize("seed", range(RANDOM_CELLS))
+def test_a_random_cell_has_equal_bits_in_all_lanes(seed):
+    cell, says = random_cell(seed)
+    assert not different_lanes(cell, np.linspace(0.5, 1.5, 12)), says
 
 
 PROGRAM = """
