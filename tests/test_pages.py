@@ -104,6 +104,15 @@ def test_the_gallery_shows_each_figure_with_its_claim_and_what_fails(tmp_path):
     assert "`toymodels run figure` with `steps=5`." in third
 
 
+@pytest.mark.parametrize(
+    ("seconds", "processor_seconds", "estimate"),
+    [(None, None, None), (61.4, None, 61.4), (300.0, 61.4, 61.4), (61.4, 100.0, 61.4)],
+)
+def test_the_estimate_is_the_shorter_of_both_times(seconds, processor_seconds, estimate):
+    made = record(claim(1, 1), seconds=seconds, processor_seconds=processor_seconds)
+    assert made.estimate == estimate
+
+
 def test_pages_with_a_number_that_is_missing_are_written_once(tmp_path):
     write(tmp_path, claim(1, float("nan")))
     pages.write(tmp_path)  # NaN is not equal to itself: this ends all the same

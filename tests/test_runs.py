@@ -169,6 +169,7 @@ def test_a_crash_after_the_run_is_mended_without_a_run(broken, what, status, cap
     assert number_of_runs() == 1
     record = json.loads(Path("figures/tiny.json").read_text())
     assert record["claims"][0]["holds"]
+    assert 0 <= record["processor_seconds"] < 60
     assert Path("figures/tiny.png").exists()
 
 

@@ -68,11 +68,11 @@ def _in_own_process(command: str, path: Path) -> int:
 
 
 def _seconds(figures: Path) -> dict[str, float]:
-    """Return how long each experiment took when its figure was last made."""
+    """Return how long each experiment takes, from the run that made its figure."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a broken record only costs an estimate
         records = pages.read(figures)
-    return {name: record.seconds for name, record in records.items() if record.seconds}
+    return {name: record.estimate for name, record in records.items() if record.estimate}
 
 
 def _summary(name: str, figures: Path) -> str:

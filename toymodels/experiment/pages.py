@@ -46,12 +46,24 @@ class Record:
         claims: the claims, checked when the figure was drawn.
         scale: "default", "paper" or "smoke".
         seconds: how long the run took; None if that is not known.
+        processor_seconds: the processor time of the run; None if that is not known.
     """
 
     experiment: str
     claims: Sequence[Claim]
     scale: str = "unknown"
     seconds: float | None = None
+    processor_seconds: float | None = None
+
+    @property
+    def estimate(self) -> float | None:
+        """The seconds that a run takes on a computer that does nothing else, if they are known.
+
+        The time on the clock is too long if other programs ran, and the processor time is too long
+        if several processors worked. So the shorter of both is the better estimate.
+        """
+        known = [each for each in (self.seconds, self.processor_seconds) if each]
+        return min(known, default=None)
 
 
 def is_record(contents: Any) -> bool:
@@ -74,6 +86,7 @@ def read(folder: Path) -> dict[str, Record]:
                     claims=tuple(map(Claim.from_json, contents["claims"])),
                     scale=contents.get("scale", "unknown"),
                     seconds=contents.get("seconds"),
+                    processor_seconds=contents.get("processor_seconds"),
                 )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             warnings.warn(
@@ -275,7 +288,7 @@ def _command(name: str, record: Record) -> str:
     start = "_".join([record.experiment, *([record.scale] if scale else [])])
     changed = name.removeprefix(start).strip("_")
     fields = f" with `{changed}`" if changed else ""
-    seconds = "" if record.seconds is None else f" in {record.seconds:.0f} seconds"
+    seconds = "" if record.estimate is None else f" in {record.estimate:.0f} seconds"
     return f"`{command}`{fields}{seconds}"
 
 

@@ -33,8 +33,8 @@ from toymodels.sweeps.sweep import SweepError, SweepInterrupted
 FORMATS = ("png", "svg", "pdf")
 # The attributes of results that the record of a figure keeps.
 _KEPT = (
-    "seconds", "python", "versions", "device", "processor", "compiler options", "XLA_FLAGS",
-    "block_width", "diverged_cells",
+    "seconds", "processor_seconds", "python", "versions", "device", "processor",
+    "compiler options", "XLA_FLAGS", "block_width", "diverged_cells",
 )  # fmt: skip
 # With a date, an unchanged figure would be another file each time it is drawn.
 _DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -162,7 +162,7 @@ def _run(
     partial: Path,
 ) -> Any:
     """Return the results with their provenance; if the run stops, save those there are."""
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), _processor_seconds()
     try:
         with saving.signals(signal.default_int_handler):
             results = experiment.run(config, store=store) if store else experiment.run(config)
@@ -178,7 +178,13 @@ def _run(
     if isinstance(results, xr.Dataset):
         results.attrs = {**environment(), **results.attrs, **provenance}
         results.attrs["seconds"] = round(time.perf_counter() - started, 1)
+        results.attrs["processor_seconds"] = round(_processor_seconds() - worked, 1)
     return results
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
