@@ -1,6 +1,10 @@
-"""Autoencoders in the form of SAELens, held against the equations of its source in plain NumPy."""
+"""Autoencoders in the form of SAELens, held against its equations in NumPy and against its files.
+
+`tests/read_sae_lens.py` made the files with SAELens itself, and let it read ours.
+"""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +15,8 @@ import toymodels as tm
 from toymodels import autoencoders
 from toymodels.errors import InputError
 
+MADE = json.loads(Path(__file__).with_name("made_by_sae_lens.json").read_text())
+KEPT = ("examples", "latents", "outputs")
 EXAMPLES = np.asarray(numbers(3, 50, HIDDEN))
 
 
@@ -55,6 +61,17 @@ def test_what_is_written_computes_the_same_in_sae_lens(model):
     np.testing.assert_allclose(found.reconstruction, outputs, atol=1e-5)
     assert (settings["d_in"], settings["d_sae"]) == (HIDDEN, LATENTS)
     assert json.loads(json.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_file_of_sae_lens_computes_here_what_sae_lens_computed(name):
+    examples, latents, outputs = (np.float32(MADE[name][key]) for key in KEPT)
+    weights = {key: np.float32(value) for key, value in MADE[name]["weights"].items()}
+    model, params = autoencoders.from_sae_lens(MADE[name]["settings"], weights)
+    found = jax.vmap(lambda x: model.apply({"params": params}, x))(examples)
+    lengths = np.linalg.norm(weights["W_dec"], axis=1)  # directions have length 1 here
+    np.testing.assert_allclose(found.latents, latents * lengths, atol=1e-5)
+    np.testing.assert_allclose(found.reconstruction, outputs, atol=1e-5)
 
 
 @each
