@@ -213,10 +213,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, distance, BUILT, within=0.02, threshold=DESCENT, note=note)
 
     says = "One head does not learn to add modulo 4, measured by the loss of the best seed."
-    note = (
-        "One of six seeds does, with a loss of 3e-5: one head can represent the table, and "
-        "training rarely finds it. The other seeds end between 0.17 and 0.78."
-    )
+    note = "One of six seeds does, with a loss of 3e-5: one head can represent the table, and "
+    note += "training rarely finds it. The other seeds end between 0.17 and 0.78."
     failed = best.sel(heads=1, table="sum modulo 4")
     yield tm.at_least(says, 0.1, failed, FOUND, threshold=SEEN, note=note)
 

@@ -265,10 +265,8 @@ def many(config: Config, best: xr.Dataset) -> xr.Dataset:
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     for path in results["path"].values:
-        says = (
-            f"The gradient of the path '{path}' is that of the closed form at every size, by the "
-        )
-        says += "largest error relative to the largest element."
+        says = f"The gradient of the path '{path}' is that of the closed form at every size, by "
+        says += "the largest error relative to the largest element."
         error = results["gradient_error"].sel(path=path).max(skipna=False)
         yield tm.near(says, 0, error, FLOAT64, within=1e-5, threshold=ROUNDED, note=TF32)
     for name, count in zip(results["sweep"].values, results["changed"].values, strict=True):

@@ -173,10 +173,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Neurons read the half of the eigenvectors of the mixing matrix M that has the largest "
     says += "eigenvalues, measured by the mean share of their squared weights."
     chance = "Ours, because chance gives 1/2."
-    low = (
-        "Neurons read the other half: they have to add ReLU(x) - M x, and -M is positive along the "
-        "eigenvectors with the lowest eigenvalues of M."
-    )
+    low = "Neurons read the other half: they have to add ReLU(x) - M x, and -M is positive along "
+    low += "the eigenvectors with the lowest eigenvalues of M."
     share = at(results["overlap"], 1).mean()
     yield tm.at_least(says, 0.6, share, PAPER, threshold=chance, note=low)
     says = "Without mixing, half of the features have a response above 1/2 to an input of 1, as if "

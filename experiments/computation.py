@@ -315,9 +315,8 @@ def draw_stacks(axes, results: xr.Dataset, count: xr.DataArray):
     plotting.neuron_stacks(axes, seen, colors, tint=tint)
     axes.set_rasterization_zorder(10)
     alone = one.sum(axis=1)
-    title = (
-        f"density {float(results['density']):g}: {alone[seed]} of {len(order)} neurons serve one "
-    )
+    title = f"density {float(results['density']):g}: {alone[seed]} of {len(order)} neurons serve "
+    title += "one "
     axes.set_title(
         f"{title}feature ({alone.min()} to {alone.max()} over {len(alone)} seeds)", fontsize=9
     )

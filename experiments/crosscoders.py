@@ -202,17 +202,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ratio, strength = results["ratio"], results["strength"]
     law = best_ratios(results, failures.crosscoder_ratio)
     off = abs(ratio.sel(kind="L1") - law).max()
-    says = (
-        "The ratio of the decoders of a uniform feature in an L1 crosscoder is that of the closed "
-    )
-    says += "form, measured by the largest difference over strengths and penalties."
+    says = "The ratio of the decoders of a uniform feature in an L1 crosscoder is that of the "
+    says += "closed form, measured by the largest difference over strengths and penalties."
     yield tm.near(says, 0, off, EXACT, within=0.02, threshold=FIT)
-    says = (
-        "L1 crosscoders give features up to the threshold 3u / (2 + u), with half the penalty u, "
-    )
-    says += (
-        "no decoder in the model where they are weak, measured by the largest ratio of decoders."
-    )
+    says = "L1 crosscoders give features up to the threshold 3u / (2 + u), with half the penalty "
+    says += "u, no decoder in the model where they are weak, measured by the largest ratio of "
+    says += "decoders."
     lost = ratio.sel(kind="L1").where(law == 0).max()
     yield tm.near(says, 0, lost, MINDER, within=0.01, threshold=FIT)
     says = "Each decoder of a binary feature in an L1 crosscoder is shrunk by half the penalty, "
@@ -220,18 +215,14 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     off = abs(results["binary"] - best_ratios(results, failures.crosscoder_ratio_binary)).max()
     yield tm.near(says, 0, off, BINARY, within=0.02, threshold=FIT)
     for kind, source in kinds_of(results, {"joint": JOINT, "BatchTopK": MINDER}):
-        says = (
-            f"Crosscoders with {WORDS[kind]} give decoders the true ratio, measured by the largest "
-        )
-        says += "difference over strengths and penalties."
+        says = f"Crosscoders with {WORDS[kind]} give decoders the true ratio, measured by the "
+        says += "largest difference over strengths and penalties."
         off = abs(ratio.sel(kind=kind) - strength).max()
         yield tm.near(says, 0, off, source, within=0.02, threshold=FIT)
 
     both = results["both"]
-    says = (
-        "Latents that start with one half for each model stay apart in L1 crosscoders, measured by "
-    )
-    says += "the largest share of a latent that is common to both models, over penalties."
+    says = "Latents that start with one half for each model stay apart in L1 crosscoders, measured "
+    says += "by the largest share of a latent that is common to both models, over penalties."
     note = "Both cost the same, so that noise moves latents along a flat valley. Most stay apart."
     most = both.sel(kind="L1").max()
     yield tm.at_most(says, 0.05, most, FOUND, threshold=ROUND, note=note)
@@ -269,10 +260,8 @@ def claims_of_trained(results: xr.Dataset) -> Iterator[tm.Claim]:
         "measured by the share of these features.",
         0.1, high.sel(of_models="BatchTopK"), MINDER, threshold=ROUND,
     )  # fmt: skip
-    says = (
-        "Crosscoders of all kinds call the features that one trained model has its own, measured "
-    )
-    says += "by the smallest share over kinds, at the penalty where each is best."
+    says = "Crosscoders of all kinds call the features that one trained model has its own, "
+    says += "measured by the smallest share over kinds, at the penalty where each is best."
     share = results["share"]
     first, second = (share.isel(feature=GROUPS[name]) for name in ("A alone", "B alone"))
     right = ((first < OWN).mean("feature") + (second > 1 - OWN).mean("feature")).mean("seed") / 2

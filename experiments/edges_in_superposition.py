@@ -241,15 +241,11 @@ def claims(results: xr.Dataset):
         yield tm.at_most(says, 0.8, value, FOUND, threshold=FIRST)
     damage = results["damage"].isel(pairs=-1)
     gap = damage.quantile(0.9, ("edge", "seed")) / damage.max("edge").min("seed")
-    says = (
-        "Damages at densities of 0.1 and more have a gap, measured by the largest ratio of their "
-    )
-    says += "ninth decile to the least damage of the worst edge."
+    says = "Damages at densities of 0.1 and more have a gap, measured by the largest ratio of "
+    says += "their ninth decile to the least damage of the worst edge."
     yield tm.at_most(says, 0.01, gap.where(gap["density"] > 0.07).max(), FOUND, threshold=FIRST)
-    says = (
-        "Damages at density 0.05 have no gap, measured by the ratio of their ninth decile to the "
-    )
-    says += "least damage of the worst edge."
+    says = "Damages at density 0.05 have no gap, measured by the ratio of their ninth decile to "
+    says += "the least damage of the worst edge."
     yield tm.at_least(says, 0.1, gap.isel(density=-1), FOUND, threshold=FIRST)
     says = "The threshold of ACDC decides more than the draw of the pairs, by the highest "
     says += "difference of Jaccard indices."

@@ -242,9 +242,8 @@ def claims(results: xr.Dataset):
         yield tm.near(says, 0, worst, EXACT, within=0.07, threshold=SAMPLING)
     says = f"Turning the basis of the hidden layer does not change the exact loss of {models}."
     yield tm.at_most(says, 0, small["turned_loss"].max(), TURNED, slack=1e-10, threshold=FLOAT)
-    says = (
-        f"Turning the basis does not change the exact damage of removing a direction of {models}."
-    )
+    says = "Turning the basis does not change the exact damage of removing a direction of "
+    says += f"{models}."
     worst = small["turned_direction"].max()
     yield tm.at_most(says, 0, worst, TURNED, slack=1e-10, threshold=FLOAT)
     says = f"Turning the basis changes the exact damage of removing a unit of {models} at every "
@@ -256,10 +255,9 @@ def claims(results: xr.Dataset):
     says += f"models of {dedicated}, measured by the smallest rank correlation over densities."
     measured = ranks.sel(size=dedicated).min()
     yield tm.at_least(says, 0.9, measured, DEDICATED, threshold=OURS)
-    order = (
-        "At one density or more the damages of five features in two dimensions are in the order "
-        "of importance x norm^2. Those of twenty features in five dimensions are so at none."
-    )
+    order = "At one density or more the damages of five features in two dimensions are in the "
+    order += "order of importance x norm^2. Those of twenty features in five dimensions are so at "
+    order += "none."
     for size in (first, larger):
         says = f"In trained models of {size} superposition breaks the rule that the damage of "
         says += "removing a direction is in the order of importance x norm^2, measured by the "
@@ -267,10 +265,8 @@ def claims(results: xr.Dataset):
         largest = ranks.sel(size=size).max()
         yield tm.at_most(says, 0.9, largest, FOUND, threshold=OURS, note=order)
     sparsest = float(p.min())
-    says = (
-        "The damage of removing all directions, one at a time, is more than importance x norm^2 "
-        f"x p/3 in {models} at density {sparsest:g}, measured by the ratio."
-    )
+    says = "The damage of removing all directions, one at a time, is more than importance x norm^2 "
+    says += f"x p/3 in {models} at density {sparsest:g}, measured by the ratio."
     factor = small["direction_exact"].sum("feature") / small["guess"].sum("feature")
     yield tm.at_least(says, 1.1, factor.sel(density=sparsest), FOUND, threshold=OURS)
     variance = p / 3 - p**2 / 4

@@ -186,10 +186,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     pair = [sparse[name].values.ravel() for name in ("true", "frobenius")]
     note = "At density 1 the model stores principal components, to which all features belong alike."
     yield tm.at_least(says, 0.8, np.corrcoef(pair)[0, 1], FOUND, threshold=EYE, note=note)
-    says = (
-        f"Of {few} features in {hidden} neurons the autoencoder counts too many at every density: "
-    )
-    says += "smallest ratio of the mean count to the number of features."
+    says = f"Of {few} features in {hidden} neurons the autoencoder counts too many at every "
+    says += "density: smallest ratio of the mean count to the number of features."
     counted = cases(results, "density")["dictionary"].isel(num_features=0).mean("seed")
     yield tm.at_least(says, 1.5, (counted / few).min(), FOUND, threshold=SEEN)
     says = f"Sparse features are stored in superposition: effective features of {many}, for each "

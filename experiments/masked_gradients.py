@@ -178,9 +178,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     close, dense = "Ours, because a search stops after 20 steps.", small.search.sel(density=densest)
     yield tm.at_least(says, 1, dense, SMOOTH, slack=0.02, threshold=close, note=STUCK)
     says = "A search from eight random starts does at least the harm of an analytic attack of a "
-    says += (
-        "tenth of an input at every density, measured by the smallest median ratio of the seeds."
-    )
+    says += "tenth of an input at every density, measured by the smallest median ratio of the "
+    says += "seeds."
     yield tm.at_least(says, 1, small.restarted.min(), SMOOTH, slack=0.02, threshold=close)
     says = "One step along the gradient does less harm than an analytic attack of the length of an "
     says += "input at the lowest density, measured by the median ratio of the seeds."

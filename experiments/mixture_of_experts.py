@@ -109,9 +109,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     exact = routed(results["density"], results["importance"])
     random = np.random.default_rng(0).random((2, 400_000))
     for importance in (0.2, 1.0):
-        says = (
-            f"Ideal routing at importance {importance:g} and density 1 costs I / 3 - I^(3/2) / 6."
-        )
+        says = f"Ideal routing at importance {importance:g} and density 1 costs I / 3 - I^(3/2) / "
+        says += "6."
         sampled = np.minimum(random[0] ** 2, importance * random[1] ** 2).mean()
         ours = "Ours, because it is four standard errors of a sample."
         yield tm.near(says, routed(1.0, importance), sampled, ROUTED, within=2e-3, threshold=ours)
@@ -138,10 +137,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "neighbouring importances over densities, as a share of the right answer."
     ours = "Ours, because a jump of a half is plain on this grid."
     yield tm.at_least(says, 0.5, steps.sel(experts=1).min(), MOE, threshold=ours, note=BIAS)
-    says = (
-        "Two experts do not jump: largest change of the answer between neighbouring importances, "
-    )
-    says += "as a share of the right answer."
+    says = "Two experts do not jump: largest change of the answer between neighbouring "
+    says += "importances, as a share of the right answer."
     ours = "Ours, because a jump would be near 1."
     yield tm.at_most(says, 0.25, steps.sel(experts=2).max(), MOE, threshold=ours, note=COLLAPSE)
     says = "Two experts answer for the second feature at every importance: smallest share of the "

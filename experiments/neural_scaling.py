@@ -196,10 +196,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "weight decay -1 and equal frequencies, and a half for random directions: mean share."
     ours = "Ours, because it is far from a half."
     yield tm.at_most(says, 1 / 3, flat["positive"][-1].mean(), FOUND, threshold=ours)
-    says = (
-        "Training with weight decay -1 lowers the loss of the widest models of equal frequencies "
-    )
-    says += "to a fifth of that of random directions with the best length and bias: ratio."
+    says = "Training with weight decay -1 lowers the loss of the widest models of equal "
+    says += "frequencies to a fifth of that of random directions with the best length and bias: "
+    says += "ratio."
     ratio = flat["loss"].mean("seed") / results["random"]
     yield tm.at_most(says, 0.2, ratio[-1], FOUND, threshold=SEEN)
     says = "Random directions with the best length and bias have the exponent 1 between the two "

@@ -235,10 +235,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 1, graph["cross-layer"]["firing"].max(), LANGE, within=0.01)
     if "per layer" in graph:
         own = graph["per layer"]
-        says = (
-            "Transcoders of each layer of a chain keep the effect of its middle up to shrinkage, "
-        )
-        says += "measured by the largest difference from 1 - λ/2 over penalties."
+        says = "Transcoders of each layer of a chain keep the effect of its middle up to "
+        says += "shrinkage, measured by the largest difference from 1 - λ/2 over penalties."
         off = abs(own["effect"] - (1 - penalty / 2)).max()
         yield tm.near(says, 0, off, ALONE, within=0.03, threshold=FIT)
         says = "Transcoders of each layer of a chain need two latents."

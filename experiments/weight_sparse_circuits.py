@@ -168,10 +168,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     note = "The rule keeps weights of units without an output, and so wastes some."
     yield tm.at_least(says, 0.8, min(map(float, twice)), FOUND, threshold=ours, note=note)
     ratio = (number.sel(kept=8, method="nearest") / number.isel(kept=-1)).max()
-    says = (
-        "Networks of 8 weights hold at most half as many minimal circuits as dense ones: largest "
-    )
-    says += "ratio of the means over tasks."
+    says = "Networks of 8 weights hold at most half as many minimal circuits as dense ones: "
+    says += "largest ratio of the means over tasks."
     note = "Dense networks hold only 1.4 to 1.7 minimal circuits each."
     yield tm.at_most(says, 0.5, ratio, FOUND, threshold=HALF, note=note)
     says = "Networks of at most 8 weights hold one minimal circuit: largest mean number over tasks."
