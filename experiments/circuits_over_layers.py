@@ -2,8 +2,9 @@ r"""Circuits over layers: what superposition costs a Boolean circuit, layer by l
 
 Claim      A circuit in fewer dimensions than it has variables reads noise, and its errors add up
            and grow by a third with each layer. A threshold on what is read removes them, until so
-           many variables are true that noise flips bits; flipped bits multiply. All of it, and the
-           width that a circuit needs, follow from one number: the variance of the noise.
+           many variables are true that noise flips bits; flipped bits multiply. The errors, while
+           they are small, and the width that a circuit needs follow within a third from one
+           number: the variance of the noise.
 Reproduces Hänni et al. (2024), that layers must correct errors, and Bushnaq and Mendel (2024) with
            its correction by Linsefors and Bushnaq (2025), that errors grow over layers. The growth,
            the law of corrected errors and the width are derived here.
@@ -15,7 +16,7 @@ Command    toymodels run experiments/circuits_over_layers.py
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from toymodels import circuits, experiment, plotting
 from toymodels.theory import noisy_gates as theory
 
 HANNI = tm.paper("Hänni et al. (2024), Mathematical Models of Computation in Superposition")
-BUSHNAQ = tm.paper("Linsefors and Bushnaq (2025), Circuits in Superposition 2")
+LINSEFORS = tm.paper("Linsefors and Bushnaq (2025), Circuits in Superposition 2")
 FRAME = tm.prediction("A projection of a basis is nearly a tight frame, which has least overlaps")
 NOISE = tm.prediction("The recursion of errors with Gaussian noise of the measured true variables")
 ROOM = tm.identity("Orthonormal directions do not overlap")
@@ -118,8 +119,16 @@ def run(config: Config) -> xr.Dataset:
     )
 
 
-def predicted(results: xr.Dataset, width: int) -> tuple[Any, Any, Any]:
-    """Return the predicted errors without and with a threshold, and the variance of the noise.
+class Predicted(NamedTuple):
+    """The predicted errors of each layer without and with a threshold, and the noise's variance."""
+
+    plain: Any
+    corrected: Any
+    noise: Any
+
+
+def predicted(results: xr.Dataset, width: int) -> Predicted:
+    """Return what the theory says about each layer at one width.
 
     Every input vector has noise of its own, because it makes its own number of variables true. The
     law with a threshold is a mean over every 20th of them, from few true variables to many.
@@ -130,7 +139,8 @@ def predicted(results: xr.Dataset, width: int) -> tuple[Any, Any, Any]:
     corrected = np.mean(
         [theory.errors_corrected(each) for each in noise[min(10, len(noise) // 2) :: 20]], axis=0
     )
-    return theory.errors(noise.mean(axis=0)), corrected, noise.mean(axis=0)
+    mean = noise.mean(axis=0)
+    return Predicted(theory.errors(mean), corrected, mean)
 
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
@@ -140,65 +150,69 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     widths = [int(m) for m in results["width"].values if m < variables]
     theories = {m: predicted(results, m) for m in widths}
 
-    says = "With as many dimensions as variables, a circuit makes no error: root mean square."
+    says = "With as many dimensions as variables, a circuit makes no error, measured by the root "
+    says += "mean square."
     full = results["error"].sel(width=variables).max() ** 0.5
     yield tm.near(says, 0, full, ROOM, within=1e-4)
-    says = "The mean squared overlap of projections of a basis is (V - m) / (m (V - 1)): largest "
-    says += "relative difference over widths."
+    says = "The mean squared overlap of projections of a basis is (V - m) / (m (V - 1)), measured "
+    says += "by the largest relative difference over widths."
     off = [float(mean["overlap"].sel(width=m)) / theory.mean_squared_overlap(variables, m) - 1
            for m in widths]  # fmt: skip
     yield tm.near(says, 0, np.abs(off).max(), FRAME, within=0.02)
 
     says = "Without a threshold the mean squared error is 4/3 of the error and the noise of the "
-    says += "layer before, in all layers with an error below 1/10: largest relative difference."
+    says += "layer before, in all layers with an error below 1/10, measured by the largest "
+    says += "relative difference."
     off = []
     for m in widths:
-        small = theories[m][0] < 0.1
-        off += list(np.abs(plain["error"].sel(width=m).values / theories[m][0] - 1)[small])
+        law = theories[m].plain
+        off += list(np.abs(plain["error"].sel(width=m).values / law - 1)[law < 0.1])
     note = "Errors near 1/10 are not small: the errors of true gates are negative on average, so "
     note += "that the errors of two operands add up."
     yield tm.near(says, 0, max(off, default=np.nan), NOISE, within=0.25, threshold=MEANS, note=note)
-    says = "Without a threshold errors grow over layers: smallest ratio of the mean squared errors "
-    says += "of the last and the first layer, over widths."
+    says = "Without a threshold errors grow over layers, measured by the smallest ratio of the "
+    says += "mean squared errors of the last and the first layer, over widths."
     growth = (plain["error"][:, -1] / plain["error"][:, 0]).sel(width=widths).min()
     several = "Ours, because the paper gives no number; a third with each layer would be 5.6."
-    yield tm.at_least(says, 5, growth, BUSHNAQ, threshold=several)
+    yield tm.at_least(says, 5, growth, LINSEFORS, threshold=several)
 
-    says = "With a threshold errors follow the law of rare errors, in all layers with an error "
-    says += "from 1e-4 to 1e-2: largest relative difference."
+    says = "With a threshold errors follow the recursion in which flipped bits multiply, in all "
+    says += "layers with an error from 1e-4 to 1e-2, measured by the largest relative difference."
     off = []
     for m in widths:
-        rare = (theories[m][1] > 1e-4) & (theories[m][1] < 1e-2)
-        off += list(np.abs(corrected["error"].sel(width=m).values / theories[m][1] - 1)[rare])
+        law = theories[m].corrected
+        rare = (law > 1e-4) & (law < 1e-2)
+        off += list(np.abs(corrected["error"].sel(width=m).values / law - 1)[rare])
     wider = "Ours, because the tail of the noise is not quite normal."
     yield tm.near(says, 0, max(off, default=np.nan), NOISE, within=0.5, threshold=wider)
     says = "A threshold lowers the mean squared error of the last layer, where the noise is below "
-    says += "1/6, by a factor of at least 10."
-    low = [m for m in widths if theories[m][2].max() < 1 / 36]
+    says += "1/6, measured by the smallest factor over widths."
+    low = [m for m in widths if theories[m].noise.max() < 1 / 36]
     factors = [float(plain["error"].sel(width=m)[-1] / corrected["error"].sel(width=m)[-1])
                for m in low]  # fmt: skip
     ours = "Ours, because the paper proves it in the limit of wide layers."
     yield tm.at_least(says, 10, min(factors, default=np.nan), HANNI, threshold=ours)
-    says = "A threshold does not help where the noise of the last layer is above 1/3: smallest "
-    says += "ratio of the shares of wrong bits with and without it."
-    loud = [m for m in widths if theories[m][2].max() > 1 / 9]
+    says = "A threshold does not help where the noise of the last layer is above 1/3, measured by "
+    says += "the smallest ratio of the shares of wrong bits with and without it."
+    loud = [m for m in widths if theories[m].noise.max() > 1 / 9]
     ratios = [float(corrected["wrong"].sel(width=m)[-1] / plain["wrong"].sel(width=m)[-1])
               for m in loud]  # fmt: skip
     ours = "Ours, because equal shares have 1."
     yield tm.at_least(says, 0.8, min(ratios, default=np.nan), FOUND, threshold=ours)
 
-    says = "The width at which a circuit with a threshold breaks, with one wrong bit in a hundred "
-    says += "in its last layer, is that of noise above 1/4 with this chance on one operand: ratio."
+    says = "The width at which a circuit with a threshold has one wrong bit in a hundred in its "
+    says += "last layer is that at which noise is above 1/4 on one operand in a hundred, measured "
+    says += "by the ratio of the two."
     needed = theory.width_for(SHARE, float(results["true"][..., -1].mean()), variables)
     ours = "Ours, because errors from 1/4 to 1/2 need not flip a bit and a gate has two operands."
     yield tm.near(says, 1, broken(corrected) / needed, NOISE, within=0.3, threshold=ours)
-    says = "A threshold halves the width that a circuit needs at one wrong bit in a hundred: ratio "
-    says += "of the widths with and without it."
+    says = "A threshold halves the width that a circuit needs at one wrong bit in a hundred, "
+    says += "measured by the ratio of the widths with and without it."
     ours = "Ours, because it is the number of the sentence, with a tolerance."
     ratio, note = broken(corrected) / broken(plain), "It saves a third of the width."
     yield tm.at_most(says, 0.5, ratio, FOUND, slack=0.15, threshold=ours, note=note)
-    says = "A circuit with a threshold has more variables than dimensions: largest number of "
-    says += "variables for each dimension without more than one wrong bit in a hundred."
+    says = "A circuit with a threshold has more variables than dimensions, measured by the largest "
+    says += "number of variables for each dimension without more than one wrong bit in a hundred."
     ours = "Ours, because the paper states orders of growth; more than 1 is superposition."
     note = "It is above 1, but the last layer sees noise of some thirty true variables."
     number = variables / broken(corrected)
@@ -215,7 +229,7 @@ def broken(mean: xr.Dataset) -> float:
 def plot(results: xr.Dataset) -> Figure:
     figure, axes = plotting.figure(1, 3, size=(9, 3.7))
     chosen = [m for m in (512, 256) if m in results["width"]] or [int(results["width"][0])]
-    titles = ("Wide: a threshold\nforgets errors", "Narrow: it only delays\nthem by some layers")
+    titles = ("Wide: a threshold\nremoves most errors", "Narrow: a threshold only\ndelays errors")
     for k, at in enumerate((chosen[0], chosen[-1])):
         draw_layers(axes[k], results, at)
         axes[k].set_title(f"{titles[k]} ({at} dimensions)")
@@ -231,14 +245,13 @@ def draw_layers(axes: Axes, results: xr.Dataset, width: int) -> None:
     exact = predicted(results, width)
     for k, (label, color) in enumerate((("no threshold", "C1"), ("threshold", "C0"))):
         values = results["error"].sel(width=width, threshold=k)
-        mean = values.mean("circuit")
-        spread = [mean - values.min("circuit"), values.max("circuit") - mean]
-        axes.errorbar(
-            results["layer"], mean, yerr=spread, fmt="os"[k], ms=4, color=color, lw=1, label=label
-        )
+        mean, span = plotting.mean_and_range(values, "circuit")
+        how = {"fmt": "os"[k], "ms": 4, "color": color, "lw": 1, "label": label}
+        axes.errorbar(results["layer"], mean, span, **how)
         axes.plot(results["layer"], exact[k], "-", color=color, lw=1)
     axes.set(yscale="log", xlabel="layer", ylabel="mean squared error of a gate")
-    axes.legend(fontsize=7, title="lines: theory", title_fontsize=7)
+    title = f"range of {results.sizes['circuit']} circuits; lines: theory"
+    axes.legend(fontsize=7, title=title, title_fontsize=7, loc="lower right")
 
 
 def draw_widths(axes: Axes, results: xr.Dataset) -> None:
@@ -251,12 +264,12 @@ def draw_widths(axes: Axes, results: xr.Dataset) -> None:
     true = float(results["true"][..., -1].mean())
     shares = np.geomspace(1e-5, 0.3, 100)
     widths = [theory.width_for(share, true, variables) for share in shares]
-    axes.plot(widths, shares, "k:", lw=1.2, label="chance of noise above 1/4")
+    axes.plot(widths, shares, "k:", lw=1.2, label="threshold, in theory")
     axes.axhline(SHARE, color="0.7", lw=0.8)
     axes.set(yscale="log", xscale="log", xlabel=f"dimensions ({variables} variables)")
     axes.set(ylabel="wrong bits of the last layer (1e-5: none)")
     plotting.plain_ticks(axes, "x", (128, 256, 512, 1024))
-    axes.set_title("Noise beyond the threshold\nsays which width is needed")
+    axes.set_title("A threshold saves a third of the\nwidth at one wrong bit in a hundred")
     axes.legend(fontsize=7)
 
 

@@ -10,7 +10,7 @@ Settings   v is sparse, x = E v with random unit columns E, hidden ReLU neurons 
            linear read-out without bias; the target is v. A neuron is monosemantic if one feature
            has nine tenths of the sum of its activations on each feature alone. Neurons that no
            feature activates alone are not counted.
-Selection  None: all seeds are shown.
+Selection  None: all seeds are shown; the curves of all neurons are those of the first seed.
 Command    toymodels run experiments/engineering_monosemanticity.py
 """
 
@@ -120,39 +120,42 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     loss = results["loss"].mean("seed") / results.attrs["nothing"]
     zero, minus = ({"start_bias": value, "method": "nearest"} for value in (0.0, -1.0))
     says = "At the start each neuron is active on n Q(-b) features alone, on average, where b is "
-    says += "the bias and Q the upper tail of a standard normal variable: largest difference."
+    says += "the bias and Q the upper tail of a standard normal variable, measured by the largest "
+    says += "difference."
     expected = xr.DataArray(features * stats.norm.sf(-biases), {"start_bias": biases})
     off = abs(results["at_start"].mean("seed") - expected).max()
     ours = "Ours, because it is four standard errors of the means over neurons."
     yield tm.near(says, 0, off, START, within=0.12 * features**0.5, threshold=ours)
-    says = "Biases that start at -1 give more monosemantic neurons than biases that start at 0: "
-    says += "difference of the shares with the most neurons."
+    says = "Biases that start at -1 give more monosemantic neurons than biases that start at 0, "
+    says += "measured by the difference of the shares with the most neurons."
     ours = "Ours, because the paper says mostly monosemantic, at larger sizes."
     gain = (mono.sel(**minus) - mono.sel(**zero))[-1]
     note = "The largest feature of most neurons has more than half of the sum, but not nine tenths."
     yield tm.at_least(says, 0.3, gain, JERMYN, threshold=ours, note=note)
-    says = "Biases that start at -1 and at 0 give one loss, with the most neurons: relative "
-    says += "difference."
+    says = "Biases that start at -1 and at 0 give one loss, with the most neurons, measured by the "
+    says += "ratio of the two."
     ours = "Ours, because the paper compares curves by eye."
     ratio = (loss.sel(**minus) / loss.sel(**zero))[-1]
     note = "Biases that start at -1 are better: the loss is 15 % lower."
     yield tm.near(says, 1, ratio, JERMYN, within=0.05, threshold=ours, note=note)
     says = "Twice as many neurons give a larger share of monosemantic ones with biases that start "
-    says += "at -1: difference of the shares."
+    says += "at -1, measured by the difference of the shares."
     more = (mono[-1] - mono[0]).sel(**minus)
     yield tm.at_least(says, 0, more, JERMYN)
-    says = "Monosemantic neurons are rare if biases start at 0: largest share over widths."
+    says = "Monosemantic neurons are rare if biases start at 0, measured by the largest share over "
+    says += "numbers of neurons."
     ours = "Ours, because one in ten is rare."
     yield tm.at_most(says, 0.1, mono.sel(**zero).max(), JERMYN, threshold=ours)
-    says = "Biases that start at -2 give more monosemantic neurons than at -1: difference of the "
-    says += "shares with the most neurons."
+    says = "Biases that start at -2 give more monosemantic neurons than at -1, measured by the "
+    says += "difference of the shares with the most neurons."
     gain = (mono.sel(start_bias=-2, method="nearest") - mono.sel(**minus))[-1]
     yield tm.at_least(says, 0, gain, FOUND)
     says = "Networks with twice as many neurons as features are below the loss of one neuron for "
-    says += "each feature that reads its own direction, at the best length and bias: largest ratio."
+    says += "each feature that reads its own direction, at the best length and bias, measured by "
+    says += "the largest ratio."
     yield tm.at_most(says, 1, loss[-1].max() / results.attrs["own"], OWN)
-    says = "Monosemantic neurons cost nothing: the lowest loss with the most neurons is that of a "
-    says += "start at which they are more frequent than with biases of 0, as difference of shares."
+    says = "The start with the lowest loss gives more monosemantic neurons than biases that start "
+    says += "at 0, with the most neurons, measured by the difference of the shares."
     best = mono[-1].isel(start_bias=int(loss[-1].argmin())) - mono[-1].sel(**zero)
     yield tm.at_least(says, 0.1, best, FOUND, threshold="Ours, because a tenth is not chance.")
 
@@ -168,9 +171,10 @@ def plot(results: xr.Dataset) -> Figure:
             label = f"{number} neurons"
             axis.plot(here["start_bias"], here.mean("seed"), "o-", color=f"C{k}", label=label)
             axis.set_xlabel("bias at the start")
-    axes[1].set(ylabel="share of monosemantic neurons", ylim=(-0.01, 0.4))
+    axes[1].set(ylabel="share of monosemantic neurons", ylim=(-0.01, None))
     axes[1].set_title("A negative start gives\nsome monosemantic neurons")
-    axes[1].legend(fontsize=7)
+    seeds = f"dots: each of {results.sizes['seed']} seeds"
+    axes[1].legend(fontsize=7, title=seeds, title_fontsize=7)
     own = results.attrs["own"]
     axes[2].axhline(own, color="black", ls=":", lw=1, label="a neuron for each feature (exact)")
     axes[2].set(ylabel="loss / loss of 0", ylim=(0, None))
@@ -188,8 +192,9 @@ def draw_shares(axes: Axes, results: xr.Dataset) -> None:
         place = np.linspace(0, 1, len(values))
         axes.plot(place, values, color=f"C{k + 2}", label=f"bias {bias:g} at the start")
     axes.axhline(SHARE, color="0.7", lw=0.8)
-    axes.set(xlabel="active neurons, sorted", ylabel="share of the main feature", ylim=(0, 1.03))
-    axes.set_title(f"Main feature of each neuron\n({int(results['neurons'][-1])} neurons)")
+    axes.set(xlabel="active neurons of the first seed, sorted", ylim=(0, 1.03))
+    axes.set_ylabel(f"share of the main feature, {int(results['neurons'][-1])} neurons")
+    axes.set_title("A negative start makes the main\nfeature of a neuron larger")
     axes.legend(fontsize=7)
 
 

@@ -46,6 +46,8 @@ KEPT = (
     "A linear hidden layer prefers no basis. So nothing pulls features away from neurons along "
     "which they were learned before the biases became large."
 )
+SLOW = "At density 0.06 the best of 32 seeds is 3 % above; at 0.35 it is below."
+ROUNDED = "Ours, because numbers of 32 bits are rounded."
 COLORS = ("C0", "C1", "C2")
 
 
@@ -146,7 +148,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "linear hidden layer, measured by the largest relative excess at any density."
     excess = (bias.bias_loss / linear.linear_loss - 1).max()
     stops = "Ours, because training stops early."
-    yield tm.at_most(says, 0, excess, LINEAR, slack=0.02, threshold=stops)
+    yield tm.at_most(says, 0, excess, LINEAR, slack=0.02, threshold=stops, note=SLOW)
     says = "The best model without hidden biases has a clearly higher loss than the best model "
     says += "with a linear hidden layer, measured by the smallest ratio at any density."
     yield tm.at_least(says, 1.2, (alone.loss / linear.linear_loss).min(), HERE, threshold=ours)
@@ -170,7 +172,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "lower bound, measured by the smallest ratio of the two for any model."
     some = results.noise.sel(spectators=results.spectators > 0)
     ratio = some * np.sqrt(some.spectators)
-    yield tm.at_least(says, 1, ratio.min(), NOISE, slack=1e-5, threshold="Ours: rounding.")
+    yield tm.at_least(says, 1, ratio.min(), NOISE, slack=1e-5, threshold=ROUNDED)
     says = "Training spreads the weights of spectators evenly, so that the deviation of their sum "
     says += "is close to its lower bound, measured by the median ratio of the two for the largest "
     says += "number of spectators."
@@ -201,10 +203,12 @@ def plot(results: xr.Dataset) -> Figure:
         axes.set_xlabel("number of dense spectators")
     losses.axhline(1, color="k", linewidth=0.8, linestyle=":")
     losses.set(ylabel="loss / loss of a linear hidden layer", yscale="log")
-    losses.set_title("A hidden bias makes the layer linear;\nmany dense features help to")
+    losses.set_title("A hidden bias reaches the loss of a\nlinear layer; spectators come nearer")
     plotting.plain_ticks(losses, "y", (1, 1.5, 2, 3, 4, 6, 10))
     silent.set(ylabel="share of silent neurons and examples", ylim=(0, None))
-    silent.set_title("because hardly any neuron\nis silent then")
+    silent.set_title(
+        "With hidden biases few neurons are silent,\nwith spectators fewer than without"
+    )
     seeds = results.sizes["seed"]
     losses.legend(fontsize=8, title=f"line: best of {seeds} seeds\nband: middle half of them")
     return figure

@@ -1,10 +1,11 @@
 r"""Superposition as lossy compression: the effective number of features, and what changes it.
 
-Claim      The effective number of features is the exponential of an entropy. It counts sparse
-           features well. Of 4 features that have room for all, an autoencoder counts 7 to 15, and
-           of dense ones also the true dictionary counts principal components as features. Dropout
-           spreads each feature over neurons and lowers the number a little. Adversarial training
-           lowers it also where there is room for all features, where the paper finds a rise.
+Claim      The effective number of features is the exponential of an entropy. It counts 20 sparse
+           features in 5 neurons well. Where 4 features have room for all, an autoencoder counts 7
+           to 15. Of dense features even the true dictionary counts too many: each belongs to the
+           principal components that the model stores. Dropout spreads each feature over neurons
+           and lowers the number a little. Strong adversarial training lowers it also where there
+           is room for all features, where the paper finds a rise.
 Reproduces Bereska et al. (2025), the measure, its agreement with the truth in toy models, and the
            effects of dropout and of adversarial training.
 Settings   Tied ReLU models of 5 neurons and of 4 or 20 features with equal frequencies. Dropout
@@ -172,46 +173,48 @@ def change(results: xr.Dataset, name: str, count: str, which: int) -> xr.DataArr
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     few, many = results["num_features"].values[[0, -1]]
     hidden = results.attrs["hidden"]
-    says = "Counted with the true dictionary no model has more effective features than features: "
-    says += "largest ratio."
+    says = "Counted with the true dictionary no model has more effective features than features, "
+    says += "measured by the largest ratio."
     yield tm.at_most(says, 1, (results["true"] / results["num_features"]).max(), MOST, slack=1e-5)
     sparse = cases(results, "density").isel(num_features=-1)
-    says = f"Effective features of the autoencoder follow |W|_F^2 in models of {many} features: "
-    says += "correlation over densities and seeds."
+    says = f"Effective features of the autoencoder follow |W|_F^2 in models of {many} features, "
+    says += "measured by the correlation over densities and seeds."
     pair = [sparse[name].values.ravel() for name in ("dictionary", "frobenius")]
     note = "At densities from 1/2 the autoencoder splits what is no feature into many latents."
     yield tm.at_least(says, 0.8, np.corrcoef(pair)[0, 1], BERESKA, threshold=EYE, note=note)
     says = f"Effective features of the true dictionary follow |W|_F^2 in models of {many} "
-    says += "features: correlation over densities and seeds."
+    says += "features, measured by the correlation over densities and seeds."
     pair = [sparse[name].values.ravel() for name in ("true", "frobenius")]
     note = "At density 1 the model stores principal components, to which all features belong alike."
     yield tm.at_least(says, 0.8, np.corrcoef(pair)[0, 1], FOUND, threshold=EYE, note=note)
     says = f"Of {few} features in {hidden} neurons the autoencoder counts too many at every "
-    says += "density: smallest ratio of the mean count to the number of features."
+    says += "density, measured by the smallest ratio of the mean count to the number of features."
     counted = cases(results, "density")["dictionary"].isel(num_features=0).mean("seed")
     yield tm.at_least(says, 1.5, (counted / few).min(), FOUND, threshold=SEEN)
-    says = f"Sparse features are stored in superposition: effective features of {many}, for each "
-    says += "hidden neuron, with the true dictionary at the smallest density."
+    says = "Sparse features are stored in superposition, measured by the effective features of "
+    says += f"{many}, for each hidden neuron, with the true dictionary at the smallest density."
     ours = "Ours, because it is twice as many features as neurons."
     yield tm.at_least(says, 2, sparse["true"][-1].mean() / hidden, BERESKA, threshold=ours)
     says = f"The autoencoder counts as many features as the true dictionary in models of {many} "
-    says += "features at the smallest density: ratio of the means."
+    says += "features at the smallest density, measured by the ratio of the means."
     ours = "Ours, because the penalty of the autoencoder is not tuned."
     ratio = sparse["dictionary"][-1].mean() / sparse["true"][-1].mean()
     yield tm.near(says, 1, ratio, FOUND, within=0.2, threshold=ours)
     says = "Of dense features the autoencoder counts more than there are dimensions, although the "
-    says += f"model of {many} features has no superposition: effective features for each neuron."
+    says += f"model of {many} features has no superposition, measured by the effective features "
+    says += "for each neuron."
     ours = "Ours, because 1 is a feature for each neuron."
     yield tm.at_least(says, 1.2, sparse["dictionary"][0].mean() / hidden, FOUND, threshold=ours)
 
-    says = "Dropout leaves a feature alone the squared length 1 / (1 + r / m): largest difference."
+    says = "Dropout leaves a feature alone the squared length 1 / (1 + r / m), where r is the odds "
+    says += "of dropping a neuron, measured by the largest difference."
     rate = results["lone_dropout"].values
     length = 1 / (1 + rate / (1 - rate) / hidden)
     off = abs(results["alone"].mean("seed") - length).max()
     ours = "Ours, because inputs of 0 and minibatches move it a little."
     yield tm.near(says, 0, off, SPREAD, within=0.02, threshold=ours)
-    says = "Under the strongest dropout a feature alone is spread evenly over all neurons: largest "
-    says += "share of its squared length in one neuron."
+    says = "Under the strongest dropout a feature alone is spread evenly over all neurons, "
+    says += "measured by the largest share of its squared length in one neuron."
     even = results["evenly"].isel(lone_dropout=-1).max()
     ours = "Ours, because even is 1 / m."
     yield tm.near(says, 1 / hidden, even, SPREAD, within=0.02, threshold=ours)
@@ -219,22 +222,23 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     counts = {"dictionary": ("autoencoder", BERESKA), "true": ("true dictionary", FOUND)}
     for count, (counter, source) in counts.items():
         says = f"Dropout of 0.4 lowers the effective features of {crowd}, counted with the "
-        says += f"{counter}: ratio."
+        says += f"{counter}, measured by the ratio."
         ours = "Ours, because the paper says up to a half, in other models."
         ratio = change(results, "dropout", count, -1)[-1]
         note = "One seed lost no feature."
         yield tm.at_most(says, 0.9, ratio, source, threshold=ours, note=note)
-    says = f"Adversarial training lowers the effective features of {crowd}, counted "
-    says += "with the autoencoder: ratio at the largest attack."
+    says = f"Adversarial training lowers the effective features of {crowd}, counted with the "
+    says += "autoencoder, measured by the ratio at the largest attack."
     ratio = change(results, "attack", "dictionary", -1)[-1]
     yield tm.at_most(says, 0.95, ratio, BERESKA, threshold=EYE)
-    says = f"Adversarial training raises the effective features of {room}, counted "
-    says += "with the autoencoder: ratio at the largest attack."
+    says = f"Adversarial training raises the effective features of {room}, counted with the "
+    says += "autoencoder, measured by the ratio at the largest attack."
     ratio = change(results, "attack", "dictionary", 0)[-1]
     note = "It falls, because the attack is so long that the model gives features up."
     yield tm.at_least(says, 1.05, ratio, BERESKA, threshold=EYE, note=note)
-    says = f"Adversarial training leaves all effective features of {room}, counted "
-    says += "with the true dictionary, so that any rise is one of the autoencoder: largest change."
+    says = f"Adversarial training leaves all effective features of {room}, counted with the true "
+    says += "dictionary, so that any rise is one of the autoencoder, measured by the largest "
+    says += "change."
     off = abs(change(results, "attack", "true", 0) - 1).max()
     ours = "Ours, because the number is at its largest without attacks."
     note = "The longest attack makes some models give a feature up; shorter ones change nothing."
@@ -244,7 +248,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 def plot(results: xr.Dataset) -> Figure:
     figure, axes = plotting.figure(1, 3, size=(9, 3.7), sharey=True)
     titles = {
-        "density": "Of 4 features an autoencoder\ncounts 7 to 15",
+        "density": "Of 4 features the autoencoder\ncounts 7 to 15 on average",
         "dropout": "Dropout changes\nthe counts a little",
         "attack": "Long attacks make a model\ngive features up",
     }
@@ -256,7 +260,9 @@ def plot(results: xr.Dataset) -> Figure:
     axes[0].invert_xaxis()
     axes[1].set(xlabel="dropout of hidden neurons")
     axes[2].set(xlabel="length of the attack")
-    axes[1].legend(fontsize=7, loc="upper center")
+    title = f"lines: means; dots: each of {results.sizes['seed']} seeds"
+    axes[1].legend(fontsize=7, loc="upper center", title=title, title_fontsize=7)
+    axes[0].text(0.8, 5.3, f"{results.attrs['hidden']} neurons", fontsize=7, color="0.4")
     return figure
 
 

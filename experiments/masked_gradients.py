@@ -204,7 +204,7 @@ def plot(results: xr.Dataset) -> Figure:
     small.set(ylabel="rise of the loss / square of the attack")
     small.set_title("Gradients find attacks\nof a tenth of an input")
     small.legend(fontsize=7, loc="upper right")
-    large.set_title("but one step misses half of the harm\nof attacks of the length of an input")
+    large.set_title("One step misses up to half of the harm\nof attacks as long as an input")
     every = {"x": "density", "legend": False}
     plotting.every_seed(hidden, results.silent, **every, label="silent outputs", color="0.4")
     label = "silent examples: no gradient"

@@ -2,7 +2,8 @@ r"""Mixtures of experts: routing has no phase change of two features, but traine
 
 Claim      Two features that share one dimension change abruptly: below some importance the second
            one is ignored, and above it they are an antipodal pair. With two experts of one
-           dimension and an ideal router nothing jumps, and the loss is half of that of the pair.
+           dimension and an ideal router nothing jumps, and at equal importance the loss is half of
+           that of the pair.
            Trained models find it only for a second feature that is important enough: for others
            even the best seed uses one expert, so that trained mixtures jump, too.
 Reproduces "Sparsity and Superposition in Mixture of Experts" (2025, arXiv 2510.23671), that there
@@ -29,7 +30,8 @@ MOE = tm.paper("Sparsity and Superposition in Mixture of Experts (2025, arXiv 25
 ROUTED = tm.prediction("p^2 E min(u^2, I v^2) = p^2 (I / 3 - I^(3/2) / 6) for uniform u and v")
 PAIR = tm.prediction("An antipodal pair of length 1 is wrong only where both features are active")
 FOUND = tm.finding("found here")
-COLLAPSE = "The router of the best seed chooses one expert always, unless importance is large."
+COLLAPSE = "Unless importance is large, the best seed has the loss of one expert, as if its router "
+COLLAPSE += "chose one expert always."
 BIAS = "At density 0.3 the bias alone is a half of the right answer, so that the jump is smaller."
 SEEN = "Ours, after a first run."
 
@@ -51,13 +53,12 @@ SMOKE = Config(
 
 
 def output(params, x):
-    """Return the output for one example, and the number of the expert."""
+    """Return the output of the chosen expert for one example."""
     logits = params["router"] @ x + params["offset"]
-    expert = jnp.argmax(logits)
-    chosen = jax.nn.one_hot(expert, len(logits))
+    chosen = jax.nn.one_hot(jnp.argmax(logits), len(logits))
     weights = chosen @ params["experts"]
     gate = chosen @ jax.nn.softmax(logits)
-    return jax.nn.relu(gate * weights * (weights @ x) + params["bias"]), expert
+    return jax.nn.relu(gate * weights * (weights @ x) + params["bias"])
 
 
 def run(config: Config) -> xr.Dataset:
@@ -74,7 +75,7 @@ def run(config: Config) -> xr.Dataset:
         weight = jnp.stack([1.0, importance])
 
         def loss(params, x):
-            return jnp.sum(weight * (x - output(params, x)[0]) ** 2)
+            return jnp.sum(weight * (x - output(params, x)) ** 2)
 
         distribution = tm.SparseUniform(2, density)
         params = tm.fit(
@@ -82,7 +83,7 @@ def run(config: Config) -> xr.Dataset:
             optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
         ).params  # fmt: skip
         fresh = distribution.sample(jax.random.key(2022), 100_000)
-        second = jax.vmap(lambda size: output(params, jnp.stack([0.0, size]))[0][1])
+        second = jax.vmap(lambda size: output(params, jnp.stack([0.0, size]))[1])
         sizes = jnp.linspace(0.05, 1, 20)
         return {
             "loss": jnp.mean(jax.vmap(loss, (None, 0))(params, fresh)),
@@ -114,39 +115,40 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         sampled = np.minimum(random[0] ** 2, importance * random[1] ** 2).mean()
         ours = "Ours, because it is four standard errors of a sample."
         yield tm.near(says, routed(1.0, importance), sampled, ROUTED, within=2e-3, threshold=ours)
-    says = "Two experts reach the loss of ideal routing at every density and importance: largest "
-    says += "ratio."
+    says = "Two experts reach the loss of ideal routing at every density and importance, measured "
+    says += "by the largest ratio."
     ours = "Ours, because the gates of a softmax are below 1."
     yield tm.near(
         says, 1, (mixed["loss"] / exact).max(), ROUTED, within=0.15, threshold=ours, note=COLLAPSE
     )
-    says = "Two experts have about the loss of ideal routing from importance 0.3 on: largest "
-    says += "relative difference."
+    says = "Two experts have about the loss of ideal routing from importance 0.3 on, measured by "
+    says += "the largest relative difference."
     off = abs(mixed["loss"] / exact - 1).where(results["importance"] >= 0.3).max()
     yield tm.near(says, 0, off, FOUND, within=0.2, threshold=SEEN)
-    says = "Two experts are no better than one up to importance 0.05: smallest ratio of the losses."
+    says = "Two experts are no better than one up to importance 0.05, measured by the smallest "
+    says += "ratio of the losses."
     ratio = (mixed["loss"] / dense["loss"]).where(results["importance"] <= 0.05).min()
     yield tm.at_least(says, 0.98, ratio, FOUND, threshold=SEEN)
-    says = "One expert has the loss p^2 / 3 of an antipodal pair at importance 1: largest relative "
-    says += "difference over densities."
+    says = "One expert has the loss p^2 / 3 of an antipodal pair at importance 1, measured by the "
+    says += "mean ratio over densities."
     pair = dense["loss"].isel(importance=-1) / (results["density"] ** 2 / 3)
     ours = "Ours, because the best pair is a little longer than 1, which lowers its loss by 3 %."
     yield tm.near(says, 1, pair.mean(), PAIR, within=0.1, threshold=ours)
     steps = abs(results["answer"].diff("importance")).max("importance")
-    says = "One expert starts to answer for the second feature by a jump: smallest jump between "
-    says += "neighbouring importances over densities, as a share of the right answer."
+    says = "One expert starts to answer for the second feature by a jump, measured by the smallest "
+    says += "jump between neighbouring importances over densities, as a share of the right answer."
     ours = "Ours, because a jump of a half is plain on this grid."
     yield tm.at_least(says, 0.5, steps.sel(experts=1).min(), MOE, threshold=ours, note=BIAS)
-    says = "Two experts do not jump: largest change of the answer between neighbouring "
-    says += "importances, as a share of the right answer."
+    says = "Two experts do not jump, measured by the largest change of the answer between "
+    says += "neighbouring importances, as a share of the right answer."
     ours = "Ours, because a jump would be near 1."
     yield tm.at_most(says, 0.25, steps.sel(experts=2).max(), MOE, threshold=ours, note=COLLAPSE)
-    says = "Two experts answer for the second feature at every importance: smallest share of the "
-    says += "right answer."
+    says = "Two experts answer for the second feature at every importance, measured by the "
+    says += "smallest share of the right answer."
     ours = "Ours, because ideal routing has 1."
     yield tm.at_least(says, 0.7, mixed["answer"].min(), FOUND, threshold=ours, note=COLLAPSE)
-    says = "Two experts at importance 1 have at most 0.6 of the loss of one: largest ratio over "
-    says += "densities."
+    says = "Two experts at importance 1 have at most 0.6 of the loss of one, measured by the "
+    says += "largest ratio over densities."
     ratio = (mixed["loss"] / dense["loss"]).isel(importance=-1).max()
     ours = "Ours, because ideal routing has a half of the loss of a pair."
     yield tm.at_most(says, 0.6, ratio, FOUND, threshold=ours)
@@ -164,13 +166,13 @@ def plot(results: xr.Dataset) -> Figure:
             axes[1].plot(here["importance"], here["loss"] / density**2, style, **how)
     axes[1].plot(fine, routed(1.0, fine), "k:", lw=1.2, label="ideal routing (exact)")
     axes[0].set(xscale="log", ylim=(-0.05, 1.2), ylabel="answer / second feature")
-    axes[0].set_title("Trained experts jump, too:\nthe router uses one of them")
+    axes[0].set_title("The answer of trained experts\njumps with importance, too")
     axes[1].set(xscale="log", yscale="log", ylabel="loss / density$^2$")
     axes[1].set_title("Ideal routing has no phase change;\ntraining finds it late")
     for each in axes:
         each.set_xlabel("importance of the second feature")
         plotting.plain_ticks(each, "x", (0.02, 0.05, 0.1, 0.2, 0.5, 1))
-    axes[1].legend(fontsize=7)
+    axes[1].legend(fontsize=7, title="best of all seeds", title_fontsize=7)
     return figure
 
 

@@ -37,7 +37,7 @@ from toymodels.sweeps import blocks, datasets
 from toymodels.sweeps.program import Program, compile_program
 
 OURS = tm.prediction("The model of this file")
-AGAIN = tm.identity("Each part of the model was measured in the same way before")
+AGAIN = tm.prediction("Each part of the model was measured in the same way before")
 GOAL = "Ours, because it is a design goal."
 SHARED = "Ours, because processor time differs so much between runs on a shared machine."
 
@@ -304,14 +304,15 @@ def plot(results: xr.Dataset) -> Figure:
     for words, seconds in (("minute", 60), ("hour", 3600), ("day", 86_400), ("year", 3.156e7)):
         left.axhline(seconds, color="0.85", zorder=0)
         left.text(1.1e5, seconds * 1.15, words, fontsize=7, color="0.4")
-    left.set(xlabel="cells of 2,000 steps", ylabel="seconds", title="Time of a sweep, by the model")
+    left.set(xlabel="cells of 2,000 steps", ylabel="seconds")
+    left.set_title("By the model, 64 cards train $10^{10}$ cells in hours")
     left.legend(loc="lower right")
     names = [name.replace(", ", ",\n").replace(" and", ",\n") for name in results["cluster"].values]
     expected, simulated = results["expected"], results["simulated"]
     right.barh(names, 0.4 * expected, left=0.8 * expected, color="0.88", label="within 20 %")
     right.plot(expected, names, "k|", markersize=20, label="model")
     right.plot(simulated, names, "o", label="cluster")
-    right.set(xlabel="seconds", title="Simulated clusters", xlim=(0, None))
+    right.set(xlabel="seconds", title="Simulated clusters agree with the model", xlim=(0, None))
     right.invert_yaxis()
     right.legend(loc="upper right")
     return figure

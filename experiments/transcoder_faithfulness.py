@@ -40,7 +40,10 @@ NEURON = tm.prediction("One latent for each neuron is the sparsest exact code")
 FOUND = tm.finding("first measured here")
 FIT = "Ours, because fits of finite length do not converge entirely."
 ROUND = "Ours, a round number that was set before the run."
-EVEN = "Absolute values have no linear part, so that the path has nothing to carry."
+EVEN = (
+    "Absolute values have no linear part, so that the path has little to carry. At low penalties "
+    "the mean is mostly that of one seed, whose errors are ten times those of the others."
+)
 COUNT, EMPTY = 4, 4
 """The values of a written model, and the number of examples of which one has a value."""
 PARTS = (COUNT,) * 4
@@ -49,12 +52,18 @@ CHAINS = {
     "per layer": [(COUNT, [0], [1]), (COUNT, [2], [3])],
     "cross-layer": [(COUNT, [0], [1, 3]), (COUNT, [2], [3])],
 }
-GRAPHS = ("per layer", "cross-layer", "sum of lengths", "one active")
+GRAPHS = {
+    "per layer": "per layer",
+    "cross-layer": "cross-layer",
+    "sum of lengths": "cross-layer,\nsum of lengths",
+    "one active": "cross-layer,\none active",
+}
+"""The transcoders of a written chain, and their names in the figure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    graphs: tuple[str, ...] = GRAPHS
+    graphs: tuple[str, ...] = tuple(GRAPHS)
     skips: tuple[bool, ...] = (False, True)
     """Whether the transcoders of trained models have a linear path."""
     chain_penalties: tuple[float, ...] = (0.1, 0.2, 0.4)
@@ -148,12 +157,12 @@ def trained(config: Config, skip: bool) -> xr.Dataset:
     wiring = autoencoders.wiring((size, size), [(config.latents, [0], [1])])
     autoencoder = (tm.SkipTranscoder if skip else tm.ReLUAutoencoder)(config.latents)
 
-    def cell(key, *, penalty):
+    def cell(key, *, layer_penalty):
         key_model, key_fit, key_rows = jax.random.split(key, 3)
         task = tm.Task(features, target=jnp.abs)
         params = config.training.train(key_model, model, task, evaluation=0).params
         data = layer_of(model, params, features)
-        found = fitted(key_fit, autoencoder, data, penalty, config.training, wiring=wiring)
+        found = fitted(key_fit, autoencoder, data, layer_penalty, config.training, wiring=wiring)
 
         def decomposed(x):
             row = jnp.concatenate([x, jnp.zeros(size)])
@@ -180,8 +189,7 @@ def trained(config: Config, skip: bool) -> xr.Dataset:
         }
 
     axes = {"layer_penalty": config.penalties}
-    renamed = lambda key, *, layer_penalty: cell(key, penalty=layer_penalty)  # noqa: E731
-    return tm.sweep(renamed, axes=axes, num_seeds=config.num_seeds)
+    return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds)
 
 
 def end_to_end(config: Config) -> xr.Dataset:
@@ -231,7 +239,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Cross-layer transcoders of a chain from the faithful start give its end C without its "
     says += "middle B by the closed form, measured by the largest difference over penalties."
     yield tm.near(says, 0, off, EXACT, within=0.03, threshold=FIT)
-    says = "Cross-layer transcoders of a chain need one latent where the model has two steps."
+    says = "Cross-layer transcoders of a chain need one latent where the model has two steps, "
+    says += "measured by the largest mean number of latents that fire."
     yield tm.near(says, 1, graph["cross-layer"]["firing"].max(), LANGE, within=0.01)
     if "per layer" in graph:
         own = graph["per layer"]
@@ -239,7 +248,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         says += "shrinkage, measured by the largest difference from 1 - λ/2 over penalties."
         off = abs(own["effect"] - (1 - penalty / 2)).max()
         yield tm.near(says, 0, off, ALONE, within=0.03, threshold=FIT)
-        says = "Transcoders of each layer of a chain need two latents."
+        says = "Transcoders of each layer of a chain need two latents, measured by the smallest "
+        says += "mean number of latents that fire."
         yield tm.near(says, 2, own["firing"].min(), LANGE, within=0.01)
     if "sum of lengths" in graph:
         says = "Cross-layer transcoders that pay for each layer keep most of the effect of the "
@@ -287,20 +297,21 @@ def plot(results: xr.Dataset) -> Figure:
     figure, (left, right) = plotting.figure(1, 2, size=(8, 3.4))
     names = [str(each) for each in results["graph"].values]
     effect, places = results["effect"], np.arange(len(names))
-    middle = effect.mean("penalty")
-    span = [middle - effect.min("penalty"), effect.max("penalty") - middle]
-    left.bar(places, middle, color="C0", width=0.6)
-    left.errorbar(places, middle, span, fmt="none", color="black", lw=1)
+    mean, span = plotting.mean_and_range(effect, "penalty")
+    left.bar(places, mean, color="C0", width=0.6)
+    left.errorbar(places, mean, span, fmt="none", color="black", lw=1)
+    for place, value in zip(places, mean.values, strict=True):
+        if value < 0.005:
+            left.text(place, 0.02, "0", ha="center", fontsize=8)
     left.axhline(1, color="0.5", lw=1)
-    left.set_xticks(places, [each.replace(" ", "\n", 1) for each in names])
-    left.set(ylabel="effect of the middle B on C (true: 1)", ylim=(-0.05, 1.15))
+    left.set_xticks(places, [GRAPHS[each] for each in names])
+    left.set(xlabel="mean and range over penalties", ylim=(-0.05, 1.15))
+    left.set(ylabel="effect of the middle B on C (true: 1)")
     left.set_title("A cross-layer transcoder computes\nthe end of a chain without its middle")
     styles = {"output_error": "o-", "slope_error": "s--"}
     for number, skip in enumerate(results["skip"].values):
         for name, style in styles.items():
-            mean = results[name].sel(skip=skip).mean("seed")
-            span = [mean - results[name].sel(skip=skip).min("seed"),
-                    results[name].sel(skip=skip).max("seed") - mean]  # fmt: skip
+            mean, span = plotting.mean_and_range(results[name].sel(skip=skip), "seed")
             label = "outputs" if name == "output_error" else "derivatives"
             label += ", linear path" if skip else ""
             look = {"fmt": style, "ms": 4, "lw": 1.2, "color": f"C{number}", "label": label}
@@ -309,7 +320,8 @@ def plot(results: xr.Dataset) -> Figure:
         xscale="log", yscale="log", xlabel=r"penalty $\lambda$", ylabel="relative squared error"
     )
     right.set_title("Derivatives are worse than outputs\n(transcoders of trained models)")
-    right.legend(loc="lower right")
+    seeds = f"{results.sizes['seed']} seeds, mean and range"
+    right.legend(loc="lower right", title=seeds, title_fontsize=8)
     return figure
 
 

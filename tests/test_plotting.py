@@ -106,6 +106,13 @@ def test_pictures_of_a_model_that_diverged_are_empty():
         assert [patch.get_height() for patch in axes.patches] == [2.0]
 
 
+def test_a_mean_and_its_range_reach_from_the_lowest_to_the_highest_value():
+    values = xr.DataArray([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]], dims=("x", "seed"))
+    mean, (below, above) = plotting.mean_and_range(values)
+    np.testing.assert_array_equal(mean - below, [1, 5])
+    np.testing.assert_array_equal(mean + above, [6, 5])
+
+
 def test_figures_are_pictures_in_a_notebook():
     figure, axes = plotting.figure(size=(1, 1))
     axes.plot([0, 1], [0, 1])

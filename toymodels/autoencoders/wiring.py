@@ -8,7 +8,7 @@ of the whole vector reads everything and writes everything. With fewer connectio
 | transcoder               | input, output of a layer | the input       | the output            |
 | cross-layer transcoder   | both of every layer      | one input       | this and later outputs|
 | crosscoder               | one for each model       | all             | all                   |
-| with dedicated latents   | one for each model       | one or all      | the same              |
+| with dedicated latents   | one for each model       | one or all      | what it reads         |
 
 So each kind of sparsity (L1, TopK, BatchTopK, JumpReLU, gated) has its transcoder. The squared
 error of a part that no latent writes is a constant: the mean of its square.

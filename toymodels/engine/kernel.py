@@ -216,8 +216,9 @@ def _body(
     """
     from jax.experimental import pallas
 
-    first, last = np.cumsum([len(number_shapes), len(row_shapes)])
-    of_numbers, of_rows, of_outputs = refs[:first], refs[first:last], refs[last:]
+    rows_from, outputs_from = np.cumsum([len(number_shapes), len(row_shapes)])
+    of_numbers, of_outputs = refs[:rows_from], refs[outputs_from:]
+    of_rows = refs[rows_from:outputs_from]
     numbers = iter(
         _apart([ref[place if ref.shape[0] > 1 else 0, i] for i in range(ref.shape[1])], shape)
         for ref, shape in zip(of_numbers, number_shapes, strict=True)

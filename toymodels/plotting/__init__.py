@@ -68,7 +68,7 @@ from toymodels.plotting.scales import (
     name_of,
     plain_ticks,
 )
-from toymodels.plotting.seeds import bands, every_seed, grouped_bars
+from toymodels.plotting.seeds import bands, every_seed, grouped_bars, mean_and_range
 from toymodels.plotting.solids import overlap_graph, polytope, shape_colors_of
 from toymodels.plotting.strips import LEVELS, dimension_strip, shape_shares
 from toymodels.plotting.vectors import (
@@ -133,6 +133,7 @@ __all__ = [
     "importance_norm",
     "input_output",
     "log_image",
+    "mean_and_range",
     "name_of",
     "neuron_stacks",
     "norm_and_superposition",

@@ -10,7 +10,7 @@ from toymodels.errors import InputError
 from toymodels.plotting.colors import CYCLE, MARKERS
 from toymodels.plotting.scales import name_of, plain
 
-__all__ = ["bands", "every_seed", "grouped_bars"]
+__all__ = ["bands", "every_seed", "grouped_bars", "mean_and_range"]
 
 
 def every_seed(
@@ -107,6 +107,17 @@ def bands(axes: Axes, values: xr.DataArray, *, x: str, lines: str, seed: str = "
             markersize=3.5, linewidth=1.2, label=str(name),
         )  # fmt: skip
     axes.set(xlabel=axes.get_xlabel() or name_of(values[x]))
+
+
+def mean_and_range(
+    values: xr.DataArray, over: str = "seed"
+) -> tuple[xr.DataArray, tuple[xr.DataArray, xr.DataArray]]:
+    """Return the mean over a dimension, and how far the lowest and the highest value are from it.
+
+    They are the heights and the lengths of the bars that `Axes.errorbar` takes.
+    """
+    mean = values.mean(over)
+    return mean, (mean - values.min(over), values.max(over) - mean)
 
 
 def _check(values: xr.DataArray, x: str, seed: str, lines: str | None) -> None:

@@ -136,9 +136,8 @@ def dictionary_scores(
         features: the features of each example, at least 0; 0 where a feature is not present.
         weights: the directions of the features, of which activations are the sums.
     """
-    decoder, latents = (inputs.floats(*each, rank=2) for each in (
-        ("decoder", dictionary.decoder), ("latents", dictionary.latents),
-    ))  # fmt: skip
+    decoder = inputs.floats("decoder", dictionary.decoder, rank=2)
+    latents = inputs.floats("latents", dictionary.latents, rank=2)
     checks.same_size("examples", latents=latents.shape[0], features=features.shape[0])
     represented = jnp.linalg.norm(weights, axis=0) > 0.5
     own = weights * represented[None, :]

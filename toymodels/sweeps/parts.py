@@ -233,11 +233,11 @@ def _lengths(request: Request, variants: Sequence[Variant]) -> dict[str, int]:
     outputs = [output for each in variants for output in each.traced.all_outputs.values()]
     own_bytes = sum(math.prod(output.shape) * output.dtype.itemsize for output in outputs)
     fitting = min(PART_CELLS // len(variants), PART_BYTES // max(own_bytes, 1))
-    most = max([fitting, *(each.width for each in variants)])
+    cells = max([fitting, *(each.width for each in variants)])
     lengths = {"seed": len(request.seeds), **request.grid.shape}
     for name, length in lengths.items():
         others = math.prod(lengths.values()) // length
-        lengths[name] = min(length, max(most // others, 1))
+        lengths[name] = min(length, max(cells // others, 1))
     return lengths
 
 

@@ -45,20 +45,21 @@ class Allocation(NamedTuple):
 
 
 def circle_error(latents: int) -> float:
-    r"""Return the least squared error of points on a circle, each written with ONE latent.
+    r"""Return the error of points on a circle, each written by the best ONE of $n$ directions.
 
     A point at the angle $t$ from a direction has the error $\sin^2 t$. For $n$ directions at equal
     distances $t$ is uniform on $[0, \pi / n]$, and the mean error is
 
     $$\frac12 - \frac{n}{4 \pi} \sin \frac{2 \pi}{n} \sim \frac{\pi^2}{3 n^2}.$$
 
-    No other directions are better, because the error of an arc is convex in its length.
+    No other directions from the centre are better, because the error of an arc is convex in its
+    length. Directions from another point, which the bias of an autoencoder can choose, can be.
 
     Args:
-        latents: $n \ge 2$. Latents are not negative, so that a direction has no negative.
+        latents: $n \ge 2$. Latents are not negative, so that none writes two opposite directions.
 
     Returns:
-        A number in $(0, 1/2]$, in units of the squared radius.
+        The mean squared error, in $(0, 1/2]$, in units of the squared radius.
     """
     checks.count("latents", latents, minimum=2)
     return 0.5 - latents / (4 * math.pi) * math.sin(2 * math.pi / latents)
