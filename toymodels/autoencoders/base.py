@@ -133,6 +133,15 @@ def decode(params: Parameters, latents: Float[Array, " latents"]) -> Decompositi
     return Decomposition(latents, reconstruction)
 
 
+def rectified(
+    module: nn.Module, latents: int, activation: Float[Array, " hidden"]
+) -> Decomposition:
+    r"""Declare the parameters, and return the latents $\mathrm{ReLU}(\pi)$ of one activation."""
+    params = start(module, latents, activation.size)
+    found = nn.relu(Site(name="preactivation")(preactivation(params, activation)))
+    return decode(params, found)
+
+
 def squared_error(
     activation: Float[Array, "*shape"], reconstruction: Float[Array, "*shape"]
 ) -> Float[Array, ""]:

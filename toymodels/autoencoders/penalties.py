@@ -31,9 +31,7 @@ class ReLUAutoencoder(nn.Module):
     @nn.compact
     def __call__(self, activation: Float[Array, " hidden"]) -> Decomposition:
         """Return the latents and the reconstruction of one activation."""
-        params = base.start(self, self.latents, activation.size)
-        latents = nn.relu(Site(name="preactivation")(base.preactivation(params, activation)))
-        return base.decode(params, latents)
+        return base.rectified(self, self.latents, activation)
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
         r"""Return the loss of one activation; `penalty` is $\lambda$."""
@@ -181,9 +179,7 @@ class MatryoshkaAutoencoder(nn.Module):
                 f"prefixes is {self.prefixes}: give increasing numbers of latents from 1 on, the "
                 f"last one all {self.latents}"
             )
-        params = base.start(self, self.latents, activation.size)
-        latents = nn.relu(Site(name="preactivation")(base.preactivation(params, activation)))
-        return base.decode(params, latents)
+        return base.rectified(self, self.latents, activation)
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
         r"""Return the loss of one activation; `penalty` is $\lambda$."""

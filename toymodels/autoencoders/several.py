@@ -45,9 +45,7 @@ class Crosscoder(nn.Module):
                 f"sizes {self.sizes} add up to {sum(self.sizes)} and the activation has length "
                 f"{activation.size}: give the length of each part"
             )
-        params = base.start(self, self.latents, activation.size)
-        latents = nn.relu(Site(name="preactivation")(base.preactivation(params, activation)))
-        return base.decode(params, latents)
+        return base.rectified(self, self.latents, activation)
 
     def loss(self, activation: Float[Array, " hidden"], penalty: Number) -> Float[Array, ""]:
         r"""Return the loss of one activation; `penalty` is $\lambda$."""

@@ -1,16 +1,14 @@
 """The programs of a sweep, compiled for a card that this computer need not have."""
 
-import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from toymodels.engine import programs
 from toymodels.engine.cards import report
 from toymodels.engine.cards.card import Card
 from toymodels.engine.cards.compiling import compile_for
 from toymodels.engine.devices import tracing_for
-from toymodels.sweeps import cells
-from toymodels.sweeps.program import default_width, lanes_for
+from toymodels.sweeps import variants
+from toymodels.sweeps.program import lanes_for
 from toymodels.sweeps.requests import Request
 
 
@@ -38,14 +36,12 @@ def explain(request: Request, card: Card) -> Iterator[Explained]:
     Raises:
         InputError: the compiler for cards is not installed.
     """
-    first = {name: numbers[0] for name, (_, numbers) in request.grid.coords.items()}
-    for combination in itertools.product(*request.static_axes.values()):
-        labels = list(zip(request.static_axes, combination, strict=True))
-        fixed = {name: value for name, (_, value) in labels}
+    with tracing_for("cuda"):
+        made = list(variants.variants_of(request))
+    for variant in made:
         with tracing_for("cuda"):
-            traced = cells.trace(request.cell, fixed, first)
-            width = request.width or default_width(programs.largest_array(traced.program.jaxpr))
-            function, arguments = lanes_for("cuda", traced, request.grid.numbers, width=width)
+            function, arguments = lanes_for(
+                "cuda", variant.traced, request.grid.numbers, width=variant.width
+            )
             compiled = compile_for(card, function, arguments)
-        title = " ".join([cells.title(request.cell), *(f"{n}={label}" for n, (label, _) in labels)])
-        yield Explained(title, width, report.costs(compiled))
+        yield Explained(variant.title, variant.width, report.costs(compiled))

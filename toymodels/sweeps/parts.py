@@ -259,7 +259,7 @@ def _identity(
     request: Request, variants: Sequence[Variant], layout: Layout, lengths: Mapping[str, int]
 ) -> str:
     """Return a digest of everything that the files of a folder depend on."""
-    programs = [variant.program.provenance for variant in variants]
+    programs = [variant.compiled().provenance for variant in variants]
     if None in programs:
         raise InputError(
             "the cell calls back to Python (jax.debug.print?), so that its outputs could depend on "

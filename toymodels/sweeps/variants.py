@@ -1,9 +1,8 @@
 """The variants of a cell, one for each combination of the static axes: traced, compiled and run."""
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from toymodels.sweeps.store.store import Store
 from toymodels.sweeps.stored import StoredCells
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Variant:
     """The cell for one combination of the static axes.
 
@@ -37,21 +36,23 @@ class Variant:
     traced: cells.Traced
     width: int
     numbers: Numbers
+    _program: Program | None = dataclasses.field(default=None, init=False)
 
     @property
     def is_compiled(self) -> bool:
-        """True if `program` was used before, for another part of the grid."""
-        return "program" in vars(self)
+        """True if the program was compiled before, for another part of the grid."""
+        return self._program is not None
 
-    @functools.cached_property
-    def program(self) -> Program:
-        """The compiled program of a block."""
-        try:
-            return compile_program(self.traced, self.numbers, width=self.width)
-        except jax.errors.JaxRuntimeError as error:
-            raise blocks.BlockError(
-                f"a block of {self.width} cells cannot be compiled: {error}"
-            ) from error
+    def compiled(self) -> Program:
+        """Return the program of a block, which is compiled at the first call."""
+        if self._program is None:
+            try:
+                self._program = compile_program(self.traced, self.numbers, width=self.width)
+            except jax.errors.JaxRuntimeError as error:
+                raise blocks.BlockError(
+                    f"a block of {self.width} cells cannot be compiled: {error}"
+                ) from error
+        return self._program
 
 
 class Ran(NamedTuple):
@@ -77,30 +78,32 @@ def trace(
     After this, nothing can be wrong with names or numbers: all mistakes in them come to light
     before a block runs.
     """
-    cell, grid, static_axes, _, width = request
-    first = {name: numbers[0] for name, (_, numbers) in grid.coords.items()}
-    combinations = list(itertools.product(*static_axes.values()))
-    traced: list[cells.Traced] = []
-    for combination in combinations:
-        fixed = {n: value for n, (_, value) in zip(static_axes, combination, strict=True)}
-        traced.append(cells.trace(cell, fixed, first))
+    grid, variants = request.grid, list(variants_of(request))
     layout = layouts.layout(
-        [each.outputs for each in traced],
+        [variant.traced.outputs for variant in variants],
         dims,
-        [*static_axes, *grid.coords, "seed"],
-        lambda variant, name: cells.constant(traced[variant], name),
+        [*request.static_axes, *grid.coords, "seed"],
+        lambda variant, name: cells.constant(variants[variant].traced, name),
     )
     for name in units.keys() - layout.dims.keys() - grid.coords.keys():
         raise InputError(f"units names {name!r}: the cell returns {', '.join(layout.dims)}")
-    first_point = grid.part(dict.fromkeys(grid.shape, slice(1)))
-    variants: list[Variant] = []
-    for each, combination in zip(traced, combinations, strict=True):
-        cells.check_numbers(each, grid)
-        labels = [f"{n}={label}" for n, (label, _) in zip(static_axes, combination, strict=True)]
-        fitting = width or default_width(programs.largest_array(each.program.jaxpr))
-        title = " ".join([cells.title(cell), *labels])
-        variants.append(Variant(title, each, fitting, first_point.numbers))
+    for variant in variants:
+        cells.check_numbers(variant.traced, grid)
     return variants, layout
+
+
+def variants_of(request: Request) -> Iterator[Variant]:
+    """Trace the cell for each combination of the static axes, without a check of its outputs."""
+    grid, names = request.grid, request.static_axes
+    first = {name: numbers[0] for name, (_, numbers) in grid.coords.items()}
+    first_point = grid.part(dict.fromkeys(grid.shape, slice(1)))
+    for choices in itertools.product(*names.values()):
+        fixed = {name: value for name, (_, value) in zip(names, choices, strict=True)}
+        labels = [f"{name}={label}" for name, (label, _) in zip(names, choices, strict=True)]
+        cell = cells.trace(request.cell, fixed, first)
+        width = request.width or default_width(programs.largest_array(cell.program.jaxpr))
+        title = " ".join([cells.title(request.cell), *labels])
+        yield Variant(title, cell, width, first_point.numbers)
 
 
 def run(
@@ -122,7 +125,7 @@ def run(
         for variant, room in zip(variants, outputs, strict=True):
             if not variant.is_compiled:
                 report.stage(f"{variant.title}: compiling")
-            provenance = variant.program.provenance
+            provenance = variant.compiled().provenance
             hashes.append((provenance or {}).get("program", "calls back to Python"))
             _run(variant, room, seeds, numbers, store, executor, report)
     except (KeyboardInterrupt, Exception) as error:
@@ -145,7 +148,7 @@ def _run(
     report: Report,
 ) -> None:
     """Fill in the outputs of a variant: from the store if it has a cell, else by running it."""
-    title, program, stored = variant.title, variant.program, None
+    title, program, stored = variant.title, variant.compiled(), None
     if store is not None:
         stored = StoredCells(store, program, title, seeds, numbers)
         stored.warn_of_changes(stacklevel=5)
