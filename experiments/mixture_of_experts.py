@@ -30,8 +30,10 @@ MOE = tm.paper("Sparsity and Superposition in Mixture of Experts (2025, arXiv 25
 ROUTED = tm.prediction("p^2 E min(u^2, I v^2) = p^2 (I / 3 - I^(3/2) / 6) for uniform u and v")
 PAIR = tm.prediction("An antipodal pair of length 1 is wrong only where both features are active")
 FOUND = tm.finding("found here")
-COLLAPSE = "Unless importance is large, the best seed has the loss of one expert, as if its router "
-COLLAPSE += "chose one expert always."
+COLLAPSE = (
+    "Unless importance is large, the best seed has the loss of one expert, as if its router chose "
+    "one expert always."
+)
 BIAS = "At density 0.3 the bias alone is a half of the right answer, so that the jump is smaller."
 SEEN = "Ours, after a first run."
 
