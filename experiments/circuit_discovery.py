@@ -134,9 +134,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             params = circuits.written(program, circuits.padded_directions(key_basis, number, width))
             features = tm.Binary(config.num_inputs, config.density)
             cleans, corrupts = jnp.split(features.sample(key_data, 2 * config.examples), 2)
-            behaviour = circuits.Behaviour(
-                network, params, GRAPH, cleans, corrupts, lambda output: output
-            )
+            behaviour = circuits.Behaviour(network, params, GRAPH, cleans, corrupts, jnp.asarray)
             return behaviour, *discovered(key_search, behaviour, config)
 
         # The first view, other data in its basis, and its data in another basis.

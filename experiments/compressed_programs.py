@@ -97,6 +97,11 @@ def all_sequences(program):
     return jnp.stack([program.encoded(each) for each in itertools.product(tokens, repeat=4)])
 
 
+def answers(output):
+    """Return the outputs at the tokens, which the first position is not."""
+    return output[1:]
+
+
 def share_right(outputs, exact):
     """Return the share of positions after the first whose answer is the nearest possible one."""
     outputs, exact = outputs[:, 1:], exact[:, 1:]
@@ -128,9 +133,7 @@ def of_program(name: str, config: Config, store: Path | None) -> xr.Dataset:
         cleans, corrupts = jax.random.permutation(key_pairs, inputs)[: 2 * config.pairs].reshape(
             2, config.pairs, *inputs.shape[1:]
         )
-        behaviour = circuits.Behaviour(
-            program.model, params, graph, cleans, corrupts, lambda output: output[1:]
-        )
+        behaviour = circuits.Behaviour(program.model, params, graph, cleans, corrupts, answers)
         return {
             "right": share_right(outputs(params), outputs(program.params)),
             "scores": discovered(key_search, behaviour, config),

@@ -169,9 +169,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         def view(key_data):
             cleans, corrupts = jnp.split(features.sample(key_data, 2 * pairs), 2)
             params = {"gram": gram, "bias": bias}
-            behaviour = circuits.Behaviour(
-                Direct(), params, GRAPH, cleans, corrupts, lambda output: output
-            )
+            behaviour = circuits.Behaviour(Direct(), params, GRAPH, cleans, corrupts, jnp.asarray)
             scores, settings = discovered(key_order, behaviour, config)
             flat = settings.reshape(*settings.shape[:2], -1)[..., apart]
             return scores.reshape(len(METHODS), -1)[:, apart], flat

@@ -163,7 +163,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         def of_rule(rule):
             params, error = trained(key_train, program, rule, config)
             behaviour = circuits.Behaviour(
-                network, params, GRAPH, *jnp.split(pairs, 2), lambda output: output
+                network, params, GRAPH, *jnp.split(pairs, 2), jnp.asarray
             )
             found = [
                 circuits.edge_patching(behaviour),

@@ -170,6 +170,33 @@ def test_few_dimensions_make_noise_and_a_threshold_takes_it_away():
     assert errors[False] > 1e-3
 
 
+def test_methods_and_measures_of_one_behaviour_trace_its_model_together():
+    traces = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            traces.append(x)
+            return tm.Site(name="output")(nn.Dense(2)(x))
+
+    model = Counted()
+    behaviour = BEHAVIOUR.replace(
+        model=model,
+        params=model.init(KEY, CLEANS[0])["params"],
+        graph=circuits.Graph((("input", "output"),)),
+        metric=jnp.asarray,
+    )
+    scores = circuits.edge_patching(behaviour)
+    circuits.edge_attribution(behaviour)
+    before = len(traces)
+    circuits.acdc(behaviour, threshold=0.1, order=jnp.arange(6))
+    circuits.edge_pruning(behaviour, penalty=0.1, optimizer=optax.sgd(0.1), steps=1)
+    circuits.edge_attribution(behaviour, num_steps=2)
+    circuits.faithfulness_curve(behaviour, scores)
+    number_of_checks = 2  # of the edges, by the search and by the mask
+    assert len(traces) == before + 2 * number_of_checks
+
+
 def test_a_trained_mask_drops_the_edges_that_do_nothing():
     mask = jax.jit(
         lambda: circuits.edge_pruning(BEHAVIOUR, penalty=0.5, optimizer=optax.adam(0.1), steps=100)
@@ -258,6 +285,7 @@ def test_minimal_circuits_are_those_of_a_search_over_sets():
         ((("input", "hidden"),), {}, "no edge enters the output 'output'"),
         ((*GRAPH.edges,), {"whole": ("heads",)}, "site 'heads', but the model has"),
         ((("input", "hidden"), ("hidden", "output")), {}, "'output' also depends on the input"),
+        ((("input", "hidden"), ("input", "output")), {}, "also depends on site 'hidden' around"),
         ((("output", "hidden"), *GRAPH.edges), {}, "cycle through"),
     ],
 )

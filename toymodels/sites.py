@@ -190,21 +190,17 @@ def intervene(
                 f"the patch of site {name!r} is of type {type(patch).__name__}: give a function of "
                 "the site's value, such as lambda value: 0 * value"
             )
-    sites: set[str] = set()
-    jax.eval_shape(lambda: sites.update(_sites(model, params, features)[1]))
-    for name in patches:
-        if name not in sites:
-            raise InputError(
-                f"no site {name!r} in this model: it has {', '.join(sorted(sites)) or 'none'}"
-            )
-
+    called: set[str] = set()
     patching = False
 
     def patched(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         nonlocal patching
         value = call(*args, **kwargs)
+        if patching or not isinstance(context.module, Site):
+            return value
         name = "/".join(context.module.path)
-        if patching or not isinstance(context.module, Site) or name not in patches:
+        called.add(name)
+        if name not in patches:
             return value
         patching = True
         try:
@@ -218,5 +214,11 @@ def intervene(
             )
         return replaced
 
-    with nn.intercept_methods(patched):
-        return model.apply({"params": params}, features)  # pyright: ignore
+    with nn.intercept_methods(patched), explained(model, params, features):
+        output = model.apply({"params": params}, features)
+    for name in patches:
+        if name not in called:
+            raise InputError(
+                f"no site {name!r} in this model: it has {', '.join(sorted(called)) or 'none'}"
+            )
+    return output

@@ -1,5 +1,6 @@
 """Circuits: which edges of a model compute its output.
 
+edges       numbers for edges, such as scores and circuits
 graphs      a model as a graph on top of its sites, and runs with some of its edges
 behaviour   what a circuit has to explain: a metric of a model on pairs of examples
 discovery   scores for edges: exact patching, EAP and EAP-IG, ACDC, a trained mask
@@ -41,15 +42,8 @@ from toymodels.circuits.discovery import (
     edge_patching,
     edge_pruning,
 )
-from toymodels.circuits.graphs import (
-    Edges,
-    Graph,
-    all_edges,
-    of_edges,
-    run,
-    top_edges,
-    vector,
-)
+from toymodels.circuits.edges import Edges, of_edges, top_edges, vector
+from toymodels.circuits.graphs import Graph, all_edges, run
 from toymodels.circuits.measures import (
     MIB_GRID,
     Areas,

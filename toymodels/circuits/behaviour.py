@@ -7,10 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
+from toymodels import sites
 from toymodels.circuits import graphs
-from toymodels.circuits.graphs import Edges, Graph
+from toymodels.circuits.edges import Edge, Edges
+from toymodels.circuits.graphs import Graph
 from toymodels.errors import InputError
 
 Metric: TypeAlias = Callable[[Any], Array]
@@ -21,13 +23,17 @@ Metric: TypeAlias = Callable[[Any], Array]
 class Behaviour:
     """A metric of a model on pairs of a clean and a corrupt example.
 
+    All methods of discovery and all measures go through the functions below. JAX traces each of
+    them once for one model, graph and metric, and for arrays of one shape.
+
     Attributes:
         model: any Linen module of ONE example with `Site`s.
         params: the parameters of the model.
         graph: the pairs of sites.
         cleans: a batch of examples along the leading axis.
         corrupts: a batch of corrupt examples, one for each clean one.
-        metric: a function of the output for ONE example that returns an array.
+        metric: a function of the output for ONE example that returns an array, such as
+            `jnp.asarray` for the output itself. A lambda that is made again is another metric.
     """
 
     model: nn.Module = struct.field(pytree_node=False)
@@ -43,20 +49,32 @@ class Behaviour:
         example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), self.cleans)
         return graphs.all_edges(self.model, self.params, self.graph, example)
 
-    def of_example(self, example: PyTree) -> Array:
-        """Return the metric for ONE example, that of a run with all edges clean."""
-        return self.metric(graphs.plain_output(self.model, self.params, self.graph, example))
+    def of_cleans(self) -> Float[Array, "pairs *metric"]:
+        """Return the metric for each clean example, that of runs with all edges clean."""
+        return _of_examples(self, self.cleans)
 
-    def of_circuit(self, clean: PyTree, corrupt: PyTree, kept: Edges) -> Array:
-        """Return the metric for ONE pair when only the kept edges carry clean information."""
-        output = graphs.run(self.model, self.params, self.graph, clean, corrupt, kept)
-        return self.metric(output)
+    def of_corrupts(self) -> Float[Array, "pairs *metric"]:
+        """Return the metric for each corrupt example, that of runs with no edge clean."""
+        return _of_examples(self, self.corrupts)
 
-    def mean(self, of_pair: Callable[[PyTree, PyTree], PyTree]) -> PyTree:
-        """Return the mean over pairs of what a function of ONE pair returns."""
+    def of_circuit(self, kept: Edges) -> Float[Array, "pairs *metric"]:
+        """Return the metric in each pair when only the kept edges carry clean information."""
         self._check_batches()
-        of_pairs = jax.vmap(of_pair)(self.cleans, self.corrupts)
-        return jax.tree.map(lambda values: jnp.mean(values, axis=0), of_pairs)
+        graphs.check_circuit(self.graph, kept)
+        return _of_circuit(self, kept)
+
+    def slopes(self, share: Float[Array, ""] | float) -> Edges:
+        r"""Return the derivative of the metric by each edge, in each pair (pairs x metric x edge).
+
+        With $v$ and $v'$ the values of the sender on the clean and the corrupt example it is
+        $(v - v') \cdot \partial m / \partial s$, where $s$ is what the receiver sees of the sender.
+
+        Args:
+            share: the place of the derivative on the way from the corrupt example, 0, to the clean
+                one, 1.
+        """
+        self._check_batches()
+        return _slopes(self, share)
 
     def _check_batches(self) -> None:
         sizes = {leaf.shape[:1] for leaf in jax.tree.leaves((self.cleans, self.corrupts))}
@@ -65,3 +83,42 @@ class Behaviour:
                 "the clean and the corrupt examples are no batches of one size: stack them along "
                 "the first axis, one corrupt example for each clean one"
             )
+
+
+@jax.jit
+def _of_examples(behaviour: Behaviour, examples: PyTree) -> Array:
+    def of_example(example: PyTree) -> Array:
+        values = sites.activations(behaviour.model, behaviour.params, example)
+        return behaviour.metric(values[behaviour.graph.output])
+
+    return jax.vmap(of_example)(examples)
+
+
+@jax.jit
+def _of_circuit(behaviour: Behaviour, kept: Edges) -> Array:
+    def of_pair(clean: PyTree, corrupt: PyTree) -> Array:
+        model, params, graph = behaviour.model, behaviour.params, behaviour.graph
+        return behaviour.metric(graphs.run(model, params, graph, clean, corrupt, kept))
+
+    return jax.vmap(of_pair)(behaviour.cleans, behaviour.corrupts)
+
+
+@jax.jit
+def _slopes(behaviour: Behaviour, share: Array) -> Edges:
+    model, params, graph = behaviour.model, behaviour.params, behaviour.graph
+    none = jax.tree.map(jnp.zeros_like, behaviour.all_edges())
+
+    def of_pair(clean: PyTree, corrupt: PyTree) -> Edges:
+        first, last = (graphs.nodes(model, params, graph, each) for each in (corrupt, clean))
+        example = jax.tree.map(lambda c, k: k + share * (c - k), clean, corrupt)
+
+        def of_added(added: Edges) -> Array:
+            def message(edge: Edge, value: Array) -> Array:
+                step = last[edge[0]] - first[edge[0]]
+                return value[None] + graphs.to_receivers(added[edge], value) * step[None]
+
+            return behaviour.metric(graphs.forward(model, params, graph, example, message))
+
+        return jax.jacobian(of_added)(none)
+
+    return jax.vmap(of_pair)(behaviour.cleans, behaviour.corrupts)

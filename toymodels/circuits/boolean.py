@@ -20,7 +20,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from toymodels import checks
-from toymodels.circuits.graphs import INPUT, Edges, Graph
+from toymodels.circuits.edges import Edges
+from toymodels.circuits.graphs import INPUT, Graph
 from toymodels.errors import InputError
 from toymodels.sites import Site
 

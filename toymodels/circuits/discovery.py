@@ -25,12 +25,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key
 
 from toymodels import checks
-from toymodels.circuits import graphs, stability
+from toymodels.circuits import stability
 from toymodels.circuits.behaviour import Behaviour
-from toymodels.circuits.graphs import Edge, Edges
+from toymodels.circuits.edges import Edges, of_edges, vector
 
 
 def damage(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
@@ -40,24 +40,19 @@ def damage(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
         behaviour: what is to be explained.
         kept: a number in [0, 1] for each edge.
     """
-
-    def change(clean: PyTree, corrupt: PyTree) -> Array:
-        own = behaviour.of_circuit(clean, corrupt, kept)
-        return jnp.sum((own - behaviour.of_example(clean)) ** 2)
-
-    return behaviour.mean(change)
+    change = behaviour.of_circuit(kept) - behaviour.of_cleans()
+    return jnp.mean(jnp.sum(change.reshape(len(change), -1) ** 2, axis=1))
 
 
 def edge_patching(behaviour: Behaviour) -> Edges:
     """Return the damage of each edge alone: all other edges are clean (exact edge patching)."""
     whole = behaviour.all_edges()
-    flat = graphs.vector(whole)
+    flat = vector(whole)
 
     def alone(place: Int[Array, ""]) -> Array:
-        kept = graphs.of_edges(flat.at[place].set(0.0), whole)
-        return damage(behaviour, kept)
+        return damage(behaviour, of_edges(flat.at[place].set(0.0), whole))
 
-    return graphs.of_edges(lax.map(alone, jnp.arange(flat.size)), whole)
+    return of_edges(lax.map(alone, jnp.arange(flat.size)), whole)
 
 
 def edge_attribution(behaviour: Behaviour, *, num_steps: int = 0) -> Edges:
@@ -78,32 +73,14 @@ def edge_attribution(behaviour: Behaviour, *, num_steps: int = 0) -> Edges:
         Hanna et al. (2024), "Have Faith in Faithfulness".
     """
     checks.count("num_steps", num_steps, minimum=0)
-    shares = (jnp.arange(num_steps) + 0.5) / num_steps if num_steps else jnp.ones(1)
-    none = jax.tree.map(jnp.zeros_like, behaviour.all_edges())
-    model, params, graph = behaviour.model, behaviour.params, behaviour.graph
+    shares = (jnp.arange(float(num_steps)) + 0.5) / num_steps if num_steps else jnp.ones(1)
+    slopes = jax.vmap(behaviour.slopes)(shares)
 
-    def squared(clean: PyTree, corrupt: PyTree) -> Edges:
-        first, last = (graphs.nodes(model, params, graph, each) for each in (corrupt, clean))
+    def squared(slope: Array) -> Array:
+        mean = jnp.mean(slope, axis=0)
+        return jnp.mean(jnp.sum(mean.reshape(len(mean), -1, *mean.shape[-2:]) ** 2, axis=1), axis=0)
 
-        def at(added: Edges, share: Array) -> Array:
-            example = jax.tree.map(lambda c, k: k + share * (c - k), clean, corrupt)
-
-            def message(edge: Edge, value: Array) -> Array:
-                step = last[edge[0]] - first[edge[0]]
-                return value[None] + graphs.to_receivers(added[edge], value) * step[None]
-
-            return behaviour.metric(graphs.forward(model, params, graph, example, message))
-
-        slopes = jax.vmap(lambda share: jax.jacobian(at)(none, share))(shares)
-        return jax.tree.map(
-            lambda slope, edges: jnp.sum(
-                jnp.mean(slope, axis=0).reshape(-1, *edges.shape) ** 2, axis=0
-            ),
-            slopes,
-            none,
-        )
-
-    return behaviour.mean(squared)
+    return jax.tree.map(squared, slopes)
 
 
 def acdc(
@@ -129,18 +106,18 @@ def acdc(
         Interpretability".
     """
     whole = behaviour.all_edges()
-    flat = graphs.vector(whole)
+    flat = vector(whole)
     checks.same_size("edges", order=order.size, graph=flat.size)
 
     def step(state: tuple[Array, Array], place: Int[Array, ""]) -> tuple[tuple[Array, Array], None]:
         kept, now = state
         fewer = kept.at[place].set(0.0)
-        then = damage(behaviour, graphs.of_edges(fewer, whole))
+        then = damage(behaviour, of_edges(fewer, whole))
         removed = then - now < threshold
         return (jnp.where(removed, fewer, kept), jnp.where(removed, then, now)), None
 
     (kept, _), _ = lax.scan(step, (flat, jnp.zeros((), flat.dtype)), order)
-    return graphs.of_edges(kept, whole)
+    return of_edges(kept, whole)
 
 
 class OverOrders(NamedTuple):
@@ -172,14 +149,14 @@ def acdc_over_orders(
     """
     checks.count("num_orders", num_orders, minimum=2)
     whole = behaviour.all_edges()
-    number = graphs.vector(whole).size
+    number = vector(whole).size
 
     def at(key: Key[Array, ""]) -> Array:
         order = jax.random.permutation(key, number)
-        return graphs.vector(acdc(behaviour, threshold=threshold, order=order))
+        return vector(acdc(behaviour, threshold=threshold, order=order))
 
     kept = lax.map(at, jax.random.split(key, num_orders))
-    return OverOrders(graphs.of_edges(jnp.mean(kept, axis=0), whole), stability.jaccard(kept))
+    return OverOrders(of_edges(jnp.mean(kept, axis=0), whole), stability.jaccard(kept))
 
 
 def edge_pruning(
@@ -208,7 +185,7 @@ def edge_pruning(
 
     def loss(logits: Edges) -> Array:
         kept = jax.tree.map(jax.nn.sigmoid, logits)
-        return damage(behaviour, kept) + penalty * jnp.mean(graphs.vector(kept))
+        return damage(behaviour, kept) + penalty * jnp.mean(vector(kept))
 
     def step(state: tuple[Edges, Any], _: None) -> tuple[tuple[Edges, Any], None]:
         logits, memory = state

@@ -12,25 +12,25 @@ the clean example, and no edge gives the output on the corrupt one.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
+from jax.extend import core
 from jax.interpreters import partial_eval
-from jaxtyping import Array, Int, PyTree, Shaped
+from jaxtyping import Array, PyTree
 
 from toymodels import checks, sites
+from toymodels.circuits.edges import Edge, Edges
 from toymodels.errors import InputError
 
 INPUT = "input"
 """The name of the input in a graph: its nodes are the entries of the example."""
 
-Edge: TypeAlias = tuple[str, str]
-"""The names of the sites where edges begin and end."""
-Edges: TypeAlias = dict[Edge, Array]
-"""One number for each edge of a graph: senders x receivers for each pair of sites."""
+Nodes: TypeAlias = dict[str, Array]
+"""The values at each site of a graph, nodes along the first axis."""
 
 
 class Graph(NamedTuple):
@@ -47,6 +47,10 @@ class Graph(NamedTuple):
     whole: tuple[str, ...] = ()
     output: str = "output"
 
+    def senders(self, receiver: str) -> list[str]:
+        """Return the sites from which edges enter a site."""
+        return [start for start, end in self.edges if end == receiver]
+
 
 def all_edges(
     model: nn.Module, params: PyTree, graph: Graph, example: PyTree, *, value: float = 1.0
@@ -62,27 +66,18 @@ def all_edges(
 
     Raises:
         ValueError: the graph has no edge, a cycle or an unknown site; an edge skips the nodes that
-            carry its information; or a node also depends on the input around its senders.
+            carry its information; or a node also depends on the input or a site around its senders.
     """
-    order = _receivers(graph)
-    values = jax.eval_shape(lambda: _values(model, params, example))
-    for name in dict.fromkeys([name for edge in graph.edges for name in edge] + [*graph.whole]):
-        if name not in values:
-            raise InputError(
-                f"the graph has a site {name!r}, but the model has {', '.join(sorted(values))}"
-            )
-        if name not in graph.whole and not getattr(values[name], "shape", ()):
-            raise InputError(f"site {name!r} has no axis of nodes: name it in whole=")
-    for receiver in order:
-        _check_senders(model, params, graph, example, receiver, values)
-    sizes = {
-        name: 1 if name in graph.whole else values[name].shape[0]
-        for edge in graph.edges
-        for name in edge
-    }
+
+    def checked() -> Nodes:
+        values = nodes(model, params, graph, example)
+        _steps(model, params, graph, example, values)
+        return values
+
+    sizes = {name: len(value) for name, value in jax.eval_shape(checked).items()}
     return {
-        (sender, receiver): jnp.full((sizes[sender], sizes[receiver]), float(value))
-        for sender, receiver in graph.edges
+        (start, end): jnp.full((sizes[start], sizes[end]), value, dtype=jnp.result_type(float))
+        for start, end in graph.edges
     }
 
 
@@ -104,30 +99,34 @@ def run(
         corrupt: ONE example, whose values the other edges carry.
         kept: a number in [0, 1] for each edge, as `all_edges` returns them: 1 for the edges of the
             circuit, and 0 for others.
+
+    Raises:
+        ValueError: the graph is not one of the model, or the circuit none of the graph.
     """
+    check_circuit(graph, kept)
     corrupted = nodes(model, params, graph, corrupt)
-    checked = _check_kept(graph, kept, corrupted)
+    shares = {edge: _share(edge, kept[edge], corrupted) for edge in graph.edges}
 
     def message(edge: Edge, value: Array) -> Array:
-        share = to_receivers(checked[edge], value)
+        share = to_receivers(shares[edge], value)
         return share * value[None] + (1 - share) * corrupted[edge[0]][None]
 
     return forward(model, params, graph, clean, message)
 
 
-def nodes(model: nn.Module, params: PyTree, graph: Graph, example: PyTree) -> dict[str, Array]:
+def nodes(model: nn.Module, params: PyTree, graph: Graph, example: PyTree) -> Nodes:
     """Return the values of the nodes for ONE example, nodes along the first axis of each site."""
-    values = _values(model, params, example)
-    return {
-        name: values[name][None] if name in graph.whole else values[name]
-        for edge in graph.edges
-        for name in edge
-    }
-
-
-def plain_output(model: nn.Module, params: PyTree, graph: Graph, example: PyTree) -> Any:
-    """Return the output for ONE example, which is that of a run with all edges clean."""
-    return _values(model, params, example)[graph.output]
+    names = dict.fromkeys(_receivers(graph) + [start for start, _ in graph.edges])
+    values = {INPUT: example, **sites.activations(model, params, example)}
+    for name in dict.fromkeys([*names, *graph.whole]):
+        if name not in values:
+            raise InputError(
+                f"the graph has a site {name!r}, but the model has {', '.join(sorted(values))}"
+            )
+        if name not in graph.whole and not getattr(values[name], "shape", ()):
+            raise InputError(f"site {name!r} has no axis of nodes: name it in whole=")
+    inexact = {name: values[name] * 1.0 for name in names}
+    return {name: v[None] if name in graph.whole else v for name, v in inexact.items()}
 
 
 def forward(
@@ -148,17 +147,13 @@ def forward(
             returns what each receiver sees of them (receivers x senders x ...).
     """
     values = nodes(model, params, graph, example)
-    for receiver in _receivers(graph):
+    for receiver, step in _steps(model, params, graph, example, values).items():
         seen = {
-            edge[0]: message(edge, values[edge[0]]) for edge in graph.edges if edge[1] == receiver
+            sender: message((sender, receiver), values[sender])
+            for sender in graph.senders(receiver)
         }
-
-        def value(seen: dict[str, Array], receiver: str = receiver) -> Array:
-            read = _with_senders(model, params, graph, example, receiver, seen)
-            return read[None] if receiver in graph.whole else read
-
         # Each receiver has a run of its own, of which it alone is read.
-        of_runs = jax.vmap(value)(seen)
+        of_runs = jax.vmap(step)(seen)
         places = jnp.arange(len(of_runs))
         values[receiver] = of_runs[places, places]
     output = values[graph.output]
@@ -170,32 +165,108 @@ def to_receivers(numbers: Array, value: Array) -> Array:
     return jnp.expand_dims(numbers.T, tuple(range(2, value.ndim + 1)))
 
 
-def _values(model: nn.Module, params: PyTree, example: PyTree) -> dict[str, Any]:
-    return {INPUT: example, **sites.activations(model, params, example)}
+def check_circuit(graph: Graph, kept: Mapping[Edge, Any]) -> None:
+    """Raise `InputError` unless there are numbers in [0, 1] for each pair of sites."""
+    if not isinstance(kept, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"the circuit is of type {type(kept).__name__}: give a number for each edge, as "
+            "circuits.all_edges returns them, or circuits.of_edges of a vector"
+        )
+    if set(kept) != set(graph.edges):
+        wrong = sorted(kept.keys() ^ set(graph.edges), key=str)[0]
+        raise InputError(
+            f"the circuit and the graph differ at the edges {wrong!r}: give one number for each "
+            "edge, as circuits.all_edges returns them"
+        )
+    for edge in graph.edges:
+        checks.interval(
+            f"the share of clean information of an edge {edge!r}",
+            kept[edge],
+            low=0,
+            high=1,
+            remedy="give 1 for clean information, 0 for corrupt",
+        )
 
 
-def _with_senders(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    example: PyTree,
-    receiver: str,
-    seen: Mapping[str, Array],
-) -> Array:
-    """Return the value at the receiver when its senders have these values."""
-    given = {name: value[0] if name in graph.whole else value for name, value in seen.items()}
-    example = given.pop(INPUT, example)
-    read: dict[str, Array] = {}
+def _share(edge: Edge, kept: Any, values: Nodes) -> Array:
+    share = jnp.asarray(kept, jnp.result_type(float))
+    shape = (len(values[edge[0]]), len(values[edge[1]]))
+    if share.shape != shape:
+        raise InputError(
+            f"the edges {edge!r} have shape {share.shape}, but there are {shape[0]} senders and "
+            f"{shape[1]} receivers: give one number for each edge"
+        )
+    return share
 
-    def keep(value: Array) -> Array:
-        read[receiver] = value
-        return value
 
-    patches: dict[str, Callable[[Any], Any]] = {
-        name: (lambda _, value=value: value) for name, value in given.items()
-    }
-    sites.intervene(model, params, example, {**patches, receiver: keep})
-    return read[receiver]
+def _steps(
+    model: nn.Module, params: PyTree, graph: Graph, example: PyTree, values: Nodes
+) -> dict[str, Callable[[Nodes], Array]]:
+    """Return the value at each receiver as a function of the values of its senders, in order.
+
+    The model is traced once, cut at all sites of the graph. A function runs only those equations
+    that lead from the senders to the receiver.
+    """
+    trace = jax.make_jaxpr(partial(_arriving, model, graph), return_shape=True)
+    program, arrivals = trace(params, example, values)
+    names = [INPUT] * len(jax.tree.leaves(example)) + sorted(values)
+
+    def step_to(receiver: str) -> Callable[[Nodes], Array]:
+        wanted = [name == receiver for name in sorted(arrivals)]
+        jaxpr, used = partial_eval.dce_jaxpr(program.jaxpr, wanted)
+        readable = zip(names, used[-len(names) :], strict=True)  # after the parameters
+        _check_senders(graph, receiver, {name for name, here in readable if here})
+        run_step = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, program.consts))
+
+        def step(seen: Nodes) -> Array:
+            cast = {name: value.astype(values[name].dtype) for name, value in seen.items()}
+            leaves = jax.tree.leaves((params, example, {**values, **cast}))
+            (value,) = run_step(*(leaf for leaf, here in zip(leaves, used, strict=True) if here))
+            return value
+
+        return step
+
+    return {receiver: step_to(receiver) for receiver in _receivers(graph)}
+
+
+def _arriving(
+    model: nn.Module, graph: Graph, params: PyTree, example: PyTree, given: Nodes
+) -> Nodes:
+    """Return what arrives at each site of the graph when each hands on a value that is given.
+
+    Then what arrives at a site depends on its senders alone, or the graph is not of the model.
+    """
+    found: Nodes = {}
+    inside = {name: v[0] if name in graph.whole else v for name, v in given.items()}
+    example = inside.pop(INPUT, example)
+
+    def cut(name: str) -> sites.Patch:
+        def patch(value: Array) -> Array:
+            found[name] = value[None] if name in graph.whole else value
+            return inside[name]
+
+        return patch
+
+    sites.intervene(model, params, example, {name: cut(name) for name in inside})
+    return found
+
+
+def _check_senders(graph: Graph, receiver: str, read: set[str]) -> None:
+    """Raise `InputError` unless a receiver reads its senders, each of them, and nothing else."""
+    senders = graph.senders(receiver)
+    for name in senders:
+        if name not in read:
+            raise InputError(
+                f"the edge from {name!r} to {receiver!r} skips: all that goes from one to the "
+                "other goes through other senders, or nothing does; leave it out"
+            )
+    for name in sorted(read):
+        if name not in senders:
+            other = "the input" if name == INPUT else f"site {name!r}"
+            raise InputError(
+                f"{receiver!r} also depends on {other} around {', '.join(senders)}: add an edge "
+                "from the sites that carry it"
+            )
 
 
 def _receivers(graph: Graph) -> list[str]:
@@ -230,104 +301,3 @@ def _receivers(graph: Graph) -> list[str]:
         order += ready
         waiting = dict.fromkeys(name for name in waiting if name not in ready)
     return order
-
-
-def _check_senders(
-    model: nn.Module,
-    params: PyTree,
-    graph: Graph,
-    example: PyTree,
-    receiver: str,
-    values: Mapping[str, Any],
-) -> None:
-    """Raise `InputError` unless the receiver is a function of its senders, and of each of them."""
-    senders = [start for start, end in graph.edges if end == receiver]
-    given = {
-        name: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), values[name])
-        for name in senders
-    }
-    given = {name: value[None] if name in graph.whole else value for name, value in given.items()}
-
-    def value(example: PyTree, seen: dict[str, Array]) -> Array:
-        return _with_senders(model, params, graph, example, receiver, seen)
-
-    program = jax.make_jaxpr(value)(example, given)
-    _, used = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.out_avals))
-    number = len(jax.tree.leaves(example))
-    for name, used_here in zip(sorted(given), used[number:], strict=True):
-        if not used_here:
-            raise InputError(
-                f"the edge from {name!r} to {receiver!r} skips: all that goes from one to the "
-                "other goes through other senders, or nothing does; leave it out"
-            )
-    if any(used[:number]):
-        raise InputError(
-            f"{receiver!r} also depends on the input around {', '.join(senders)}: add an edge from "
-            "the sites that carry it"
-        )
-
-
-def _check_kept(graph: Graph, kept: Mapping[Edge, Any], values: Mapping[str, Array]) -> Edges:
-    if not isinstance(kept, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"the circuit is of type {type(kept).__name__}: give a number for each edge, as "
-            "circuits.all_edges returns them, or circuits.of_edges of a vector"
-        )
-    if set(kept) != set(graph.edges):
-        wrong = sorted(kept.keys() ^ set(graph.edges), key=str)[0]
-        raise InputError(
-            f"the circuit and the graph differ at the edges {wrong!r}: give one number for each "
-            "edge, as circuits.all_edges returns them"
-        )
-    checked: Edges = {}
-    for edge in graph.edges:
-        checked[edge] = jnp.asarray(kept[edge], jnp.result_type(float))
-        shape = (values[edge[0]].shape[0], values[edge[1]].shape[0])
-        if checked[edge].shape != shape:
-            raise InputError(
-                f"the edges {edge!r} have shape {checked[edge].shape}, but there are {shape[0]} "
-                f"senders and {shape[1]} receivers: give one number for each edge"
-            )
-        checks.interval(
-            f"the share of clean information of an edge {edge!r}",
-            checked[edge],
-            low=0,
-            high=1,
-            remedy="give 1 for clean information, 0 for corrupt",
-        )
-    return checked
-
-
-def of_edges(numbers: Shaped[Array, " edges"], like: Mapping[Edge, Array]) -> Edges:
-    """Return a vector of one number for each edge in the form of `like`, pair by pair of sites.
-
-    The order is that of `vector`: pairs sorted by name, senders before receivers.
-    """
-    flat, together = ravel_pytree(dict(like))
-    if jnp.shape(numbers) != flat.shape:
-        raise InputError(
-            f"the numbers have shape {jnp.shape(numbers)}, but there are {flat.size} edges: give "
-            "one number for each"
-        )
-    return together(numbers)
-
-
-def vector(edges: Mapping[Edge, Array]) -> Shaped[Array, " edges"]:
-    """Return the numbers of all edges as one vector, such as scores or labels for `auroc`."""
-    if not isinstance(edges, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"the edges are of type {type(edges).__name__}: give one array for each pair of sites"
-        )
-    return ravel_pytree(dict(edges))[0]
-
-
-def top_edges(scores: Mapping[Edge, Array], count: Int[Array, ""] | int) -> Edges:
-    """Return the circuit of the edges with the highest scores: 1 for these and 0 for others.
-
-    Args:
-        scores: a score for each edge. Edges of equal scores follow in the order of `vector`.
-        count: the number of edges of the circuit.
-    """
-    flat = vector(scores)
-    rank = jnp.argsort(jnp.argsort(-flat, stable=True))
-    return of_edges((rank < count).astype(flat.dtype), scores)

@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
-from toymodels.circuits import graphs
 from toymodels.circuits.behaviour import Behaviour
-from toymodels.circuits.graphs import Edges
+from toymodels.circuits.edges import Edges, of_edges, top_edges, vector
 from toymodels.errors import InputError
 
 MIB_GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -39,14 +38,11 @@ def faithfulness(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
     Returns:
         1 for all edges and 0 for none; NaN if clean and corrupt examples have equal metrics.
     """
-
-    def products(clean: PyTree, corrupt: PyTree) -> tuple[Array, Array]:
-        whole, none = (behaviour.of_example(each) for each in (clean, corrupt))
-        own = behaviour.of_circuit(clean, corrupt, kept)
-        return jnp.sum((own - none) * (whole - none)), jnp.sum((whole - none) ** 2)
-
-    own, whole = behaviour.mean(products)
-    return jnp.where(whole > 0, own / jnp.where(whole > 0, whole, 1.0), jnp.nan)
+    none = behaviour.of_corrupts()
+    whole, own = behaviour.of_cleans() - none, behaviour.of_circuit(kept) - none
+    effect = jnp.sum(whole**2)
+    share = jnp.sum(own * whole) / jnp.where(effect > 0, effect, 1.0)
+    return jnp.where(effect > 0, share, jnp.nan)
 
 
 def completeness(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
@@ -65,14 +61,13 @@ def minimality(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
     It is near 0 if some edge is superfluous. The arguments are those of `faithfulness`; `kept`
     holds 1 for the edges of the circuit and 0 for others, at least one 1.
     """
-    flat = graphs.vector(kept)
+    flat = vector(kept)
     if not isinstance(flat, Tracer) and not jnp.any(flat > 0):
         raise InputError("the circuit is empty: keep one edge or more")
 
     def without(place: Int[Array, ""]) -> Array:
         """Return the faithfulness without one edge; a place after the last leaves all."""
-        edges = graphs.of_edges(flat.at[place].set(0.0, mode="drop"), kept)
-        return faithfulness(behaviour, edges)
+        return faithfulness(behaviour, of_edges(flat.at[place].set(0.0, mode="drop"), kept))
 
     found = lax.map(without, jnp.arange(flat.size + 1))
     return jnp.min(jnp.where(flat > 0, found[-1] - found[:-1], jnp.inf))
@@ -86,10 +81,9 @@ def faithfulness_curve(behaviour: Behaviour, scores: Edges) -> Float[Array, " co
     """
 
     def at(count: Int[Array, ""]) -> Array:
-        kept = graphs.top_edges(scores, count)
-        return faithfulness(behaviour, kept)
+        return faithfulness(behaviour, top_edges(scores, count))
 
-    return lax.map(at, jnp.arange(graphs.vector(scores).size + 1))
+    return lax.map(at, jnp.arange(vector(scores).size + 1))
 
 
 class Areas(NamedTuple):

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from toymodels.circuits.graphs import Edge, Graph
+from toymodels.circuits.edges import Edge
+from toymodels.circuits.graphs import Graph
 from toymodels.errors import InputError
 from toymodels.models import AttentionOnly
 

@@ -1,0 +1,50 @@
+"""Numbers for the edges of a graph: scores, circuits and labels, as arrays and as one vector."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Int, Shaped
+
+from toymodels.errors import InputError
+
+Edge: TypeAlias = tuple[str, str]
+"""The names of the sites where edges begin and end."""
+Edges: TypeAlias = dict[Edge, Array]
+"""One number for each edge of a graph: senders x receivers for each pair of sites."""
+
+
+def of_edges(numbers: Shaped[Array, " edges"], like: Mapping[Edge, Array]) -> Edges:
+    """Return a vector of one number for each edge in the form of `like`, pair by pair of sites.
+
+    The order is that of `vector`: pairs sorted by name, senders before receivers.
+    """
+    flat, together = ravel_pytree(dict(like))
+    if jnp.shape(numbers) != flat.shape:
+        raise InputError(
+            f"the numbers have shape {jnp.shape(numbers)}, but there are {flat.size} edges: give "
+            "one number for each"
+        )
+    return together(numbers)
+
+
+def vector(edges: Mapping[Edge, Array]) -> Shaped[Array, " edges"]:
+    """Return the numbers of all edges as one vector, such as scores or labels for `auroc`."""
+    if not isinstance(edges, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"the edges are of type {type(edges).__name__}: give one array for each pair of sites"
+        )
+    return ravel_pytree(dict(edges))[0]
+
+
+def top_edges(scores: Mapping[Edge, Array], count: Int[Array, ""] | int) -> Edges:
+    """Return the circuit of the edges with the highest scores: 1 for these and 0 for others.
+
+    Args:
+        scores: a score for each edge. Edges of equal scores follow in the order of `vector`.
+        count: the number of edges of the circuit.
+    """
+    flat = vector(scores)
+    rank = jnp.argsort(jnp.argsort(-flat, stable=True))
+    return of_edges((rank < count).astype(flat.dtype), scores)
