@@ -5,6 +5,7 @@ import gc
 import inspect
 import math
 import pickle
+import re
 import time
 
 import flax.linen as nn
@@ -35,6 +36,14 @@ def test_no_garbage_is_looked_for_while_a_cell_is_traced():
     sweep(cell, axes={"d": [2, 3]}, width=2)
     assert not any(found)
     assert gc.isenabled()
+
+
+def test_a_sweep_compiles_its_own_program_and_no_other(caplog):
+    jax.clear_caches()
+    with jax.log_compiles():
+        sweep(lambda key, *, d: {"a": d * jax.random.normal(key)}, axes={"d": [2, 3]}, width=2)
+    compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
+    assert compiled == ["call"]
 
 
 def branches(key, *, d):

@@ -9,11 +9,13 @@ from typing import Any
 import lazy_loader
 
 from toymodels.engine import xla_flags
+from toymodels.engine.garbage import no_garbage_collection
 
 __version__ = "0.1.0"
 
 xla_flags.add()  # before JAX starts
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load = no_garbage_collection()(_load)
 
 
 def __getattr__(name: str) -> Any:

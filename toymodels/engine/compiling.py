@@ -1,13 +1,11 @@
 """`jit` with the compiler options that the fused loops need, and a cache of compiled programs."""
 
-import contextlib
 import functools
-import gc
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -107,18 +105,6 @@ def _remove_unfinished(folder: Path) -> None:
     for program in folder.glob("*-cache"):
         if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
             program.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def no_garbage_collection() -> Generator[None, None, None]:
-    """Do not look for garbage: to trace makes many objects, of which nearly all are kept."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def processor() -> str:

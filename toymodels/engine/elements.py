@@ -117,6 +117,8 @@ class Interpreter:
                 if isinstance(inner, core.ClosedJaxpr)
                 else self._jaxpr(inner, [], inputs)
             )
+        if name == "broadcast_in_dim":
+            return [_broadcast(inputs[0], params["shape"], params["broadcast_dimensions"])]
         if all(value.dtype != object for value in inputs):
             return _bind_known(equation, inputs)
         if name in ELEMENTWISE:
@@ -132,8 +134,6 @@ class Interpreter:
                 return [self._dot_general(equation, inputs[0], inputs[1])]
             case "scatter-add" if _type(equation.invars[0]).size:
                 return self._linear(equation, inputs, [0, 2])
-            case "broadcast_in_dim":
-                return [_broadcast(inputs[0], params["shape"], params["broadcast_dimensions"])]
             case "concatenate":
                 return [np.concatenate([objects(value) for value in inputs], params["dimension"])]
             case "reshape" if params["dimensions"] is None:
@@ -198,7 +198,7 @@ class Interpreter:
             return equation.primitive.bind(*operands, **equation.params)
 
         with jax.ensure_compile_time_eval():
-            images = jax.vmap(act)(*map(jnp.asarray, units))
+            images = jax.vmap(act)(*map(jax.device_put, units))
         outputs: list[Value] = []
         images = images if equation.primitive.multiple_results else [images]
         for variable, image in zip(equation.outvars, images, strict=True):
@@ -303,7 +303,7 @@ def _check(equation: core.JaxprEqn) -> None:
 
 def _bind_known(equation: core.JaxprEqn, inputs: list[Value]) -> list[Value]:
     with jax.ensure_compile_time_eval():
-        outputs = equation.primitive.bind(*map(jnp.asarray, inputs), **equation.params)
+        outputs = equation.primitive.bind(*map(jax.device_put, inputs), **equation.params)
     outputs = outputs if equation.primitive.multiple_results else [outputs]
     return [np.asarray(output) for output in outputs]
 

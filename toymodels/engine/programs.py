@@ -67,7 +67,7 @@ def at_all_points(
         return [np.asarray(value) for value in at({})]
     columns = numbers_of([*used.values()])
     points = np.unique(np.stack([columns[name] for name in used.values()], -1), axis=0)
-    arrays = [jnp.asarray(column, jnp.result_type(float)) for column in points.T]
+    arrays = [np.asarray(column, jnp.result_type(float)) for column in points.T]
     evaluate = jax.vmap(lambda *point: at(dict(zip(used, point, strict=True))))
     if not equations:
         return [np.asarray(value) for value in evaluate(*arrays)]

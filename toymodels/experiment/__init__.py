@@ -17,4 +17,7 @@ listing    the table of experiments that `toymodels list` prints
 
 import lazy_loader
 
+from toymodels.engine.garbage import no_garbage_collection
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = no_garbage_collection()(__getattr__)

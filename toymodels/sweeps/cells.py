@@ -156,7 +156,7 @@ def _trace_once(cell: Cell, fixed: Mapping[str, Any], names: Iterable[str]) -> T
         recorded.append(([*outputs], postponed))
         return [*outputs.values()], values
 
-    key = jax.random.key(0, impl="threefry2x32")
+    key = jax.ShapeDtypeStruct((), jax.random.key_dtype("threefry2x32"))
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), weak_type=True)
     numbers = dict.fromkeys(names, number)
     program, (shapes, _) = jax.make_jaxpr(flat, return_shape=True)(key, numbers)

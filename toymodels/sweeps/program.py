@@ -35,10 +35,10 @@ from toymodels.engine.compiling import (
     compiler_options,
     ensure_compilation_cache,
     environment,
-    no_garbage_collection,
 )
 from toymodels.engine.decompositions import sequential
 from toymodels.engine.devices import backend, devices, tracing_for
+from toymodels.engine.garbage import no_garbage_collection
 from toymodels.engine.products import lanes_side_by_side
 from toymodels.errors import InputError
 

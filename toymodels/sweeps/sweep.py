@@ -11,7 +11,6 @@ from concurrent.futures import Executor
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import xarray as xr
 from jax.core import Tracer
 
@@ -138,7 +137,7 @@ def sweep(
         SweepInterrupted: the user pressed Ctrl-C. The blocks that were running were finished.
         SweepError: a block failed (out of memory, a worker died) or could not be stored.
     """
-    if isinstance(jnp.zeros(()), Tracer):
+    if isinstance(jax.device_put(0.0), Tracer):  # any operation of JAX would compile a program
         raise InputError("sweep was called inside jit or scan: call it from plain Python")
     if not isinstance(executor, Executor | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"executor is {executor!r}: give a concurrent.futures.Executor")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from toymodels.engine import programs
-from toymodels.engine.compiling import no_garbage_collection
+from toymodels.engine.garbage import no_garbage_collection
 from toymodels.errors import InputError
 from toymodels.sweeps import blocks, cells, datasets, layouts, watching
 from toymodels.sweeps.program import Arrays, Numbers, Program, compile_program, default_width

@@ -7,4 +7,7 @@ of its measurement in `toymodels.analysis`. The table of contents is `__init__.p
 
 import lazy_loader
 
+from toymodels.engine.garbage import no_garbage_collection
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = no_garbage_collection()(__getattr__)

@@ -118,7 +118,8 @@ def descend(
         params, state, shared, curve, kept = carry
         shared = draws.fill(draw, jax.random.fold_in(key, place.step), shared)
         loss = loss_at(place.step)
-        mean, gradient = fuse.value(loss, finish), fuse.grad(loss, finish)
+        mean = jax.jit(fuse.value(loss, finish), inline=True)  # so that it is traced only once
+        gradient = fuse.grad(loss, finish)
         if backend() == "cpu":
             # The gradient does not need the loss, so the loss is computed only for the curve.
             curve = lax.cond(

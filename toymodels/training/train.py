@@ -242,7 +242,7 @@ def evaluate(
     batches = -(-examples // batch)
     key = draws.of_run(checked_key(key), params)
     draw, finish = draws.split(keys.fusing(lambda key: sample(key, batch)), key)
-    mean = fuse.value(loss, finish)
+    mean = jax.jit(fuse.value(loss, finish), inline=True)  # so that it is traced only once
 
     def step(carry: Any, index: Int[Array, ""]) -> tuple[Any, None]:
         total, shared = carry
