@@ -43,7 +43,7 @@ def random_cell(seed):
     draw = np.random.default_rng(seed)
     shape = (int(draw.integers(1, 6)), int(draw.integers(1, 9)))
     pieces = draw.integers(len(PIECES), size=8)
-    places = draw.integers(shape[0] * shape[1], size=(8, 3))
+    places = draw.integers(shape[0] * shape[1], size=(8, 3)).tolist()  # known to the compiler
     batch, steps = int(draw.integers(1, 300)), int(draw.integers(0, 6))
     optimizer = [optax.adam(1e-2), optax.sgd(1e-2, momentum=0.9)][int(draw.integers(2))]
 
@@ -61,10 +61,10 @@ def random_cell(seed):
 
         keys = jax.random.split(noise, steps)
         (params, _), curve = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-        picked = params.ravel()[places]
+        flat = params.ravel()
         outputs = {
-            f"piece {number}": PIECES[number](params, *numbers)
-            for number, numbers in zip(pieces, picked, strict=True)
+            f"{number}: piece {piece}": PIECES[piece](params, *(flat[each] for each in picked))
+            for number, (piece, picked) in enumerate(zip(pieces, places, strict=True))
         }
         outputs["examples"] = jnp.mean(jax.nn.relu(data @ params.T - 0.1) ** 2)
         return outputs | {

@@ -64,7 +64,7 @@ def test_a_small_autoencoder_has_equal_bits_in_all_lanes():
     assert not different_lanes(fitted, [0.5, 1.0, 1.5])
 
 
-@pytest.mark.parametrize("seed", range(RANDOM_CELLS))
+@pytest.mark.parametrize("seed", range(107, 107 + RANDOM_CELLS))  # 107 and 108 need the flag
 def test_a_random_cell_has_equal_bits_in_all_lanes(seed):
     cell, says = random_cell(seed)
     assert not different_lanes(cell, np.linspace(0.5, 1.5, 12)), says
