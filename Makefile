@@ -36,12 +36,14 @@ figure: .venv/installed
 draw: .venv/installed
 	$(call each,--draw)
 
+# The first pass checks types and shapes at every call, and lets XLA optimise nothing. The second runs
+# what depends on how XLA compiles, as users run it.
 test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(EACH_TEST) --compile-quickly
-	$(EACH_TEST) -m as_users_compile
+	$(EACH_TEST) -m as_users_compile --jaxtyping-packages=
 
 # The tests with each Python that is installed, and with the lowest versions of the bounds. It takes
 # about half an hour for each. `make test-matrix TESTS=tests/test_models.py` runs one file.
