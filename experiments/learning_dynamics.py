@@ -51,6 +51,8 @@ class Config:
 
 
 SMOKE = Config(num_features=6, hidden=2, num_seeds=2, steps=300, snapshots=12, examples=64)
+# The paper does not say the size of this model; this is the one of its other uniform models.
+PAPER = Config(num_features=400, hidden=30, num_seeds=3)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -224,7 +226,8 @@ def plot(results: xr.Dataset) -> Figure:
     steps, last = results.step.values, results.isel(seed=0, step=-1)
     for feature in last.feature.values:
         line = results.dimensionality.sel(seed=0, feature=feature)
-        above.plot(steps, line, color="C0" if line[-1] > 0.25 else "C1", linewidth=1.2)
+        color, many = "C0" if line[-1] > 0.25 else "C1", len(last.feature) > 50
+        above.plot(steps, line, color=color, linewidth=0.4 if many else 1.2, rasterized=many)
     above.plot([], color="C0", label="features that end in a digon")
     above.plot([], color="C1", label="features that are dropped")
     above.legend(loc="upper left")

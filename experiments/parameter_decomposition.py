@@ -190,7 +190,7 @@ def claims(results: xr.Dataset):
     yield tm.at_most(says, 0.9, value, PARTLY, threshold="Ours: nearly all is nine in ten.")
 
     parts = results.sizes["part"]
-    chance = subcomponents.chance_cosine(parts)
+    chance = subcomponents.chance_cosine(parts, 2)
     random = np.random.default_rng(0).uniform(0, 2 * np.pi, (100_000, parts))
     says = f"The largest cosine of {parts} random directions in the plane with a given one has the "
     says += f"mean {chance:.3f}."
@@ -229,7 +229,7 @@ def plot(results: xr.Dataset) -> Figure:
     )
     panels[0].set_title(f"Share of features found\n(mean of {results.sizes['seed']} seeds)")
     sparsest = results.sel(density=results["density"].values[0])
-    chance = subcomponents.chance_cosine(results.sizes["part"])
+    chance = subcomponents.chance_cosine(results.sizes["part"], 2)
     scores = {"cosine": "cosine (MMCS)", "ratio": "length (ML2R)"}
     for place, (name, label) in enumerate(scores.items()):
         values = represented(sparsest, name)

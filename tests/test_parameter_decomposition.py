@@ -61,12 +61,28 @@ def test_features_of_length_zero_have_zeros():
 
 
 def test_chance_in_the_plane_is_the_integral_and_that_of_random_subcomponents():
-    np.testing.assert_allclose(scores.chance_cosine(1), 0, atol=1e-12)
-    np.testing.assert_allclose(scores.chance_cosine(2), 4 / np.pi**2)
+    np.testing.assert_allclose(scores.chance_cosine(1, 2), 0, atol=1e-12)
+    np.testing.assert_allclose(scores.chance_cosine(2, 2), 4 / np.pi**2)
     keys = jax.random.split(jax.random.key(0))
     left, right = (jax.random.normal(k, (2000, 10, n)) for k, n in zip(keys, (2, 5), strict=True))
     found = jax.vmap(scores.column_cosines, (0, 0, None))(left, right, PENTAGON)
-    np.testing.assert_allclose(jnp.mean(found), scores.chance_cosine(10), atol=0.005)
+    np.testing.assert_allclose(jnp.mean(found), scores.chance_cosine(10, 2), atol=0.005)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 20, 1000])
+def test_chance_in_space_is_the_largest_of_uniform_numbers(parts):
+    """Archimedes: cosines of random directions in three dimensions are uniform."""
+    expected = 1 - 2 / (parts + 1)
+    np.testing.assert_allclose(scores.chance_cosine(parts, 3), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", [2, 5, 10])
+def test_chance_is_that_of_samples_in_any_dimension(hidden):
+    normal = np.random.default_rng(0).normal(size=(4000, 20, hidden))
+    cosines = normal[..., 0] / np.linalg.norm(normal, axis=2)
+    error = cosines.max(axis=1).std() / 4000**0.5
+    expected = cosines.max(axis=1).mean()
+    np.testing.assert_allclose(scores.chance_cosine(20, hidden), expected, atol=4 * error)
 
 
 def test_identity_errors_of_extremes():
