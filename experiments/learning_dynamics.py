@@ -28,7 +28,7 @@ from toymodels.analysis import geometry
 from toymodels.theory import expected_loss_sampled, feature_variance, polytopes
 
 WORK = "Elhage et al. (2022), Superposition and Learning Dynamics"
-PAPER = tm.paper(WORK)
+FIRST_FIGURE = tm.paper(WORK)
 POLYTOPES = tm.prediction("toymodels.theory.polytopes")
 CONVERGENCE = "Ours, because training does not converge entirely."
 
@@ -163,26 +163,26 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Features of most seeds jump after they fill the hidden space, measured by the share of "
     says += "the seeds."
     share = np.mean([len(parts) > 0 for parts in found])
-    yield tm.at_least(says, 0.8, share, PAPER)
+    yield tm.at_least(says, 0.8, share, FIRST_FIGURE)
 
     says = "The loss falls in every jump by more than four standard errors, measured by the "
     says += "smallest number of them."
     fell, errors = np.concatenate(found).T
     smallest = min(fell / errors, default=np.nan)
     threshold = "Ours, because four standard errors are no chance."
-    yield tm.at_least(says, 4, smallest, PAPER, threshold=threshold)
+    yield tm.at_least(says, 4, smallest, FIRST_FIGURE, threshold=threshold)
 
     says = "The loss falls faster per snapshot in jumps than between and after them, measured by "
     says += "the ratio."
     inside, outside = speeds(results)
     threshold = "Ours, because the paper shows a curve, and gives no number."
-    yield tm.at_least(says, 4, inside / max(outside, 1e-12), PAPER, threshold=threshold)
+    yield tm.at_least(says, 4, inside / max(outside, 1e-12), FIRST_FIGURE, threshold=threshold)
 
     says = "Nearly all hidden dimensions end as antipodal pairs, D_i = 1/2 within 0.03, measured "
     says += "by their share."
     share = paired.sum("feature").mean() / 2 / results.attrs["hidden"]
     threshold = "Ours, because one dimension in ten may differ."
-    yield tm.at_least(says, 0.9, share, PAPER, threshold=threshold)
+    yield tm.at_least(says, 0.9, share, FIRST_FIGURE, threshold=threshold)
 
     says = "The median D_i of features before they jump to 1/2 is about 1/3."
     source = tm.paper(f"{WORK}: readers see jumps from 1/3 to 1/2")
@@ -196,7 +196,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "by their share."
     settled = paired | (last.dimensionality < 0.03)
     threshold = "Ours, because one feature in ten may differ."
-    yield tm.at_least(says, 0.9, settled.mean(), PAPER, threshold=threshold)
+    yield tm.at_least(says, 0.9, settled.mean(), FIRST_FIGURE, threshold=threshold)
 
     says = "The loss falls more in the second jump of a seed than in the first, measured by the "
     says += "median ratio of the seeds that have both."
@@ -205,7 +205,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     note = f"{len(second)} of {len(found)} seeds have two jumps. In these small models many "
     note += "features move in each of them; the paper's are larger, of unknown size."
     ratio = np.median(second) if second else np.nan
-    yield tm.at_least(says, 2, ratio, PAPER, threshold=threshold, note=note)
+    yield tm.at_least(says, 2, ratio, FIRST_FIGURE, threshold=threshold, note=note)
 
     says = "The loss of the median seed ends at that of m digons, measured by the relative "
     says += "difference."
