@@ -77,8 +77,7 @@ def trees(config, architectures, *, toy):
     """Fit autoencoders to the features of the trees, or to what a toy model makes of them."""
     distribution = tm.Hierarchy(PARENTS, jnp.array(DENSITIES), exclusive=True, smallest=0.5)
     children = jnp.array(PARENTS)[None, :] == jnp.arange(ROOTS)[:, None]
-    recipe = config.training
-    how = {"optimizer": recipe.optimizer(), "steps": recipe.steps, "batch": recipe.batch}
+    recipe, how = config.training, config.training.settings()
 
     def cell(key, *, architecture, penalty, k):
         key_toy, key_fit, key_test = jax.random.split(key, 3)

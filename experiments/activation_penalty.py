@@ -101,9 +101,8 @@ def run(config: Config) -> xr.Dataset:
 
         def stage(params, numbers):
             key, penalty = numbers
-            how = {"steps": training.steps, "batch": training.batch}
             problem = params, penalised(penalty), features.sample
-            return tm.fit(key, *problem, optimizer=training.optimizer(), **how).params, None
+            return tm.fit(key, *problem, **training.settings()).params, None
 
         key_start, key_data = jax.random.split(key)
         params = units.init(key_start, jnp.zeros(config.num_features))["params"]

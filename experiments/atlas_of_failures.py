@@ -226,10 +226,7 @@ def trained(key, config: Config):
         x, place = jax.random.uniform(key, (2, batch))
         return x, jnp.stack([place < ALONE + BOTH, place < BOTH], axis=1) * 1.0
 
-    params = tm.fit(
-        key, start, loss, sample, optimizer=config.training.optimizer(),
-        steps=config.training.steps, batch=config.training.batch,
-    ).params  # fmt: skip
+    params = tm.fit(key, start, loss, sample, **config.training.settings()).params
     own, xs = params["crosscoder"], jnp.linspace(0, 1, 100)
     codes = jax.nn.relu(own["read"] * xs + own["bias"])
     refitted = [codes @ target for target in (xs, STRENGTH * xs)]  # least squares

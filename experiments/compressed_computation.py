@@ -89,11 +89,8 @@ def cell(key: Any, scale: Any, config: Config) -> dict[str, Any]:
         return of_example
 
     recipe = config.training
-    how = {"steps": recipe.steps, "batch": recipe.batch}
-    optimizer = recipe.optimizer(weight_decay=config.weight_decay)
-    params = tm.fit(
-        key_data, params, loss(scale), features.sample, optimizer=optimizer, **how
-    ).params
+    how = recipe.settings(weight_decay=config.weight_decay)
+    params = tm.fit(key_data, params, loss(scale), features.sample, **how).params
 
     def evaluated(params, factor):
         common = jax.random.key(2022)

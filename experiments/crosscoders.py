@@ -87,10 +87,8 @@ def crosscoder(kind, latents, sizes, active):
 
 def fitted(key, model, activations, penalty, training, start=None):
     penalty = 0.0 if isinstance(model, tm.BatchTopKAutoencoder) else penalty
-    return tm.fit_autoencoder(
-        key, model, activations, penalty=penalty, optimizer=training.optimizer(),
-        steps=training.steps, batch=training.batch, start=start,
-    ).params  # fmt: skip
+    how = {"penalty": penalty, "start": start, **training.settings()}
+    return tm.fit_autoencoder(key, model, activations, **how).params
 
 
 def activations_of(weights, features):

@@ -81,10 +81,7 @@ def run(config: Config) -> xr.Dataset:
             hidden = jax.nn.relu(params["in"] @ (embed @ v) + params["bias"])
             return jnp.sum((v - params["out"] @ hidden) ** 2)
 
-        params = tm.fit(
-            key_data, start, loss, distribution.sample,
-            optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
-        ).params  # fmt: skip
+        params = tm.fit(key_data, start, loss, distribution.sample, **recipe.settings()).params
         shares = 1 - superposition.neuron_polysemanticity(alone(params))
         active = jnp.any(alone(params) > 0, axis=1)
         fresh = distribution.sample(key_fresh, 20_000)

@@ -84,8 +84,7 @@ class Family:
 
 
 def run(config: Config) -> xr.Dataset:
-    model, recipe = tm.ReLUAutoencoder(2), config.training
-    how = {"optimizer": recipe.optimizer(), "steps": recipe.steps, "batch": recipe.batch}
+    model, how = tm.ReLUAutoencoder(2), config.training.settings()
 
     def cell(key, *, solo, penalty, angle):
         distribution = Family(jnp.deg2rad(angle), solo * BOTH)

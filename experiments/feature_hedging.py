@@ -76,18 +76,11 @@ def run(config: Config) -> xr.Dataset:
     return xr.merge(parts, join="outer")  # of seeds, more in the first
 
 
-def how(config):
-    """Return the settings of every fit."""
-    recipe = config.training
-    return {"optimizer": recipe.optimizer(), "steps": recipe.steps, "batch": recipe.batch}
-
-
 def fit(config, key, model, distribution, weights, penalty):
     """Fit an autoencoder from where it reads and writes the columns of `weights`."""
     start = autoencoders.with_dictionary(model, weights)
-    return tm.fit_autoencoder(
-        key, model, distribution, penalty=penalty, start=start, **how(config)
-    ).params
+    how = {"penalty": penalty, "start": start, **config.training.settings()}
+    return tm.fit_autoencoder(key, model, distribution, **how).params
 
 
 def narrow(config):
@@ -103,7 +96,8 @@ def narrow(config):
         distribution = tm.Hierarchy(
             (-1, 0), jnp.stack([density, share]), exclusive=False, smallest=1.0
         )
-        unit = tm.fit(key, {"decoder": between}, tied, distribution.sample, **how(config)).params
+        how = config.training.settings()
+        unit = tm.fit(key, {"decoder": between}, tied, distribution.sample, **how).params
         whole = fit(config, key, model, distribution, between, config.penalty)
         angles = [jnp.arctan2(*params["decoder"][::-1, 0]) for params in (unit, whole)]
         return {"tied": jnp.rad2deg(angles[0]), "untied": jnp.rad2deg(angles[1])}

@@ -94,15 +94,11 @@ def train(key: Any, num_features: int, density: Any, dropout: Any, attack: Any, 
         "weights": jax.random.normal(key_start, (config.hidden, num_features)) * 0.4,
         "bias": jnp.zeros(num_features),
     }
-    recipe = config.training
-    return tm.fit(
-        key_data, start, loss, sample,
-        optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
-    ).params  # fmt: skip
+    return tm.fit(key_data, start, loss, sample, **config.training.settings()).params
 
 
 def run(config: Config) -> xr.Dataset:
-    recipe, rare = config.training, config.densities[-1]
+    rare = config.densities[-1]
     cases = [(density, 0.0, 0.0) for density in config.densities]
     cases += [(rare, dropout, 0.0) for dropout in config.dropouts]
     cases += [(rare, 0.0, attack) for attack in config.attacks]
@@ -113,15 +109,9 @@ def run(config: Config) -> xr.Dataset:
         distribution = tm.SparseUniform(num_features, density)
         model = tm.ReLUOutput(hidden=config.hidden)
         dictionary = tm.ReLUAutoencoder(latents=config.latents)
-        found = tm.fit_autoencoder(
-            key_dictionary,
-            dictionary,
-            tm.Activations(model, params, distribution, "hidden"),
-            penalty=config.penalty,
-            optimizer=recipe.optimizer(),
-            steps=recipe.steps,
-            batch=recipe.batch,
-        ).params
+        hidden = tm.Activations(model, params, distribution, "hidden")
+        how = {"penalty": config.penalty, **config.training.settings()}
+        found = tm.fit_autoencoder(key_dictionary, dictionary, hidden, **how).params
         weights = params["weights"]
         x = distribution.sample(key_examples, 4096)
         latents = jax.vmap(lambda h: dictionary.apply({"params": found}, h).latents)(x @ weights.T)

@@ -80,10 +80,7 @@ def run(config: Config) -> xr.Dataset:
             return jnp.sum(weight * (x - output(params, x)) ** 2)
 
         distribution = tm.SparseUniform(2, density)
-        params = tm.fit(
-            key_data, start, loss, distribution.sample,
-            optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
-        ).params  # fmt: skip
+        params = tm.fit(key_data, start, loss, distribution.sample, **recipe.settings()).params
         fresh = distribution.sample(jax.random.key(2022), 100_000)
         second = jax.vmap(lambda size: output(params, jnp.stack([0.0, size]))[1])
         sizes = jnp.linspace(0.05, 1, 20)

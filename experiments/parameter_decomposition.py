@@ -100,7 +100,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         found = circuits.decompose_parameters(
             key_parts, weights, trained.params["bias"], sample,
             parts=config.parts, gate_units=config.gate_units, minimality=config.minimality,
-            optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
+            **recipe.settings(),
         )  # fmt: skip
         importance = circuits.importances(found, weights, value=0.75)
         missing = jnp.linalg.norm(weights - found.left.T @ found.right)

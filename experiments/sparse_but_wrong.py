@@ -59,14 +59,7 @@ def run(config: Config) -> xr.Dataset:
         key_fit, key_test = jax.random.split(key)
         start = autoencoders.with_dictionary(model, weights)
         params = tm.fit_autoencoder(
-            key_fit,
-            model,
-            distribution,
-            penalty=0.0,
-            start=start,
-            optimizer=recipe.optimizer(),
-            steps=recipe.steps,
-            batch=recipe.batch,
+            key_fit, model, distribution, penalty=0.0, start=start, **recipe.settings()
         ).params
         fresh = distribution.sample(key_test, config.examples)
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, start)

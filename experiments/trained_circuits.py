@@ -134,11 +134,7 @@ def trained(key, program, rule, config):
         )
 
     start = network.init(key_start, jnp.zeros(config.num_inputs))["params"]
-    recipe = config.training
-    params = tm.fit(
-        key_data, start, loss, sample, optimizer=recipe.optimizer(), steps=recipe.steps,
-        batch=recipe.batch,
-    ).params  # fmt: skip
+    params = tm.fit(key_data, start, loss, sample, **config.training.settings()).params
     bits = sample(key_test, 4 * config.examples)[0]
     outputs, right = (
         jax.vmap(lambda x: jnp.asarray(model.apply({"params": each}, x)))(bits)  # noqa: B023

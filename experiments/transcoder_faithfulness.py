@@ -83,10 +83,8 @@ SMOKE = Config(
 
 
 def fitted(key, model, activations, penalty, training, **options):
-    return tm.fit_autoencoder(
-        key, model, activations, penalty=penalty, optimizer=training.optimizer(),
-        steps=training.steps, batch=training.batch, **options,
-    ).params  # fmt: skip
+    how = {"penalty": penalty, **training.settings(), **options}
+    return tm.fit_autoencoder(key, model, activations, **how).params
 
 
 def chain(config: Config, graph: str) -> xr.Dataset:
@@ -205,10 +203,8 @@ def end_to_end(config: Config) -> xr.Dataset:
             return jnp.sum((rebuilt - hidden)[:used] ** 2) + 0.02 * jnp.sum(latents)
 
         start = autoencoder.init(key_start, jnp.zeros(COUNT))["params"]
-        params = tm.fit(
-            key_fit, start, loss, features.sample, optimizer=config.training.optimizer(),
-            steps=config.training.steps, batch=config.training.batch,
-        ).params  # fmt: skip
+        how = config.training.settings()
+        params = tm.fit(key_fit, start, loss, features.sample, **how).params
         rows = features.sample(key_rows, 4096)
         rebuilt = jax.vmap(lambda h: autoencoder.apply({"params": params}, h).reconstruction)(rows)
         left = 1 - jnp.mean((rebuilt - rows) ** 2, axis=0) / jnp.var(rows, axis=0)

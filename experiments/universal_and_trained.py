@@ -96,8 +96,7 @@ def train(key: Any, neurons: int, examples: Examples, config: Config) -> dict:
         steps=config.steps, batch=len(examples.x), learning_rate=config.learning_rate
     )
     every = jnp.asarray(examples.x)
-    how = {"optimizer": recipe.optimizer(), "steps": recipe.steps, "batch": recipe.batch}
-    params = tm.fit(key_data, params, loss, lambda *_: every, **how).params
+    params = tm.fit(key_data, params, loss, lambda *_: every, **recipe.settings()).params
     final = jnp.mean(jax.vmap(loss, (None, 0))(params, every))
     return {"trained": final, **{name: params[name] for name in ("weights_in", "weights_out")}}
 

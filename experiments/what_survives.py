@@ -117,10 +117,8 @@ def decomposition(steps, key, seen):
 
 
 def dictionary(model, penalty, recipe, key, seen):
-    params = tm.fit_autoencoder(
-        key, model, tm.FiniteData(seen.hidden), penalty=penalty, optimizer=recipe.optimizer(),
-        steps=recipe.steps, batch=recipe.batch,
-    ).params  # fmt: skip
+    data, how = tm.FiniteData(seen.hidden), {"penalty": penalty, **recipe.settings()}
+    params = tm.fit_autoencoder(key, model, data, **how).params
     return seen.fresh @ autoencoders.dictionary(params)
 
 

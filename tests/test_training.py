@@ -388,6 +388,13 @@ def test_a_recipe_is_adam_down_a_cosine():
     jax.tree.map(np.testing.assert_array_equal, decayed, hand)
 
 
+def test_the_settings_of_a_recipe_are_those_of_its_training():
+    recipe = toymodels.Recipe(steps=5, batch=8, learning_rate=1e-2)
+    by_settings = train(KEY, MODEL, TASK, evaluation=8, **recipe.settings())
+    trained = recipe.train(KEY, MODEL, TASK, evaluation=8)
+    jax.tree.map(np.testing.assert_array_equal, by_settings, trained)
+
+
 def test_a_run_without_an_evaluation_has_no_loss_and_equal_parameters():
     recipe = toymodels.Recipe(steps=5, batch=8, learning_rate=1e-2)
     without = recipe.train(KEY, LinearOutput(hidden=1), TASK, evaluation=0)

@@ -37,6 +37,15 @@ class Recipe:
             return optax.adam(rate)
         return optax.adamw(rate, weight_decay=weight_decay)
 
+    def settings(self, *, weight_decay: Any = 0.0) -> dict[str, Any]:
+        """Return the optimizer, the steps and the batch, as arguments by name.
+
+        They are those of `fit`, of `fit_autoencoder` and of `train`:
+        `fit(key, params, loss, sample, **recipe.settings())`.
+        """
+        optimizer = self.optimizer(weight_decay=weight_decay)
+        return {"optimizer": optimizer, "steps": self.steps, "batch": self.batch}
+
     def train(
         self,
         key: Key[Array, ""],
@@ -65,9 +74,7 @@ class Recipe:
             key,
             model,
             task,
-            optimizer=self.optimizer(weight_decay=weight_decay),
-            steps=self.steps,
-            batch=self.batch,
+            **self.settings(weight_decay=weight_decay),
             points=points,
             snapshots=snapshots,
             evaluation=evaluation,
