@@ -1,4 +1,4 @@
-"""What is wrong with the file of an experiment, or with a command, is said in one line."""
+"""Faults of the file of an experiment, or of a command, are said in one line."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the fused loop cannot do is handed over or refused, and random programs are right."""
+"""Programs beyond a limit are handed over, wrong ones are refused, and random ones are right."""
 
 import flax.linen as nn
 import jax
