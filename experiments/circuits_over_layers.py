@@ -15,6 +15,7 @@ Command    toymodels run experiments/circuits_over_layers.py
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -69,54 +70,49 @@ def layered(key: Any, gates: int, layers: int) -> circuits.Program:
     return circuits.Program(gates, operands.reshape(layers, gates, 2) + start, kinds)
 
 
+@functools.partial(jax.jit, static_argnames="correcting")
+def values(program, directions, bits, *, correcting):
+    """Return what the network computes for all gates (examples x layers x gates)."""
+    layers, gates = program.kinds.shape[:2]
+    network = circuits.BooleanNetwork(layers, gates, directions.shape[1], correcting)
+    params = circuits.written(program, directions)
+    sites = jax.vmap(lambda x: tm.activations(network, params, x))(bits)
+    return jnp.stack([sites[f"layer_{k}"] for k in range(layers - 1)] + [sites["output"]], axis=1)
+
+
+def of_circuit(config: Config, key: Any, bits: Any) -> xr.Dataset:
+    """Return the errors of one circuit at every width, without and with a threshold."""
+    variables = config.gates * (config.layers + 1)
+    key_program, key_directions = jax.random.split(key)
+    program = layered(key_program, config.gates, config.layers)
+    basis = np.asarray(circuits.random_directions(key_directions, variables, width=variables))
+    # Variables that are orthonormal do not disturb each other.
+    truth = np.round(np.asarray(values(program, jnp.eye(variables), bits, correcting=False)))
+    seen = np.concatenate([np.full((config.examples, 1), config.active), truth.sum(2)], axis=1)
+    error, wrong, overlap = [], [], []
+    for width in config.widths:
+        directions = basis[:, :width]
+        directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        squares = np.sum((directions @ directions.T) ** 2) - variables
+        overlap.append(squares / (variables * (variables - 1)))
+        both = [np.asarray(values(program, jnp.asarray(directions), bits, correcting=threshold))
+                for threshold in (False, True)]  # fmt: skip
+        error.append([np.mean((found - truth) ** 2, axis=(0, 2)) for found in both])
+        wrong.append([np.mean((found > 0.5) != (truth > 0.5), axis=(0, 2)) for found in both])
+    dims = ("width", "threshold", "layer")
+    true = ("example", "layer"), np.cumsum(seen, axis=1)[:, :-1]
+    data = {"error": (dims, error), "wrong": (dims, wrong), "overlap": ("width", overlap)}
+    return xr.Dataset({**data, "true": true}).astype(float)  # means are then taken in 64 bits
+
+
 def run(config: Config) -> xr.Dataset:
-    gates, layers = config.gates, config.layers
-    variables = gates * (layers + 1)
-    random = np.random.default_rng(0)
-    order = np.argsort(random.random((config.examples, gates)), axis=1)
-    bits = jnp.asarray(order < config.active, float)
-    names = [*(f"layer_{layer}" for layer in range(layers - 1)), "output"]
-
-    def values(program, directions, *, correcting):
-        network = circuits.BooleanNetwork(layers, gates, directions.shape[1], correcting)
-        params = circuits.written(program, directions)
-        sites = jax.vmap(lambda x: tm.activations(network, params, x))(bits)
-        return jnp.stack([sites[name] for name in names], axis=1)
-
-    values = jax.jit(values, static_argnames="correcting")
-    shape = (config.num_circuits, len(config.widths), 2, layers)
-    error, wrong = np.zeros(shape), np.zeros(shape)
-    overlap = np.zeros(shape[:2])
-    true = np.zeros((config.num_circuits, config.examples, layers))
-    for circuit in range(config.num_circuits):
-        key_program, key_directions = jax.random.split(jax.random.key(circuit))
-        program = layered(key_program, gates, layers)
-        basis = np.asarray(circuits.random_directions(key_directions, variables, width=variables))
-        # Variables that are orthonormal do not disturb each other.
-        truth = np.round(np.asarray(values(program, jnp.eye(variables), correcting=False)))
-        seen = np.concatenate([np.full((config.examples, 1), config.active), truth.sum(2)], axis=1)
-        true[circuit] = np.cumsum(seen, axis=1)[:, :-1]
-        for k, width in enumerate(config.widths):
-            directions = basis[:, :width]
-            directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-            squares = np.sum((directions @ directions.T) ** 2) - variables
-            overlap[circuit, k] = squares / (variables * (variables - 1))
-            for threshold in (False, True):
-                found = np.asarray(values(program, jnp.asarray(directions), correcting=threshold))
-                error[circuit, k, int(threshold)] = np.mean((found - truth) ** 2, axis=(0, 2))
-                off = (found > 0.5) != (truth > 0.5)
-                wrong[circuit, k, int(threshold)] = off.mean(axis=(0, 2))
-    dims = ("circuit", "width", "threshold", "layer")
-    return xr.Dataset(
-        {
-            "error": (dims, error),
-            "wrong": (dims, wrong),
-            "overlap": (dims[:2], overlap),
-            "true": (("circuit", "example", "layer"), true),
-        },
-        {"width": list(config.widths), "layer": np.arange(1, layers + 1), "threshold": [0, 1]},
-        {"variables": variables, "gates": gates},
-    )
+    random = np.random.default_rng(0).random((config.examples, config.gates))
+    bits = jnp.asarray(np.argsort(random, axis=1) < config.active, float)
+    keys = map(jax.random.key, range(config.num_circuits))
+    results = xr.concat([of_circuit(config, key, bits) for key in keys], "circuit")
+    layers = np.arange(1, config.layers + 1)
+    results = results.assign_coords(width=list(config.widths), layer=layers, threshold=[0, 1])
+    return results.assign_attrs(variables=config.gates * (config.layers + 1))
 
 
 class Predicted(NamedTuple):

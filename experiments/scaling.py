@@ -276,7 +276,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ratio = results["simulated"] / results["expected"]
     if ratio.notnull().all():  # Dask is an extra
         for name, each in zip(results["cluster"].values, ratio.values, strict=True):
-            says = f"A cluster of {name} is as fast as the model says, as a ratio of times."
+            says = f"A simulated cluster of {name} is as fast as the model says, measured by the "
+            says += "ratio of the times."
             yield tm.near(says, 1, each, OURS, within=0.2, threshold=GOAL)
     words = {
         "block": "The processor time of a block in the process of a sweep",
@@ -285,7 +286,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     for name, what in words.items():
         again = float(results[f"measured_{name}"]) / results.attrs[name]
         if math.isfinite(again):
-            says = f"{what} is that of the model when it is measured again, as a ratio."
+            says = f"{what} is that of the model when it is measured again, measured by the ratio."
             yield tm.near(says, 1, again, AGAIN, within=0.5, threshold=SHARED)
 
 

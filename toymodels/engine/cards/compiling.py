@@ -84,6 +84,7 @@ def _compiled_anew() -> Generator[None]:
 
 
 def _described(card: Card) -> Mesh:
+    """Return the card as XLA knows it from its description: a mesh of one device."""
     try:
         topology = topologies.get_topology_desc(
             platform="cuda",

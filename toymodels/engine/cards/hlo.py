@@ -49,6 +49,8 @@ class Loop(NamedTuple):
 
 
 class _Instruction(NamedTuple):
+    """One instruction of a program, with its whole line as `text`."""
+
     name: str
     shape: str
     kind: str
@@ -57,9 +59,11 @@ class _Instruction(NamedTuple):
 
     @property
     def bytes(self) -> int:
+        """The bytes of its output."""
         return sum(_size(kind, dims) for kind, dims in re.findall(r"(\w+)\[([\d,]*)\]", self.shape))
 
     def called(self, attribute: str) -> str:
+        """Return the name of the computation that it calls as its "body", for example."""
         found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.text)
         assert found is not None, self.text
         return found[1]
@@ -74,6 +78,7 @@ def read(text: str) -> Loop:
 
 
 def _loop(parts: dict[str, list[_Instruction]], name: str, turns: int | None) -> Loop:
+    """Return the loop whose body is the computation with this name."""
     loop = Loop(turns, [], [], 0)
     sizes = {instruction.name: instruction.bytes for instruction in parts[name]}
     for instruction in parts[name]:
@@ -96,6 +101,7 @@ def _loop(parts: dict[str, list[_Instruction]], name: str, turns: int | None) ->
 def _kernel(
     parts: dict[str, list[_Instruction]], instruction: _Instruction, sizes: dict[str, int]
 ) -> Kernel:
+    """Return the kernel of an instruction; `sizes` are the bytes of its operands by name."""
     read = [sizes[operand] for operand in instruction.operands]
     written = instruction.bytes
     if instruction.kind == "fusion":
@@ -133,6 +139,7 @@ def _rows(user: _Instruction, name: str, sizes: dict[str, int]) -> int:
 
 
 def _computations(text: str) -> dict[str, list[_Instruction]]:
+    """Return the instructions of each computation of a program by its name."""
     found: dict[str, list[_Instruction]] = {}
     lines: list[_Instruction] = []
     for line in text.splitlines():

@@ -71,6 +71,7 @@ def read(said: str, listing: str) -> Code:
 
 
 def _tool(package: str, name: str) -> Path:
+    """Return the path of a program that a package has installed."""
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError:

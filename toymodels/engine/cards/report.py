@@ -68,6 +68,7 @@ def bounds(cost: Cost, card: Card) -> Bounds:
 
 
 def _cost(loop: hlo.Loop, codes: dict[str, machine_code.Code], warps: dict[str, int]) -> Cost:
+    """Return the cost of one turn of a loop, with the code and the warps of kernels by name."""
     names = [kernel.name for kernel in loop.kernels]
     own = [codes[name] for name in names if name in codes]
     return Cost(
@@ -85,6 +86,7 @@ def _cost(loop: hlo.Loop, codes: dict[str, machine_code.Code], warps: dict[str, 
 
 
 def _innermost(loop: hlo.Loop) -> Iterator[hlo.Loop]:
+    """Yield the loops that have no other loop inside."""
     for inner in loop.loops:
         yield from _innermost(inner)
     if not loop.loops:
