@@ -75,6 +75,7 @@ benchmark: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[benchmark]
 	$(BIN)/toymodels run experiments/benchmark_training.py
 	$(BIN)/toymodels run experiments/benchmark_interventions.py
+	$(BIN)/toymodels run experiments/benchmark_attention.py
 
 # On a computer with an NVIDIA card: are the numbers right there, and how fast? Five minutes.
 benchmark-gpu: .venv/installed
