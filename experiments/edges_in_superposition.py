@@ -280,7 +280,7 @@ def plot(results: xr.Dataset) -> Figure:
         axes.axhline(0, color="0.5", lw=0.8)
     most = results.isel(pairs=-1)
     alike = most["over_settings"]
-    draw(panels[2], alike, "family", FAMILIES, "Settings decide the circuit\nonly at low density")
+    draw(panels[2], alike, "family", FAMILIES, "Settings matter most\nat the lowest density")
     size, edges = int(most["size"].isel(family=0).max()), most.sizes["edge"]
     chance = circuits.jaccard_by_chance(size, size, edges)
     panels[2].axhline(chance, color="0.5", ls=":", label=f"chance ({size} of {edges} edges)")
