@@ -306,8 +306,7 @@ def plot(results: xr.Dataset) -> Figure:
         look = {"fmt": ("o-", "x:")[number], "color": f"C{number}", "label": KINDS[kind]}
         right.errorbar(results["penalty"], mean, span, **look)
     right.set_xscale("log")
-    right.set_xticks(results["penalty"], [f"{each:g}" for each in results["penalty"].values])
-    right.minorticks_off()
+    plotting.plain_ticks(right, "x", results["penalty"].values.tolist())
     right.set(xlabel=r"penalty $\lambda$", ylabel="share called A's own", ylim=(-0.05, 1.1))
     right.set_title("Trained models: strong L1 calls\nweak shared features A's own")
     seeds = f"{results.sizes['seed']} seeds, mean and range"
