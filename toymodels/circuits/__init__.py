@@ -10,6 +10,7 @@ boolean     known circuits of gates, written into few dimensions
 tracr       programs that a compiler wrote into transformers
 census      every subgraph of a small network
 parameters  weights as a sum of subcomponents, of which each input needs few (SPD)
+parameters_of_layers  both matrices of a network of two layers, decomposed in this way
 """
 
 from toymodels.circuits.behaviour import Behaviour
@@ -61,6 +62,13 @@ from toymodels.circuits.parameters import (
     hard_sigmoid,
     importances,
 )
+from toymodels.circuits.parameters_of_layers import (
+    DecomposedLayer,
+    DecomposedLayers,
+    decompose_layers,
+    layers_importances,
+    layers_loss,
+)
 from toymodels.circuits.stability import jaccard, jaccard_by_chance, rank_correlation
 from toymodels.circuits.tracr import (
     TracrProgram,
@@ -79,6 +87,8 @@ __all__ = [
     "Areas",
     "Behaviour",
     "BooleanNetwork",
+    "DecomposedLayer",
+    "DecomposedLayers",
     "Edges",
     "Gates",
     "Graph",
@@ -96,6 +106,7 @@ __all__ = [
     "completeness",
     "compressed",
     "damage",
+    "decompose_layers",
     "decompose_parameters",
     "decomposition_loss",
     "edge_attribution",
@@ -109,6 +120,8 @@ __all__ = [
     "importances",
     "jaccard",
     "jaccard_by_chance",
+    "layers_importances",
+    "layers_loss",
     "minimal_circuits",
     "minimality",
     "of_edges",

@@ -153,7 +153,10 @@ def decomposition_loss(
     hidden = weights @ x
     output = jax.nn.relu(weights.T @ hidden + bias)
     gates = jnp.stack(
-        [_gate(found.encoder, found.right @ x), _gate(found.decoder, found.left @ hidden)]
+        [
+            gate_logits(found.encoder, found.right @ x),
+            gate_logits(found.decoder, found.left @ hidden),
+        ]
     )
     low = hard_sigmoid(gates, leak_below=LEAK)
     mask_in, mask_out = low + (1 - low) * uniform
@@ -179,7 +182,8 @@ def hard_sigmoid(
     return inside + leak_below * jnp.minimum(logits, 0) + leak_above * jnp.maximum(logits - 1, 0)
 
 
-def _gate(gates: Gates, inner: Float[Array, " parts"]) -> Float[Array, " parts"]:
+def gate_logits(gates: Gates, inner: Float[Array, " parts"]) -> Float[Array, " parts"]:
+    """Return what the gates say of the inner activations, before the hard sigmoid."""
     units = jax.nn.gelu(gates.weights_in * inner[:, None] + gates.bias_in)
     return jnp.sum(gates.weights_out * units, axis=1) + gates.bias_out
 
@@ -188,19 +192,20 @@ def _start(
     key: Key[Array, ""], parts: int, units: int, hidden: int, features: int
 ) -> Subcomponents:
     key_left, key_right, key_encoder, key_decoder = jax.random.split(key, 4)
-
-    def gates(key: Key[Array, ""]) -> Gates:
-        key_in, key_out = jax.random.split(key)
-        weights_in = jnp.sqrt(2.0) * jax.random.normal(key_in, (parts, units))
-        weights_out = jax.random.normal(key_out, (parts, units)) / jnp.sqrt(units)
-        return Gates(weights_in, jnp.zeros((parts, units)), weights_out, jnp.zeros(parts))
-
     return Subcomponents(
         left=jax.random.normal(key_left, (parts, hidden)) / jnp.sqrt(parts),
         right=jax.random.normal(key_right, (parts, features)) / jnp.sqrt(hidden),
-        encoder=gates(key_encoder),
-        decoder=gates(key_decoder),
+        encoder=random_gates(key_encoder, parts, units),
+        decoder=random_gates(key_decoder, parts, units),
     )
+
+
+def random_gates(key: Key[Array, ""], parts: int, units: int) -> Gates:
+    """Return the gates of a start."""
+    key_in, key_out = jax.random.split(key)
+    weights_in = jnp.sqrt(2.0) * jax.random.normal(key_in, (parts, units))
+    weights_out = jax.random.normal(key_out, (parts, units)) / jnp.sqrt(units)
+    return Gates(weights_in, jnp.zeros((parts, units)), weights_out, jnp.zeros(parts))
 
 
 def importances(
@@ -216,7 +221,7 @@ def importances(
     Returns:
         First those in $W$, then those in its transpose.
     """
-    encoder = jax.vmap(lambda inner: _gate(found.encoder, inner))(value * found.right.T)
+    encoder = jax.vmap(lambda inner: gate_logits(found.encoder, inner))(value * found.right.T)
     inner = value * weights.T @ found.left.T
-    decoder = jax.vmap(lambda inner: _gate(found.decoder, inner))(inner)
+    decoder = jax.vmap(lambda inner: gate_logits(found.decoder, inner))(inner)
     return hard_sigmoid(jnp.stack([encoder, decoder]))

@@ -1,0 +1,104 @@
+"""Decomposition of two layers: the right answers, masks by hand, and what training must reach."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import toymodels as tm
+from toymodels import circuits
+
+
+def gates(parts, constant):
+    """Return gates that are `constant` for every input."""
+    none = jnp.zeros((parts, 1))
+    return circuits.Gates(none, none, none, jnp.full(parts, constant))
+
+
+def layers(first, second, importance):
+    """Return decomposed layers from pairs of left and right vectors."""
+    return circuits.DecomposedLayers(
+        *(
+            circuits.DecomposedLayer(
+                jnp.asarray(left), jnp.asarray(right), gates(len(left), importance)
+            )
+            for left, right in (first, second)
+        )
+    )
+
+
+FIRST = jnp.array([[1.0, 0, -2], [0.5, 3, 1]])  # two neurons, three inputs
+SECOND = jnp.array([[1.0, 0], [2, -1], [0, 1]])
+INPUTS = jnp.array([0.4, -0.3, 0.7])
+
+
+def test_one_subcomponent_for_each_input_and_neuron_pays_only_for_importances():
+    found = layers((FIRST.T, jnp.eye(3)), (SECOND.T, jnp.eye(2)), 1.0)
+    uniform = jax.random.uniform(jax.random.key(0), (5,))
+    loss = circuits.layers_loss(found, FIRST, SECOND, INPUTS, uniform, minimality=0.01)
+    np.testing.assert_allclose(loss, 0.01 * 5, rtol=1e-6)
+
+
+def test_masks_of_one_number_are_those_by_hand():
+    """Of V = 2, U = 3 and x = 1/2 the output is 3, and masks of r and s make it 3 r s."""
+    found = layers(([[2.0]], [[0.9]]), ([[3.0]], [[1.0]]), 0.2)
+    r, s = 0.2 + 0.8 * 0.25, 0.2 + 0.8 * 0.5
+    loss = circuits.layers_loss(
+        found, jnp.array([[2.0]]), jnp.array([[3.0]]), jnp.array([0.5]),
+        jnp.array([0.25, 0.5]), minimality=0.1,
+    )  # fmt: skip
+    both, first, second = 3 * 0.9 * r * s, 3 * 0.9 * r, 3 * s
+    errors = (both - 3) ** 2 + ((first - 3) ** 2 + (second - 3) ** 2) / 2
+    np.testing.assert_allclose(loss, 0.2**2 + errors + 0.1 * 0.4, rtol=1e-5)
+
+
+def test_an_input_that_no_neuron_passes_on_has_no_error():
+    found = layers((FIRST.T, jnp.eye(3)), (SECOND.T, jnp.eye(2)), 0.0)
+    silent = jnp.array([-1.0, -1, 0])  # both preactivations are negative, and stay so
+    loss = circuits.layers_loss(found, FIRST, SECOND, silent, jnp.full(5, 0.5), minimality=0.1)
+    np.testing.assert_allclose(loss, 0.0, atol=1e-12)
+
+
+def test_importances_read_the_input_and_the_rectified_neurons():
+    """A gate GELU(h) of a large h is h, and of a very negative h it is 0."""
+    one = circuits.Gates(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.full((1, 1), 0.01), jnp.zeros(1))
+    layer = circuits.DecomposedLayer(jnp.ones((1, 1)), jnp.ones((1, 1)), one)
+    found = circuits.DecomposedLayers(layer, layer)
+    for x, expected in ((20.0, (0.2, 0.4)), (-20.0, (0, 0))):
+        importance = circuits.layers_importances(found, jnp.array([[2.0]]), jnp.array([x]))
+        np.testing.assert_allclose(np.ravel(importance), expected, atol=1e-6)
+
+
+def decompose(**changed):
+    recipe = tm.Recipe(steps=300, batch=16, learning_rate=2e-2)
+    given = {
+        "first": jnp.eye(2),
+        "second": jnp.eye(2),
+        "sample": tm.SignedSparseUniform(2, 0.5).sample,
+        "parts": (3, 2),
+        "minimality": 1e-3,
+        **changed,
+    }
+    return circuits.decompose_layers(
+        jax.random.key(0), gate_units=2, optimizer=recipe.optimizer(), steps=300, batch=16, **given
+    )
+
+
+def test_training_makes_the_sums_of_subcomponents_the_matrices():
+    found = jax.jit(decompose)()
+    assert found.first.left.shape == (3, 2)
+    assert found.second.left.shape == (2, 2)
+    for layer in found:
+        np.testing.assert_allclose(layer.left.T @ layer.right, jnp.eye(2), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"parts": (3, 0)}, "parts is 0"),
+        ({"minimality": -1.0}, "minimality is -1, outside"),
+    ],
+)
+def test_bad_input_is_named(changed, message):
+    with pytest.raises(tm.InputError, match=message):
+        decompose(**changed)
