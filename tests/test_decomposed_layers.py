@@ -40,7 +40,7 @@ def test_one_subcomponent_for_each_input_and_neuron_pays_only_for_importances():
 
 
 def test_masks_of_one_number_are_those_by_hand():
-    """Of V = 2, U = 3 and x = 1/2 the output is 3, and masks of r and s make it 3 r s."""
+    """The output of V = 2, U = 3 and x = 1/2 is 3, and masks of r and s make it 3 r s."""
     found = layers(([[2.0]], [[0.9]]), ([[3.0]], [[1.0]]), 0.2)
     r, s = 0.2 + 0.8 * 0.25, 0.2 + 0.8 * 0.5
     loss = circuits.layers_loss(

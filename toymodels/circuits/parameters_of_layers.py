@@ -45,7 +45,7 @@ class DecomposedLayer(NamedTuple):
 
 
 class DecomposedLayers(NamedTuple):
-    """Both matrices, $V$ first.
+    """The decompositions of the two matrices.
 
     Attributes:
         first: the subcomponents of $V$.
