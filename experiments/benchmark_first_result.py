@@ -33,10 +33,10 @@ OURS = tm.finding("Design goal, in processor time")
 GOAL = "Ours, because it is a design goal."
 
 
-BUSY = "Measured on two cores without other work."
+BUSY = "Measured on two cores beside other work, which makes times longer."
 NOTES = {
-    "cold": f"JAX, SciPy and xarray take half a second to import, XLA a second to compile. {BUSY}",
-    "cached": f"Each process imports JAX, SciPy and xarray, and traces the cell again. {BUSY}",
+    "cold": f"XLA takes more than a second to compile. {BUSY}",
+    "cached": f"To import JAX and to train takes a second, xarray and tracing another. {BUSY}",
     "exact loss": BUSY,
     "optimum": BUSY,
 }
