@@ -39,11 +39,12 @@ SIDE = tm.finding("Side by side, in processor time")
 ALIKE = tm.identity("All contenders train the same model on the same distribution")
 GOAL = "Ours, because it is a design goal."
 DRAWS = "Ours, because their draws differ."
-WIDTH, HEAD_WIDTH, LAYERS = 16, 8, 2
+WIDTH, HEAD_WIDTH = 16, 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
+    layers: int = 2
     num_states: int = 3
     length: int = 50
     models: int = 16
@@ -53,12 +54,12 @@ class Config:
     rounds: int = 3
 
 
-SMOKE = Config(length=6, models=2, batch=4, steps=2, rounds=1)
+SMOKE = Config(layers=1, length=6, models=2, batch=4, steps=2, rounds=1)
 
 
 def parts(config: Config) -> tuple[tm.AttentionOnly, tm.NextToken]:
     model = tm.AttentionOnly(
-        layers=LAYERS, heads=1, width=WIDTH, head_width=HEAD_WIDTH, relative=True
+        layers=config.layers, heads=1, width=WIDTH, head_width=HEAD_WIDTH, relative=True
     )
     return model, tm.NextToken(tm.MarkovChains(config.num_states, config.length))
 
@@ -142,7 +143,7 @@ def in_torch(config: Config) -> Callable[[], np.ndarray]:
                 matrix(WIDTH, HEAD_WIDTH),
                 (0.02 * torch.randn(models, length, HEAD_WIDTH)).requires_grad_(),
             ]
-            for _ in range(LAYERS)
+            for _ in range(config.layers)
         ]
         return matrix(WIDTH, states), layers, matrix(states, WIDTH)
 

@@ -33,6 +33,15 @@ def test_a_boundary_is_half_a_cell_above_the_last_density_inside():
     )
 
 
+def test_edges_of_equal_scores_count_as_in_a_random_order():
+    """The best edge is true, and one of the next two."""
+    scores = xr.DataArray([3.0, 1.0, 1.0, 0.0], dims="edge")
+    used = xr.DataArray([True, True, False, False], dims="edge")
+    recovered = load("compressed_programs").recovered
+    assert recovered(scores, used) == (1 + 1 / 2) / 2
+    assert recovered(xr.zeros_like(scores), used) == 1 / 2
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
 def test_every_experiment_loads(path):
     """The file has claims, a plot, and Configs for the default and the smoke scale."""
