@@ -51,8 +51,7 @@ class Config:
 
 
 SMOKE = Config(num_features=6, hidden=2, num_seeds=2, steps=300, snapshots=12, examples=64)
-# The paper does not say the size of this model; this is the one of its other uniform models. It was
-# not run here. By the times of `dimensions_per_feature` it needs about three minutes on two cores.
+# The paper does not say the size of this model; this is the one of its other uniform models.
 PAPER = Config(num_features=400, hidden=30, num_seeds=2)
 
 
@@ -191,7 +190,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     to_pair = moved[(abs(moved[:, 1] - 1 / 2) < 0.05) & (moved[:, 0] < 1 / 2)]
     before = np.median(to_pair[:, 0]) if len(to_pair) else np.nan
     threshold = "Ours, because it is half of the way to the levels of 2/5 and 2/7."
-    yield tm.near(says, 1 / 3, before, source, within=0.05, threshold=threshold)
+    note = "Features of a large model rise to 1/2 in one stretch, from a start near 0.1."
+    note = "" if len(last.feature) < 50 else note
+    yield tm.near(says, 1 / 3, before, source, within=0.05, threshold=threshold, note=note)
 
     says = "Nearly all features of all seeds end at D_i = 0 or at D_i = 1/2, within 0.03, measured "
     says += "by their share."
@@ -249,6 +250,8 @@ def plot(results: xr.Dataset) -> Figure:
         below.axhline(height, color="C3", linewidth=0.8, linestyle=":")
         below.text(110, height, label, va=side, color="C3", fontsize=8)
     floor = float(results.digons_loss / results.variance)
+    first = next((part.start for part in jumps(results, 0)), -1)
+    top = max(floor + 4, float(results.loss.sel(seed=0)[first] / results.variance))
     above.set(
         xscale="log",
         xlim=(min(100, steps[-1] / 3), steps[-1]),
@@ -259,8 +262,8 @@ def plot(results: xr.Dataset) -> Figure:
     below.set(
         xlabel="step",
         ylabel="loss / variance of a feature",
-        ylim=(floor - 0.5, floor + 4),
-        title=f"The loss falls in the jumps (grey: the other {len(results.seed) - 1} seeds)",
+        ylim=(floor - (top - floor) / 8, top),
+        title=f"The loss falls in the jumps (black: seed 0 of {len(results.seed)})",
     )
     return figure
 
