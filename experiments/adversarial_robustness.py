@@ -92,7 +92,8 @@ class Config:
 
 
 FEW = {"num_features": 30, "num_densities": 3, "training_attacks": (0.0, 0.4, 0.8)}
-SMOKE = Config(**FEW, examples=64, num_seeds=2, steps=20, batch=32)
+FEW |= {"training_num_features": 12, "training_hidden": 3}
+SMOKE = Config(**FEW, examples=64, num_seeds=2, steps=10, batch=16)
 
 
 def data(num_features, density, config):

@@ -58,7 +58,7 @@ SMOKE = Config(
     profile_kurtoses=(2.0, SHOWN),
     random_profiles=3,
     num_seeds=2,
-    training=tm.Recipe(steps=200, batch=128, learning_rate=1e-2),
+    training=tm.Recipe(steps=40, batch=64, learning_rate=1e-2),
 )
 
 

@@ -42,6 +42,8 @@ KINDS = {"L1": "L1 of each part", "joint": "L1 of the whole", "BatchTopK": "Batc
 WORDS = {"joint": "a penalty on whole directions", "BatchTopK": "BatchTopK"}
 WEAK, OWN = 0.2, 0.1
 """The strength of weak features in B, and the share of lengths below which a latent is A's own."""
+NOISE = 0.01
+"""Standard deviation of what is added to directions of length 1 that would else give equal latents."""
 PER = 4
 """One example in this many has a feature in a written model; the others are empty."""
 GROUPS = {"A alone": slice(0, 4), "weak in B": slice(4, 8), "both": slice(8, 12),
@@ -127,22 +129,25 @@ def shrinking(config: Config, kind: str, features) -> xr.DataArray:
 
 
 def halves(config: Config, kind: str) -> xr.DataArray:
-    """Return the share of latents that is common to both models, from one latent for each model."""
+    """Return the share of latents that is common to both models, from about one for each model."""
     count = len(config.strengths)
     equal = jnp.tile(jnp.eye(count), (2, 1))
 
     def cell(key, *, penalty):
+        key_start, key_fit = jax.random.split(key)
         model = crosscoder(kind, 2 * count, (count, count), 1 / PER)
-        start = autoencoders.with_dictionary(model, jnp.eye(2 * count))
+        noise = NOISE * jax.random.normal(key_start, (2 * count, 2 * count))
+        start = autoencoders.with_dictionary(model, jnp.eye(2 * count) + noise)
         data = activations_of(with_empty(equal), tm.OneActive(PER * count))
-        params = fitted(key, model, data, penalty, config.training, start)
+        params = fitted(key_fit, model, data, penalty, config.training, start)
         latents = jax.vmap(lambda h: model.apply({"params": params}, h).latents)(equal.T)
         share = shares(params, (count, count))
         fires = latents > 1e-3
         both = fires * 2 * jnp.minimum(share, 1 - share)[None]
         return {"both": jnp.sum(both) / jnp.maximum(jnp.sum(fires), 1)}
 
-    return tm.sweep(cell, axes={"penalty": config.penalties})["both"].isel(seed=0)
+    axes = {"penalty": config.penalties}
+    return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds)["both"]
 
 
 def trained(config: Config, kind: str) -> xr.Dataset:

@@ -50,7 +50,9 @@ class Config:
     """The number of examples of the loss of each snapshot."""
 
 
-SMOKE = Config(num_features=6, hidden=2, num_seeds=2, steps=300, snapshots=12, examples=64)
+SMOKE = Config(
+    num_features=6, hidden=2, num_seeds=2, steps=100, snapshots=12, batch=64, examples=64
+)
 # The paper does not say the size of this model; this is the one of its other uniform models.
 PAPER = Config(num_features=400, hidden=30, num_seeds=2)
 
