@@ -1,5 +1,6 @@
 """Every seed of a sweep as a dot, with what the reader must know to judge them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,9 +111,9 @@ def bands(axes: Axes, values: xr.DataArray, *, x: str, lines: str, seed: str = "
 
 
 def mean_and_range(
-    values: xr.DataArray, over: str = "seed"
+    values: xr.DataArray, over: str | Sequence[str] = "seed"
 ) -> tuple[xr.DataArray, tuple[xr.DataArray, xr.DataArray]]:
-    """Return the mean over a dimension, and how far the lowest and the highest value are from it.
+    """Return the mean over one or more dimensions, and how far the lowest and the highest value are from it.
 
     They are the heights and the lengths of the bars that `Axes.errorbar` takes.
     """
