@@ -113,7 +113,7 @@ def bands(axes: Axes, values: xr.DataArray, *, x: str, lines: str, seed: str = "
 def mean_and_range(
     values: xr.DataArray, over: str | Sequence[str] = "seed"
 ) -> tuple[xr.DataArray, tuple[xr.DataArray, xr.DataArray]]:
-    """Return the mean over one or more dimensions, and how far the lowest and the highest value are from it.
+    """Return the mean over dimensions, and how far the lowest and the highest value are from it.
 
     They are the heights and the lengths of the bars that `Axes.errorbar` takes.
     """
