@@ -58,7 +58,7 @@ class Machine(NamedTuple):
     remote: bool
 
 
-CORE, CARD = 550_000.0, 25e6
+CORE, CARD = 550_000.0, 46e6
 MACHINES = {
     "2 cores": Machine(2, CORE, 64, remote=False),
     "64 cores, Dask": Machine(64, CORE, 64, remote=True),
