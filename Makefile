@@ -89,7 +89,7 @@ benchmark-gpu: .venv/installed
 	@touch $@
 
 .venv/installed: .venv/created pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[baselines]
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[baselines,cluster]
 	@touch $@
 
 .venv/installed-test: .venv/installed
