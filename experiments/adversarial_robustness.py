@@ -91,9 +91,17 @@ class Config:
     """Instances of the notebook, which decide its start: see `toymodels.notebook_initializer`."""
 
 
-FEW = {"num_features": 30, "num_densities": 3, "training_attacks": (0.0, 0.4, 0.8)}
-FEW |= {"training_num_features": 12, "training_hidden": 3}
-SMOKE = Config(**FEW, examples=64, num_seeds=2, steps=10, batch=16)
+SMOKE = Config(
+    num_features=30,
+    num_densities=3,
+    training_num_features=12,
+    training_hidden=3,
+    training_attacks=(0.0, 0.4, 0.8),
+    examples=64,
+    num_seeds=2,
+    steps=10,
+    batch=16,
+)
 
 
 def data(num_features, density, config):
