@@ -291,11 +291,15 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         "block": "The processor time of a block in the process of a sweep",
         "block_sent": "The processor time of a block that Dask sends",
     }
+    note = "The number of the model was measured on a busy machine. On an idle one the same "
+    note += "code needs 0.45 to 0.65 ms, perhaps because threads that sleep must be woken for each "
+    note += "block."
+    notes = {"block": note, "block_sent": ""}
     for name, what in words.items():
         again = float(results[f"measured_{name}"]) / results.attrs[name]
         if math.isfinite(again):
             says = f"{what} is that of the model when it is measured again, measured by the ratio."
-            yield tm.near(says, 1, again, AGAIN, within=0.5, threshold=SHARED)
+            yield tm.near(says, 1, again, AGAIN, within=0.5, threshold=SHARED, note=notes[name])
 
 
 def plot(results: xr.Dataset) -> Figure:
