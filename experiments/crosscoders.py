@@ -229,10 +229,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     note = "Both cost the same, so that noise moves latents along a flat valley. Most stay apart."
     most = both.sel(kind="L1").max()
     yield tm.at_most(says, 0.05, most, FOUND, threshold=ROUND, note=note)
-    note = "From halves that are exactly equal, rounding decides which latents a batch keeps: five "
-    note += (
-        "of eight seeds grew together, and three stayed apart. So the starts have a noise of 1 %."
-    )
+    note = "From halves that are exactly equal, rounding would decide which latents a batch keeps, "
+    note += "and seeds would differ. So the starts have a noise of 1 %."
     notes = {"joint": "", "BatchTopK": note}
     for kind, source in kinds_of(results, {"joint": FOUND, "BatchTopK": MINDER}):
         says = f"Latents that start near one half for each model grow together with {WORDS[kind]}, "

@@ -273,7 +273,7 @@ def _orders(
     count = len(gram)
     if shape is Shape.DIPLO_SIMPLEX:
         return _simplex_then_negative(gram)[None, :]
-    if shape is Shape.SQUARE_PYRAMID:
+    if shape is Shape.SQUARE_PYRAMID:  # no symmetry takes its apex to another vertex
         return np.array(list(itertools.permutations(range(count))))
     if count <= 8:
         return _all_orders(count)
