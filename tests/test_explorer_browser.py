@@ -177,6 +177,12 @@ def test_arrow_keys_walk_and_a_pinned_cell_stays(visit):
     assert page.locator("#pinned").is_hidden()
 
 
+def test_arrow_keys_walk_before_the_first_click(visit):
+    page = visit("colour=loss&x=density&y=length&seed=0&at=0.0.0.2")
+    page.keyboard.press("ArrowRight")
+    assert "density p = 1 - S 0.5" in page.text_content("#here h2")
+
+
 def test_an_address_holds_the_view(visit):
     page = visit("colour=loss&x=length&y=density&seed=1&at=1.0.0.2")
     page.focus("#map")

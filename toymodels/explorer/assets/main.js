@@ -145,6 +145,8 @@ async function start() {
   choose({});
   byId("map").on("plotly_click", clicked);
   byId("map").addEventListener("keydown", walk);
+  // A page of its own takes the arrow keys at once; inside a notebook or a site the reader's keys are left alone.
+  if (window === window.top) byId("map").focus({ preventScroll: true });
   window.addEventListener("hashchange", () => { readAddress(); choose({}); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => choose({}));
   document.body.dataset.ready = "true";
