@@ -323,6 +323,19 @@ def test_the_rarest_features_have_the_loss_of_one_active_feature(density):
     assert found.minima[0].frequency > 0.25  # of 64 random starts
 
 
+@pytest.mark.parametrize("num_features", [2, 3])
+def test_free_optima_of_rare_features_come_to_rest_at_the_optimum(num_features):
+    # Without a unit of their own, positive biases left slopes above 1e-6 at this density.
+    with jax.enable_x64(True):
+        numbers = jnp.full(num_features, 1e-5), jnp.ones(num_features)
+        keys = jax.random.split(jax.random.key(1), 7)
+        found = jax.jit(jax.vmap(lambda key: free_optimum(key, 1, *numbers)))(keys)
+        losses, slopes = np.asarray(found.loss), np.asarray(found.slope)
+    assert np.median(slopes) < 1e-6  # one may stop just below zero, where the slope jumps
+    lowest = optimum(num_features, 1, 1e-5).loss
+    np.testing.assert_allclose(losses, lowest, rtol=1e-7)  # free descents may stop a bit earlier
+
+
 def test_features_too_rare_to_matter_are_refused():
     with pytest.raises(ValueError, match=r"density is 1e-06 for one feature and 0\.5 for another"):
         optimum(2, 1, np.array([0.5, 1e-6]))

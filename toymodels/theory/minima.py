@@ -38,7 +38,7 @@ GROUP: Final = 16
 SAME_LOSS: Final = 1e-8
 """Minima count as one if their losses differ by less than this share of the loss of no features."""
 STIFF: Final = 1e-3
-r"""Below this density $p$, `optimum` measures positive biases in units of $\sqrt{p / 10^{-3}}$.
+r"""Below this density $p$, descents measure positive biases in units of $\sqrt{p / 10^{-3}}$.
 
 A positive bias costs its square in every example, a feature only where it is active, with
 probability $p$. So the loss rises ever more steeply with a positive bias, until descents stall."""
@@ -118,7 +118,8 @@ class Descended(NamedTuple):
         bias: one per output.
         loss: the exact loss.
         slope: the largest component of the gradient, divided by the loss of no features. A descent
-            with a slope above 1e-6 did not converge.
+            with a slope above 1e-6 did not converge. For densities below `STIFF` the slope along a
+            positive bias is measured in the unit given there.
     """
 
     weights: Float[Array | np.ndarray, "*starts hidden features"]
@@ -306,10 +307,20 @@ def descend(
     # Tolerances are absolute, so the loss must not depend on the scale of density and importance.
     nothing = loss(0 * start[0], 0 * start[1], density, importance)
     scale = jnp.where(nothing > 0, nothing, 1.0)
-    (weights, bias), end, slope = minimise(
-        lambda params: loss(params[0], params[1], density, importance), start, scale=scale
-    )
-    return Descended(weights, bias, end, slope)
+    unit = bias_unit(density)
+
+    def placed(params: Any) -> Any:
+        return loss(params[0], _biases(params[1], unit), density, importance)
+
+    begin = start[0], _places(start[1], unit)
+    (weights, places), end, slope = minimise(placed, begin, scale=scale)
+    return Descended(weights, _biases(places, unit), end, slope)
+
+
+def bias_unit(density: Float[Array | np.ndarray, " features"]) -> Float[Array, ""]:
+    """Return the unit in which descents measure positive biases, which is 1 above `STIFF`."""
+    largest = jnp.max(density, initial=0.0)
+    return jnp.sqrt(jnp.where((largest > 0) & (largest < STIFF), largest / STIFF, 1.0))
 
 
 def starts(
@@ -372,13 +383,12 @@ class _Problem(NamedTuple):
 
     def bias_unit(self) -> float:
         """Return the unit of positive biases."""
-        largest = self.density.max(initial=0.0)
-        return (largest / STIFF) ** 0.5 if 0 < largest < STIFF else 1.0
+        return float(bias_unit(self.density))
 
     def points(self, weights: Any, bias: Any) -> Any:
         """Return the points of several models."""
-        bias = np.where(bias > 0, bias / self.bias_unit(), bias)
-        return np.concatenate([weights.reshape(len(weights), -1), bias], axis=1)
+        places = _places(bias, self.bias_unit())
+        return np.concatenate([weights.reshape(len(weights), -1), places], axis=1)
 
     def descend(self, weights: Any, bias: Any) -> Descended:
         """Descend from every start."""
@@ -455,6 +465,12 @@ def _biases(places: Any, unit: Any) -> Any:
     """Return the biases of a point, whose positive ones are measured in a unit of their own."""
     array = np if isinstance(places, np.ndarray) else jnp
     return array.where(places > 0, unit * places, places)
+
+
+def _places(bias: Any, unit: Any) -> Any:
+    """Return biases as `_biases` reads them."""
+    array = np if isinstance(bias, np.ndarray) else jnp
+    return array.where(bias > 0, bias / unit, bias)
 
 
 def _distinct(ends: Descended, num_random: int, problem: _Problem) -> Iterator[Minimum]:
