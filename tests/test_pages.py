@@ -73,6 +73,11 @@ def test_the_page_of_findings_has_what_was_found_here_and_nothing_else():
     assert "## other" not in page
 
 
+def test_a_source_that_begins_with_a_name_of_code_keeps_its_spelling():
+    found = Claim("Statement.", "toymodels.theory, by hand", 1, 1, kind=Kind.FINDING)
+    assert "*toymodels.theory, by hand.*" in pages.findings({"figure": record(found)})
+
+
 DOCSTRING = '''"""A title.
 
 Claim      Two lines

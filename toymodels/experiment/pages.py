@@ -297,8 +297,13 @@ def _failure(claim: Claim) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Return a text with a capital at its beginning and a full stop at its end."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    """Return a text with a capital at its beginning and a full stop at its end.
+
+    A name of code, such as `toymodels.theory.correlated`, keeps its spelling.
+    """
+    first = text.split(" ", 1)[0].rstrip(".,")
+    begin = text[:1] if "." in first or "_" in first else text[:1].upper()
+    return begin + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def _held(claims: Sequence[Claim]) -> str:
