@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from toymodels.experiment import many
 
 EXPERIMENT = """
 import dataclasses
@@ -58,3 +61,20 @@ def test_a_name_that_does_not_exist_runs_nothing(command):
     finished = command("good", "nothing_like_it")
     assert finished.returncode == 2
     assert finished.stderr.startswith("toymodels: there is no experiment 'nothing_like_it'")
+
+
+@pytest.mark.parametrize("slower", [0.5, 1, 2, 4])
+@pytest.mark.parametrize("start", [0, 5, 10])
+def test_the_time_left_is_soon_right(slower, start):
+    """Eighty experiments take up to 20 minutes, and starting each takes some seconds more."""
+    recorded = np.geomspace(0.5, 1200, 80)
+    needed = slower * (recorded + start)
+    elapsed, done, known = needed.cumsum()[:-1], recorded.cumsum()[:-1], recorded.sum()
+    estimates = [many.time_left(*each, known) for each in zip(elapsed, done, strict=True)]
+    ratio = np.array(estimates) / (needed.sum() - elapsed)
+    # The first estimate knows only the records, and none is more than a quarter worse than it.
+    assert ratio.min() > 0.8 / max(slower, 1)
+    assert ratio.max() < 1.25 * max(1 / slower, 1)
+    late = ratio[done > known / 2]
+    assert late.min() > 0.7
+    assert late.max() < 1.3

@@ -48,9 +48,25 @@ def make(paths: Sequence[Path], *, draw: bool = False, figures: Path = Path("fig
         held &= status == 0
         done += seconds.get(name, 0.0)
         elapsed = time.monotonic() - started
-        if not draw and 0 < done < known:
-            say(f"            about {_duration(elapsed * (known - done) / done)} left")
+        if not draw and done < known:
+            say(f"            about {_duration(time_left(elapsed, done, known))} left")
     return 1 if failed else 0 if held else 3
+
+
+def time_left(elapsed: float, done: float, known: float) -> float:
+    """Return how many seconds the other experiments need, from the time that some have taken.
+
+    A computer may be slower than that of the records. The first experiments say little of it, as
+    they are quick and spend their time on starting. So a tenth of the whole time counts as seen
+    before, at the recorded speed.
+
+    Args:
+        elapsed: the seconds since the start.
+        done: the recorded seconds of the experiments that are done.
+        known: the recorded seconds of all experiments.
+    """
+    seen = known / 10
+    return (known - done) * (elapsed + seen) / (done + seen)
 
 
 def _in_own_process(command: str, path: Path) -> int:
