@@ -13,16 +13,23 @@ from toymodels.analysis import geometry
 
 properties = settings(max_examples=60)
 
+# Each shape costs compilations, so there are few: one row, one column, wide, tall and square.
 weight_matrices = hnp.arrays(
     np.float32,
-    hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
+    st.sampled_from([(1, 1), (1, 5), (2, 4), (3, 6), (4, 1), (4, 4), (5, 2)]),
     elements=st.integers(-8, 8).map(lambda k: k / 4),  # dot products are exact in float32
 )
 seeds = st.integers(0, 2**32 - 1)
 
 
+def padded(weights):
+    """Return weights of one shape for all, which compiles once; zeros count for nothing."""
+    hidden, features = weights.shape
+    return np.pad(weights, [(0, 16 - hidden), (0, 28 - features)])
+
+
 def on(measure, weights):
-    return np.asarray(measure(jnp.asarray(weights, jnp.float32)))
+    return np.asarray(jax.jit(measure)(jnp.asarray(weights, jnp.float32)))
 
 
 tight_frames = st.one_of(
@@ -99,7 +106,7 @@ def test_orthogonal_tight_frames_share_the_whole_rank(frames, seed):
     weights = direct_sum([scale * frame for scale, frame in zip(scales, frames, strict=True)])
     weights = rotation(seed, len(weights)) @ weights
     expected = np.concatenate([np.full(f.shape[1], f.shape[0] / f.shape[1]) for f in frames])
-    actual = on(geometry.feature_dimensionality, weights)
+    actual = on(geometry.feature_dimensionality, padded(weights))[: expected.size]
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
     np.testing.assert_allclose(actual.sum(), np.linalg.matrix_rank(weights), rtol=1e-5)
 
@@ -189,18 +196,19 @@ def test_a_negative_threshold_is_refused():
 def test_a_zero_column_counts_for_nothing_and_has_a_finite_gradient(measure, weights):
     weights = jnp.array(weights)
     zero = np.all(weights == 0, axis=0)
-    np.testing.assert_array_equal(measure(weights)[zero], 0)
-    for gradient in (jax.jacrev(measure)(weights), jax.jacfwd(measure)(weights)):
+    np.testing.assert_array_equal(on(measure, weights)[zero], 0)
+    for derivative in (jax.jacrev(measure), jax.jacfwd(measure)):
+        gradient = np.asarray(jax.jit(derivative)(weights))
         assert np.all(np.isfinite(gradient))
         np.testing.assert_array_equal(gradient[:, :, zero], 0)
 
 
-@settings(properties, max_examples=15)  # each of a new shape to compile
-@given(st.lists(st.tuples(tight_frames, st.floats(0.5, 2)), min_size=1, max_size=3), seeds)
+@properties
+@given(st.lists(st.tuples(tight_frames, st.floats(0.5, 2)), min_size=1, max_size=4), seeds)
 def test_features_of_tight_frames_are_eigenvectors(frames, seed):
     weights = direct_sum([scale * frame for frame, scale in frames])
     turned = rotation(seed, weights.shape[0]) @ weights
-    np.testing.assert_allclose(on(geometry.eigenvector_residual, turned), 0, atol=1e-5)
+    np.testing.assert_allclose(on(geometry.eigenvector_residual, padded(turned)), 0, atol=1e-5)
 
 
 @properties

@@ -1,8 +1,11 @@
 """The critical points against the exact potential: its value, gradient, Hessian and minima."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
+from haste import COMPILED_WITH_CARE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
@@ -48,6 +51,7 @@ def loss(params):
 
 
 gradient, hessian = jax.jit(jax.grad(loss)), jax.jit(jax.hessian(loss))
+loss_and_gradient = jax.jit(jax.value_and_grad(loss))
 
 
 @pytest.mark.parametrize(("num_features", "vertices", "positive"), CONFIGURATIONS)
@@ -61,14 +65,14 @@ def test_the_potential_is_the_exact_loss_and_its_gradient_is_zero(
 
 
 @pytest.mark.parametrize("vertices", [*range(1, 8), 9, 11])
-def test_a_polygon_is_the_best_of_all_lengths_and_biases(vertices):
+def test_a_polygon_is_the_best_of_all_lengths_and_biases(vertices, x64):
     angles = 2 * np.pi * np.arange(vertices) / vertices
     directions = np.stack([np.cos(angles), np.sin(angles)])
 
     def cost(lengths):
         length, bias = lengths
-        weights = length * directions
-        return vertices * expected_loss_one_active(weights, np.full(vertices, bias), 1.0)
+        params = np.concatenate([(length * directions).ravel(), np.full(vertices, bias)])
+        return vertices * float(loss(params))
 
     best = k_gons.polygon(vertices)
     np.testing.assert_allclose(cost(best[:2]), best.loss, rtol=1e-13, atol=1e-15)
@@ -98,7 +102,7 @@ def test_random_starts_end_in_these_minima_and_no_others(x64):
     for _ in range(20):
         start = np.concatenate([0.7 * rng.normal(size=12), 0.3 * rng.normal(size=6) - 0.1])
         fit = optimize.minimize(
-            lambda params: tuple(map(np.asarray, (loss(params), gradient(params)))),
+            lambda params: tuple(map(np.asarray, loss_and_gradient(params))),
             start,
             jac=True,
             method="L-BFGS-B",
@@ -141,7 +145,7 @@ def test_saddles_have_a_direction_of_negative_curvature(num_features, vertices, 
         k_gons.learning_coefficient(num_features, vertices, positive)
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=COMPILED_WITH_CARE)
 @jax.vmap
 def descend(params):
     """Return the potential after gradient descent."""
@@ -210,7 +214,7 @@ def test_two_silent_columns_can_pull_a_square_apart(x64):
     def lowest(start):
         bounds = [(value - 0.02, value + 0.02) for value in params]
         return optimize.minimize(
-            lambda params: tuple(map(np.asarray, (loss(params), gradient(params)))),
+            lambda params: tuple(map(np.asarray, loss_and_gradient(params))),
             start,
             jac=True,
             method="L-BFGS-B",
