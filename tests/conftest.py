@@ -45,7 +45,9 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Tell XLA how to compile, before it compiles anything."""
     config.addinivalue_line(
-        "markers", "as_users_compile: compares last bits, programs or speed, as XLA makes them"
+        "markers",
+        "as_users_compile: compares last bits, programs or speed, as XLA makes them, or computes "
+        "for so long that it is faster with programs that XLA has optimised",
     )
     if config.getoption("--compile-quickly"):
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICKLY]).strip()

@@ -189,14 +189,20 @@ def all_minima():
     ]
 
 
-def value_at(loss, minimum):
-    """Return the loss as a function of one vector of parameters, and the minimum."""
-    shape, size = minimum.weights.shape, minimum.weights.size
+@functools.partial(jax.jit, static_argnames=("loss", "shape"))
+def losses_of_rows(rows, loss, shape):
+    size = shape[0] * shape[1]
+    return jax.vmap(lambda row: loss(row[:size].reshape(shape), row[size:]))(rows)
 
-    def value(parameters):
-        return float(loss(parameters[:size].reshape(shape), parameters[size:]))
 
-    return value, np.concatenate([minimum.weights.ravel(), minimum.bias])
+def values_at(loss, minimum):
+    """Return the losses as a function of rows of parameters, and the parameters of the minimum."""
+
+    def values(rows):
+        with jax.enable_x64(True):
+            return np.asarray(losses_of_rows(rows, loss, minimum.weights.shape))
+
+    return values, np.concatenate([minimum.weights.ravel(), minimum.bias])
 
 
 def reach(minimum):
@@ -216,32 +222,31 @@ def test_every_minimum_is_one(which):
     found, loss = all_minima()[which]
     rng = np.random.default_rng(which)
     for minimum in found.minima:
-        value, point = value_at(loss, minimum)
-        assert minimum.loss == pytest.approx(value(point), abs=1e-14)
+        values, point = values_at(loss, minimum)
         directions = rng.normal(size=(30, point.size))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        np.testing.assert_allclose(values(point + 0 * directions), minimum.loss, rtol=0, atol=1e-14)
         for length in (1e-3, 1e-5):
             step = min(length, reach(minimum))
-            least = min(value(point + step * direction) for direction in directions)
+            least = values(point + step * directions).min()
             # A slope of 1e-6, the most that a descent may end with, and rounding.
             assert least >= minimum.loss - 1e-6 * step - 1e-15
 
 
 def test_curvatures_are_those_of_second_differences():
     minimum = optimum(5, 2, 0.2).minima[0]  # a pentagon, away from all kinks
-    value, point = value_at(functools.partial(expected_loss, density=0.2, importance=1.0), minimum)
+    values, point = values_at(
+        functools.partial(expected_loss, density=0.2, importance=1.0), minimum
+    )
     step = 1e-4
-    along = step * np.eye(point.size)
-    hessian = np.array(
-        [
-            [
-                value(point + a + b) - value(point + a - b)
-                - value(point - a + b) + value(point - a - b)
-                for b in along
-            ]
-            for a in along
-        ]
-    ) / (4 * step**2)  # fmt: skip
+    steps = step * np.array([(1, 1), (1, -1), (-1, 1), (-1, -1)])
+    along = np.eye(point.size)
+    corners = [
+        values(point + (first * along[:, None] + second * along).reshape(-1, point.size))
+        for first, second in steps
+    ]
+    hessian = (corners[0] - corners[1] - corners[2] + corners[3]).reshape(along.shape)
+    hessian = hessian / (4 * step**2)
     expected = np.linalg.eigvalsh(hessian)
     # Rounding of 1e-16 over the square of the step, and the fourth derivative times it.
     np.testing.assert_allclose(minimum.curvatures, expected, rtol=0, atol=1e-6)

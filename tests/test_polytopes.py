@@ -12,7 +12,7 @@ from arrangements import variance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toymodels.analysis.geometry import feature_dimensionality
+from toymodels.analysis import geometry
 from toymodels.analysis.polytopes import Shape, identify
 from toymodels.theory import expected_loss, k_gons, optimum, polytopes
 from toymodels.theory.frames import square_pyramid
@@ -33,6 +33,7 @@ all_of_them = pytest.mark.parametrize(
     "polytope", ALL, ids=("dedicated", "digon", "triangle", "tetrahedron", "pentagon", "antiprism")
 )
 densities = st.floats(0.02, 1)
+feature_dimensionality = jax.jit(geometry.feature_dimensionality)
 
 
 @functools.cache
@@ -189,6 +190,7 @@ def test_a_square_antiprism_is_only_nearly_tight():
         assert shares.sum() < 3
 
 
+@pytest.mark.as_users_compile  # eight vertices take a second each in a program made in haste
 @pytest.mark.parametrize(
     ("first", "second", "inverses", "at", "slack"),
     [

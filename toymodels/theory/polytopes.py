@@ -158,6 +158,7 @@ def crossing(first: Polytope, second: Polytope, *, between: tuple[float, float])
         ValueError: one polytope has the larger gain at both densities.
     """
 
+    @functools.cache  # the search asks for both ends once more
     def lead(density: float) -> float:
         return arrangement(first, density).gain - arrangement(second, density).gain
 
