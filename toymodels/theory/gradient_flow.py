@@ -12,7 +12,7 @@ References:
     2602.01045, for the question. The loss with a bottleneck is derived here.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -53,15 +53,15 @@ def feature_curve(
     return Curve(np.exp(-4 * np.outer(times, variance)) @ (variance * gain**2), 0.0)
 
 
-def exponent_of_features(variance_exponent: float, gain_exponent: float) -> float:
+def exponent_of_features(variance_exponent: Any, gain_exponent: Any) -> Any:
     r"""Return the exponent of the loss of infinitely many features without a bottleneck.
 
     For $\lambda_i = i^{-a}$ and $g_i^2 = i^{-b}$ the loss falls as $t^{-(a + b - 1) / a}$, because
     the features that are not yet learned at time $t$ are those with $\lambda_i < 1 / t$.
 
     Args:
-        variance_exponent: $a > 0$.
-        gain_exponent: $b > 1 - a$.
+        variance_exponent: $a > 0$; a number or an array of any kind.
+        gain_exponent: $b > 1 - a$; a number or an array of any kind.
     """
     return (variance_exponent + gain_exponent - 1) / variance_exponent
 
