@@ -187,7 +187,7 @@ def relu_excess(results: xr.Dataset) -> xr.DataArray:
     return results["relu_loss"] - results["relu_loss"].min("step")
 
 
-def formula(results: xr.Dataset) -> xr.DataArray:
+def formula(results: xr.Dataset):
     """Return the exponent of infinitely many features without a bottleneck."""
     return theory.exponent_of_features(results["variance"], results["gain"])
 

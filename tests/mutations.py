@@ -39,7 +39,8 @@ def _changed(variable: xr.DataArray) -> Iterator[np.ndarray]:
     for axis in range(values.ndim):
         yield np.flip(values, axis)
         yield rng.permuted(values, axis=axis)
-    yield rng.permuted(values)
+    if values.ndim:
+        yield rng.permuted(values)
 
 
 def unbreakable(loaded: experiment.Experiment, results: xr.Dataset) -> list[Claim]:

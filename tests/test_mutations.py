@@ -9,7 +9,9 @@ import xarray as xr
 import toymodels as tm
 
 SHARE = tm.finding("measured here")
-RESULTS = xr.Dataset({"share": ("seed", np.array([0.2, 0.5, 0.9])), "hit": ("seed", [True] * 3)})
+RESULTS = xr.Dataset(
+    {"share": ("seed", np.array([0.2, 0.5, 0.9])), "hit": ("seed", [True] * 3), "number": 7}
+)
 
 
 def names(claims):
@@ -24,6 +26,7 @@ def test_only_claims_that_no_change_breaks_are_named():
         yield tm.at_least("A share is positive or 0.", 0, (results.share**2).min(), SHARE)
         yield tm.at_most("A share is at most 1.", 1, results.share.max(), SHARE)
         yield tm.near("The order matters.", 0.9, results.share[-1], SHARE, within=0)
+        yield tm.near("Seven.", 7, results.number, SHARE, within=0)
         yield tm.near("All hit.", 1, results.hit.mean(), SHARE, within=0)
         yield tm.at_least("A claim that fails at once is not counted.", 2, 1, SHARE)
 
