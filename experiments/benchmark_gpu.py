@@ -41,6 +41,7 @@ from toymodels.analysis import geometry
 from toymodels.engine import fuse, loop
 from toymodels.engine.cards import hlo
 from toymodels.engine.cards.card import LAUNCH_SECONDS, Card, speed
+from toymodels.engine.devices import UPDATES_A_TURN
 from toymodels.engine.kernel import in_kernels
 from toymodels.sweeps.program import compile_program
 
@@ -228,7 +229,9 @@ def bounds(config: Config, n: int, m: int, width: int, text: str) -> dict[str, f
     card = next((speed(card) for card in Card if card.name in kind), None)
     program = hlo.read(text)
     step = max(program.loops or [program], key=lambda loop: len(loop.kernels))
-    kernels, traffic = len(step.kernels), sum(kernel.traffic for kernel in step.kernels)
+    updates = 1 if card is None else UPDATES_A_TURN
+    kernels = len(step.kernels) / updates
+    traffic = sum(kernel.traffic for kernel in step.kernels) / updates
     limits = dict.fromkeys(("issue", "memory", "launch"), np.nan)
     if card is not None:
         limits["issue"] = 32 * card.issues / (config.batch * (5 * n * m + 14 * n))

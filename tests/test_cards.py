@@ -4,7 +4,6 @@ import importlib.util
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 import toymodels as tm
@@ -59,9 +58,26 @@ ENTRY %main (a: (s32[], f32[100,8], f32[50,8]), q0: pred[]) -> pred[] {
 }
 """
 
+# A loop that starts one kernel in a turn, and a loop around a loop that starts one kernel twice.
 LAUNCHES = """
-001: kCustomKernel [source | sink] pick grid: [16, 2, 1] threads: [33, 1, 1]  shared_memory: 0
-    002: kCustomKernel [prev=001 (1)] keep_1 grid: [1, 1, 1] threads: [128, 2, 1]  shared
+001: kCustomKernel [source | sink] before grid: [1, 1, 1] threads: [1, 1, 1]  shared_memory: 0
+002: kWhile        [prev=001 (1) | next=005 (1) ]
+condition:
+    003: kCustomKernel [source | sink] ask grid: [1, 1, 1] threads: [1, 1, 1]  shared_memory: 0
+  body:
+    004: kCustomKernel [source | sink] pick grid: [16, 2, 1] threads: [33, 1, 1]  shared_memory: 0
+005: kWhile        [prev=002 (1) | sink ]
+condition:
+    006: kCustomKernel [source | sink] ask grid: [1, 1, 1] threads: [1, 1, 1]  shared_memory: 0
+  body:
+    007: kCopy [source | next=008 (1)] kCopy
+    008: kWhile [prev=007 (1) | next=012 (1)]
+    condition:
+        009: kCustomKernel [source | sink] ask grid: [1, 1, 1] threads: [1, 1, 1]  shared_memory: 0
+      body:
+        010: kCustomKernel [source | next=011 (1)] keep_1 grid: [1, 1, 1] threads: [128, 2, 1]  sh
+        011: kCustomKernel [prev=010 (1) | sink] keep_1 grid: [1, 1, 1] threads: [128, 2, 1]  sh
+    012: kCustomKernel [prev=008 (1) | sink] after grid: [1, 1, 1] threads: [1, 1, 1]  shared
 """
 
 SAID = """
@@ -102,9 +118,11 @@ def test_only_rows_that_move_count_as_traffic():
     assert [kernel.name for kernel in program.kernels] == ["copy_1"]
 
 
-def test_warps_are_whole():
+def test_a_kernel_counts_as_often_as_an_innermost_loop_starts_it():
     """A block of 33 threads has 2 warps of 32."""
-    assert compiling.warps(LAUNCHES) == {"pick": 32 * 2, "keep_1": 8}
+    keep = compiling.Launch("keep_1", 8)
+    assert compiling.launches(LAUNCHES) == [[compiling.Launch("pick", 32 * 2)], [keep, keep]]
+    assert compiling.launches(LAUNCHES.splitlines()[1]) == [[compiling.Launch("before", 1)]]
 
 
 def test_padding_behind_the_end_of_a_kernel_is_not_issued():
@@ -192,11 +210,14 @@ def test_a_cell_is_compiled_for_a_card_that_is_not_there(kind):
 @needs_compiler
 @pytest.mark.as_users_compile
 def test_an_update_of_a_small_model_is_a_few_kernels_that_never_wait():
-    """The memory of an H100 allows 46 million updates of 72 kB in a second."""
+    """The memory of an H100 allows 46 million updates of 72 kB in a second.
+
+    A turn of the loop is two updates. The program of a learning rate that falls has two counters.
+    """
 
     def trained(key, density):
-        task, adam = tm.Task(tm.SparseUniform(5, density)), optax.adam(1e-2)
-        ran = tm.train(key, tm.ReLUOutput(2), task, optimizer=adam, steps=9, batch=1024, points=1)
+        recipe = tm.Recipe(steps=18, batch=1024, learning_rate=1e-2)
+        ran = recipe.train(key, tm.ReLUOutput(2), tm.Task(tm.SparseUniform(5, density)), points=1)
         return {"loss": ran.loss, **ran.params}
 
     costs = []
@@ -208,8 +229,8 @@ def test_an_update_of_a_small_model_is_a_few_kernels_that_never_wait():
 
     with watching.instead_of_running(watch):
         tm.sweep(trained, axes={"density": [0.1]}, progress=False)
-    (update,) = [cost for cost in costs if cost.turns == 9]
-    assert update.kernels <= 8
-    assert update.traffic / 4096 < 84e3
-    assert (update.spills, update.libraries) == (0, [])
+    (turn,) = [cost for cost in costs if cost.turns == 9]
+    assert turn.kernels <= 2 * 6
+    assert turn.traffic / 4096 < 2 * 84e3
+    assert (turn.spills, turn.libraries) == (0, [])
     assert not any(cost.waits for cost in costs)

@@ -17,6 +17,16 @@ is known only when it runs, because such a loop waits for the host after every t
 the decomposition of a batch of matrices whole. JAX traces anew where this context changes.
 """
 
+UPDATES_A_TURN = 2
+"""The number of updates in one turn of the loop of training on an accelerator.
+
+It starts a kernel for whatever changes in a turn, also for a single number, such as the number of
+the turn. Two updates a turn share these kernels and the one that makes their keys: models of 5
+features in 2 dimensions then need 6 kernels an update instead of 9 (counted in the programs that
+`toymodels explain` compiles for an H100). Four updates a turn would need more registers than there
+are.
+"""
+
 _lock = threading.Lock()  # without it two threads that ask at once would make two clients
 
 

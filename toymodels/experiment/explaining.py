@@ -11,6 +11,7 @@ from rich.table import Table
 
 from toymodels.engine.cards import report
 from toymodels.engine.cards.card import LAUNCH_SECONDS, Card, speed
+from toymodels.engine.devices import UPDATES_A_TURN
 from toymodels.errors import InputError
 from toymodels.experiment import loading
 from toymodels.experiment.messages import say
@@ -65,8 +66,11 @@ def show(path: Path, device: str, *, scale: str = "default") -> None:
 
 
 def table(explained: Explained, card: Card) -> Table:
-    """Return a table with one column for each loop of a program, whose turns are updates."""
-    made = Table(title=f"{escape(explained.title)}: blocks of {explained.width:,} models")
+    """Return a table with one column for each loop of a program."""
+    made = Table(
+        title=f"{escape(explained.title)}: blocks of {explained.width:,} models",
+        caption=f"a turn of a training loop is {UPDATES_A_TURN} updates",
+    )
     made.add_column("a turn of one model", no_wrap=True)
     for cost in explained.costs:
         turns = "unknown" if cost.turns is None else f"{cost.turns:,}"

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from toymodels import checks
 from toymodels.engine import draws, fuse, keys, marks
-from toymodels.engine.devices import backend
+from toymodels.engine.devices import UPDATES_A_TURN, backend
 from toymodels.errors import InputError
 
 Sample: TypeAlias = Callable[[Key[Array, ""], int], Any]
@@ -133,6 +133,8 @@ def descend(
             value, grads = fuse.value_and_grad(loss, finish)(params, shared)
             curve = _write(curve, value, place.point)
         params, state = _updated(optimizer, grads, mean, params, state, shared)
+        if backend() != "cpu":
+            state = _counted_together(state, place.step)
         if change is not None:
             params, state = lax.cond(
                 place.has_change, change.apply, _unchanged, place.step, params, state
@@ -146,7 +148,8 @@ def descend(
     kept = _room_for_snapshots(params, len(snapshots)) if snapshots else None
     carry = (params, optimizer.init(params), shared, curve, kept)
     places = _places(steps, curve_steps, snapshots, change)
-    (params, _, _, curve, kept), _ = lax.scan(update, carry, places)
+    unroll = 1 if backend() == "cpu" else UPDATES_A_TURN
+    (params, _, _, curve, kept), _ = lax.scan(update, carry, places, unroll=unroll)
     return Fitted(
         params=marks.trained(params),
         history=History(step=curve_steps, loss=curve),
@@ -206,6 +209,18 @@ def _updated(
     # A traced number of 32 bits would widen the state of half-precision parameters.
     state = jax.tree.map(_of_type, new, state)
     return optax.apply_updates(params, updates), state
+
+
+def _counted_together(state: PyTree, step: Int[Array, ""]) -> PyTree:
+    """Return the same state, whose counters an accelerator changes in one kernel.
+
+    XLA makes one kernel of the changes of several numbers if they read a number in common. Here
+    that is a zero, and XLA does not know that it is one.
+    """
+    zero = jnp.minimum(step, 0)
+    return jax.tree.map(
+        lambda leaf: leaf + zero if (leaf.shape, leaf.dtype) == ((), jnp.int32) else leaf, state
+    )
 
 
 def checked_key(key: Any) -> Key[Array, ""]:

@@ -18,18 +18,30 @@ from toymodels.engine.cards.machine_code import INSTALL
 from toymodels.errors import InputError
 
 
+class Launch(NamedTuple):
+    """The start of a kernel.
+
+    Attributes:
+        kernel: the name of the kernel in the machine code.
+        warps: how many warps of 32 threads run it.
+    """
+
+    kernel: str
+    warps: int
+
+
 class Compiled(NamedTuple):
     """A program that was compiled for a card.
 
     Attributes:
         hlo: the text of its kernels and loops.
         kernels: the text of each kernel, in PTX.
-        warps: how many warps of 32 threads run each kernel, by its name.
+        launches: the starts of kernels in one turn of each loop that has no other loop inside.
     """
 
     hlo: str
     kernels: list[str]
-    warps: dict[str, int]
+    launches: list[list[Launch]]
 
 
 def compile_for(card: Card, function: Callable[..., Any], arguments: Any) -> Compiled:
@@ -52,21 +64,49 @@ def compile_for(card: Card, function: Callable[..., Any], arguments: Any) -> Com
     lowered = jitted.lower(*arguments)
     with tempfile.TemporaryDirectory() as folder, _compiled_anew():
         compiled = lowered.compile(compiler_options={"xla_dump_to": folder})
-        (launches,) = Path(folder).glob("*.thunk_sequence.txt")
+        (sequence,) = Path(folder).glob("*.thunk_sequence.txt")
         kernels = [path.read_text() for path in sorted(Path(folder).glob("*.ptx"))]
-        return Compiled(compiled.as_text() or "", kernels, warps(launches.read_text()))
+        return Compiled(compiled.as_text() or "", kernels, launches(sequence.read_text()))
 
 
-def warps(launches: str) -> dict[str, int]:
-    """Read from the list of all launches how many warps run each kernel."""
-    sizes = re.findall(
-        r" (\w+) grid: \[(\d+), (\d+), (\d+)\] threads: \[(\d+), (\d+), (\d+)\]", launches
-    )
-    found: dict[str, int] = {}
-    for name, *numbers in sizes:
-        blocks, threads = np.prod(np.reshape([*map(int, numbers)], (2, 3)), axis=1).tolist()
-        found[name] = blocks * -(-threads // 32)
-    return found
+def launches(sequence: str) -> list[list[Launch]]:
+    """Read the starts of kernels in one turn of each innermost loop; without a loop, of all.
+
+    Instructions that are equal share one kernel, which has the name of one of them. So the text of
+    the program does not say which kernel an instruction starts, and this list does.
+
+    Args:
+        sequence: XLA's list of all starts, in which what is inside a loop is indented, below a
+            line that says whether it is the condition or the body of the loop.
+    """
+    found: list[list[Launch]] = []
+    opened: list[tuple[int, str, list[Launch]]] = [(0, "body", [])]  # indentation, part, starts
+    part = ""
+    for line in sequence.splitlines():
+        if label := re.fullmatch(r" *(\w+): *", line):
+            part = label[1]
+        elif re.match(r" *\d+: ", line):
+            indentation = len(line) - len(line.lstrip())
+            while opened[-1][0] >= indentation + (not part):
+                opened.pop()
+            if part:
+                opened.append((indentation, part, []))
+                if all(outer == "body" for _, outer, _ in opened):
+                    found = [each for each in found if each is not opened[-2][2]]
+                    found.append(opened[-1][2])
+            opened[-1][2].extend(_launch(line))
+            part = ""
+    return found or [opened[0][2]]
+
+
+def _launch(line: str) -> list[Launch]:
+    """Return the start of a kernel from its line; empty if the line is about something else."""
+    size = re.search(r" (\w+) grid: \[(\d+), (\d+), (\d+)\] threads: \[(\d+), (\d+), (\d+)\]", line)
+    if size is None:
+        return []
+    name, *numbers = size.groups()
+    blocks, threads = np.prod(np.reshape([*map(int, numbers)], (2, 3)), axis=1).tolist()
+    return [Launch(name, blocks * -(-threads // 32))]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from toymodels.engine.cards import hlo, machine_code
 from toymodels.engine.cards.card import LAUNCH_SECONDS, Card, speed
-from toymodels.engine.cards.compiling import Compiled
+from toymodels.engine.cards.compiling import Compiled, Launch
 
 
 class Cost(NamedTuple):
@@ -52,9 +52,9 @@ class Bounds(NamedTuple):
 def costs(compiled: Compiled) -> list[Cost]:
     """Return the cost of each innermost loop of a program, in the order of the text."""
     loops = list(_innermost(hlo.read(compiled.hlo)))
-    names = {kernel.name for loop in loops for kernel in loop.kernels}
+    names = {launch.kernel for turn in compiled.launches for launch in turn}
     codes = machine_code.of_kernels(compiled.kernels, names)
-    return [_cost(loop, codes, compiled.warps) for loop in loops]
+    return [_cost(loop, codes, turn) for loop, turn in zip(loops, compiled.launches, strict=True)]
 
 
 def bounds(cost: Cost, card: Card) -> Bounds:
@@ -67,19 +67,16 @@ def bounds(cost: Cost, card: Card) -> Bounds:
     )
 
 
-def _cost(loop: hlo.Loop, codes: dict[str, machine_code.Code], warps: dict[str, int]) -> Cost:
-    """Return the cost of one turn of a loop, with the code and the warps of kernels by name."""
-    names = [kernel.name for kernel in loop.kernels]
-    own = [codes[name] for name in names if name in codes]
+def _cost(loop: hlo.Loop, codes: dict[str, machine_code.Code], turn: list[Launch]) -> Cost:
+    """Return the cost of one turn of a loop, with the code of its kernels by their name."""
+    own = [(codes[launch.kernel], launch.warps) for launch in turn if launch.kernel in codes]
     return Cost(
         turns=loop.turns,
         kernels=len(loop.kernels),
         traffic=sum(kernel.traffic for kernel in loop.kernels),
-        instructions=sum(
-            codes[name].instructions * warps.get(name, 0) for name in names if name in codes
-        ),
-        registers=max((code.registers for code in own), default=0),
-        spills=max((code.spills for code in own), default=0),
+        instructions=sum(code.instructions * warps for code, warps in own),
+        registers=max((code.registers for code, _ in own), default=0),
+        spills=max((code.spills for code, _ in own), default=0),
         libraries=[kernel.library for kernel in loop.kernels if kernel.library],
         waits=loop.branches + (loop.turns is None),
     )
