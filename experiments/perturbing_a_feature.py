@@ -29,7 +29,7 @@ from scipy.optimize import elementwise
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
-from toymodels.theory import frames, minima
+from toymodels.theory import frames, minima, starts
 
 WORK = "Elhage et al. (2022), Non-Uniform Superposition"
 PAPER = tm.paper(WORK)
@@ -180,7 +180,7 @@ def free_loss(config: Config, relative):
     density = each_density(config.density, relative)
     with jax.enable_x64(True):
         key, ones, number = jax.random.key(0), jnp.ones(FEATURES), config.num_random
-        weights, bias = jax.vmap(lambda p: minima.starts(key, HIDDEN, p, ones, number))(density)
+        weights, bias = jax.vmap(lambda p: starts.starts(key, HIDDEN, p, ones, number))(density)
     count = bias.shape[1]
     begin = (np.asarray(part).reshape(-1, *part.shape[2:]) for part in (weights, bias))
     ends = descend(*begin, np.repeat(density, count, axis=0))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 import toymodels as tm
-from toymodels.theory import k_gons, minima, phases
+from toymodels.theory import k_gons, phases
 from toymodels.theory.correlated import expected_loss_correlated
 from toymodels.theory.loss import (
     expected_loss,
@@ -20,6 +20,7 @@ from toymodels.theory.loss import (
     expected_loss_signed,
 )
 from toymodels.theory.minima import free_optimum, optimum, optimum_one_active
+from toymodels.theory.starts import starts
 
 
 def norms(weights):
@@ -353,7 +354,7 @@ def test_numbers_for_all_features_are_refused_where_one_each_is_needed():
 
 def test_structured_starts_represent_what_matters_most():
     density, importance = jnp.full(3, 0.5), jnp.array([0.1, 1.0, 0.5])
-    weights, bias = minima.starts(jax.random.key(0), 1, density, importance, 1)
+    weights, bias = starts(jax.random.key(0), 1, density, importance, 1)
     learned = np.abs(weights[1:, 0]) > 0.5  # the first start is random
     rows = {tuple(row) for row in learned.tolist()}
     assert rows == {(False, False, False), (False, True, False), (False, True, True)}

@@ -20,6 +20,7 @@ from toymodels.theory.loss import (
     expected_loss_one_active,
 )
 from toymodels.theory.minima import optimum
+from toymodels.theory.starts import starts
 
 properties = settings(max_examples=60)
 few = settings(max_examples=3)
@@ -273,7 +274,7 @@ def test_a_dearer_penalty_buys_less_of_it_at_a_higher_loss(penalty):
     """
     prices = np.array([0, 0.01, 0.02, 0.05, 0.2])
     with jax.enable_x64(True):
-        begin = minima.starts(jax.random.key(0), 1, jnp.full(2, 0.3), jnp.ones(2), 12)
+        begin = starts(jax.random.key(0), 1, jnp.full(2, 0.3), jnp.ones(2), 12)
         ends = penalised_descents()(*begin, prices[:, None] * np.eye(2)[penalty])
         chosen = jax.tree.map(
             lambda values: np.asarray(values)[np.arange(prices.size), np.argmin(ends.loss, axis=1)],

@@ -12,11 +12,9 @@ References:
     Superposition", for the minima in the limit of one active feature.
 """
 
-import functools
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,32 +22,30 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from toymodels import checks
-from toymodels.engine import compiling
 from toymodels.errors import InputError
 from toymodels.theory import loss as exact
-from toymodels.theory.descent import MAX_STEPS, bfgs, check_float64, minimise
-from toymodels.theory.features import Numbers, feature_variance
-from toymodels.theory.frames import direct_sums
+from toymodels.theory.descent import check_float64, minimise
+from toymodels.theory.features import Numbers
+from toymodels.theory.landscape import (
+    QUICKLY,
+    Descended,
+    Landscape,
+    ModelLoss,
+    bias_unit,
+    biases,
+    places_of,
+)
+from toymodels.theory.starts import starts
 
-ModelLoss: TypeAlias = Callable[[Any, Any, Any, Any], Any]
-
-GROUP: Final = 16
-"""The number of descents that run side by side, until the slowest of them is done."""
 SAME_LOSS: Final = 1e-8
 """Minima count as one if their losses differ by less than this share of the loss of no features."""
-STIFF: Final = 1e-3
-r"""Below this density $p$, descents measure positive biases in units of $\sqrt{p / 10^{-3}}$.
-
-A positive bias costs its square in every example, a feature only where it is active, with
-probability $p$. So the loss rises ever more steeply with a positive bias, until descents stall."""
 RARE: Final = 1e-4
 """`optimum` refuses features that are rarer than this share of the most frequent one, because they
 hardly matter for the loss."""
-_QUICKLY: Final = {"xla_backend_optimization_level": 1}  # takes a third off the time to compile
 FLAT: Final = 1e-5
 """Curvatures below this share of the largest one count as zero modes."""
-APART: Final = 1e-6
-"""A curvature is the difference of the slopes at this distance on both sides of a minimum."""
+
+_starts = jax.jit(starts, static_argnums=(1, 4), compiler_options=QUICKLY)
 
 
 class Minimum(NamedTuple):
@@ -60,8 +56,8 @@ class Minimum(NamedTuple):
         bias: one per output.
         loss: the exact loss.
         curvatures: the eigenvalues of the Hessian in all weights and biases, rising; the mean of
-            both sides where a second derivative jumps. For densities below `STIFF` a positive bias
-            is measured in the unit given there.
+            both sides where a second derivative jumps. For densities below
+            `landscape.STIFF` a positive bias is measured in the unit given there.
         zero_modes: the number of curvatures that are zero. Of these, $d (d - 1) / 2$ are rotations
             of a $W$ of rank $d = m$; the others are flat valleys.
         frequency: the share of the random starts that end in it; 0 if only structured starts do.
@@ -108,24 +104,6 @@ class FreeOptimum(NamedTuple):
     loss: Float[Array | np.ndarray, "*cells"]
     slope: Float[Array | np.ndarray, "*cells"]
     frequency: Float[Array | np.ndarray, "*cells"]
-
-
-class Descended(NamedTuple):
-    """The points at which descents ended.
-
-    Attributes:
-        weights: the feature directions, one per column.
-        bias: one per output.
-        loss: the exact loss.
-        slope: the largest component of the gradient, divided by the loss of no features. A descent
-            with a slope above 1e-6 did not converge. For densities below `STIFF` the slope along a
-            positive bias is measured in the unit given there.
-    """
-
-    weights: Float[Array | np.ndarray, "*starts hidden features"]
-    bias: Float[Array | np.ndarray, "*starts features"]
-    loss: Float[Array | np.ndarray, "*starts"]
-    slope: Float[Array | np.ndarray, "*starts"]
 
 
 def optimum(
@@ -193,7 +171,7 @@ def optimum(
             jax.eval_shape(lambda weights, bias: loss(weights, bias, *numbers), *model)
             key = jax.random.key(seed, impl="threefry2x32")
             begin = _starts(key, hidden, *numbers, num_starts)
-            problem = _Problem(loss, hidden, *numbers)
+            problem = Landscape(loss, hidden, *numbers)
             ends = problem.descend(*map(np.asarray, begin))
             return len(ends.loss), list(_distinct(ends, num_starts, problem))
 
@@ -310,170 +288,14 @@ def descend(
     unit = bias_unit(density)
 
     def placed(params: Any) -> Any:
-        return loss(params[0], _biases(params[1], unit), density, importance)
+        return loss(params[0], biases(params[1], unit), density, importance)
 
-    begin = start[0], _places(start[1], unit)
+    begin = start[0], places_of(start[1], unit)
     (weights, places), end, slope = minimise(placed, begin, scale=scale)
-    return Descended(weights, _biases(places, unit), end, slope)
+    return Descended(weights, biases(places, unit), end, slope)
 
 
-def bias_unit(density: Float[Array | np.ndarray, " features"]) -> Float[Array, ""]:
-    """Return the unit in which descents measure positive biases, which is 1 above `STIFF`."""
-    largest = jnp.max(density, initial=0.0)
-    return jnp.sqrt(jnp.where((largest > 0) & (largest < STIFF), largest / STIFF, 1.0))
-
-
-def starts(
-    key: Array,
-    hidden: int,
-    density: Float[Array, " features"],
-    importance: Float[Array, " features"],
-    num_random: int,
-) -> tuple[Float[Array, "starts hidden features"], Float[Array, "starts features"]]:
-    r"""Return weights and biases to descend from, the random ones first.
-
-    A random start has $W_{ij} \sim N(0, 1/m)$ and $b_i \sim N(\bar b, 0.1^2)$, where $\bar b$ is
-    uniform on $(-1/2, 1/4)$, so that some starts have silent outputs. A structured start is a
-    direct sum of dedicated features, simplices and regular polygons of unit length. It fills the
-    dimensions with the features of the largest $I_i \operatorname{Var} x_i$; the other columns are
-    zero, with the mean of the feature as bias. Each structured start comes twice, disturbed by 0.02
-    and by 0.3, because an optimum of sparse features may have weak features beside a pair.
-    """
-    if not (density.ndim == 1 and density.shape == importance.shape):
-        raise InputError(
-            f"density has shape {density.shape} and importance {importance.shape}: give both one "
-            "number per feature"
-        )
-    num_features, dtype = density.size, density.dtype
-    frames = np.stack(list(direct_sums(num_features, hidden)))
-    key_normal, key_level = jax.random.split(key)
-    # Draw all normal numbers at once, because each draw has to be compiled.
-    rows = num_random * (hidden + 1) + 2 * len(frames) * hidden
-    normal = jax.random.normal(key_normal, (rows, num_features), dtype)
-    parts = jnp.split(normal, [num_random, num_random * (hidden + 1)])
-    level = jax.random.uniform(key_level, (num_random, 1), dtype, -0.5, 0.25)
-    bias = level + 0.1 * parts[0]
-    weights = parts[1].reshape(num_random, hidden, num_features) / np.sqrt(hidden)
-
-    scale = np.repeat([0.02, 0.3], len(frames))[:, None, None]
-    disturbance = scale * parts[2].reshape(2 * len(frames), hidden, num_features)
-    dropped = jnp.asarray(np.tile((frames**2).sum(axis=1) == 0, (2, 1)))
-    order = jnp.argsort(-importance * feature_variance(density))
-    rank = jnp.argsort(order)
-    structured = (jnp.asarray(np.tile(frames, (2, 1, 1)), dtype) + disturbance)[:, :, rank]
-    means = jnp.where(dropped[:, rank], density / 2, 0.0)
-    return jnp.concatenate([weights, structured]), jnp.concatenate([bias, means])
-
-
-_starts = jax.jit(starts, static_argnums=(1, 4), compiler_options=_QUICKLY)
-
-
-class _Problem(NamedTuple):
-    """A loss at one density and importance, evaluated at many points on all cores.
-
-    A point is all weights, and then all biases, positive ones in units of `bias_unit`.
-
-    One program descends and also evaluates, because it takes longer to compile than to run.
-    """
-
-    loss: ModelLoss
-    hidden: int
-    density: Any
-    importance: Any
-
-    def bias_unit(self) -> float:
-        """Return the unit of positive biases."""
-        return float(bias_unit(self.density))
-
-    def points(self, weights: Any, bias: Any) -> Any:
-        """Return the points of several models."""
-        places = _places(bias, self.bias_unit())
-        return np.concatenate([weights.reshape(len(weights), -1), places], axis=1)
-
-    def descend(self, weights: Any, bias: Any) -> Descended:
-        """Descend from every start."""
-        nothing = self.nothing()
-        scale = nothing if nothing > 0 else 1.0
-        point, value, slopes = self._run(self.points(weights, bias), scale, MAX_STEPS)
-        finite = np.isfinite(value)
-        slope = np.where(finite, np.abs(slopes).max(axis=1), np.nan)
-        size = self.hidden * len(self.density)
-        return Descended(
-            weights=point[:, :size].reshape(-1, self.hidden, len(self.density)),
-            bias=_biases(point[:, size:], self.bias_unit()),
-            loss=np.where(finite, value * scale, np.nan),
-            slope=slope,
-        )
-
-    def at(self, points: Any) -> tuple[Any, Any]:
-        """Return the loss and its slopes at many points."""
-        _, value, slopes = self._run(points, 1.0, 1)
-        return value, slopes
-
-    def nothing(self) -> float:
-        """Return the loss without any feature."""
-        size = (self.hidden + 1) * len(self.density)
-        return float(self.at(np.zeros((1, size)))[0][0])
-
-    def hessian(self, point: Any) -> Any:
-        """Return the second derivatives at a point, from differences of the slopes."""
-        steps = APART * np.eye(point.size)
-        slopes = self.at(np.concatenate([point + steps, point - steps]))[1]
-        second = (slopes[: point.size] - slopes[point.size :]) / (2 * APART)
-        return (second + second.T) / 2
-
-    def _run(self, points: Any, scale: float, steps: int) -> tuple[Any, ...]:
-        """Run the program in groups of a fixed size, which share it."""
-        program, count = _program(self.loss, len(self.density)), len(points)
-        points = points[np.minimum(np.arange(-(-count // GROUP) * GROUP), count - 1)]
-        hidden = np.empty(self.hidden)  # its size decides the shape of the weights
-
-        def group(first: int) -> Any:
-            with jax.enable_x64(True):  # each thread has its own setting
-                part, numbers = points[first : first + GROUP], (self.density, self.importance)
-                ends = program(part, hidden, *numbers, self.bias_unit(), scale, steps)
-                return jax.tree.map(np.asarray, ends)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            groups = list(pool.map(group, range(0, len(points), GROUP)))
-        return tuple(np.concatenate(parts)[:count] for parts in zip(*groups, strict=True))
-
-
-@functools.lru_cache(maxsize=32)
-def _program(loss: ModelLoss, num_features: int) -> Any:
-    """Return a program that descends from many starts, side by side."""
-
-    def from_one(
-        start: Any, hidden: Any, density: Any, importance: Any, unit: Any, scale: Any, steps: Any
-    ):
-        size, shape = hidden.size * density.size, (hidden.size, density.size)
-
-        def scaled(flat: Any) -> Any:
-            model = flat[:size].reshape(shape), _biases(flat[size:], unit)
-            return loss(*model, density, importance) / scale
-
-        end = bfgs(jax.value_and_grad(scaled), start, steps)
-        return end.point, end.value, end.slopes
-
-    compiling.ensure_compilation_cache()
-    quick = num_features <= exact.FEW_FEATURES
-    side_by_side = jax.vmap(from_one, (0, *[None] * 6))
-    return jax.jit(side_by_side, compiler_options=_QUICKLY if quick else None)
-
-
-def _biases(places: Any, unit: Any) -> Any:
-    """Return the biases of a point, whose positive ones are measured in a unit of their own."""
-    array = np if isinstance(places, np.ndarray) else jnp
-    return array.where(places > 0, unit * places, places)
-
-
-def _places(bias: Any, unit: Any) -> Any:
-    """Return biases as `_biases` reads them."""
-    array = np if isinstance(bias, np.ndarray) else jnp
-    return array.where(bias > 0, bias / unit, bias)
-
-
-def _distinct(ends: Descended, num_random: int, problem: _Problem) -> Iterator[Minimum]:
+def _distinct(ends: Descended, num_random: int, problem: Landscape) -> Iterator[Minimum]:
     """Yield one minimum for each loss at which descents converged, the lowest first, no saddles."""
     order = np.argsort(ends.loss)
     order = order[ends.slope[order] <= 1e-6]
