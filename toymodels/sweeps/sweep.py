@@ -26,38 +26,33 @@ from toymodels.sweeps.store.store import Store
 _Path: TypeAlias = str | os.PathLike[str]
 
 
-class SweepInterrupted(KeyboardInterrupt):
+class _Stopped(BaseException):
+    """An exception that stopped a sweep, with the results of the cells that had finished."""
+
+    def __init__(self, message: str, results: xr.Dataset):
+        """Keep the partial results."""
+        super().__init__(message)
+        self.results = results
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let the exception travel between processes with its results."""
+        return type(self), (str(self), self.results)
+
+
+class SweepInterrupted(_Stopped, KeyboardInterrupt):
     """Ctrl-C stopped a sweep.
 
     Attributes:
         results: the results as `sweep` returns them. Cells that did not finish are NaN.
     """
 
-    def __init__(self, message: str, results: xr.Dataset):
-        """Keep the partial results."""
-        super().__init__(message)
-        self.results = results
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Let the exception travel between processes with its results."""
-        return type(self), (str(self), self.results)
-
-
-class SweepError(RuntimeError):
+class SweepError(_Stopped, RuntimeError):
     """A block of a sweep failed, or its outputs could not be stored.
 
     Attributes:
         results: the results as `sweep` returns them. Cells that did not finish are NaN.
     """
-
-    def __init__(self, message: str, results: xr.Dataset):
-        """Keep the partial results."""
-        super().__init__(message)
-        self.results = results
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Let the exception travel between processes with its results."""
-        return type(self), (str(self), self.results)
 
 
 def sweep(
