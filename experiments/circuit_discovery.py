@@ -63,20 +63,28 @@ class Config:
 
 
 SMOKE = Config(
-    widths=(6, 4), thresholds=(False,), num_inputs=2, gates=2, examples=8, integration_steps=1,
-    damages=(0.1,), orders=2, pruning_steps=2, num_seeds=2,
-)  # fmt: skip
+    widths=(6, 4),
+    thresholds=(False,),
+    num_inputs=2,
+    gates=2,
+    examples=8,
+    integration_steps=1,
+    damages=(0.1,),
+    orders=2,
+    pruning_steps=2,
+    num_seeds=2,
+)
 
 
 def discovered(key, behaviour, config):
     """Return the scores of each method (methods x edges), and the Jaccard index of two orders."""
     key_orders, _, key_random = jax.random.split(key, 3)
-    acdc = lax.map(
-        lambda damage: circuits.acdc_over_orders(
-            key_orders, behaviour, threshold=damage, num_orders=config.orders
-        ),
-        jnp.asarray(config.damages),
-    )
+
+    def acdc_at(damage):
+        how = {"threshold": damage, "num_orders": config.orders}
+        return circuits.acdc_over_orders(key_orders, behaviour, **how)
+
+    acdc = lax.map(acdc_at, jnp.asarray(config.damages))
     mask = circuits.edge_pruning(
         behaviour, penalty=config.penalty, optimizer=optax.adam(0.1), steps=config.pruning_steps
     )
@@ -143,39 +151,37 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         behaviour = jax.tree.map(lambda leaf: leaf[0], behaviours)
 
         def outputs(own):
-            return jax.vmap(lambda x: jnp.asarray(network.apply({"params": own}, x)))(
-                behaviour.cleans
-            )
+            run = jax.vmap(lambda x: jnp.asarray(network.apply({"params": own}, x)))
+            return run(behaviour.cleans)
+
+        def agreement(own):
+            return circuits.rank_correlation(jnp.stack([own, scores[0, 0]]))
 
         expected = outputs(circuits.written(program, jnp.eye(number)))
+        error = jnp.mean((outputs(behaviour.params) - expected) ** 2)
         return {
             **measured(behaviour, scores[0], used),
-            "error": jnp.mean((outputs(behaviour.params) - expected) ** 2)
-            / jnp.mean(jnp.var(expected, axis=0)),
+            "error": error / jnp.mean(jnp.var(expected, axis=0)),
             "over_orders": orders[0],
             "over_data": jaccard(scores[:2], used),
             "over_bases": jaccard(scores[::2], used),
-            "agreement": jax.vmap(
-                lambda own: circuits.rank_correlation(jnp.stack([own, scores[0, 0]]))
-            )(scores[0]),
+            "agreement": jax.vmap(agreement)(scores[0]),
             "used": used,
             "kinds": program.kinds[..., 1],
             "scores": scores[0],
         }
 
     of_rankings = ("auroc", "faithfulness", "completeness", "minimality", *circuits.Areas._fields)
-    results = tm.sweep(
-        cell,
-        axes={"width": [float(width) for width in config.widths]},
-        static={"threshold": config.thresholds},
-        num_seeds=config.num_seeds,
-        dims={
-            **dict.fromkeys(of_rankings, ("ranking",)),
-            **dict.fromkeys(("over_data", "over_bases", "agreement"), ("found_by",)),
-            "scores": ("found_by", "edge"), "used": ("edge",), "kinds": ("layer", "gate"),
-        },
-        store=store,
-    )  # fmt: skip
+    dims = {
+        **dict.fromkeys(of_rankings, ("ranking",)),
+        **dict.fromkeys(("over_data", "over_bases", "agreement"), ("found_by",)),
+        "scores": ("found_by", "edge"),
+        "used": ("edge",),
+        "kinds": ("layer", "gate"),
+    }
+    axes, static = {"width": np.asarray(config.widths, float)}, {"threshold": config.thresholds}
+    runs = {"num_seeds": config.num_seeds, "store": store}
+    results = tm.sweep(cell, axes=axes, static=static, dims=dims, **runs)
     results["width"] = results["width"] / number
     return results.assign_coords(found_by=list(METHODS), ranking=list(RANKINGS))
 
@@ -288,20 +294,14 @@ def diagrams(panels, results):
     here = results.sel(threshold=False).isel(seed=0)
     gates = here.sizes["gate"]
     inputs = (here.sizes["edge"] // gates - gates) // 2
-    sizes = dict(zip(SITES, (inputs, gates, gates), strict=True))
-    like = {pair: jnp.zeros([sizes[site] for site in pair]) for pair in GRAPH.edges}
-    names = {1: "AND", -1: "OR", -2: "XOR"}
-    kinds = [[names[int(kind)] for kind in row] for row in here["kinds"][0].values]
-    bits = [f"$x_{{{i + 1}}}$" for i in range(inputs)]
-    nodes = dict(zip(SITES, (bits, *kinds), strict=True))
+    nodes = circuits.gate_nodes(inputs, here["kinds"][0].values)
     used = here["used"][0].values > 0
     for panel, at in zip(panels, (0, len(here["width"]) // 3, -1), strict=True):
         cell = here.isel(width=at)
-        scores = circuits.of_edges(jnp.asarray(cell["scores"].sel(found_by="EAP-IG").values), like)
-        best = np.asarray(circuits.vector(circuits.top_edges(scores, int(used.sum())))) > 0
-        edges = {"found": best & used, "missed": ~best & used, "wrong": best & ~used}
-        drawn = {name: circuits.of_edges(jnp.asarray(each), like) for name, each in edges.items()}
-        plotting.circuit_diagram(panel, nodes, drawn, columns=SITES)
+        scores = cell["scores"].sel(found_by="EAP-IG").values
+        best = np.argsort(np.argsort(-scores, stable=True)) < used.sum()
+        edges = circuits.compared_edges(GRAPH, nodes, best, used)
+        plotting.circuit_diagram(panel, nodes, edges, columns=SITES)
         panel.set_title(f"EAP-IG, {float(cell['width']):.1f} dimensions a variable", fontsize=9)
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.05), ncols=3, columnspacing=1)
 
@@ -313,17 +313,20 @@ def plot(results: xr.Dataset) -> Figure:
     plain, last = results.sel(threshold=False), results.isel(threshold=-1)
     error = results["error"].clip(1e-3)
     error["threshold"] = ["plain", "with thresholds"][: error.sizes["threshold"]]
-    runs = [plain["over_orders"].expand_dims(runs=["orders"])]
-    for name, what in (("over_data", "data"), ("over_bases", "bases")):
-        own = plain[name].sel(found_by="EAP-IG", drop=True)
-        runs.append(own.expand_dims(runs=[what]))
+    two = plain[["over_data", "over_bases"]].sel(found_by="EAP-IG", drop=True)
+    runs = {"orders": plain["over_orders"], "data": two["over_data"], "bases": two["over_bases"]}
     grid_less = (plain["cpr_grid"] - plain["cpr"]).sel(ranking=list(FOUND_BY[:3]))
     parts = (
         (of(plain, "auroc", list(METHODS)), "ranking", "True edges found: plain networks", "AUROC"),
         (of(last, "auroc", list(METHODS)), "ranking", "Networks with thresholds", "AUROC"),
         (error, "threshold", "The networks fail first", "squared error / variance"),
         (plain["faithfulness"], "ranking", "Circuits as large as the truth", "faithfulness"),
-        (xr.concat(runs, "runs"), "runs", "Circuits of two runs", "Jaccard index"),
+        (
+            xr.concat([*runs.values()], xr.Variable("runs", [*runs])),
+            "runs",
+            "Circuits of two runs",
+            "Jaccard index",
+        ),
         (grid_less, "ranking", "MIB's grid", "CPR less the integral"),
     )
     for axes, (values, lines, title, label) in zip(grid.flat, parts, strict=True):
@@ -336,10 +339,9 @@ def plot(results: xr.Dataset) -> Figure:
     grid[1, 2].axhline(0, color="0.5", lw=0.8)
     for axes in (grid[0, 2], grid[1, 1]):
         axes.legend()
-    below.legend(
-        *grid[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7,
-        title=f"means over {results.sizes['seed']} seeds, with quartiles", columnspacing=1,
-    )  # fmt: skip
+    title = f"means over {results.sizes['seed']} seeds, with quartiles"
+    where = {"loc": "outside lower center", "ncols": 7, "columnspacing": 1}
+    below.legend(*grid[1, 0].get_legend_handles_labels(), title=title, **where)
     return figure
 
 

@@ -63,9 +63,14 @@ class Config:
 
 
 SMOKE = Config(
-    num_inputs=2, gates=2, units=2, examples=8, integration_steps=1, num_seeds=2,
+    num_inputs=2,
+    gates=2,
+    units=2,
+    examples=8,
+    integration_steps=1,
+    num_seeds=2,
     training=tm.Recipe(steps=5, batch=4, learning_rate=1e-2),
-)  # fmt: skip
+)
 
 
 class Gates(nn.Module):
@@ -174,12 +179,17 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         return {**found, "used": used, "kinds": program.kinds[..., 1]}
 
     return tm.sweep(
-        cell, num_seeds=config.num_seeds, store=store,
+        cell,
+        num_seeds=config.num_seeds,
+        store=store,
         dims={
-            "error": ("training",), "auroc": ("training", "found_by"), "used": ("edge",),
-            "scores": ("training", "edge"), "kinds": ("layer", "gate"),
+            "error": ("training",),
+            "auroc": ("training", "found_by"),
+            "used": ("edge",),
+            "scores": ("training", "edge"),
+            "kinds": ("layer", "gate"),
         },
-    ).assign_coords(training=list(RULES), found_by=list(METHODS))  # fmt: skip
+    ).assign_coords(training=list(RULES), found_by=list(METHODS))
 
 
 def best(results: xr.Dataset) -> xr.DataArray:
@@ -228,17 +238,11 @@ def diagram(panel, here: xr.Dataset, rule: str) -> None:
     """Draw what exact patching finds in one network, against the edges of its program."""
     gates = here.sizes["gate"]
     inputs = (here.sizes["edge"] // gates - gates) // 2
-    sizes = {"input": inputs, "layer_0": gates, "output": gates}
-    like = {pair: jnp.zeros([sizes[site] for site in pair]) for pair in GRAPH.edges}
-    names = {1: "AND", -1: "OR", -2: "XOR"}
-    kinds = [[names[int(kind)] for kind in row] for row in here["kinds"].values]
-    nodes = dict(zip(sizes, ([f"$x_{i + 1}$" for i in range(inputs)], *kinds), strict=True))
-    used = here["used"].values > 0
+    nodes = circuits.gate_nodes(inputs, here["kinds"].values)
     chosen = best(here).sel(training=rule).values
-    edges = {"found": chosen & used, "missed": ~chosen & used, "wrong": chosen & ~used}
-    drawn = {name: circuits.of_edges(jnp.asarray(each), like) for name, each in edges.items()}
+    edges = circuits.compared_edges(GRAPH, nodes, chosen, here["used"].values > 0)
     columns = {"input": "inputs", "layer_0": "layer 1", "output": "outputs"}
-    plotting.circuit_diagram(panel, nodes, drawn, columns=columns)
+    plotting.circuit_diagram(panel, nodes, edges, columns=columns)
     panel.set_title(f"Training: {rule}", fontsize=10)
 
 
@@ -247,10 +251,9 @@ def plot(results: xr.Dataset) -> Figure:
     figure.suptitle("Only interchange interventions give a network the edges of its program")
     for panel, rule in zip(panels, RULES, strict=False):
         diagram(panel, results.isel(seed=0), rule)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3,
-        title="program of seed 0: its edges by exact patching",
-    )  # fmt: skip
+    title = "program of seed 0: its edges by exact patching"
+    names = panels[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower left", ncols=3, title=title)
     for place, name in enumerate(METHODS):
         values = results["auroc"].sel(found_by=name)
         for at, rule in enumerate(RULES):

@@ -161,6 +161,17 @@ def test_a_diagram_has_a_curve_for_each_edge_and_a_box_for_each_node():
         plotting.circuit_diagram(axes, nodes, {"found": {("input", "output"): [[1, 0]]}})
 
 
+def test_true_and_chosen_edges_of_a_program_are_compared_one_by_one():
+    """The program is x_1 XOR x_2, and the edge from x_2 is taken for one from x_3."""
+    nodes = circuits.gate_nodes(3, [[circuits.XOR[1]]])
+    assert nodes == {"input": ["$x_{1}$", "$x_{2}$", "$x_{3}$"], "output": ["XOR"]}
+    true, chosen = np.array([True, True, False]), np.array([True, False, True])
+    edges = circuits.compared_edges(circuits.boolean_graph(1), nodes, chosen, true)
+    expected = {"found": [1, 0, 0], "missed": [0, 1, 0], "wrong": [0, 0, 1]}
+    for kind, found in expected.items():
+        np.testing.assert_array_equal(edges[kind]["input", "output"][:, 0], found)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

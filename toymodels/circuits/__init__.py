@@ -7,6 +7,7 @@ discovery   scores for edges: exact patching, EAP and EAP-IG, ACDC, a trained ma
 stability   agreement between runs, and agreement by chance
 measures    faithfulness, completeness and minimality of a circuit, areas under its curve
 boolean     known circuits of gates, written into few dimensions
+diagrams    the nodes of a diagram of gates, and the edges found, missed and wrong
 tracr       programs that a compiler wrote into transformers
 census      every subgraph of a small network
 parameters  weights as a sum of subcomponents, of which each input needs few (SPD)
@@ -34,6 +35,7 @@ from toymodels.circuits.census import (
     minimal_circuits,
     outputs_of_all_circuits,
 )
+from toymodels.circuits.diagrams import compared_edges, gate_nodes
 from toymodels.circuits.discovery import (
     OverOrders,
     acdc,
@@ -103,6 +105,7 @@ __all__ = [
     "all_edges",
     "areas",
     "boolean_graph",
+    "compared_edges",
     "completeness",
     "compressed",
     "damage",
@@ -115,6 +118,7 @@ __all__ = [
     "faithfulness",
     "faithfulness_curve",
     "from_tracr",
+    "gate_nodes",
     "hard_sigmoid",
     "holds_faithful",
     "importances",
