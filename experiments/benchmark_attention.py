@@ -70,9 +70,14 @@ def ours(config: Config) -> Callable[[], np.ndarray]:
 
     def cell(key, *, learning_rate):
         trained = tm.train(
-            key, model, task, optimizer=optax.adam(learning_rate), steps=config.steps,
-            batch=config.batch, evaluation=config.batch,
-        )  # fmt: skip
+            key,
+            model,
+            task,
+            optimizer=optax.adam(learning_rate),
+            steps=config.steps,
+            batch=config.batch,
+            evaluation=config.batch,
+        )
         return {"loss": trained.loss}
 
     numbers = {"learning_rate": np.full(config.models, config.learning_rate)}
@@ -230,23 +235,10 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 def plot(results: xr.Dataset) -> Figure:
     figure, axes = plotting.figure(size=(6.0, 2.6))
-    rates = results["rate"].transpose("contender", "round")
-    places = range(rates.sizes["contender"])
-    axes.barh(places, rates.median("round"), color=["C0", "0.6", "0.6"][: len(places)])
-    for place, each in zip(places, rates, strict=True):
-        axes.plot(each, [place] * each.size, "k.", ms=4)
-        axes.annotate(
-            f"{float(each.median()):.0f}", (float(each.max()), place), (5, 0),
-            textcoords="offset points", va="center",
-        )  # fmt: skip
-    axes.set_yticks(places, labels=list(results["contender"].values))
-    axes.invert_yaxis()
-    axes.set(
-        xlabel="updates of one model per second of the processor",
-        title=f"Training {results.sizes['model']} models of attention\n"
-        f"(median of {results.sizes['round']} rounds)",
-    )
-    axes.margins(x=0.15)
+    plotting.horizontal_bars(axes, results["rate"], bars="contender")
+    title = f"Training {results.sizes['model']} models of attention\n"
+    title += f"(median of {results.sizes['round']} rounds)"
+    axes.set(xlabel="updates of one model per second of the processor", title=title)
     return figure
 
 

@@ -205,27 +205,15 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 def plot(results: xr.Dataset):
     figure, axes = plotting.figure(size=(6.0, 2.6))
     names = {"ours": "toymodels, all models in one program"}
-    places = range(results.sizes["contender"])
-    seconds = results["seconds"].transpose("contender", "round")
-    axes.barh(places, seconds.median("round"), color=["C0", "0.6", "0.6"][: len(places)])
-    for place, each in zip(places, seconds, strict=True):
-        axes.plot(each, [place] * each.size, "k.", ms=4)
-        axes.annotate(
-            f"{float(each.median()):.2g} s", (float(each.max()), place), (5, 0),
-            textcoords="offset points", va="center",
-        )  # fmt: skip
     labels = [
         names.get(name, f"PyTorch with hooks, {name.split(', ')[-1]}")
         for name in results["contender"].values
     ]
-    axes.set_yticks(places, labels=labels)
-    axes.invert_yaxis()
-    axes.set(
-        xlabel="seconds",
-        title=f"Removing each of 5 directions of {results.attrs['models']} models\n"
-        f"(median of {results.sizes['round']} rounds, {results.attrs['cores']} cores)",
-    )
-    axes.margins(x=0.15)
+    seconds = results["seconds"].assign_coords(contender=labels)
+    plotting.horizontal_bars(axes, seconds, bars="contender", numbers=".2g", unit="s")
+    title = f"Removing each of 5 directions of {results.attrs['models']} models\n"
+    title += f"(median of {results.sizes['round']} rounds, {results.attrs['cores']} cores)"
+    axes.set(xlabel="seconds", title=title)
     return figure
 
 

@@ -74,10 +74,17 @@ class Config:
 
 
 SMOKE = Config(
-    densities=(0.5, 0.15), num_features=3, hidden=2, pairs=(8,), integration_steps=(1, 2),
-    damages=(1e-3, 1e-2), pruning_steps=2, circuit=3, num_seeds=1,
+    densities=(0.5, 0.15),
+    num_features=3,
+    hidden=2,
+    pairs=(8,),
+    integration_steps=(1, 2),
+    damages=(1e-3, 1e-2),
+    pruning_steps=2,
+    circuit=3,
+    num_seeds=1,
     training=tm.Recipe(steps=20, batch=8, learning_rate=1e-2),
-)  # fmt: skip
+)
 
 
 class Direct(nn.Module):
@@ -259,12 +266,8 @@ def claims(results: xr.Dataset):
 def draw(axes, values: xr.DataArray, along: str, names, title: str) -> None:
     """Draw the median of each method, and a band from the lowest to the highest seed."""
     for number, name in enumerate(names):
-        own, color = values.sel({along: name}), f"C{number}"
-        axes.fill_between(
-            own["density"], own.min("seed"), own.max("seed"), color=color, alpha=0.15, lw=0
-        )
-        marker = plotting.MARKERS[number]
-        axes.plot(own["density"], own.median("seed"), marker=marker, ms=4, color=color, label=name)
+        look = {"color": f"C{number}", "marker": plotting.MARKERS[number], "label": name}
+        plotting.range_band(axes, values.sel({along: name}), x="density", **look)
     plotting.density_axis(axes, places=(0.05, 0.1, 0.2, 0.5))
     axes.invert_xaxis()  # superposition grows to the right
     axes.set(title=title)
@@ -287,10 +290,9 @@ def plot(results: xr.Dataset) -> Figure:
     panels[2].set(ylim=(0, 1.05), ylabel="Jaccard index")
     panels[0].set_ylabel("rank correlation with the damage")
     panels[2].legend(loc="center left", fontsize=7)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=7,
-        title=f"medians of {results.sizes['seed']} seeds; bands: all seeds", columnspacing=1,
-    )  # fmt: skip
+    title = f"medians of {results.sizes['seed']} seeds; bands: all seeds"
+    where = {"loc": "outside lower center", "ncols": 7, "columnspacing": 1}
+    figure.legend(*panels[0].get_legend_handles_labels(), title=title, **where)
     return figure
 
 

@@ -69,11 +69,10 @@ def run(config: Config) -> xr.Dataset:
 
     def cell(key, *, learning_rate):
         steps = round(config.steps * slowest / learning_rate)
-        trained = tm.train(
-            key, model, tm.NextToken(features), optimizer=optax.adam(learning_rate), steps=steps,
-            batch=config.batch, snapshots=[steps // fewest * step for step in progress],
-            evaluation=0,
-        )  # fmt: skip
+        how = {"optimizer": optax.adam(learning_rate), "steps": steps, "batch": config.batch}
+        kept = [steps // fewest * step for step in progress]
+        task = tm.NextToken(features)
+        trained = tm.train(key, model, task, **how, snapshots=kept, evaluation=0)
         return {"params": trained.snapshots}
 
     trained = tm.sweep(
@@ -288,8 +287,10 @@ def plot(results: xr.Dataset) -> Figure:
     figure, (left, right) = plotting.figure_of_parts(1, 2, size=(9.0, 5.2), width_ratios=(1.5, 1))
     slow = results.isel(learning_rate=0)
     slow = slow.isel(snapshot=slice(1, None))  # step 0 has no place on a logarithmic axis
+    slow = slow.swap_dims(snapshot="step")
     above, below = left.subplots(2, 1, sharex=True)
-    band(above, slow["step"], slow["loss"].mean("position"), "k", "two-layer attention")
+    loss = slow["loss"].mean("position")
+    plotting.range_band(above, loss, x="step", color="k", label="two-layer attention")
     known = {"unigram": "counts of tokens (unigram)", "bayes": "counts of pairs: exact predictor"}
     for color, (name, label) in zip(("C1", "C2"), known.items(), strict=True):
         above.axhline(results[name].mean(), color=color, ls="--", label=label)
@@ -302,7 +303,7 @@ def plot(results: xr.Dataset) -> Figure:
         "C3": (slow["induction"].sel(layer=1), "layer 1: to what followed before"),
     }
     for color, (score, label) in heads.items():
-        band(below, slow["step"], score, color, label)
+        plotting.range_band(below, score, x="step", color=color, label=label)
     below.axhline(results["uniform_previous"], color="C0", ls=":", lw=1)
     below.axhline(results["uniform_induction"], color="C3", ls=":", lw=1, label="uniform attention")
     rate = results["learning_rate"].values[0]
@@ -313,16 +314,11 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def band(axes, x: xr.DataArray, values: xr.DataArray, color: str, label: str) -> None:
-    """Draw the median over seeds as a line, and the range of all seeds as a band."""
-    axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.2, lw=0)
-    axes.plot(x, values.median("seed"), color=color, label=label)
-
-
 def by_position(axes, slow: xr.Dataset, results: xr.Dataset) -> None:
     """Draw the loss at each position, of trained models and of the predictors."""
     position = results["position"]
-    band(axes, position, slow["loss"].isel(snapshot=-1), "k", "trained model")
+    trained = slow["loss"].isel(step=-1)
+    plotting.range_band(axes, trained, x="position", color="k", label="trained model")
     axes.plot(position, results["unigram"], "C1--", label="counts of tokens")
     axes.plot(position, results["bayes"], "C2--", label="counts of pairs: exact")
     axes.plot(position, results["guess"], color="0.6", lw=1, label="uniform guess")

@@ -76,10 +76,16 @@ class Config:
 
 
 SMOKE = Config(
-    densities=(0.5, 0.15), num_seeds=1, num_features=3, hidden=2, examples=512,
-    dictionaries=("ReLU",), fit=tm.Recipe(steps=5, batch=8, learning_rate=3e-3),
-    decomposition_steps=5, search_steps=5,
-)  # fmt: skip
+    densities=(0.5, 0.15),
+    num_seeds=1,
+    num_features=3,
+    hidden=2,
+    examples=512,
+    dictionaries=("ReLU",),
+    fit=tm.Recipe(steps=5, batch=8, learning_rate=3e-3),
+    decomposition_steps=5,
+    search_steps=5,
+)
 
 
 def logistic(_, seen):
@@ -108,11 +114,11 @@ def nonnegative(key, seen):
 
 def decomposition(steps, key, seen):
     """Read along the subcomponents of the weights (SPD)."""
-    found = circuits.decompose_parameters(
-        key, seen.params["weights"], seen.params["bias"], tm.FiniteData(seen.features).sample,
-        parts=LATENTS, gate_units=2, minimality=5e-3, steps=steps, batch=64,
-        optimizer=optax.adam(1e-2),
-    )  # fmt: skip
+    sample = tm.FiniteData(seen.features).sample
+    shape = {"parts": LATENTS, "gate_units": 2, "minimality": 5e-3}
+    how = {"steps": steps, "batch": 64, "optimizer": optax.adam(1e-2)}
+    weights, bias = seen.params["weights"], seen.params["bias"]
+    found = circuits.decompose_parameters(key, weights, bias, sample, **shape, **how)
     return seen.fresh @ found.left.T
 
 
@@ -159,10 +165,9 @@ def alignment(steps, key, seen):
             wanted = jnp.where(swapped, source, base)
             return jnp.sum((represented | swapped) * (output - wanted) ** 2)
 
-        part = iv.align(
-            key, seen.model, seen.params, sample, loss, site="hidden", size=1, steps=steps,
-            batch=64, optimizer=optax.adam(0.1),
-        )  # fmt: skip
+        how = {"steps": steps, "batch": 64, "optimizer": optax.adam(0.1)}
+        start = (key, seen.model, seen.params)
+        part = iv.align(*start, sample, loss, site="hidden", size=1, **how)
         return jnp.asarray(part.basis)[:, 0]
 
     found = jax.vmap(search)(jax.random.split(key, number), jnp.arange(number))
@@ -194,18 +199,16 @@ def missed(models: xr.Dataset) -> xr.DataArray:
     """Return by how much the direction of each feature separates it less than the posterior."""
     scored = models.isel(example=slice(models.sizes["example"] // 2, None))
     read = xr.dot(scored["fresh_hidden"], models["weights"], dim="dimension")
-    area = xr.apply_ufunc(
-        jax.jit(classification.auroc), read, scored["fresh_features"] > 0,
-        input_core_dims=[["example"], ["example"]], vectorize=True,
-    )  # fmt: skip
+    present, along = scored["fresh_features"] > 0, [["example"], ["example"]]
+    auroc = jax.jit(classification.auroc)
+    area = xr.apply_ufunc(auroc, read, present, input_core_dims=along, vectorize=True)
     return models["ceiling"] - (2 * area - 1)
 
 
 def run(config: Config) -> xr.Dataset:
-    ladder = tm.Ladder(
-        num_features=config.num_features, hidden=config.hidden, densities=config.densities,
-        num_seeds=config.num_seeds, examples=config.examples,
-    )  # fmt: skip
+    size = {"num_features": config.num_features, "hidden": config.hidden}
+    runs = {"num_seeds": config.num_seeds, "examples": config.examples}
+    ladder = tm.Ladder(densities=config.densities, **size, **runs)
     readers = methods(config)
     models, equal = (
         dataclasses.replace(ladder, importance_ratio=ratio).train()
@@ -295,10 +298,8 @@ def draw(axes, values: xr.DataArray, along: str, names, title: str) -> None:
     """Draw the median of each method, and a band from the lowest to the highest seed."""
     density = values["density"]
     for number, name in enumerate(names):
-        own, color = values.sel({along: name}), f"C{number}"
-        axes.fill_between(density, own.min("seed"), own.max("seed"), color=color, alpha=0.15, lw=0)
-        marker = plotting.MARKERS[number]
-        axes.plot(density, own.median("seed"), marker=marker, ms=4, color=color, label=name)
+        look = {"color": f"C{number}", "marker": plotting.MARKERS[number], "label": name}
+        plotting.range_band(axes, values.sel({along: name}), x="density", **look)
     axes.hlines((0, 1), density.min(), density.max(), color="0.5", lw=0.8, zorder=0)
     plotting.density_axis(axes, places=(0.05, 0.1, 0.2, 0.5))
     axes.set(ylim=(-0.25, 1.62), yticks=(0, 0.5, 1), title=title)
@@ -310,10 +311,9 @@ def lengths_and_misses(axes, results: xr.Dataset) -> None:
     """Draw what the direction of each feature misses against the length of the feature."""
     ends = results.sortby("density").isel(density=[-1, 0])
     for number, (density, own) in enumerate(ends.groupby("density", squeeze=False)):
-        axes.plot(
-            own["length"].values.ravel(), own["missed"].values.ravel(), plotting.MARKERS[number],
-            ms=4, color=f"C{number}", label=f"density {density:g}",
-        )  # fmt: skip
+        length, own_missed = own["length"].values.ravel(), own["missed"].values.ravel()
+        marker, label = plotting.MARKERS[number], f"density {density:g}"
+        axes.plot(length, own_missed, marker, ms=4, color=f"C{number}", label=label)
     axes.axhline(0, color="0.5", lw=0.8)
     axes.set(title="Directions miss short features", xlabel="length of the feature")
     axes.set_ylabel("missed separation")

@@ -113,6 +113,27 @@ def test_a_mean_and_its_range_reach_from_the_lowest_to_the_highest_value():
     np.testing.assert_array_equal(mean + above, [6, 5])
 
 
+def test_a_band_of_seeds_reaches_from_the_lowest_to_the_highest_around_the_median():
+    values = xr.DataArray([[1.0, 2.0, 6.0], [5.0, 5.0, 8.0]], dims=("x", "seed"))
+    _, axes = plotting.figure()
+    plotting.range_band(axes, values.assign_coords(x=[1, 2]), x="x", color="C0", label="loss")
+    np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), [2, 5])
+    corners = {tuple(corner) for corner in axes.collections[0].get_paths()[0].vertices}
+    assert corners >= {(1, 1), (1, 6), (2, 5), (2, 8)}
+    with pytest.raises(InputError, match="'x' has no coordinates of numbers"):
+        plotting.range_band(axes, values, x="x", color="C0")
+
+
+def test_horizontal_bars_begin_at_the_top_and_say_their_medians():
+    rates = xr.DataArray([[1.0, 3.0], [2.0, 4.0], [9.0, 5.0]], dims=("round", "who"))
+    _, axes = plotting.figure()
+    plotting.horizontal_bars(axes, rates.assign_coords(who=["a", "b"]), bars="who", unit="s")
+    assert [bar.get_width() for bar in axes.patches] == [2, 4]
+    assert [text.get_text() for text in axes.texts] == ["2 s", "4 s"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert axes.yaxis_inverted()
+
+
 def test_figures_are_pictures_in_a_notebook():
     figure, axes = plotting.figure(size=(1, 1))
     axes.plot([0, 1], [0, 1])

@@ -68,7 +68,14 @@ from toymodels.plotting.scales import (
     name_of,
     plain_ticks,
 )
-from toymodels.plotting.seeds import bands, every_seed, grouped_bars, mean_and_range
+from toymodels.plotting.seeds import (
+    bands,
+    every_seed,
+    grouped_bars,
+    horizontal_bars,
+    mean_and_range,
+    range_band,
+)
 from toymodels.plotting.solids import overlap_graph, polytope, shape_colors_of
 from toymodels.plotting.strips import LEVELS, dimension_strip, shape_shares
 from toymodels.plotting.vectors import (
@@ -128,6 +135,7 @@ __all__ = [
     "gram",
     "grouped_bars",
     "heat_map",
+    "horizontal_bars",
     "importance_bar",
     "importance_colors",
     "importance_norm",
@@ -146,6 +154,7 @@ __all__ = [
     "phase_diagram",
     "plain_ticks",
     "polytope",
+    "range_band",
     "shape_colors_of",
     "shape_shares",
     "signed_matrix",

@@ -11,7 +11,14 @@ from toymodels.errors import InputError
 from toymodels.plotting.colors import CYCLE, MARKERS
 from toymodels.plotting.scales import name_of, plain
 
-__all__ = ["bands", "every_seed", "grouped_bars", "mean_and_range"]
+__all__ = [
+    "bands",
+    "every_seed",
+    "grouped_bars",
+    "horizontal_bars",
+    "mean_and_range",
+    "range_band",
+]
 
 
 def every_seed(
@@ -110,6 +117,36 @@ def bands(axes: Axes, values: xr.DataArray, *, x: str, lines: str, seed: str = "
     axes.set(xlabel=axes.get_xlabel() or name_of(values[x]))
 
 
+def range_band(
+    axes: Axes,
+    values: xr.DataArray,
+    *,
+    x: str,
+    color: str,
+    label: str = "",
+    marker: str = "",
+    seed: str = "seed",
+) -> None:
+    """Draw a line through the median of the seeds, and a band from the lowest to the highest.
+
+    Args:
+        axes: axes to draw on.
+        values: values of every seed, over `x` and `seed`.
+        x: the dimension to the right, with coordinates of numbers.
+        color: the colour of the line and of the band.
+        label: the name of the line in the legend.
+        marker: the marker at each median; none if not given.
+        seed: the dimension of the seeds.
+
+    Raises:
+        ValueError: `values` has other dimensions, or `x` has no coordinates of numbers.
+    """
+    _check(values, x, seed, None)
+    low, high = values.min(seed), values.max(seed)
+    axes.fill_between(values[x], low, high, color=color, alpha=0.15, linewidth=0)
+    axes.plot(values[x], values.median(seed), color=color, marker=marker, ms=4, label=label)
+
+
 def mean_and_range(
     values: xr.DataArray, over: str | Sequence[str] = "seed"
 ) -> tuple[xr.DataArray, tuple[xr.DataArray, xr.DataArray]]:
@@ -163,3 +200,32 @@ def grouped_bars(axes: Axes, values: xr.DataArray, *, groups: str, bars: str) ->
         axes.bar(place[known], median, 0.8 / count, label=name, color=color)
         axes.plot(place, flat, ".", color="black", markersize=3)
     axes.set_xticks(across, labels=[str(label) for label in values[groups].values])
+
+
+def horizontal_bars(
+    axes: Axes, values: xr.DataArray, *, bars: str, numbers: str = ".0f", unit: str = ""
+) -> None:
+    """Draw a horizontal bar at each median, with every value as a dot and the median in words.
+
+    The first bar is at the top. It has a colour, and the others, which it is held against, are
+    grey.
+
+    Args:
+        axes: axes to draw on.
+        values: values over `bars` and one other dimension, such as the rounds of a measurement.
+        bars: the dimension that has one bar for each of its coordinates, which name the bars.
+        numbers: the format of the medians that are written, such as ".2g".
+        unit: what is written after each median.
+    """
+    values = values.transpose(bars, ...)
+    places = np.arange(values.sizes[bars])
+    medians = np.median(values, axis=1)
+    axes.barh(places, medians, color=["C0", *["0.6"] * (len(places) - 1)])
+    for place, each, median in zip(places, values.values, medians, strict=True):
+        axes.plot(each, [place] * each.size, "k.", markersize=4)
+        text = f"{median:{numbers}} {unit}".rstrip()
+        beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+        axes.annotate(text, (each.max(), place), (5, 0), **beside)
+    axes.set_yticks(places, labels=[str(label) for label in values[bars].values])
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
