@@ -130,8 +130,8 @@ def plot(results: xr.Dataset) -> Figure:
     ):
         plotting.every_seed(maximum, alive[name], x="density", label=label, color=f"C{number}")
     plotting.density_axis(maximum)
-    maximum.set(ylabel="features of the neuron present", ylim=(0, 6),
-                title="The maximum of a neuron holds\nmore features than sparse data")  # fmt: skip
+    maximum.set(ylabel="features of the neuron present", ylim=(0, 6))
+    maximum.set_title("The maximum of a neuron holds\nmore features than sparse data")
     return figure
 
 
@@ -144,11 +144,10 @@ def draw_neurons(axes, results: xr.Dataset) -> None:
         curve = unit + 0.8 * curves[unit, feature] / curves.max()
         axes.fill_between(feature + across, unit, curve, color=color, alpha=0.5, lw=0)
         axes.plot(feature + across, curve, color=color, lw=1.2)
-    axes.set(
-        xlabel="feature", ylabel="neuron", xticks=np.arange(FEATURES) + 0.4,
-        xticklabels=range(FEATURES), yticks=np.arange(HIDDEN) + 0.3, yticklabels=range(HIDDEN),
-        title="Each neuron responds to several\nfeatures (lowest density, best seed)",
-    )  # fmt: skip
+    axes.set_xticks(np.arange(FEATURES) + 0.4, labels=range(FEATURES))
+    axes.set_yticks(np.arange(HIDDEN) + 0.3, labels=range(HIDDEN))
+    axes.set(xlabel="feature", ylabel="neuron")
+    axes.set_title("Each neuron responds to several\nfeatures (lowest density, best seed)")
     axes.tick_params(length=0)
 
 

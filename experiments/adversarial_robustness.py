@@ -57,6 +57,7 @@ STRUCTURES = {
     "digon": frames.simplex(1),
     "pentagon": frames.regular_polygon(5),
 }
+ATTACKS = {"single": "one attack for all examples", "each": "the worst attack for each example"}
 NAMES = {"dedicated": "dedicated features", "digon": "pairs", "pentagon": "pentagons"}
 PER_DIMENSION = (1.0, 1.04, 1.14, 1.57, 1.86, 1.94, 1.95, 2.05, 2.55, 3.22, 4.03, 4.41)
 REFERENCE = {
@@ -240,13 +241,10 @@ def claims(results: xr.Dataset):
     says += "median of the seeds."
     yield tm.at_least(says, 3.0, at(single, density=sparsest), ELHAGE)
 
-    for values, attack in (
-        (single, "one attack for all examples"),
-        (results["each"], "the worst attack for each example"),
-    ):
+    for name, attack in ATTACKS.items():
         says = f"The vulnerability of all trained models to {attack} is correlated with their "
         says += "features per dimension, measured by the correlation coefficient."
-        correlation = np.corrcoef(values.values.ravel(), per_dimension.values.ravel())[0, 1]
+        correlation = np.corrcoef(results[name].values.ravel(), per_dimension.values.ravel())[0, 1]
         yield tm.at_least(says, 0.9, correlation, ELHAGE, threshold=CORRELATED)
     says = "The vulnerability of trained models of dense features is that of a model without "
     says += "superposition, measured by the median at density 1."
@@ -324,12 +322,9 @@ def plot(results: xr.Dataset):
     for axes in (vulnerable, per_dimension):
         plotting.density_axis(axes, inverse=True)
 
-    for name, marker, color, label in (
-        ("each", "x", "C4", "the worst attack for each example"),
-        ("single", "o", "C0", "one attack for all examples"),
-    ):
+    for name, marker, color in (("each", "x", "C4"), ("single", "o", "C0")):
         points = (results[each].values.ravel() for each in ("features_per_dimension", name))
-        both.plot(*points, marker, color=color, ms=4, label=label)
+        both.plot(*points, marker, color=color, ms=4, label=ATTACKS[name])
     both.set(xlabel="features per dimension", ylabel="vulnerability")
     both.set(xlim=(0, None), ylim=(0, None))
     both.set_title("Vulnerability grows with\nfeatures per dimension (every seed)")

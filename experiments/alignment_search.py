@@ -102,10 +102,9 @@ def positive(output):
 
 def align(key, config: Config, model, params, sample, loss, **settings) -> iv.Part:
     """Search for a subspace of the site `hidden` with the settings of the config."""
-    return iv.align(
-        key, model, params, sample, loss, site="hidden", steps=config.search_steps,
-        batch=config.search_batch, optimizer=optax.adam(config.search_learning_rate), **settings,
-    )  # fmt: skip
+    optimizer = optax.adam(config.search_learning_rate)
+    how = {"steps": config.search_steps, "batch": config.search_batch, "optimizer": optimizer}
+    return iv.align(key, model, params, sample, loss, site="hidden", **how, **settings)
 
 
 def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
@@ -170,9 +169,13 @@ def chance(config: Config) -> xr.Dataset:
         basis = basis * (jnp.arange(DIMENSIONS) < random_size)[None, :]
         vectors = jax.random.normal(key_pairs, (2, config.pairs, DIMENSIONS))
         measured = iv.interchange_accuracy(
-            model, params, *({"vector": v} for v in vectors), iv.Part("hidden", (), basis),
-            lambda _, source: source["vector"][0] > 0, lambda output: output[0] > 0,
-        )  # fmt: skip
+            model,
+            params,
+            *({"vector": v} for v in vectors),
+            iv.Part("hidden", (), basis),
+            lambda _, source: source["vector"][0] > 0,
+            lambda output: output[0] > 0,
+        )
         share = jnp.sum(basis[0] ** 2)
         return {"share": share, "changing": measured.changing_pairs, "all": measured.all_pairs}
 
@@ -206,11 +209,14 @@ def trained(config: Config, store: Path | None) -> xr.Dataset:
             return jnp.sum(represented * (output - changed(base, source)) ** 2)
 
         def accuracy(part, params=params):
-            return iv.interchange_accuracy(
-                model, params, *sample(keys[2], config.pairs), part,
-                lambda base, source: (changed(base, source) > 0.5) & represented,
-                lambda output: (output > 0.5) & represented,
-            ).changing_pairs  # fmt: skip
+            def wanted(base, source):
+                return (changed(base, source) > 0.5) & represented
+
+            def read(output):
+                return (output > 0.5) & represented
+
+            pairs = sample(keys[2], config.pairs)
+            return iv.interchange_accuracy(model, params, *pairs, part, wanted, read).changing_pairs
 
         weights = params["weights"]
         random = jax.random.normal(keys[4], (5,))

@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -45,66 +45,70 @@ SIDES = 5
 EXACT = tm.prediction("The closed form in docs/atlas.md")
 TRUTH = tm.prediction("The truth in docs/atlas.md, which follows from the written model")
 ERROR = "Ours, because of rounding, of the draws, or of a fit of finite length."
-
-
-class Row(NamedTuple):
-    """A method and its score on a small model, with closed forms of the score and of the truth."""
-
-    method: str
-    score: str
-    says: float
-    true: float
-    within: float
-    truth: str  # the words of a claim on the truth; empty if the model's definition says it
-    look: str  # the number by which the failure is noticed
-
-
 COIN = failures.random_subspace_accuracy(DIMENSIONS // 2, DIMENSIONS)
+SCORES = {
+    "blind": ("Causal scrubbing", "loss recovered, independent features"),
+    "above": ("Causal scrubbing", "loss recovered, features present together"),
+    "illusion": ("Patching a subspace", "effect of a direction of two unused units"),
+    "corrupt": ("Attribution patching", "effect of a saturated unit, corrupt run"),
+    "clean": ("Attribution patching", "effect of a saturated unit, clean run"),
+    "integration": ("Integrated gradients", f"effect of that unit, {GRADIENTS} gradients"),
+    "interchange": ("Interchange accuracy", "a random half of the space, all pairs"),
+    "resample": ("Resample ablation", "rise of the loss over the least possible"),
+    "crosscoder": ("L1 crosscoder", "decoder of a common feature in B over that in A"),
+    "transcoder": ("Cross-layer transcoder", "effect of the middle of a chain"),
+    "grid": ("MIB's CPR", "area under faithfulness on the grid"),
+    "absorption": ("Sparse autoencoder", "recall of a parent's latent"),
+    "hedging": ("Narrow dictionary", "share of a child in its parent's latent"),
+    "unused": ("Linear probe", "R² of a feature that the output ignores"),
+    "untrained": ("Linear probe", "mean R² in a model without training"),
+    "cosine": ("MCC", "a random direction beside a pentagon"),
+    "explained": ("Explained variance", "as many random directions as dimensions"),
+}
+"""A method and its score on a small model."""
+CLOSED_FORMS = {
+    "blind": (1.0, failures.own_share(DENSITY), 0.03),
+    "above": (failures.recovered_together(DENSITY), failures.own_share_together(DENSITY), 0.03),
+    "illusion": (math.sin(2 * math.pi / 4), 0.0, 1e-5),
+    "corrupt": (CHANGE, 1.0, 1e-5),
+    "clean": (0.0, 1.0, 1e-5),
+    "integration": (failures.midpoint_effect(CHANGE, GRADIENTS), 1.0, 1e-5),
+    "interchange": (COIN.all_pairs, COIN.changing_pairs, 0.02),
+    "resample": (2.0, 1.0, 0.04),
+    "crosscoder": (failures.crosscoder_ratio(STRENGTH, PENALTY), STRENGTH, 0.01),
+    "transcoder": (0.0, 1.0, 0.01),
+    "grid": (failures.grid_ratio(NEEDED / EDGES), 1 - (NEEDED + 1) / (2 * EDGES), 1e-5),
+    "absorption": (ALONE / (ALONE + BOTH), 1.0, 0.01),
+    "hedging": (math.sin(hedging_angle(ALONE, BOTH)), 0.0, 0.02),
+    "unused": (1.0, 0.0, 1e-4),
+    "untrained": (2 / SIDES, 0.0, 0.02),
+    "cosine": (failures.polygon_cosine(SIDES), 0.0, 0.005),
+    "explained": (1.0, 0.0, 1e-3),
+}
+"""What the score says, what is true, and how near the measured numbers have to be to both."""
+EXPLAINED = "the share of the variance that the hypothesis explains"
 PATCHED = "the effect of patching the unit"
-ROWS = {
-    "blind": Row("Causal scrubbing", "loss recovered, independent features",
-        1.0, failures.own_share(DENSITY), 0.03,
-        "the share of the variance that the hypothesis explains", "the distance of the outputs"),
-    "above": Row("Causal scrubbing", "loss recovered, features present together",
-        failures.recovered_together(DENSITY), failures.own_share_together(DENSITY), 0.03,
-        "the share of the variance that the hypothesis explains", "a share above 1"),
-    "illusion": Row("Patching a subspace", "effect of a direction of two unused units",
-        math.sin(2 * math.pi / 4), 0.0, 1e-5,
-        "the effect of patching both unused units", "the read-write overlap"),
-    "corrupt": Row("Attribution patching", "effect of a saturated unit, corrupt run",
-        CHANGE, 1.0, 1e-5, PATCHED, "the gradients at both runs"),
-    "clean": Row("Attribution patching", "effect of a saturated unit, clean run",
-        0.0, 1.0, 1e-5, PATCHED, "the gradients at both runs"),
-    "integration": Row("Integrated gradients", f"effect of that unit, {GRADIENTS} gradients",
-        failures.midpoint_effect(CHANGE, GRADIENTS), 1.0, 1e-5, PATCHED, "the sum of attributions"),
-    "interchange": Row("Interchange accuracy", "a random half of the space, all pairs",
-        COIN.all_pairs, COIN.changing_pairs, 0.02,
-        "the accuracy on the pairs whose label should change", "the changing pairs"),
-    "resample": Row("Resample ablation", "rise of the loss over the least possible",
-        2.0, 1.0, 0.04, "the rise with the best constant", "the loss of a constant"),
-    "crosscoder": Row("L1 crosscoder", "decoder of a common feature in B over that in A",
-        failures.crosscoder_ratio(STRENGTH, PENALTY), STRENGTH, 0.01,
-        "the ratio of decoders that are fitted again without the penalty", "refitted decoders"),
-    "transcoder": Row("Cross-layer transcoder", "effect of the middle of a chain",
-        0.0, 1.0, 0.01, "the effect of patching the middle of the model", "a patch of the middle"),
-    "grid": Row("MIB's CPR", "area under faithfulness on the grid",
-        failures.grid_ratio(NEEDED / EDGES), 1 - (NEEDED + 1) / (2 * EDGES), 1e-5,
-        "the area of the steps", "more points on the grid"),
-    "absorption": Row("Sparse autoencoder", "recall of a parent's latent",
-        ALONE / (ALONE + BOTH), 1.0, 0.01, "", "a probe beside the latent"),
-    "hedging": Row("Narrow dictionary", "share of a child in its parent's latent",
-        math.sin(hedging_angle(ALONE, BOTH)), 0.0, 0.02, "", "one more latent"),
-    "unused": Row("Linear probe", "R² of a feature that the output ignores",
-        1.0, 0.0, 1e-4, "the effect of the direction of the probe", "a patch of the direction"),
-    "untrained": Row("Linear probe", "mean R² in a model without training",
-        2 / SIDES, 0.0, 0.02, "the mean R² above that of other random weights",
-        "another untrained model"),
-    "cosine": Row("MCC", "a random direction beside a pentagon",
-        failures.polygon_cosine(SIDES), 0.0, 0.005,
-        "the MCC above that of other random directions", "random directions"),
-    "explained": Row("Explained variance", "as many random directions as dimensions",
-        1.0, 0.0, 1e-3, "", "random directions"),
-}  # fmt: skip
+REFITTED = "the ratio of decoders that are fitted again without the penalty"
+TRUTHS = {
+    "blind": (EXPLAINED, "the distance of the outputs"),
+    "above": (EXPLAINED, "a share above 1"),
+    "illusion": ("the effect of patching both unused units", "the read-write overlap"),
+    "corrupt": (PATCHED, "the gradients at both runs"),
+    "clean": (PATCHED, "the gradients at both runs"),
+    "integration": (PATCHED, "the sum of attributions"),
+    "interchange": ("the accuracy on the pairs whose label should change", "the changing pairs"),
+    "resample": ("the rise with the best constant", "the loss of a constant"),
+    "crosscoder": (REFITTED, "refitted decoders"),
+    "transcoder": ("the effect of patching the middle of the model", "a patch of the middle"),
+    "grid": ("the area of the steps", "more points on the grid"),
+    "absorption": ("", "a probe beside the latent"),
+    "hedging": ("", "one more latent"),
+    "unused": ("the effect of the direction of the probe", "a patch of the direction"),
+    "untrained": ("the mean R² above that of other random weights", "another untrained model"),
+    "cosine": ("the MCC above that of other random directions", "random directions"),
+    "explained": ("", "random directions"),
+}
+"""How a truth is measured, unless the model's definition says it, and what shows the failure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,9 +120,11 @@ class Config:
 
 
 SMOKE = Config(
-    num_seeds=1, examples=400, subspaces=4,
+    num_seeds=1,
+    examples=400,
+    subspaces=4,
     training=tm.Recipe(steps=10, batch=16, learning_rate=1e-2),
-)  # fmt: skip
+)
 
 
 class Written(nn.Module):
@@ -280,26 +286,27 @@ def run(config: Config) -> xr.Dataset:
         found: dict[str, Sequence[Any]] = {}
         for part, own in zip(parts, keys, strict=True):
             found.update({name: pair for name, *pair in part(own, config)})
-        curve = jnp.minimum(jnp.arange(EDGES + 1) / NEEDED, 1.0)
-        areas = circuits.areas(curve)
+        areas = circuits.areas(jnp.minimum(jnp.arange(EDGES + 1) / NEEDED, 1.0))
         found["grid"] = [areas.cpr_grid, areas.cpr]
-        says, true = (jnp.stack([found[name][i] for name in ROWS]) for i in (0, 1))
+        says, true = (jnp.stack([found[name][i] for name in SCORES]) for i in (0, 1))
         return {"says": says, "true": true}
 
     dims = {"says": ("row",), "true": ("row",)}
     results = tm.sweep(cell, num_seeds=config.num_seeds, dims=dims)
-    return results.assign_coords(row=list(ROWS))
+    return results.assign_coords(row=list(SCORES))
 
 
 def claims(results: xr.Dataset):
     means = results[["says", "true"]].mean("seed")
-    for name, row in ROWS.items():
+    for name, (method, score) in SCORES.items():
         here = means.sel(row=name)
-        says = f"{row.method} reports the score that its closed form predicts ({row.score})."
-        yield tm.near(says, row.says, here["says"], EXACT, within=row.within, threshold=ERROR)
-        if row.truth:
-            says = f"The truth that {row.method} misses ({row.score}) is {row.truth}."
-            yield tm.near(says, row.true, here["true"], TRUTH, within=row.within, threshold=ERROR)
+        reported, true, within = CLOSED_FORMS[name]
+        says = f"{method} reports the score that its closed form predicts ({score})."
+        yield tm.near(says, reported, here["says"], EXACT, within=within, threshold=ERROR)
+        truth, _ = TRUTHS[name]
+        if truth:
+            says = f"The truth that {method} misses ({score}) is {truth}."
+            yield tm.near(says, true, here["true"], TRUTH, within=within, threshold=ERROR)
     wrong = np.abs(results["says"] - results["true"]).min()
     says = "Every method of the atlas is wrong in every draw, measured by the smallest absolute "
     says += "difference of score and truth."
@@ -309,21 +316,17 @@ def claims(results: xr.Dataset):
 def plot(results: xr.Dataset) -> Figure:
     figure, axes = plotting.figure(size=(9.0, 7.4))
     means = results.mean("seed")
-    places = -np.arange(len(ROWS), dtype=float)
-    rows = list(ROWS.values())
+    places = -np.arange(len(SCORES), dtype=float)
     axes.hlines(places, means["true"], means["says"], color="0.82", lw=6, zorder=1)
-    for name, label, color, marker in (
-        ("says", "the method says", "C1", "o"),
-        ("true", "is true", "C0", "D"),
-    ):
-        exact = [getattr(row, name) for row in rows]
-        axes.plot(means[name], places, marker, color=color, ms=8, label=label)
-        closed = "closed form" if name == "true" else None
-        axes.plot(exact, places, "|", color="black", ms=13, mew=1, label=closed)
-    labels = [f"{row.method}\n{row.score}" for row in rows]
+    says, true, _ = np.transpose([CLOSED_FORMS[name] for name in SCORES])
+    axes.plot(means["says"], places, "C1o", ms=8, label="the method says")
+    axes.plot(says, places, "k|", ms=13, mew=1)
+    axes.plot(means["true"], places, "C0D", ms=8, label="is true")
+    axes.plot(true, places, "k|", ms=13, mew=1, label="closed form")
+    labels = [f"{method}\n{score}" for method, score in SCORES.values()]
     axes.set_yticks(places, labels, linespacing=1.1)
     notice = axes.secondary_yaxis("right")
-    notice.set_yticks(places, [row.look for row in rows])
+    notice.set_yticks(places, [TRUTHS[name][1] for name in SCORES])
     for axis in (axes, notice):
         axis.tick_params("y", length=0)
         axis.spines[["left", "right"]].set_visible(False)

@@ -262,8 +262,9 @@ def plot(results: xr.Dataset) -> Figure:
     plotting.heat_map(attention, xor["attention"].isel(head=0), **maps, norm=None)
     attention.set_title("Modulo 2, one head:\nattention to the source")
     table = np.array(TABLES["sum modulo 4"], float).reshape(SIZE, SIZE)
-    table = xr.DataArray(table, xor["attention"].isel(head=0).drop_vars("seed").coords,
-                         ("source", "query"))  # fmt: skip
+    table = xr.DataArray(
+        table, xor["attention"].isel(head=0).drop_vars("seed").coords, ("source", "query")
+    )
     plotting.heat_map(answers, table, **{**maps, "numbers": ".0f"})
     answers.set_title("The answers\nmodulo 4")
     two = results.sel(heads=2, table="sum modulo 4")

@@ -284,12 +284,12 @@ def plot(results: xr.Dataset) -> Figure:
         distance, results["interference"], x="density", label="share of interference", color="0.5"
     )
     plotting.density_axis(distance)
-    distance.set(ylabel="relative to integrated gradients",
-                 title="They part where\nfeatures interfere")  # fmt: skip
+    distance.set_ylabel("relative to integrated gradients")
+    distance.set_title("They part where\nfeatures interfere")
     plotting.every_seed(pair, results["pair_distance"], x="density", label="measured")
     pair.plot(results.density, results.density**2 / 3, "k--", label="$p^2/3$")
-    pair.set(yscale="log", ylabel="Shapley to integrated gradients",
-             title="Only Shapley values see a\nsilenced feature of a pair")  # fmt: skip
+    pair.set(yscale="log", ylabel="Shapley to integrated gradients")
+    pair.set_title("Only Shapley values see a\nsilenced feature of a pair")
     plotting.density_axis(pair)
     pair.legend()
     gap = results["path_gap"].max("random_unit").clip(1e-8)

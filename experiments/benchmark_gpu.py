@@ -51,6 +51,8 @@ PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "kernel": lambda: in_kernels(True),
     "precise": lambda: jax.default_matmul_precision("highest"),
 }
+MANY = (1024, 8192, 65_536)
+"""The numbers of models of a block of small models."""
 FLOAT64 = tm.prediction("The closed form of the gradient in NumPy, with 64 bits")
 PROMISE = tm.identity("The promise of a sweep: a cell has the bits of its seed and numbers alone")
 LAPACK = tm.prediction("Singular values of NumPy, with 64 bits")
@@ -63,9 +65,7 @@ TF32 = "Matrix products of a card may keep 10 bits (TF32) unless they are asked 
 class Config:
     sizes: tuple[tuple[int, int], ...] = ((5, 2), (2, 1), (20, 5), (100, 20), (400, 30))
     """Features and hidden dimensions of each size."""
-    widths: tuple[tuple[int, ...], ...] = (
-        (1024, 8192, 65_536), (1024, 8192, 65_536), (1024, 8192), (256, 2048), (64, 512),
-    )  # fmt: skip
+    widths: tuple[tuple[int, ...], ...] = (MANY, MANY, (1024, 8192), (256, 2048), (64, 512))
     """The numbers of models of a block, for each size."""
     steps: int = 300
     batch: int = 1024
@@ -82,9 +82,17 @@ class Config:
 
 
 SMOKE = Config(
-    sizes=((2, 1),), widths=((2,),), steps=3, batch=128, rounds=1, cells_per_seed=2,
-    models=20, models_steps=3, checked_width=2, checked_steps=2,
-)  # fmt: skip
+    sizes=((2, 1),),
+    widths=((2,),),
+    steps=3,
+    batch=128,
+    rounds=1,
+    cells_per_seed=2,
+    models=20,
+    models_steps=3,
+    checked_width=2,
+    checked_steps=2,
+)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -332,16 +340,10 @@ def draw_sizes(axes, results: xr.Dataset) -> None:
     """Draw the best rate of each size beside the lowest of its bounds."""
     for place, size in enumerate(results["size"].values):
         best = fastest(results, size)
+        measured, bound = ("_", "_") if place else ("measured", "lowest bound")
         axes.plot([place] * best["rate"].size, best["rate"], "C0.")
-        axes.plot(place, best["rate"].median(), "C0o", label="measured" if not place else None)
-        axes.plot(
-            place,
-            best["run_lowest_bound"],
-            "_",
-            color="0.4",
-            ms=20,
-            label="lowest bound" if not place else None,
-        )
+        axes.plot(place, best["rate"].median(), "C0o", label=measured)
+        axes.plot(place, best["run_lowest_bound"], "_", color="0.4", ms=20, label=bound)
     axes.set_xticks(range(results.sizes["size"]), labels=results["size"].values)
     axes.set(yscale="log", xlabel="features, hidden", title="the fastest width of each size")
     axes.legend()

@@ -289,21 +289,15 @@ def plot(results: xr.Dataset) -> Figure:
     left.legend(loc="upper center", ncols=2, fontsize=7)
 
     equal = results.sel(importance=1)
+    three = [results.three.sel(bound=end) for end in ("lower", "upper")]
     for ends, densities, features, color, marker in (
         ((equal.lower, equal.upper), results.density, 2, "C0", "o"),
-        (
-            [results.three.sel(bound=end) for end in ("lower", "upper")],
-            results.triple,
-            3,
-            "C3",
-            "^",
-        ),
+        (three, results.triple, 3, "C3", "^"),
     ):
         bottom, top = (np.asarray(each / conjecture(densities, features)) for each in ends)
-        right.errorbar(
-            densities, (bottom + top) / 2, (top - bottom) / 2,
-            fmt=marker, ms=4, c=color, capsize=3, label=f"{features} features",
-        )  # fmt: skip
+        middle, half, label = (bottom + top) / 2, (top - bottom) / 2, f"{features} features"
+        style = {"fmt": marker, "ms": 4, "color": color, "capsize": 3}
+        right.errorbar(densities, middle, half, label=label, **style)
     right.axhline(1, color="black", lw=1)
     right.text(1.0, 1.002, "conjecture", ha="right", va="bottom", fontsize=8)
     right.set(xlabel=plotting.DENSITY, ylabel="lowest loss / conjectured loss", ylim=(0.9, 1.015))

@@ -133,13 +133,10 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         def sample(_key, _batch):
             return own["inputs"], own["targets"], own["weights"]
 
-        fitted = tm.fit(
-            key_data, start, loss, sample,
-            optimizer=config.training.optimizer(weight_decay=weight_decay),
-            steps=config.training.steps, batch=ROWS,
-        )  # fmt: skip
-        counted = census(fitted.params, own["inputs"], own["targets"], own["tolerance"])
-        return {**counted, "params": fitted.params}
+        how = {**config.training.settings(weight_decay=weight_decay), "batch": ROWS}
+        params = tm.fit(key_data, start, loss, sample, **how).params
+        counted = census(params, own["inputs"], own["targets"], own["tolerance"])
+        return {**counted, "params": params}
 
     results = tm.sweep(
         cell,

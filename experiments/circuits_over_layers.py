@@ -95,8 +95,10 @@ def of_circuit(config: Config, key: Any, bits: Any) -> xr.Dataset:
         directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
         squares = np.sum((directions @ directions.T) ** 2) - variables
         overlap.append(squares / (variables * (variables - 1)))
-        both = [np.asarray(values(program, jnp.asarray(directions), bits, correcting=threshold))
-                for threshold in (False, True)]  # fmt: skip
+        both = [
+            np.asarray(values(program, jnp.asarray(directions), bits, correcting=threshold))
+            for threshold in (False, True)
+        ]
         error.append([np.mean((found - truth) ** 2, axis=(0, 2)) for found in both])
         wrong.append([np.mean((found > 0.5) != (truth > 0.5), axis=(0, 2)) for found in both])
     dims = ("width", "threshold", "layer")
@@ -152,8 +154,10 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, full, ROOM, within=1e-4)
     says = "The mean squared overlap of projections of a basis is (V - m) / (m (V - 1)), measured "
     says += "by the largest relative difference over widths."
-    off = [float(mean["overlap"].sel(width=m)) / theory.mean_squared_overlap(variables, m) - 1
-           for m in widths]  # fmt: skip
+    off = [
+        float(mean["overlap"].sel(width=m)) / theory.mean_squared_overlap(variables, m) - 1
+        for m in widths
+    ]
     yield tm.near(says, 0, np.abs(off).max(), FRAME, within=0.02)
 
     says = "Without a threshold the mean squared error is 4/3 of the error and the noise of the "
@@ -184,15 +188,17 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "A threshold lowers the mean squared error of the last layer, where the noise is below "
     says += "1/6, measured by the smallest factor over widths."
     low = [m for m in widths if theories[m].noise.max() < 1 / 36]
-    factors = [float(plain["error"].sel(width=m)[-1] / corrected["error"].sel(width=m)[-1])
-               for m in low]  # fmt: skip
+    factors = [
+        float(plain["error"].sel(width=m)[-1] / corrected["error"].sel(width=m)[-1]) for m in low
+    ]
     ours = "Ours, because the paper proves it in the limit of wide layers."
     yield tm.at_least(says, 10, min(factors, default=np.nan), HANNI, threshold=ours)
     says = "A threshold does not help where the noise of the last layer is above 1/3, measured by "
     says += "the smallest ratio of the shares of wrong bits with and without it."
     loud = [m for m in widths if theories[m].noise.max() > 1 / 9]
-    ratios = [float(corrected["wrong"].sel(width=m)[-1] / plain["wrong"].sel(width=m)[-1])
-              for m in loud]  # fmt: skip
+    ratios = [
+        float(corrected["wrong"].sel(width=m)[-1] / plain["wrong"].sel(width=m)[-1]) for m in loud
+    ]
     ours = "Ours, because equal shares have 1."
     yield tm.at_least(says, 0.8, min(ratios, default=np.nan), FOUND, threshold=ours)
 

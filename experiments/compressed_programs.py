@@ -48,9 +48,11 @@ ERRORS = "Ours, because it is four standard errors of the mean over seeds."
 
 METHODS = ("exact patching", "EAP", "EAP-IG", "ACDC", "edge pruning", "random")
 TITLES = {
-    "frac_prevs": "share of x so far", "hist": "count this token", "reverse": "last token first",
+    "frac_prevs": "share of x so far",
+    "hist": "count this token",
+    "reverse": "last token first",
     "sort": "least token first",
-}  # fmt: skip
+}
 EFFECT = 1e-5  # rounding is below, and each true edge above
 
 
@@ -70,9 +72,15 @@ class Config:
 
 
 SMOKE = Config(
-    programs=("hist",), shares=(1.0, 0.5), pairs=12, integration_steps=1, midpoints=40,
-    damages=(1e-2,), pruning_steps=2, num_seeds=2,
-)  # fmt: skip
+    programs=("hist",),
+    shares=(1.0, 0.5),
+    pairs=12,
+    integration_steps=1,
+    midpoints=40,
+    damages=(1e-2,),
+    pruning_steps=2,
+    num_seeds=2,
+)
 
 
 def discovered(key, behaviour, config):
@@ -193,9 +201,12 @@ def of_program(name: str, config: Config, store: Path | None) -> xr.Dataset:
         }
 
     found = tm.sweep(
-        cell, axes={"share": config.shares}, num_seeds=config.num_seeds,
-        dims={"scores": ("found_by", "edge")}, store=store,
-    ).assign_coords(found_by=list(METHODS))  # fmt: skip
+        cell,
+        axes={"share": config.shares},
+        num_seeds=config.num_seeds,
+        dims={"scores": ("found_by", "edge")},
+        store=store,
+    ).assign_coords(found_by=list(METHODS))
     scores = found["scores"]
     matters = scores.sel(found_by="exact patching", share=1.0) > EFFECT
     wired = xr.DataArray(np.asarray(circuits.vector(circuits.wired_edges(program))), dims="edge")
@@ -280,11 +291,8 @@ def plot(results: xr.Dataset) -> Figure:
         axes.fill_between(here["share"], right, color="0.85", label="right answers")
         plotting.bands(axes, here["recovered"], x="share", lines="found_by")
         used, edges = int(here["used"].max()), int(here["edges"])
-        axes.set(
-            title=f"{name}: {TITLES[name]}\n({used} of {edges} edges)",
-            xlabel="dimensions / variables",
-            ylim=(0, 1.03), xlim=(1, here["share"].min()),
-        )  # fmt: skip
+        axes.set(title=f"{name}: {TITLES[name]}\n({used} of {edges} edges)")
+        axes.set(xlabel="dimensions / variables", xlim=(1, here["share"].min()), ylim=(0, 1.03))
     for axes in grid[:, 0]:
         axes.set_ylabel("share of the true circuit found")
     axes = grid[1, 1]
@@ -296,9 +304,10 @@ def plot(results: xr.Dataset) -> Figure:
     axes.legend(loc="upper center")
     grid[1, 2].axis("off")
     grid[1, 2].legend(
-        *grid[0, 0].get_legend_handles_labels(), loc="center",
+        *grid[0, 0].get_legend_handles_labels(),
+        loc="center",
         title=f"means over {results.sizes['seed']} seeds,\nwith quartiles",
-    )  # fmt: skip
+    )
     figure.suptitle("Patching finds most edges of programs that no longer work", fontsize=11)
     return figure
 

@@ -46,8 +46,12 @@ NOISE = 0.01
 """Standard deviation of what is added to the starts, whose latents would else be exactly equal."""
 PER = 4
 """One example in this many has a feature in a written model; the others are empty."""
-GROUPS = {"A alone": slice(0, 4), "weak in B": slice(4, 8), "both": slice(8, 12),
-          "B alone": slice(12, 16)}  # fmt: skip
+GROUPS = {
+    "A alone": slice(0, 4),
+    "weak in B": slice(4, 8),
+    "both": slice(8, 12),
+    "B alone": slice(12, 16),
+}
 TRAINED = ("L1", "BatchTopK")
 """The kinds that are fitted to trained models."""
 
@@ -73,9 +77,12 @@ class Config:
 
 
 SMOKE = Config(
-    strengths=(0.1, 1.0), penalties=(0.1, 0.4), kinds=("L1",), num_seeds=1,
+    strengths=(0.1, 1.0),
+    penalties=(0.1, 0.4),
+    kinds=("L1",),
+    num_seeds=1,
     training=tm.Recipe(steps=4, batch=16, learning_rate=1e-2),
-)  # fmt: skip
+)
 
 
 def crosscoder(kind, latents, sizes, active):
@@ -248,22 +255,16 @@ def claims_of_trained(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.9, mcc, FOUND, threshold=ROUND)
     lost = called_own(results).mean("seed")
     high, low = lost.isel(penalty=-1), lost.isel(penalty=0)
-    yield tm.at_least(
-        "L1 crosscoders of trained models call features that are weak in B A's own at the largest "
-        "penalty, measured by the share of these features.",
-        0.9, high.sel(of_models="L1"), FOUND, threshold=ROUND,
-        note="At this penalty some features are lost altogether: MCC falls from 0.94 to 0.86.",
-    )  # fmt: skip
-    yield tm.at_most(
-        "L1 crosscoders of trained models call few features that are weak in B A's own at the "
-        "lowest penalty, measured by the share of these features.",
-        0.1, low.sel(of_models="L1"), FOUND, threshold=ROUND,
-    )  # fmt: skip
-    yield tm.at_most(
-        "BatchTopK crosscoders of trained models call few features that are weak in B A's own, "
-        "measured by the share of these features.",
-        0.1, high.sel(of_models="BatchTopK"), MINDER, threshold=ROUND,
-    )  # fmt: skip
+    says = "L1 crosscoders of trained models call features that are weak in B A's own at the "
+    says += "largest penalty, measured by the share of these features."
+    note = "At this penalty some features are lost altogether: MCC falls from 0.94 to 0.86."
+    yield tm.at_least(says, 0.9, high.sel(of_models="L1"), FOUND, threshold=ROUND, note=note)
+    says = "L1 crosscoders of trained models call few features that are weak in B A's own at the "
+    says += "lowest penalty, measured by the share of these features."
+    yield tm.at_most(says, 0.1, low.sel(of_models="L1"), FOUND, threshold=ROUND)
+    says = "BatchTopK crosscoders of trained models call few features that are weak in B A's own, "
+    says += "measured by the share of these features."
+    yield tm.at_most(says, 0.1, high.sel(of_models="BatchTopK"), MINDER, threshold=ROUND)
     says = "Crosscoders of all kinds call the features that one trained model has its own, "
     says += "measured by the smallest share over kinds, at the penalty where each is best."
     share = results["share"]

@@ -111,10 +111,14 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             trained(key_network, features, config),
         )
         found = circuits.decompose_layers(
-            key_parts, *matrices, features.sample,
-            parts=config.parts, gate_units=config.gate_units, minimality=config.minimality,
-            optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
-        )  # fmt: skip
+            key_parts,
+            *matrices,
+            features.sample,
+            parts=config.parts,
+            gate_units=config.gate_units,
+            minimality=config.minimality,
+            **recipe.settings(),
+        )
         return {
             f"{name}_{which}": value
             for which, layer, matrix in zip(("first", "second"), found, matrices, strict=True)

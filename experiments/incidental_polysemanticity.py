@@ -205,14 +205,11 @@ def plot(results: xr.Dataset) -> Figure:
     lines = found.mean("seed")
     counts.plot(lines["neurons"], lines, "kD", ms=4, label="mean of seeds")
     widths = np.unique(np.geomspace(*results["neurons"].values[[0, -1]], 30).astype(int))
-    for label, style, values in (
-        ("distinct places (exact)", "-", [theory.collisions(features, int(m)) for m in widths]),
-        ("$n^2/4m$", ":", features**2 / 4 / widths),
-        ("no repulsion", "--",
-         [theory.collisions_without_repulsion(features, int(m)) for m in widths]),
-    ):  # fmt: skip
-        color = {"-": "C2", ":": "black", "--": "C1"}[style]
-        counts.plot(widths, values, style, color=color, lw=1.4, label=label)
+    exact = [theory.collisions(features, int(m)) for m in widths]
+    without = [theory.collisions_without_repulsion(features, int(m)) for m in widths]
+    counts.plot(widths, exact, "C2-", lw=1.4, label="distinct places (exact)")
+    counts.plot(widths, features**2 / 4 / widths, "k:", lw=1.4, label="$n^2/4m$")
+    counts.plot(widths, without, "C1--", lw=1.4, label="no repulsion")
     counts.set(xscale="log", xlabel="neurons $m$", ylabel="shared neurons", ylim=(-0.5, None))
     plotting.plain_ticks(counts, "x", results["neurons"].values.tolist())
     counts.set_title(f"Chance and repulsion say how\nmany are shared ({features} features)")

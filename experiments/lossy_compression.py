@@ -265,10 +265,10 @@ def draw(axes: Axes, series: xr.Dataset, name: str) -> None:
             ("dictionary", "s--", "autoencoder"),
         ):
             color = f"C{k}"
-            axes.plot(here[name], here[count].transpose("case", "seed"), style[0], ms=2.5,
-                      color=color, alpha=0.5)  # fmt: skip
-            axes.plot(here[name], here[count].mean("seed"), style, ms=4, lw=1.3, color=color,
-                      label=f"{number} features, {label}")  # fmt: skip
+            seeds, label = here[count].transpose("case", "seed"), f"{number} features, {label}"
+            axes.plot(here[name], seeds, style[0], ms=2.5, color=color, alpha=0.5)
+            mean = seeds.mean("seed")
+            axes.plot(here[name], mean, style, ms=4, lw=1.3, color=color, label=label)
     axes.axhline(series.attrs["hidden"], color="0.6", lw=0.8)
     axes.set(ylim=(0, 1.5 * float(series["true"].max())))
 

@@ -65,9 +65,11 @@ class Config:
 
 
 SMOKE = Config(
-    latents=(4,), num_seeds=1, gains=(1e-3, 1e-4),
+    latents=(4,),
+    num_seeds=1,
+    gains=(1e-3, 1e-4),
     training=tm.Recipe(steps=4, batch=16, learning_rate=1e-2),
-)  # fmt: skip
+)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -76,19 +78,15 @@ def run(config: Config) -> xr.Dataset:
     def cell(key, *, latents, active):
         key, key_rows = jax.random.split(key)
         model = tm.TopKAutoencoder(latents, active)
-        params = tm.fit_autoencoder(
-            key, model, points, penalty=0.0, optimizer=config.training.optimizer(),
-            steps=config.training.steps, batch=config.training.batch,
-        ).params  # fmt: skip
+        how = config.training.settings()
+        params = tm.fit_autoencoder(key, model, points, penalty=0.0, **how).params
         rows = points.sample(key_rows, 16_384)
         rebuilt = jax.vmap(lambda h: model.apply({"params": params}, h).reconstruction)(rows)
         error = jnp.mean(jnp.sum((rows - rebuilt) ** 2, axis=1))
         return {"error": error, "bias": jnp.linalg.norm(params["decoder_bias"])}
 
-    trained = tm.sweep(
-        cell, static={"latents": config.latents}, axes={"active": [1.0, 2.0]},
-        num_seeds=config.num_seeds,
-    )  # fmt: skip
+    axes, static = {"active": [1.0, 2.0]}, {"latents": config.latents}
+    trained = tm.sweep(cell, axes=axes, static=static, num_seeds=config.num_seeds)
     return trained.assign(divisions(config))
 
 
@@ -154,8 +152,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 def plot(results: xr.Dataset) -> Figure:
     figure, (left, middle, right) = plotting.figure(1, 3, size=(9, 3.3))
     fine = np.arange(2, 33)
-    left.loglog(fine, [scaling.circle_error(int(each)) for each in fine], color="0.4", lw=1,
-                label="from the centre (exact)")  # fmt: skip
+    exact = [scaling.circle_error(int(each)) for each in fine]
+    left.loglog(fine, exact, color="0.4", lw=1, label="from the centre (exact)")
     for seed in results["error"].sel(active=1).transpose("seed", "latents").values:
         left.loglog(results["latents"], seed, "o", color="C0", ms=3, alpha=0.5)
     best = results["error"].sel(active=1).min("seed")

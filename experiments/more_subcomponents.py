@@ -88,10 +88,15 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             return jnp.abs(tm.SomeActive(config.num_features, config.density).sample(key, batch))
 
         found = circuits.decompose_parameters(
-            key_parts, weights, params["bias"], sample,
-            parts=parts, gate_units=config.gate_units, minimality=config.minimality,
-            optimizer=recipe.optimizer(), steps=recipe.steps, batch=recipe.batch,
-        )  # fmt: skip
+            key_parts,
+            weights,
+            params["bias"],
+            sample,
+            parts=parts,
+            gate_units=config.gate_units,
+            minimality=config.minimality,
+            **recipe.settings(),
+        )
         importance, _ = circuits.importances(found, weights, value=0.75)
         lengths = jnp.linalg.norm(found.left, axis=1) * jnp.linalg.norm(found.right, axis=1)
         missing = jnp.linalg.norm(weights - found.left.T @ found.right)
@@ -175,10 +180,9 @@ def plot(results: xr.Dataset) -> Figure:
     names = {"cosine": "cosine (MMCS)", "ratio": "length (ML2R)", "error": "error of the whole"}
     for place, (name, label) in enumerate(names.items()):
         values = results[name].mean("feature")
-        plotting.every_seed(
-            scores, values, x="parts", chosen=values.mean("seed"), choice="mean", label=label,
-            color=f"C{place}", marker=plotting.MARKERS[place], legend=False,
-        )  # fmt: skip
+        mean, color = values.mean("seed"), f"C{place}"
+        how = {"chosen": mean, "choice": "mean", "label": label, "color": color}
+        plotting.every_seed(scores, values, x="parts", marker=plotting.MARKERS[place], **how)
     hidden = int(results.attrs["hidden"])
     chance = [subcomponents.chance_cosine(int(count), hidden) for count in parts]
     scores.plot(parts, chance, "--", color="C0", lw=1, label="cosine by chance")

@@ -35,9 +35,11 @@ class Config:
 
 
 SMOKE = Config(
-    densities=(1.0, 0.1), num_seeds=2, pictures=4,
+    densities=(1.0, 0.1),
+    num_seeds=2,
+    pictures=4,
     training=tm.Recipe(steps=30, batch=64, learning_rate=1e-2),
-)  # fmt: skip
+)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -66,8 +68,11 @@ def run(config: Config) -> xr.Dataset:
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     best = tm.best_of(results, "loss")
     eye = "Ours, because the eye takes it for exact in the figure."
-    shapes = {1.0: ("two orthogonal features", 2, 1.0), 0.19: ("two antipodal pairs", 4, 1 / 2),
-              0.097: ("a pentagon", 5, 2 / 5)}  # fmt: skip
+    shapes = {
+        1.0: ("two orthogonal features", 2, 1.0),
+        0.19: ("two antipodal pairs", 4, 1 / 2),
+        0.097: ("a pentagon", 5, 2 / 5),
+    }
     for density, (name, count, share) in shapes.items():
         model = best.sel(density=density, method="nearest")
         says = f"The best model at density {density:g} ends with {name}, so {count} features have "

@@ -115,8 +115,10 @@ def run(config: Config) -> xr.Dataset:
     each = [densities(features, exponent) for exponent in config.exponents]
     constant = [theory.loss_without_superposition(density, 0) for density in each]
     results["loss"] = results["loss"] / xr.DataArray(constant, dims="exponent")
-    tails = [[theory.loss_without_superposition(d, m) / d0 for m in range(features + 1)]
-             for d, d0 in zip(each, constant, strict=True)]  # fmt: skip
+    tails = [
+        [theory.loss_without_superposition(d, m) / d0 for m in range(features + 1)]
+        for d, d0 in zip(each, constant, strict=True)
+    ]
     results["tail"] = (("exponent", "kept"), tails)
     found = [
         theory.best_random_directions(1 / features, num_features=features, hidden=m)
@@ -167,8 +169,10 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "by the largest difference over frequencies."
     note = "Also these models store more features than dimensions, so that they are not without "
     note += "superposition, and their loss falls faster."
-    off = [abs(slope(weak["loss"].isel(exponent=k)) - slope(tail(results).isel(exponent=k)))
-           for k in range(results.sizes["exponent"])]  # fmt: skip
+    off = [
+        abs(slope(weak["loss"].isel(exponent=k)) - slope(tail(results).isel(exponent=k)))
+        for k in range(results.sizes["exponent"])
+    ]
     ours = "Ours, because the paper compares by eye."
     yield tm.near(says, 0, max(off), LIU, within=0.3, threshold=ours, note=note)
     says = "With weight decay 1 no model is better than if its stored features were perfect, "
@@ -254,8 +258,10 @@ def draw_exponents(axes: Axes, results: xr.Dataset) -> None:
     """Draw the exponents of all seeds against that of the frequencies."""
     exponents = results["exponent"].values
     for k, decay in enumerate(results["weight_decay"].values):
-        values = [[slope(results["loss"].sel(exponent=a, weight_decay=decay, seed=s))
-                   for a in exponents] for s in results["seed"].values]  # fmt: skip
+        values = [
+            [slope(results["loss"].sel(exponent=a, weight_decay=decay, seed=s)) for a in exponents]
+            for s in results["seed"].values
+        ]
         for number, of_seed in enumerate(values):
             label = f"weight decay {decay:g}" if number == 0 else None
             axes.plot(exponents, of_seed, plotting.MARKERS[k], color=f"C{k + 3}", ms=5, label=label)

@@ -98,10 +98,15 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             return jnp.abs(tm.SomeActive(NUM_FEATURES, inputs).sample(key, batch))
 
         found = circuits.decompose_parameters(
-            key_parts, weights, trained.params["bias"], sample,
-            parts=config.parts, gate_units=config.gate_units, minimality=config.minimality,
+            key_parts,
+            weights,
+            trained.params["bias"],
+            sample,
+            parts=config.parts,
+            gate_units=config.gate_units,
+            minimality=config.minimality,
             **recipe.settings(),
-        )  # fmt: skip
+        )
         importance = circuits.importances(found, weights, value=0.75)
         missing = jnp.linalg.norm(weights - found.left.T @ found.right)
         return {
@@ -233,10 +238,9 @@ def plot(results: xr.Dataset) -> Figure:
     scores = {"cosine": "cosine (MMCS)", "ratio": "length (ML2R)"}
     for place, (name, label) in enumerate(scores.items()):
         values = represented(sparsest, name)
-        plotting.every_seed(
-            panels[1], values, x="inputs", chosen=values.mean("seed"), choice="mean",
-            label=label, color=f"C{place}", marker=plotting.MARKERS[place], legend=False,
-        )  # fmt: skip
+        mean, color = values.mean("seed"), f"C{place}"
+        how = {"chosen": mean, "choice": "mean", "label": label, "color": color}
+        plotting.every_seed(panels[1], values, x="inputs", marker=plotting.MARKERS[place], **how)
     panels[1].axhline(chance, color="0.5", ls="--", lw=1, label="cosine by chance")
     panels[1].set(xscale="log", xlabel="density of the decomposition's inputs", ylim=(0, 1.05))
     plotting.plain_ticks(panels[1])

@@ -117,12 +117,16 @@ def run(config: Config) -> xr.Dataset:
 
     seeds = config.num_seeds
     parts = [
-        tm.sweep(relu, static={"manifold": {name: name for name in config.trained}},
-                 num_seeds=seeds, dims={"weights": ("hidden", "word")}),
+        tm.sweep(
+            relu,
+            static={"manifold": {name: name for name in config.trained}},
+            num_seeds=seeds,
+            dims={"weights": ("hidden", "word")},
+        ),
         tm.sweep(linear, num_seeds=seeds, dims={"linear": ("across", "place")}),
         tm.sweep(mixture, num_seeds=seeds, dims={"mixture": ("side", "vertex")}),
         exact(known, config),
-    ]  # fmt: skip
+    ]
     merged = xr.merge(parts, combine_attrs="override", join="outer")
     return merged.assign_attrs(around=config.around, side=config.side, sharpness=config.sharpness)
 

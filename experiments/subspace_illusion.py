@@ -73,11 +73,11 @@ def run(config: Config) -> xr.Dataset:
     def squared(output, _, source):
         return (output - source) ** 2
 
+    optimizer = optax.adam(config.search_learning_rate)
+    how = {"steps": config.search_steps, "batch": config.search_batch, "optimizer": optimizer}
+
     def cell(key):
-        part = iv.align(
-            key, model, params, sample, squared, site="hidden", size=1, steps=config.search_steps,
-            batch=config.search_batch, optimizer=optax.adam(config.search_learning_rate),
-        )  # fmt: skip
+        part = iv.align(key, model, params, sample, squared, site="hidden", size=1, **how)
         vector = jnp.asarray(part.basis)[:, 0]
         return {"vector": vector, **measured(vector)}
 

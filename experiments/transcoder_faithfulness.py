@@ -76,10 +76,16 @@ class Config:
 
 
 SMOKE = Config(
-    graphs=("cross-layer",), skips=(False,), chain_penalties=(0.1, 0.4), penalties=(0.01, 0.1),
-    num_features=2, hidden=3, latents=4, num_seeds=1,
+    graphs=("cross-layer",),
+    skips=(False,),
+    chain_penalties=(0.1, 0.4),
+    penalties=(0.01, 0.1),
+    num_features=2,
+    hidden=3,
+    latents=4,
+    num_seeds=1,
     training=tm.Recipe(steps=4, batch=16, learning_rate=1e-2),
-)  # fmt: skip
+)
 
 
 def fitted(key, model, activations, penalty, training, **options):

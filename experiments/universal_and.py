@@ -68,9 +68,14 @@ class Config:
 
 
 SMOKE = Config(
-    width=100, actives=(2, 3), samples=20, widths=(100, 10_000), counts=(16, 100),
-    searched=(30, 300), shares=(0.3, 0.5),
-)  # fmt: skip
+    width=100,
+    actives=(2, 3),
+    samples=20,
+    widths=(100, 10_000),
+    counts=(16, 100),
+    searched=(30, 300),
+    shares=(0.3, 0.5),
+)
 
 
 def run(config: Config) -> xr.Dataset:
@@ -119,15 +124,16 @@ def errors_by_width(config: Config) -> xr.Dataset:
     def best(function, width):
         return min(theory.error(function(theory.subsets(p), config.active, width)) for p in shares)
 
-    found = [
-        (best(theory.mean_readout, width), best(theory.contrast, width),
-         theory.error(theory.contrast(theory.signs(), config.active, width)))
-        for width in config.widths
-    ]  # fmt: skip
-    kinds = ["mean of subsets", "contrast of subsets", "contrast of signs"]
-    return xr.Dataset(
-        {"error": (("width", "kind"), found)}, {"width": list(config.widths), "kind": kinds}
-    )
+    errors = {
+        "mean of subsets": lambda width: best(theory.mean_readout, width),
+        "contrast of subsets": lambda width: best(theory.contrast, width),
+        "contrast of signs": lambda width: theory.error(
+            theory.contrast(theory.signs(), config.active, width)
+        ),
+    }
+    found = [[error(width) for error in errors.values()] for width in config.widths]
+    labels = {"width": list(config.widths), "kind": list(errors)}
+    return xr.Dataset({"error": (("width", "kind"), found)}, labels)
 
 
 def neurons_needed(config: Config) -> xr.Dataset:
@@ -136,10 +142,9 @@ def neurons_needed(config: Config) -> xr.Dataset:
         [[theory.error_rates(p, config.active, d) for p in config.shares] for d in config.searched]
     )
     counts, active = np.array(config.counts, float), config.active
-    pairs = np.stack(
-        [(counts - active) * (counts - active - 1) / 2, active * (counts - active),
-         np.full_like(counts, active * (active - 1) / 2)]
-    )  # fmt: skip
+    rest = counts - active
+    both = np.full_like(counts, active * (active - 1) / 2)
+    pairs = np.stack([rest * (rest - 1) / 2, active * rest, both])
     wrong = (rates @ pairs).min(axis=1)  # searched widths x counts
     # Both are straight in logarithms, and fewer are wrong in wider networks.
     outside = {"left": np.nan, "right": np.nan}
@@ -212,8 +217,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "Sampled networks of 300 neurons have as many wrong read-outs of the pairs of 100 "
     says += "inputs, on average, as exact binomial tails say."
     within = 4 * results["wrong_error"]
-    yield tm.near(says, results["wrong"], results["wrong_sampled"], UNION, within=within,
-                  threshold=FOUR)  # fmt: skip
+    yield tm.near(
+        says, results["wrong"], results["wrong_sampled"], UNION, within=within, threshold=FOUR
+    )
     needed = results["needed"]
     some = needed.sel(count=[100, 10_000], method="nearest").values
     says = "The number of neurons that the construction needs for all pairs grows no faster than "
@@ -281,10 +287,9 @@ def draw_means(axes: Axes, results: xr.Dataset) -> None:
             where = {"readout": row, "case": case}
             label = f"mean, {case}" if row == "mean" else "_line"
             axes.plot(active, results["mean"].sel(where), style, color=f"C{number}", label=label)
-            axes.errorbar(
-                active, results["sampled_mean"].sel(where), results["sampled_deviation"].sel(where),
-                fmt="o" if row == "mean" else "s", ms=3, lw=0.8, color=f"C{number}",
-            )  # fmt: skip
+            sampled = results[["sampled_mean", "sampled_deviation"]].sel(where).values()
+            marker = {"fmt": "o" if row == "mean" else "s", "ms": 3, "lw": 0.8}
+            axes.errorbar(active, *sampled, color=f"C{number}", **marker)
     axes.plot([], [], ":", color="0.4", label="contrast, in these colours")
     axes.set(xlabel="inputs that are 1, $s$", ylabel="read-out", ylim=(-0.3, 4.1))
     axes.set_title("Two read-outs of an AND\n(lines exact; bars: one deviation)")

@@ -121,11 +121,8 @@ def run(config: Config) -> xr.Dataset:
 
         def trained(number):
             sparse = keep_largest(number, config.steps, dense)
-            optimizer = optax.chain(optax.adam(rate), sparse)
-            return tm.fit(
-                key_data, start, loss, lambda *_: (x, target),
-                optimizer=optimizer, steps=config.steps, batch=ROWS,
-            ).params  # fmt: skip
+            how = {"optimizer": optax.chain(optax.adam(rate), sparse), "steps": config.steps}
+            return tm.fit(key_data, start, loss, lambda *_: (x, target), batch=ROWS, **how).params
 
         params = trained(kept)
         found = census(params, x, target)
@@ -163,8 +160,11 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 0.7, ratio, GAO, threshold=FAR)
     says = "Twice as many weights as the task needs are enough to compute it nearly as often as "
     says += "dense networks do, measured by the smallest ratio of the shares over tasks."
-    twice = [solved.sel(task=task).sel(kept=2 * least, method="nearest")
-             / solved.sel(task=task).isel(kept=-1) for task, least in SMALLEST.items()]  # fmt: skip
+    twice = [
+        solved.sel(task=task).sel(kept=2 * least, method="nearest")
+        / solved.sel(task=task).isel(kept=-1)
+        for task, least in SMALLEST.items()
+    ]
     ours = "Ours, because a share of 24 seeds has an error of up to 0.1."
     note = "The rule keeps weights of units without an output, and so wastes some."
     yield tm.at_least(says, 0.8, min(map(float, twice)), FOUND, threshold=ours, note=note)
