@@ -3,13 +3,13 @@
 Sixteen models with two layers of one head learn Markov chains of 3 states and 50 tokens, as in the
 experiment `induction`. An update is one optimizer step of one model on a fresh batch.
 
-Contenders ours    `toymodels.sweep`
-           vmap    the obvious JAX: jit(vmap(scan)) of the model, with jax.grad and optax.adam
-           torch   the models side by side in batched products of PyTorch, on one thread; left out
-                   where PyTorch is not installed
+Contenders toymodels        `toymodels.sweep`
+           jit(vmap(scan))  the obvious JAX, with jax.grad and optax.adam
+           PyTorch          the models side by side in batched products, on one thread; left out
+                            where PyTorch is not installed
 Claim      A sweep trains models of attention a third faster than plain vmap and two thirds faster
-           than PyTorch. That is little beside models without attention, because products of
-           matrices and the softmax take most of the time.
+           than PyTorch. That is little beside the ratios of models without attention, which the
+           experiment `benchmark_training` measures.
 Selection  None: lines are medians of the rounds, and every round is a dot. The contenders take
            turns in one process. Time is that of the processor, over all threads, because other
            processes may share it; compilation is left out.
@@ -35,7 +35,7 @@ from toymodels.engine import programs
 from toymodels.sweeps import blocks
 from toymodels.sweeps.program import compile_program, default_width
 
-SIDE = tm.finding("Side by side, in processor time")
+SIDE = tm.finding("measured here, side by side, in processor time")
 ALIKE = tm.identity("All contenders train the same model on the same distribution")
 GOAL = "Ours, because it is a design goal."
 DRAWS = "Ours, because their draws differ."
@@ -58,9 +58,8 @@ SMOKE = Config(layers=1, length=6, models=2, batch=4, steps=2, rounds=1)
 
 
 def parts(config: Config) -> tuple[tm.AttentionOnly, tm.NextToken]:
-    model = tm.AttentionOnly(
-        layers=config.layers, heads=1, width=WIDTH, head_width=HEAD_WIDTH, relative=True
-    )
+    size = {"layers": config.layers, "width": WIDTH, "head_width": HEAD_WIDTH}
+    model = tm.AttentionOnly(heads=1, relative=True, **size)
     return model, tm.NextToken(tm.MarkovChains(config.num_states, config.length))
 
 
@@ -69,15 +68,8 @@ def ours(config: Config) -> Callable[[], np.ndarray]:
     model, task = parts(config)
 
     def cell(key, *, learning_rate):
-        trained = tm.train(
-            key,
-            model,
-            task,
-            optimizer=optax.adam(learning_rate),
-            steps=config.steps,
-            batch=config.batch,
-            evaluation=config.batch,
-        )
+        how = {"steps": config.steps, "batch": config.batch, "evaluation": config.batch}
+        trained = tm.train(key, model, task, optimizer=optax.adam(learning_rate), **how)
         return {"loss": trained.loss}
 
     numbers = {"learning_rate": np.full(config.models, config.learning_rate)}
@@ -142,14 +134,12 @@ def in_torch(config: Config) -> Callable[[], np.ndarray]:
         return weights.requires_grad_()
 
     def fresh():
-        layers = [
-            [matrix(HEAD_WIDTH, WIDTH) for _ in range(3)]
-            + [
-                matrix(WIDTH, HEAD_WIDTH),
-                (0.02 * torch.randn(models, length, HEAD_WIDTH)).requires_grad_(),
-            ]
-            for _ in range(config.layers)
-        ]
+        def layer():
+            reading = [matrix(HEAD_WIDTH, WIDTH) for _ in range(3)]
+            by_distance = 0.02 * torch.randn(models, length, HEAD_WIDTH)
+            return [*reading, matrix(WIDTH, HEAD_WIDTH), by_distance.requires_grad_()]
+
+        layers = [layer() for _ in range(config.layers)]
         return matrix(WIDTH, states), layers, matrix(states, WIDTH)
 
     def sample():
@@ -206,14 +196,9 @@ def run(config: Config) -> xr.Dataset:
             losses[name] = work()
             spent = time.process_time() - started
             rates[row, turn] = config.models * config.steps / spent
-    return xr.Dataset(
-        {
-            "rate": (("contender", "round"), rates),
-            "loss": (("contender", "model"), np.stack(list(losses.values()))),
-        },
-        {"contender": list(contenders)},
-        {"cores": os.cpu_count()},
-    )
+    reached = np.stack(list(losses.values()))
+    found = {"rate": (("contender", "round"), rates), "loss": (("contender", "model"), reached)}
+    return xr.Dataset(found, {"contender": list(contenders)}, {"cores": os.cpu_count()})
 
 
 def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
