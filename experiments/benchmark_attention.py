@@ -35,7 +35,7 @@ from toymodels.engine import programs
 from toymodels.sweeps import blocks
 from toymodels.sweeps.program import compile_program, default_width
 
-SIDE = tm.finding("measured here, side by side, in processor time")
+SIDE = tm.finding("Side by side, in processor time")
 ALIKE = tm.identity("All contenders train the same model on the same distribution")
 GOAL = "Ours, because it is a design goal."
 DRAWS = "Ours, because their draws differ."
