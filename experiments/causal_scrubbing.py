@@ -30,6 +30,8 @@ TOGETHER = tm.prediction("A digon of features that are present together: (5 - 4p
 TRUE = tm.identity("A true hypothesis replaces every value by itself")
 FOUND = tm.finding("first measured here")
 SAMPLING = "Ours, because it is four standard errors of 65,536 examples."
+ROUNDED = "Ours, because numbers are rounded."
+ANY = "Ours, because any improvement counts."
 HYPOTHESES = ("alone", "half right", "wrong", "everything")
 
 
@@ -95,18 +97,12 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         before = scrubbed(key_scrub, tm.LinearOutput(hidden), linear, features, config.examples)
         return {"loss": trained.loss, **outputs, "distance_before": before["distance"]}
 
-    trained = tm.sweep(
-        cell,
-        axes={"density": config.densities},
-        static={"size": {f"{n} in {m}": i for i, (n, m) in enumerate(config.sizes)}},
-        num_seeds=config.num_seeds,
-        dims={
-            "recovered": ("hypothesis",),
-            "distance": ("hypothesis",),
-            "distance_before": ("hypothesis",),
-        },
-        store=store,
-    ).assign_coords(hypothesis=list(HYPOTHESES))
+    axes = {"density": config.densities}
+    static = {"size": {f"{n} in {m}": i for i, (n, m) in enumerate(config.sizes)}}
+    dims = dict.fromkeys(("recovered", "distance", "distance_before"), ("hypothesis",))
+    how = {"num_seeds": config.num_seeds, "store": store}
+    trained = tm.sweep(cell, axes=axes, static=static, dims=dims, **how)
+    trained = trained.assign_coords(hypothesis=list(HYPOTHESES))
     return trained.merge(digons(config))
 
 
@@ -132,9 +128,8 @@ def digons(config: Config) -> xr.Dataset:
 
     # Only densities at which the pair is wrong often enough to be measured.
     dense = [density for density in config.densities if 0.1 <= density < 1]
-    return tm.sweep(cell, axes={"density": dense}, num_seeds=config.num_seeds).rename(
-        density="pair_density"
-    )
+    found = tm.sweep(cell, axes={"density": dense}, num_seeds=config.num_seeds)
+    return found.rename(density="pair_density")
 
 
 def claims(results: xr.Dataset):
@@ -144,10 +139,8 @@ def claims(results: xr.Dataset):
     for size in best["size"].values:
         models = f"models of {size.replace(' in ', ' features in ')} dimensions"
         here = alone.sel(size=size)
-        says = (
-            f'In trained {models}, "output i depends on feature i alone" '
-            "recovers the whole loss at every density, measured by the largest deviation from 1."
-        )
+        says = f'In trained {models}, "output i depends on feature i alone" recovers the whole '
+        says += "loss at every density, measured by the largest deviation from 1."
         measured = np.abs(here["recovered"] - 1).max()
         yield tm.near(says, 0, measured, BLIND, within=0.05, threshold=SAMPLING)
 
@@ -167,18 +160,14 @@ def claims(results: xr.Dataset):
         says = "The hypothesis that outputs depend on the whole hidden layer changes no output of "
         says += f"{models}, measured by the largest distance."
         everything = best["distance"].sel(size=size, hypothesis="everything").max()
-        yield tm.near(
-            says, 0, everything, TRUE, within=1e-9, threshold="Ours, because numbers are rounded."
-        )
+        yield tm.near(says, 0, everything, TRUE, within=1e-9, threshold=ROUNDED)
 
         says = f"In {models}, a hypothesis that also names the feature that interferes most brings "
         says += "the scrubbed output nearer to the output at every density up to 0.15, measured by "
         says += "the largest ratio of distances."
         distance = best["distance"].sel(size=size).where(sparse)
         ratio = distance.sel(hypothesis="half right") / distance.sel(hypothesis="alone")
-        yield tm.at_most(
-            says, 1, ratio.max(), FOUND, threshold="Ours, because any improvement counts."
-        )
+        yield tm.at_most(says, 1, ratio.max(), FOUND, threshold=ANY)
 
     p = results.pair_density
     says = "In an antipodal pair of independent features the mean squared distance between the "
@@ -204,9 +193,9 @@ def claims(results: xr.Dataset):
 
 
 def plot(results: xr.Dataset) -> Figure:
-    best = tm.best_of(results, "loss")
+    best, seeds = tm.best_of(results, "loss"), results.sizes["seed"]
     sizes = best["size"].values
-    figure, grid = plotting.figure(2, 2, size=(9.0, 6.4))
+    figure, ((recovered, distance), (before, pair)) = plotting.figure(2, 2, size=(9.0, 6.4))
     names = {
         "alone": "feature i alone",
         "half right": "and its strongest interferer",
@@ -217,46 +206,32 @@ def plot(results: xr.Dataset) -> Figure:
     for number, (name, label) in enumerate(names.items()):
         here = best.sel(size=size, hypothesis=name)
         style = {"color": f"C{number}", "marker": plotting.MARKERS[number], "ms": 4}
-        grid[0, 0].semilogx(best.density, here["recovered"], label=label, **style)
-        grid[0, 1].loglog(best.density, here["distance"].clip(1e-6), label=label, **style)
-    grid[0, 0].set(
-        ylabel="share of the loss recovered",
-        title=f"Loss recovered is blind\n({size} dimensions, best of {results.sizes['seed']})",
-    )
-    grid[0, 0].legend(title="output i depends on", loc="center left")
-    grid[0, 1].set(
-        ylabel="distance to the scrubbed output",
-        title="The distance sees interference\n(at least 1e-6)",
-    )
+        recovered.semilogx(best.density, here["recovered"], label=label, **style)
+        distance.loglog(best.density, here["distance"].clip(1e-6), label=label, **style)
+    recovered.set_ylabel("share of the loss recovered")
+    recovered.set_title(f"Loss recovered is blind\n({size} dimensions, best of {seeds})")
+    recovered.legend(title="output i depends on", loc="center left")
+    distance.set_ylabel("distance to the scrubbed output")
+    distance.set_title("The distance sees interference\n(at least 1e-6)")
     for number, size in enumerate(sizes):
         here = best.sel(size=size, hypothesis="alone")
-        grid[1, 0].loglog(
-            here["interference"], here["distance_before"], plotting.MARKERS[number], label=size
-        )
+        points, marker = (here["interference"], here["distance_before"]), plotting.MARKERS[number]
+        before.loglog(*points, marker, label=size)
     ends = [1e-3, float(best["interference"].max())]
-    grid[1, 0].loglog(ends, ends, "0.5", lw=1, label="closed form")
-    grid[1, 0].set(
-        xlabel="interference $2 \\sum_{i \\neq j} G_{ij}^2 Var(x_j)$",
-        ylabel="distance before the ReLU",
-        title="Before the ReLU it is the interference",
-    )
-    grid[1, 0].legend()
+    before.loglog(ends, ends, "0.5", lw=1, label="closed form")
+    before.set_xlabel("interference $2 \\sum_{i \\neq j} G_{ij}^2 Var(x_j)$")
+    before.set_ylabel("distance before the ReLU")
+    before.set_title("Before the ReLU it is the interference")
+    before.legend()
     p = results.pair_density
-    for number, name in enumerate(("independent", "together")):
-        plotting.every_seed(
-            grid[1, 1],
-            results[f"{name}_recovered"],
-            x="pair_density",
-            label=name,
-            color=f"C{number}",
-        )
-    grid[1, 1].plot(p, (5 - 4 * p) / (3 - 2 * p), "k--", label="closed form")
-    grid[1, 1].set(
-        ylabel="share of the loss recovered",
-        title="Correlated features in an antipodal pair\nrecover more than everything",
-    )
-    grid[1, 1].legend()
-    for axes in (grid[0, 0], grid[0, 1], grid[1, 1]):
+    for color, name in (("C0", "independent"), ("C1", "together")):
+        values = results[f"{name}_recovered"]
+        plotting.every_seed(pair, values, x="pair_density", label=name, color=color)
+    pair.plot(p, (5 - 4 * p) / (3 - 2 * p), "k--", label="closed form")
+    pair.set_ylabel("share of the loss recovered")
+    pair.set_title("Correlated features in an antipodal pair\nrecover more than everything")
+    pair.legend()
+    for axes in (recovered, distance, pair):
         plotting.density_axis(axes)
     return figure
 

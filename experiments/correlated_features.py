@@ -69,21 +69,13 @@ def run(config: Config) -> xr.Dataset:
         trained = config.training.train(key, model, task, key_evaluation=evaluation)
         return {**trained.params, "loss": trained.loss}
 
-    own = {"weights": ("hidden", "feature"), "bias": ("feature",)}
-    results = tm.sweep(
-        cell,
-        axes={"density": [config.density]},
-        static={"sets": {"correlated": tm.CorrelatedSets, "anticorrelated": tm.AnticorrelatedSets}},
-        num_seeds=config.num_seeds,
-        dims=own,
-    ).squeeze("density")
-    bases = tm.sweep(
-        cell,
-        axes={"density": config.basis_densities},
-        static={"size": [config.set_size]},
-        num_seeds=config.num_bases,
-        dims=own,
-    ).squeeze("size", drop=True)
+    dims = {"weights": ("hidden", "feature"), "bias": ("feature",)}
+    sets = {"correlated": tm.CorrelatedSets, "anticorrelated": tm.AnticorrelatedSets}
+    pair = {"axes": {"density": [config.density]}, "static": {"sets": sets}}
+    basis = {"axes": {"density": config.basis_densities}, "static": {"size": [config.set_size]}}
+    results = tm.sweep(cell, **pair, num_seeds=config.num_seeds, dims=dims).squeeze("density")
+    bases = tm.sweep(cell, **basis, num_seeds=config.num_bases, dims=dims)
+    bases = bases.squeeze("size", drop=True)
     correlated = results.sel(sets="correlated")
     results["exact_loss"] = tm.apply(
         lambda *model: expected_loss_correlated(*model, config.density, num_sets=2),

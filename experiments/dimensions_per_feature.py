@@ -95,14 +95,11 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     shared = {"num_seeds": config.num_seeds, "store": store}
 
     def trained(key, num_features, hidden, density, *, steps=config.steps, rate=None):
-        return tm.train(
-            key,
-            tm.ReLUOutput(hidden, initializer=tm.notebook_initializer(config.instances)),
-            tm.Task(tm.SparseUniform(num_features, density)),
-            optimizer=optax.adamw(rate or config.learning_rate, weight_decay=config.weight_decay),
-            steps=steps,
-            batch=config.batch,
-        )
+        model = tm.ReLUOutput(hidden, initializer=tm.notebook_initializer(config.instances))
+        task = tm.Task(tm.SparseUniform(num_features, density))
+        decay = config.weight_decay
+        optimizer = optax.adamw(rate or config.learning_rate, weight_decay=decay)
+        return tm.train(key, model, task, optimizer=optimizer, steps=steps, batch=config.batch)
 
     def cell(key, *, density):
         done = trained(key, n, m, density)
@@ -123,13 +120,8 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         kept = geometry.feature_norms(weights) > 1 / 2
         return {"sparse_features_per_dimension": jnp.sum(kept) / config.sparse_hidden}
 
-    results = tm.sweep(
-        cell,
-        axes={"density": densities},
-        dims={"dimensionality": ("feature",)},
-        units={"loss": "summed over outputs"},
-        **shared,
-    )
+    words = {"dims": {"dimensionality": ("feature",)}, "units": {"loss": "summed over outputs"}}
+    results = tm.sweep(cell, axes={"density": densities}, **words, **shared)
     some = densities[config.num_densities // 2 :: max(1, config.num_densities // 6)]
     sizes = {"n in m/2": (n, m // 2), "n/2 in m/2": (n // 2, m // 2)}
     halves = tm.sweep(smaller, static={"size": sizes}, axes={"density": some}, **shared)

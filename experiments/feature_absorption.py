@@ -105,11 +105,8 @@ def run(config: Config) -> xr.Dataset:
             latents[1:2], directions, features[1:2], weights, matching, min_share=SUPPLIED
         )
         towards = jnp.arctan2(directions[1], directions[0])[matching[1]]
-        return {
-            "loss": jnp.dot(chances, jnp.asarray(losses)),
-            "absorption": rate[0],
-            "child": jnp.rad2deg(towards),
-        }
+        loss = jnp.dot(chances, jnp.asarray(losses))
+        return {"loss": loss, "absorption": rate[0], "child": jnp.rad2deg(towards)}
 
     across = [(penalty, 90.0) for penalty in config.penalties]
     along = [(config.penalty, float(angle)) for angle in config.angles]
@@ -141,17 +138,14 @@ def chosen(results: xr.Dataset, prefix: str) -> xr.Dataset:
     own = results[[f"{prefix}{name}" for name in ("loss", "absorption", "child")]]
     found = tm.best_of(own, by=f"{prefix}loss")
     angle = results["angle"] if prefix else 90.0
-    ideal = results[f"{prefix}best_child"]
-    return xr.Dataset(
-        {
-            "ratio": found[f"{prefix}loss"] / results[f"{prefix}best_loss"],
-            "absorption": found[f"{prefix}absorption"],
-            "ideal_absorption": results[f"{prefix}best_absorption"],
-            "off": abs(found[f"{prefix}child"] - ideal),
-            "place": found[f"{prefix}child"] / angle * 2 - 1,
-            "ideal_place": ideal / angle * 2 - 1,
-        }
-    )
+    parts = {
+        "ratio": found[f"{prefix}loss"] / results[f"{prefix}best_loss"],
+        "absorption": found[f"{prefix}absorption"],
+        "ideal_absorption": results[f"{prefix}best_absorption"],
+        "off": abs(found[f"{prefix}child"] - results[f"{prefix}best_child"]),
+        "place": found[f"{prefix}child"] / angle * 2 - 1,
+    }
+    return xr.Dataset(parts)
 
 
 def claims(results: xr.Dataset):
@@ -175,8 +169,8 @@ def claims(results: xr.Dataset):
     lowest = results.penalty.values.min()
     alone = tm.best_of(results[["loss"]], by="loss").sel(solo=0, penalty=lowest)["loss"]
     saved = exact.true_loss(math.pi / 2, PARENT_ALONE, BOTH, 0, lowest) - alone
-    saved, expected = saved / lowest / BOTH, 2 - math.sqrt(2)
-    yield tm.near(says, expected, saved, OPTIMUM, within=0.02, threshold=CONVERGENCE)
+    share, expected = saved / lowest / BOTH, 2 - math.sqrt(2)
+    yield tm.near(says, expected, share, OPTIMUM, within=0.02, threshold=CONVERGENCE)
 
     says = "The trained autoencoder absorbs if and only if the exact optimum does, measured by the "
     says += "share of the points of both maps."
@@ -210,8 +204,7 @@ def plot(results: xr.Dataset):
         (grid[2], "", "penalty", "$L_1$ penalty, right angle", "rarely alone, at every penalty"),
         (grid[3], "turned_", "angle", "angle in degrees, penalty 0.1", "and at every angle"),
     ):
-        part = chosen(results, prefix).transpose("solo", across)
-        scale = plotting.Normalize(0, 1)
+        part, scale = chosen(results, prefix).transpose("solo", across), plotting.Normalize(0, 1)
         image = plotting.heat_map(axes, part["place"], x=across, y="solo", norm=scale)
         rows, dots = np.nonzero(part["absorption"].values)
         axes.plot(dots, rows, "k.")
@@ -223,11 +216,9 @@ def plot(results: xr.Dataset):
     grid[2].set_ylabel("child alone / with its parent")
     bar = plotting.color_bar(image, "child's latent points to", ticks=(0, 1))
     bar.ax.set_yticklabels(["both", "child"])
-    figure.suptitle(
-        "A child that is rarely alone absorbs its parent (dots: trained, the best of "
-        f"{results.sizes['seed']} seeds; below the line: the exact optimum)",
-        fontsize=9,
-    )
+    title = "A child that is rarely alone absorbs its parent (dots: trained, the best of "
+    title += f"{results.sizes['seed']} seeds; below the line: the exact optimum)"
+    figure.suptitle(title, fontsize=9)
     return figure
 
 

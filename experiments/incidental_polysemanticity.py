@@ -64,16 +64,10 @@ def train(key: Any, num_features: int, neurons: int, config: Config) -> dict[str
         error = jnp.sum((x - model.apply({"params": params}, x)) ** 2)
         return num_features * error + config.penalty * jnp.sum(jnp.abs(params["weights"]))
 
-    trained = tm.fit(
-        key,
-        {"weights": start},
-        loss,
-        lambda *_: every,
-        optimizer=optax.sgd(config.learning_rate),
-        steps=config.steps,
-        batch=num_features,
-        snapshots=tm.log_spaced(config.steps, 20),
-    )
+    optimizer, kept = optax.sgd(config.learning_rate), tm.log_spaced(config.steps, 20)
+    how = {"steps": config.steps, "batch": num_features, "snapshots": kept}
+    params = {"weights": start}
+    trained = tm.fit(key, params, loss, lambda *_: every, optimizer=optimizer, **how)
     weights, path = trained.params["weights"], trained.snapshots["weights"]
     chosen = [jnp.argmax(jnp.abs(each), axis=0) for each in (start, weights)]
     return {
@@ -103,10 +97,8 @@ def run(config: Config) -> xr.Dataset:
         results[f"lone_{name}"] = lone[name]
     time = np.array(tm.log_spaced(config.steps, 20)) * config.learning_rate
     results["time"] = ("snapshot", time)
-    curves = [
-        theory.sparsified(each, time, config.penalty).norm
-        for each in lone["start"].isel(one=0).transpose("seed", ...).values
-    ]
+    starts = lone["start"].isel(one=0).transpose("seed", ...).values
+    curves = [theory.sparsified(each, time, config.penalty).norm for each in starts]
     results["lone_exact"] = (("seed", "snapshot"), curves)
     names = ("num_features", "penalty", "learning_rate")
     return results.assign_attrs({name: getattr(config, name) for name in names})

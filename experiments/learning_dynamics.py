@@ -66,37 +66,25 @@ def run(config: Config) -> xr.Dataset:
 
     def cell(key):
         start = jax.nn.initializers.normal(config.start)
-        kept = tm.train(
-            key,
-            tm.ReLUOutput(config.hidden, initializer=start),
-            tm.Task(tm.SparseUniform(config.num_features, config.density)),
-            optimizer=optax.adam(optax.join_schedules([constant, annealed], [late])),
-            steps=config.steps,
-            batch=config.batch,
-            snapshots=steps,
-        ).snapshots
+        model = tm.ReLUOutput(config.hidden, initializer=start)
+        task = tm.Task(tm.SparseUniform(config.num_features, config.density))
+        optimizer = optax.adam(optax.join_schedules([constant, annealed], [late]))
+        how = {"steps": config.steps, "batch": config.batch, "snapshots": steps}
+        kept = tm.train(key, model, task, optimizer=optimizer, **how).snapshots
         each = jax.vmap(geometry.feature_dimensionality)(kept["weights"])
         return {**kept, "dimensionality": each}
 
-    results = tm.sweep(
-        cell,
-        num_seeds=config.num_seeds,
-        dims={
-            "weights": ("step", "hidden", "feature"),
-            "bias": ("step", "feature"),
-            "dimensionality": ("step", "feature"),
-        },
-    ).assign_coords(step=list(steps))
-    loss, error = xr.apply_ufunc(
-        lambda weights, bias: expected_loss_sampled(
-            jax.random.key(0), weights, bias, config.density, examples=config.examples
-        ),
-        results.weights,
-        results.bias,
-        input_core_dims=[["hidden", "feature"], ["feature"]],
-        output_core_dims=[[], []],
-        vectorize=True,
-    )
+    def measured(weights, bias):
+        model, key = (weights, bias), jax.random.key(0)
+        return expected_loss_sampled(key, *model, config.density, examples=config.examples)
+
+    dims = {"weights": ("step", "hidden", "feature"), "bias": ("step", "feature")}
+    dims["dimensionality"] = ("step", "feature")
+    results = tm.sweep(cell, num_seeds=config.num_seeds, dims=dims)
+    results = results.assign_coords(step=list(steps))
+    inner = {"input_core_dims": [["hidden", "feature"], ["feature"]], "vectorize": True}
+    models = results.weights, results.bias
+    loss, error = xr.apply_ufunc(measured, *models, output_core_dims=[[], []], **inner)
     variance = feature_variance(config.density)
     digon = polytopes.arrangement(polytopes.DIGON, config.density).loss
     rest = config.num_features - 2 * config.hidden
@@ -254,19 +242,12 @@ def plot(results: xr.Dataset) -> Figure:
     floor = float(results.digons_loss / results.variance)
     first = next((part.start for part in jumps(results, 0)), -1)
     top = max(floor + 4, float(results.loss.sel(seed=0)[first] / results.variance))
-    above.set(
-        xscale="log",
-        xlim=(min(100, steps[-1] / 3), steps[-1]),
-        ylim=(0, 1),
-        ylabel="feature dimensionality $D_i$",
-        title="The dimensionalities of seed 0 jump between levels (shaded)",
-    )
-    below.set(
-        xlabel="step",
-        ylabel="loss / variance of a feature",
-        ylim=(floor - (top - floor) / 8, top),
-        title=f"The loss falls in the jumps (black: seed 0 of {len(results.seed)})",
-    )
+    above.set(xscale="log", xlim=(min(100, steps[-1] / 3), steps[-1]), ylim=(0, 1))
+    above.set_ylabel("feature dimensionality $D_i$")
+    above.set_title("The dimensionalities of seed 0 jump between levels (shaded)")
+    below.set(xlabel="step", ylabel="loss / variance of a feature")
+    below.set(ylim=(floor - (top - floor) / 8, top))
+    below.set_title(f"The loss falls in the jumps (black: seed 0 of {len(results.seed)})")
     return figure
 
 

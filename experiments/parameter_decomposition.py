@@ -97,15 +97,10 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         def sample(key, batch):
             return jnp.abs(tm.SomeActive(NUM_FEATURES, inputs).sample(key, batch))
 
+        how = {"gate_units": config.gate_units, "minimality": config.minimality}
+        model_and_inputs = (weights, trained.params["bias"], sample)
         found = circuits.decompose_parameters(
-            key_parts,
-            weights,
-            trained.params["bias"],
-            sample,
-            parts=config.parts,
-            gate_units=config.gate_units,
-            minimality=config.minimality,
-            **recipe.settings(),
+            key_parts, *model_and_inputs, parts=config.parts, **how, **recipe.settings()
         )
         importance = circuits.importances(found, weights, value=0.75)
         missing = jnp.linalg.norm(weights - found.left.T @ found.right)
@@ -121,19 +116,15 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             "unfaithful": missing / jnp.linalg.norm(weights),
         }
 
-    return tm.sweep(
-        cell,
-        axes={"density": config.densities, "inputs": config.inputs},
-        num_seeds=config.num_seeds,
-        dims={
-            "weights": ("hidden", "feature"),
-            "left": ("part", "hidden"),
-            "right": ("part", "feature"),
-            **dict.fromkeys(("length", "cosine", "ratio", "error"), ("feature",)),
-            "identity_error": ("matrix",),
-        },
-        store=store,
-    )
+    axes = {"density": config.densities, "inputs": config.inputs}
+    dims = {
+        "weights": ("hidden", "feature"),
+        "left": ("part", "hidden"),
+        "right": ("part", "feature"),
+        **dict.fromkeys(("length", "cosine", "ratio", "error"), ("feature",)),
+        "identity_error": ("matrix",),
+    }
+    return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims, store=store)
 
 
 def represented(results: xr.Dataset, name: str) -> xr.DataArray:

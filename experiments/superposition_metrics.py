@@ -17,6 +17,7 @@ Command    toymodels run experiments/superposition_metrics.py
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ PLACES = {
     "pentagon": (0.05, 1.0),
 }
 """Density and ratio of importances inside the region where each is best."""
-NEAR, FAR = np.cos(2 * np.pi / 5), -np.cos(4 * np.pi / 5)
+NEAR, FAR = math.cos(2 * math.pi / 5), -math.cos(4 * math.pi / 5)
 """|cos| of neighbours in a pentagon, and of the others."""
 LEAST = bounds.min_coherence(NUM_FEATURES, HIDDEN)
 
@@ -80,18 +81,14 @@ def entropy_number(*amounts: float) -> float:
 MEASURES = {
     "dimensionality": Measure("feature dimensionality $D_i$", (1, 2 / 3, 2 / 3, 1 / 2, 2 / 5)),
     "features_per_dimension": Measure(
-        "features per dimension $||W||^2/m$", (1, 3 / 2, 3 / 2, 2, 5 / 2), degree=2
+        "features per dimension $||W||^2/m$", (1, 3 / 2, 3 / 2, 2, 5 / 2), 2
     ),
-    "absolute": Measure(
-        "absolute interference", (0, 1, 2 / 3, 1, 2 * (float(NEAR) + float(FAR))), degree=2
-    ),
-    "squared": Measure("squared interference", (0, 1 / 2, 2 / 3, 1, 3 / 2), degree=4),
+    "absolute": Measure("absolute interference", (0, 1, 2 / 3, 1, 2 * (NEAR + FAR)), 2),
+    "squared": Measure("squared interference", (0, 1 / 2, 2 / 3, 1, 3 / 2), 4),
     "effective_features": Measure("effective features", (2, 3, 3, 4, 5)),
     "effective_rank": Measure("effective rank", (2, 2, entropy_number(2**0.5, 1), 2, 2)),
     "saturation": Measure("capacity saturation $\\Sigma_i D_i / m$", (1, 1, 1, 1, 1)),
-    "excess_coherence": Measure(
-        "excess coherence", (0, 0, 1, 1, (float(FAR) - LEAST) / (1 - LEAST))
-    ),
+    "excess_coherence": Measure("excess coherence", (0, 0, 1, 1, (FAR - LEAST) / (1 - LEAST))),
 }
 
 
@@ -159,7 +156,6 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     pairs, pentagons = count == 4, count == NUM_FEATURES
 
     for number, place in enumerate(PLACES):
-        # All measures are functions of the configuration, so this is one statement.
         cell = at(results, place)
         says = f"In the region of the map of {place}, all {len(MEASURES)} measures of a model have "
         says += "the values of their closed forms at the length found, "

@@ -13,6 +13,7 @@ Command    toymodels run experiments/thomson.py
 """
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -32,21 +33,9 @@ CONVERGENCE = "Ours, because descents stop, and numbers are rounded."
 PLANE, RECTIFIED, ELECTRIC, BIASED = "plane", "rectified", "electric", "biased"
 # Each problem: dimensions, the descent from a start, and its words in the figure.
 PROBLEMS = {
-    PLANE: (
-        2,
-        lambda start: spheres.on_sphere(spheres.rectified, start),
-        "in a plane,\nlength 1, no bias",
-    ),
-    RECTIFIED: (
-        3,
-        lambda start: spheres.on_sphere(spheres.rectified, start),
-        "in space,\nlength 1, no bias",
-    ),
-    ELECTRIC: (
-        3,
-        lambda start: spheres.on_sphere(spheres.electric, start),
-        "in space,\nelectric charges",
-    ),
+    PLANE: (2, partial(spheres.on_sphere, spheres.rectified), "in a plane,\nlength 1, no bias"),
+    RECTIFIED: (3, partial(spheres.on_sphere, spheres.rectified), "in space,\nlength 1, no bias"),
+    ELECTRIC: (3, partial(spheres.on_sphere, spheres.electric), "in space,\nelectric charges"),
     BIASED: (3, spheres.with_bias, "in space, with bias\nand free length"),
 }
 
@@ -76,13 +65,10 @@ def run(config: Config) -> xr.Dataset:
         weights[place][:hidden, :count] = ends[int(energy[place].argmin())][1]
     dims = ("problem", "num_features")
     units = {"units": "summed over outputs and over which feature is active"}
-    return xr.Dataset(
-        {
-            "energy": ((*dims, "start"), energy, units),
-            "weights": ((*dims, "axis", "feature"), weights),
-        },
-        coords={"problem": list(PROBLEMS), "num_features": list(config.num_features)},
-    )
+    found = {"energy": ((*dims, "start"), energy, units)}
+    found["weights"] = ((*dims, "axis", "feature"), weights)
+    coords = {"problem": list(PROBLEMS), "num_features": list(config.num_features)}
+    return xr.Dataset(found, coords)
 
 
 def points(results: xr.Dataset, problem: str, count: int):
@@ -113,14 +99,9 @@ def claims(results: xr.Dataset):
     limits = ((PLANE, 4), (RECTIFIED, 6), (BIASED, 6))
     says = "Up to 2m features in m dimensions have no energy in the minimum, measured by the "
     says += "largest energy."
-    energies = [
-        lowest.sel(problem=problem, num_features=n)
-        for problem, limit in limits
-        for n in every
-        if n <= limit
-    ]
-    # Other energies are near 1.
-    highest = max(energies, default=np.nan)
+    few = [(problem, count) for problem, limit in limits for count in every if count <= limit]
+    energies = [lowest.sel(problem=problem, num_features=count) for problem, count in few]
+    highest = max(energies, default=np.nan)  # other energies are near 1
     yield tm.near(says, 0, highest, RANKIN, within=1e-12, threshold=CONVERGENCE)
 
     says = "2m features in m dimensions are a cross-polytope in the minimum: cosines are -1 or 0."
@@ -142,24 +123,15 @@ def claims(results: xr.Dataset):
         at = lowest.sel(problem=problem, num_features=count) if count in every else np.nan
         yield tm.near(says, energy, at, CLOSED_FORM, within=1e-9, threshold=CONVERGENCE)
 
-    for says, problem, more_than, number in (
-        (
-            "More than six features in a plane share five directions at most in the minimum.",
-            PLANE,
-            6,
-            5,
-        ),
-        (
-            "11 and 12 features in three dimensions share nine directions in the minimum.",
-            RECTIFIED,
-            10,
-            9,
-        ),
-    ):
-        shared = [
-            polyhedra.distinct(each).shape[1] for n, each in found[problem].items() if n > more_than
-        ]
-        yield tm.near(says, number, max(shared, default=np.nan), FOUND, within=0)
+    def directions(problem, more_than):
+        counts = [count for count in every if count > more_than]
+        shared = [polyhedra.distinct(found[problem][count]).shape[1] for count in counts]
+        return max(shared, default=np.nan)
+
+    says = "More than six features in a plane share five directions at most in the minimum."
+    yield tm.near(says, 5, directions(PLANE, 6), FOUND, within=0)
+    says = "11 and 12 features in three dimensions share nine directions in the minimum."
+    yield tm.near(says, 9, directions(RECTIFIED, 10), FOUND, within=0)
 
     names = {
         problem: {count: polyhedra.name(each) for count, each in found[problem].items()}
@@ -187,11 +159,9 @@ def claims(results: xr.Dataset):
     hits = sum(names[BIASED].get(count) == name for count, name in apart.items())
     yield tm.near(says, len(apart), hits, tm.paper(SEPARATED), within=0)
 
-    excess = [
-        greatest_overlap(found[BIASED][n]) - np.cos(np.deg2rad(angle))
-        for n, angle in spheres.SEPARATIONS.items()
-        if n in every
-    ]
+    angles = {n: angle for n, angle in spheres.SEPARATIONS.items() if n in every}
+    smallest = {n: np.cos(np.deg2rad(angle)) for n, angle in angles.items()}
+    excess = [greatest_overlap(found[BIASED][n]) - cosine for n, cosine in smallest.items()]
     says = "The greatest cosine with bias and free lengths is near the smallest that is possible."
     strong = "Ours, because both problems agree only in the limit of strong repulsion."
     source = tm.prediction(SEPARATED)
@@ -200,9 +170,8 @@ def claims(results: xr.Dataset):
     says = "The greatest cosine with bias and free lengths is never below the smallest possible "
     says += "one."
     source = tm.identity(SEPARATED)
-    yield tm.at_least(
-        says, 0, min(excess, default=np.nan), source, slack=1e-6, threshold=CONVERGENCE
-    )
+    least = min(excess, default=np.nan)
+    yield tm.at_least(says, 0, least, source, slack=1e-6, threshold=CONVERGENCE)
 
     says = f"At least three of {results.sizes['start']} starts find the lowest minimum of every "
     says += "problem."

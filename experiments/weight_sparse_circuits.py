@@ -131,12 +131,9 @@ def run(config: Config) -> xr.Dataset:
         errors = jnp.abs(jax.vmap(lambda x: output(pruned, x))(x) - target)
         return {**found, "pruned": jnp.max(errors) < TOLERANCE, "params": params}
 
-    results = tm.sweep(
-        cell,
-        axes={"task": np.arange(len(TASKS), dtype=float), "kept": config.kept},
-        num_seeds=config.num_seeds,
-        dims={"params.in": ("unit", "input"), "params.hidden": ("unit",), "params.out": ("unit",)},
-    )
+    axes = {"task": np.arange(len(TASKS), dtype=float), "kept": config.kept}
+    dims = {"params.in": ("unit", "input"), "params.hidden": ("unit",), "params.out": ("unit",)}
+    results = tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims)
     results["task"] = list(TASKS)
     return results
 
@@ -160,10 +157,9 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 0.7, ratio, GAO, threshold=FAR)
     says = "Twice as many weights as the task needs are enough to compute it nearly as often as "
     says += "dense networks do, measured by the smallest ratio of the shares over tasks."
+    shares = solved / solved.isel(kept=-1)
     twice = [
-        solved.sel(task=task).sel(kept=2 * least, method="nearest")
-        / solved.sel(task=task).isel(kept=-1)
-        for task, least in SMALLEST.items()
+        shares.sel(task=task).sel(kept=2 * n, method="nearest") for task, n in SMALLEST.items()
     ]
     ours = "Ours, because a share of 24 seeds has an error of up to 0.1."
     note = "The rule keeps weights of units without an output, and so wastes some."
@@ -226,16 +222,10 @@ def draw_network(axes: Axes, results: xr.Dataset) -> None:
     solved = results["solved"].sel(task="XOR").stack(network=("kept", "seed"))
     network = results.sel(task="XOR").stack(network=("kept", "seed"))
     network = network.isel(network=int(np.argmax(solved.values > 0)))
-    plotting.circuit(
-        axes,
-        network["params.in"].transpose("unit", "input").values,
-        network["params.out"].values[None],
-        inputs=("a", "b"),
-        outputs=("XOR",),
-    )
-    number = int(network["network"].item()[0])
-    silent = network["params.out"].values == 0
-    nowhere = int((network["params.in"].transpose("unit", "input").values[silent] != 0).sum())
+    first = network["params.in"].transpose("unit", "input").values
+    second = network["params.out"].values
+    plotting.circuit(axes, first, second[None], inputs=("a", "b"), outputs=("XOR",))
+    number, nowhere = int(network["network"].item()[0]), int((first[second == 0] != 0).sum())
     axes.set_title(f"{number} weights that compute XOR;\n{nowhere} of them lead nowhere (one seed)")
 
 
