@@ -56,9 +56,8 @@ class Config:
     training: tm.Recipe = tm.Recipe(steps=2000, batch=64, learning_rate=1e-2)
 
 
-SMOKE = Config(
-    heads=(1, 2), num_seeds=2, training=tm.Recipe(steps=20, batch=64, learning_rate=1e-2)
-)
+SHORT = tm.Recipe(steps=20, batch=64, learning_rate=1e-2)
+SMOKE = Config(heads=(1, 2), num_seeds=2, training=SHORT)
 
 
 def sequences() -> tuple[Array, Array, Array]:
@@ -74,9 +73,8 @@ def sequences() -> tuple[Array, Array, Array]:
 
 
 def model_of(heads: int) -> tm.AttentionOnly:
-    return tm.AttentionOnly(
-        layers=1, heads=heads, width=16, head_width=4, relative=True, outputs=len(PAIRS)
-    )
+    size = {"layers": 1, "heads": heads, "width": 16, "head_width": 4}
+    return tm.AttentionOnly(**size, relative=True, outputs=len(PAIRS))
 
 
 def run(config: Config) -> xr.Dataset:
@@ -92,15 +90,9 @@ def run(config: Config) -> xr.Dataset:
             logits = model.apply({"params": params}, sequence)[-1]
             return -jnp.sum(target * jax.nn.log_softmax(logits))
 
-        fitted = tm.fit(
-            key_data,
-            model.init(key_start, tokens[0])["params"],
-            loss,
-            lambda _key, _batch: (tokens, targets),
-            optimizer=config.training.optimizer(),
-            steps=config.training.steps,
-            batch=len(tokens),
-        )
+        start = model.init(key_start, tokens[0])["params"]
+        how = {**config.training.settings(), "batch": len(tokens)}
+        fitted = tm.fit(key_data, start, loss, lambda *_: (tokens, targets), **how)
         return {"params": fitted.params}
 
     numbers = np.arange(len(TABLES), dtype=float)
@@ -109,13 +101,10 @@ def run(config: Config) -> xr.Dataset:
         own = functools.partial(cell, model=model_of(heads))
         trained = tm.sweep(own, axes={"table": numbers}, num_seeds=config.num_seeds)
         measured.append(measured_with(heads, trained, answers))
-    return xr.concat(measured, "heads", join="outer").assign_coords(
-        heads=list(config.heads),
-        table=list(TABLES),
-        seed=range(config.num_seeds),
-        source=range(SIZE),
-        query=range(SIZE),
-    )
+    results = xr.concat(measured, "heads", join="outer")
+    results = results.assign_coords(heads=list(config.heads), table=list(TABLES))
+    pair = {"source": range(SIZE), "query": range(SIZE)}
+    return results.assign_coords(seed=range(config.num_seeds), **pair)
 
 
 def measured_with(heads: int, trained: xr.Dataset, answers: Array) -> xr.Dataset:
@@ -262,9 +251,8 @@ def plot(results: xr.Dataset) -> Figure:
     plotting.heat_map(attention, xor["attention"].isel(head=0), **maps, norm=None)
     attention.set_title("Modulo 2, one head:\nattention to the source")
     table = np.array(TABLES["sum modulo 4"], float).reshape(SIZE, SIZE)
-    table = xr.DataArray(
-        table, xor["attention"].isel(head=0).drop_vars("seed").coords, ("source", "query")
-    )
+    pairs = xor["attention"].isel(head=0).drop_vars("seed").coords
+    table = xr.DataArray(table, pairs, ("source", "query"))
     plotting.heat_map(answers, table, **{**maps, "numbers": ".0f"})
     answers.set_title("The answers\nmodulo 4")
     two = results.sel(heads=2, table="sum modulo 4")

@@ -26,6 +26,7 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.theory import expected_loss_sampled, feature_variance, polytopes
+from toymodels.training import schedules
 
 WORK = "Elhage et al. (2022), Superposition and Learning Dynamics"
 FIRST_FIGURE = tm.paper(WORK)
@@ -59,18 +60,15 @@ PAPER = Config(num_features=400, hidden=30, num_seeds=2)
 
 def run(config: Config) -> xr.Dataset:
     steps = tm.log_spaced(config.steps, config.snapshots)
-    # Constant, to show the dynamics; then annealed, or noise would hide where they end.
     late = config.steps * 3 // 4
-    annealed = optax.cosine_decay_schedule(config.learning_rate, config.steps - late)
-    constant = optax.constant_schedule(config.learning_rate)
+    rate = schedules.constant_then_cosine(config.learning_rate, config.steps, until=late)
 
     def cell(key):
         start = jax.nn.initializers.normal(config.start)
         model = tm.ReLUOutput(config.hidden, initializer=start)
         task = tm.Task(tm.SparseUniform(config.num_features, config.density))
-        optimizer = optax.adam(optax.join_schedules([constant, annealed], [late]))
         how = {"steps": config.steps, "batch": config.batch, "snapshots": steps}
-        kept = tm.train(key, model, task, optimizer=optimizer, **how).snapshots
+        kept = tm.train(key, model, task, optimizer=optax.adam(rate), **how).snapshots
         each = jax.vmap(geometry.feature_dimensionality)(kept["weights"])
         return {**kept, "dimensionality": each}
 

@@ -29,6 +29,7 @@ from scipy import optimize
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.theory import expected_loss_correlated, frames, polytopes
+from toymodels.training import schedules
 
 WORK = "Elhage et al. (2022), Superposition and Learning Dynamics"
 PAPER = tm.paper(WORK)
@@ -64,39 +65,27 @@ SMOKE = Config(num_seeds=2, steps=300, snapshots=12)
 
 def run(config: Config) -> xr.Dataset:
     steps = tm.log_spaced(config.steps, config.snapshots)
-    # Constant, to show the dynamics; then annealed, or noise would hide where they end.
     late = config.steps * 3 // 4
-    annealed = optax.cosine_decay_schedule(config.learning_rate, config.steps - late)
-    constant = optax.constant_schedule(config.learning_rate)
+    rate = schedules.constant_then_cosine(config.learning_rate, config.steps, until=late)
 
     def cell(key):
-        return tm.train(
-            key,
-            tm.ReLUOutput(SIZE, initializer=jax.nn.initializers.normal(config.start)),
-            tm.Task(tm.CorrelatedSets(SETS, SIZE, config.density)),
-            optimizer=optax.adam(optax.join_schedules([constant, annealed], [late])),
-            steps=config.steps,
-            batch=config.batch,
-            snapshots=steps,
-        ).snapshots
+        model = tm.ReLUOutput(SIZE, initializer=jax.nn.initializers.normal(config.start))
+        task = tm.Task(tm.CorrelatedSets(SETS, SIZE, config.density))
+        how = {"steps": config.steps, "batch": config.batch, "snapshots": steps}
+        return tm.train(key, model, task, optimizer=optax.adam(rate), **how).snapshots
 
-    results = tm.sweep(
-        cell,
-        num_seeds=config.num_seeds,
-        dims={"weights": ("step", "hidden", "feature"), "bias": ("step", "feature")},
-    ).assign_coords(step=list(steps))
-    results["loss"] = tm.apply(
-        lambda *model: expected_loss_correlated(*model, config.density, num_sets=SETS),
-        results.weights,
-        results.bias,
-        model_dims=("hidden", "feature"),
-        float64=True,
-    )
+    def exact(*model):
+        return expected_loss_correlated(*model, config.density, num_sets=SETS)
+
+    dims = {"weights": ("step", "hidden", "feature"), "bias": ("step", "feature")}
+    results = tm.sweep(cell, num_seeds=config.num_seeds, dims=dims)
+    results = results.assign_coords(step=list(steps))
+    models, own = (results.weights, results.bias), ("hidden", "feature")
+    results["loss"] = tm.apply(exact, *models, model_dims=own, float64=True)
     levels = [level(each, config.density) for each in arrangements().values()]
     results["level"] = ("arrangement", levels)
-    return results.assign_coords(arrangement=list(arrangements())).assign_attrs(
-        density=config.density
-    )
+    results = results.assign_coords(arrangement=list(arrangements()))
+    return results.assign_attrs(density=config.density)
 
 
 def arrangements() -> dict[str, polytopes.Polytope]:
@@ -261,14 +250,10 @@ def plot(results: xr.Dataset) -> Figure:
         side = "top" if name in ("sets orthogonal", "octahedron") else "bottom"
         curve.text(10, height, f"{name} {height:.3f}", va=side, color="C3", fontsize=8)
     others = results.sizes["seed"] - 1
-    curve.set(
-        xscale="log",
-        yscale="log",
-        xlim=(9, steps[-1] * 1.2),
-        xlabel="step",
-        ylabel="exact loss / density $p$,\nsummed over outputs",
-        title=f"The loss rests where the stages do (black: seed 0, grey: {others} others)",
-    )
+    curve.set(xscale="log", yscale="log", xlim=(9, steps[-1] * 1.2), xlabel="step")
+    curve.set_ylabel("exact loss / density $p$,\nsummed over outputs")
+    title = f"The loss rests where the stages do (black: seed 0, grey: {others} others)"
+    curve.set_title(title)
     return figure
 
 

@@ -121,12 +121,8 @@ def run(config: Config) -> xr.Dataset:
             "frobenius": jnp.sum(weights**2),
         }
 
-    results = tm.sweep(
-        cell,
-        static={"num_features": config.features},
-        axes={("density", "dropout", "attack"): cases},
-        num_seeds=config.num_seeds,
-    )
+    static, axes = {"num_features": config.features}, {("density", "dropout", "attack"): cases}
+    results = tm.sweep(cell, static=static, axes=axes, num_seeds=config.num_seeds)
     results = results.rename(density="case")
     results = results.assign_coords(case=np.arange(len(cases)))
     for k, name in enumerate(("density", "dropout", "attack")):

@@ -90,46 +90,31 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         params = config.training.train(key, tm.ReLUOutput(config.hidden), task).params
         return {**params, "dimensionality": geometry.feature_dimensionality(params["weights"])}
 
-    trained = tm.sweep(
-        cell,
-        axes={"density": 1 / inverses[::2]},
-        num_seeds=config.num_seeds,
-        dims={
-            "weights": ("hidden", "feature"),
-            **dict.fromkeys(("bias", "dimensionality"), ("feature",)),
-        },
-        store=store,
-    )
-    losses, errors = xr.apply_ufunc(
-        lambda weights, bias, density: expected_loss_sampled(
-            jax.random.key(0), weights, bias, density, 1.0, examples=config.examples
-        ),
-        trained.weights,
-        trained.bias,
-        trained.density,
-        input_core_dims=[["hidden", "feature"], ["feature"], []],
-        output_core_dims=[[], []],
-        vectorize=True,
-    )
+    def measured(weights, bias, density):
+        model, key = (weights, bias), jax.random.key(0)
+        return expected_loss_sampled(key, *model, density, 1.0, examples=config.examples)
+
+    dims = {"weights": ("hidden", "feature"), "bias": ("feature",), "dimensionality": ("feature",)}
+    how = {"num_seeds": config.num_seeds, "dims": dims, "store": store}
+    trained = tm.sweep(cell, axes={"density": 1 / inverses[::2]}, **how)
+    models = trained.weights, trained.bias, trained.density
+    inner = {"input_core_dims": [["hidden", "feature"], ["feature"], []], "vectorize": True}
+    losses, errors = xr.apply_ufunc(measured, *models, output_core_dims=[[], []], **inner)
     variance = trained.density / 3 - trained.density**2 / 4
     gains = [
         [gain(polytope, inverse, config.hidden) for inverse in inverses]
         for polytope in POLYTOPES.values()
     ]
-    return (
-        trained[["dimensionality"]]
-        .assign(
-            trained_gain=(config.num_features * variance - losses) / (config.hidden * variance),
-            trained_gain_error=errors / (config.hidden * variance),
-            gain=(("polytope", "inverse"), gains),
-            crossing=("pair", [crossing(*pair, config.hidden) for pair in CROSSINGS]),
-            four_simplex_gain=gain(FOUR_SIMPLEX, inverses[0], config.hidden),
-        )
-        .assign_coords(
-            inverse=inverses, polytope=list(POLYTOPES), pair=[" to ".join(p) for p in CROSSINGS]
-        )
-        .assign_attrs(hidden=config.hidden)
+    results = trained[["dimensionality"]].assign(
+        trained_gain=(config.num_features * variance - losses) / (config.hidden * variance),
+        trained_gain_error=errors / (config.hidden * variance),
+        gain=(("polytope", "inverse"), gains),
+        crossing=("pair", [crossing(*pair, config.hidden) for pair in CROSSINGS]),
+        four_simplex_gain=gain(FOUR_SIMPLEX, inverses[0], config.hidden),
     )
+    pairs = [" to ".join(pair) for pair in CROSSINGS]
+    results = results.assign_coords(inverse=inverses, polytope=list(POLYTOPES), pair=pairs)
+    return results.assign_attrs(hidden=config.hidden)
 
 
 def gain(polytope: polytopes.Polytope, inverse: float, hidden: int) -> float:
@@ -151,10 +136,8 @@ def crossing(first: str, second: str, hidden: int) -> float:
 def shares(results: xr.Dataset) -> xr.DataArray:
     """Return the share of the hidden dimensions held by features with the D_i of a polytope."""
     each = results.dimensionality
-    fraction = xr.DataArray(
-        [np.divide(*polytope.vertices.shape) for polytope in POLYTOPES.values()],
-        coords={"polytope": list(POLYTOPES)},
-    )
+    fractions = [np.divide(*polytope.vertices.shape) for polytope in POLYTOPES.values()]
+    fraction = xr.DataArray(fractions, coords={"polytope": list(POLYTOPES)})
     close = abs(each - fraction) < 0.0125  # half of the way from 2/5 to 3/8
     return each.where(close, 0).sum("feature") / results.attrs["hidden"]
 
@@ -240,15 +223,10 @@ def plot(results: xr.Dataset):
     across = results.inverse.values
     trained = results.trained_gain.transpose("seed", "density")
     places = np.broadcast_to(1 / results.density, trained.shape)
-    best = results.gain.max("polytope")
+    best, last = results.gain.max("polytope"), max(across[-1], 4)
     for axes, xlim, ylim, title in (
         (dense, (1, 1.75), (0.997, 1.1), "dense: tetrahedra, then triangles, win"),
-        (
-            sparse,
-            (3.4, max(across[-1], 4)),
-            (1.55, 2.17),
-            "sparse: pentagons, then antiprisms, win",
-        ),
+        (sparse, (3.4, last), (1.55, 2.17), "sparse: pentagons, then antiprisms, win"),
         (whole, (1, across[-1]), (0.97, 2.3), "all: training follows the best polytope"),
     ):
         for name in POLYTOPES:
@@ -264,11 +242,10 @@ def plot(results: xr.Dataset):
     whole.legend(loc="upper left", ncols=2)
 
     edges = [across[0], *np.sqrt(across[1:] * across[:-1]), across[-1]]
-    winners = zip(
-        results.polytope.values[results.gain.argmax("polytope")], edges[:-1], edges[1:], strict=True
-    )
+    winners = results.polytope.values[results.gain.argmax("polytope")]
+    winners = list(zip(winners, edges[:-1], edges[1:], strict=True))
     mean = shares(results).mean("seed").rename(polytope="shape")
-    plotting.shape_shares(held, mean, winners=list(winners), colors=COLORS)
+    plotting.shape_shares(held, mean, winners=winners, colors=COLORS)
     held.get_legend().remove()  # the panel beside it names the colours
     held.set(ylabel="share of hidden dimensions", title="what training finds (mean of the seeds)")
     return figure

@@ -125,13 +125,9 @@ def trained(key, program, rule, config):
 
     def loss(params, example):
         base, source, chosen = example
-        own, right = (
-            tm.activations(model, each, base) for model, each in ((network, params), (exact, truth))
-        )
-        swapped, wanted = (
-            interchanged(model, each, base, source, chosen)
-            for model, each in ((network, params), (exact, truth))
-        )
+        own, right = tm.activations(network, params, base), tm.activations(exact, truth, base)
+        swapped = interchanged(network, params, base, source, chosen)
+        wanted = interchanged(exact, truth, base, source, chosen)
         return (
             jnp.mean((own["output"] - right["output"]) ** 2)
             + rule[0] * jnp.mean((own["layer_0"] - right["layer_0"]) ** 2)
@@ -141,10 +137,11 @@ def trained(key, program, rule, config):
     start = network.init(key_start, jnp.zeros(config.num_inputs))["params"]
     params = tm.fit(key_data, start, loss, sample, **config.training.settings()).params
     bits = sample(key_test, 4 * config.examples)[0]
-    outputs, right = (
-        jax.vmap(lambda x: jnp.asarray(model.apply({"params": each}, x)))(bits)  # noqa: B023
-        for model, each in ((network, params), (exact, truth))
-    )
+
+    def outputs_of(model, params):
+        return jax.vmap(lambda x: jnp.asarray(model.apply({"params": params}, x)))(bits)
+
+    outputs, right = outputs_of(network, params), outputs_of(exact, truth)
     error = jnp.mean((outputs - right) ** 2) / jnp.mean(jnp.var(right, axis=0))
     return params, error
 
@@ -154,18 +151,16 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
 
     def cell(key):
         key_program, key_train, key_pairs, key_random = jax.random.split(key, 4)
-        program = circuits.random_program(
-            key_program, num_inputs=config.num_inputs, layers=LAYERS, gates=config.gates
-        )
+        size = {"num_inputs": config.num_inputs, "layers": LAYERS, "gates": config.gates}
+        program = circuits.random_program(key_program, **size)
         used = circuits.vector(circuits.true_edges(program).used)
         pairs = tm.Binary(config.num_inputs, 0.5).sample(key_pairs, 2 * config.examples)
         chance = jax.random.uniform(key_random, used.shape)
 
         def of_rule(rule):
             params, error = trained(key_train, program, rule, config)
-            behaviour = circuits.Behaviour(
-                network, params, GRAPH, *jnp.split(pairs, 2), jnp.asarray
-            )
+            examples = jnp.split(pairs, 2)
+            behaviour = circuits.Behaviour(network, params, GRAPH, *examples, jnp.asarray)
             found = [
                 circuits.edge_patching(behaviour),
                 circuits.edge_attribution(behaviour),
@@ -178,18 +173,15 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
         found = lax.map(of_rule, jnp.asarray(list(RULES.values())))
         return {**found, "used": used, "kinds": program.kinds[..., 1]}
 
-    return tm.sweep(
-        cell,
-        num_seeds=config.num_seeds,
-        store=store,
-        dims={
-            "error": ("training",),
-            "auroc": ("training", "found_by"),
-            "used": ("edge",),
-            "scores": ("training", "edge"),
-            "kinds": ("layer", "gate"),
-        },
-    ).assign_coords(training=list(RULES), found_by=list(METHODS))
+    dims = {
+        "error": ("training",),
+        "auroc": ("training", "found_by"),
+        "used": ("edge",),
+        "scores": ("training", "edge"),
+        "kinds": ("layer", "gate"),
+    }
+    found = tm.sweep(cell, num_seeds=config.num_seeds, dims=dims, store=store)
+    return found.assign_coords(training=list(RULES), found_by=list(METHODS))
 
 
 def best(results: xr.Dataset) -> xr.DataArray:
