@@ -19,22 +19,29 @@ from toymodels.experiment import Claim, Kind, library, saving
 def broken(results: xr.Dataset) -> Iterator[xr.Dataset]:
     """Give the results with one variable changed, in all ways and for each variable."""
     for name, variable in results.data_vars.items():
-        if variable.dtype.kind in "biuf":
-            for values in _changed(variable):
-                yield results.assign({name: variable.copy(data=values)})
+        for values in (*_other_numbers(variable.values), *_other_places(variable.values)):
+            yield results.assign({name: variable.copy(data=values)})
 
 
-def _changed(variable: xr.DataArray) -> Iterator[np.ndarray]:
-    """Give the values of a variable changed in every way that this file knows."""
-    values = variable.values
+def _other_numbers(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Give arrays of one shape with other numbers; text becomes one word everywhere."""
+    if values.dtype.kind not in "biuf":
+        if values.size:
+            yield np.full_like(values, values.flat[0])
+        return
     yield np.zeros_like(values)
     yield np.ones_like(values)
-    if values.dtype.kind == "f":
-        yield np.full_like(values, np.nan)
-    yield ~values if values.dtype.kind == "b" else -values
-    if values.dtype.kind != "b":
-        yield 10 * values
-        yield 0.1 * values
+    if values.dtype.kind == "b":
+        yield ~values
+        return
+    yield np.full(values.shape, np.nan)
+    yield -values
+    yield 10 * values
+    yield 0.1 * values
+
+
+def _other_places(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Give an array reversed and shuffled along each of its axes, and shuffled as a whole."""
     rng = np.random.default_rng(0)
     for axis in range(values.ndim):
         yield np.flip(values, axis)

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -185,7 +186,8 @@ def test_sensitivity_is_set_by_the_dimensionality(seed, shape):
     weights = random_weights(seed, shape)
     directions = weights / np.linalg.norm(weights, axis=0)
     for w in (weights, directions):
-        dimensionality = np.asarray(geometry.feature_dimensionality(jnp.asarray(w, jnp.float32)))
+        measure = jax.jit(geometry.feature_dimensionality)
+        dimensionality = np.asarray(measure(jnp.asarray(w, jnp.float32)))
         amplification = np.linalg.norm(w.T @ w, axis=1)
         np.testing.assert_allclose(
             amplification, np.sum(w**2, axis=0) / dimensionality**0.5, rtol=1e-4

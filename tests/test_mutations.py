@@ -10,7 +10,12 @@ import toymodels as tm
 
 SHARE = tm.finding("measured here")
 RESULTS = xr.Dataset(
-    {"share": ("seed", np.array([0.2, 0.5, 0.9])), "hit": ("seed", [True] * 3), "number": 7}
+    {
+        "share": ("seed", np.array([0.2, 0.5, 0.9])),
+        "hit": ("seed", [True] * 3),
+        "shape": ("seed", ["line", "ring", "ring"]),
+        "number": 7,
+    }
 )
 
 
@@ -27,6 +32,7 @@ def test_only_claims_that_no_change_breaks_are_named():
         yield tm.at_most("A share is at most 1.", 1, results.share.max(), SHARE)
         yield tm.near("The order matters.", 0.9, results.share[-1], SHARE, within=0)
         yield tm.near("Seven.", 7, results.number, SHARE, within=0)
+        yield tm.near("Two rings.", 2, (results["shape"] == "ring").sum(), SHARE, within=0)
         yield tm.near("All hit.", 1, results.hit.mean(), SHARE, within=0)
         yield tm.at_least("A claim that fails at once is not counted.", 2, 1, SHARE)
 
