@@ -47,7 +47,7 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers",
         "as_users_compile: compares last bits, programs or speed, as XLA makes them, or computes "
-        "for so long that it is faster with programs that XLA has optimised",
+        "for so long that optimised programs, or no checks of types, save much time",
     )
     if config.getoption("--compile-quickly"):
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICKLY]).strip()

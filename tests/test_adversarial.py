@@ -1,5 +1,6 @@
 """Attacks on models whose harm is known."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ from arrangements import random_model
 
 from toymodels.analysis import adversarial
 from toymodels.theory import frames
+
+harm_without_features = jax.jit(adversarial.harm_without_features)
 
 
 def sparse_data(seed, num_features=7):
@@ -23,15 +26,15 @@ def test_unit_tight_frames_have_the_closed_form(frame, x64):
     cosines = frame.T @ frame
     expected = count / dimensions * np.sum(np.maximum(cosines[0], 0) ** 2)
     for size in (0.1, 3.0):
-        found = adversarial.harm_without_features(jnp.asarray(frame), jnp.zeros(count), size)
+        found = harm_without_features(jnp.asarray(frame), jnp.zeros(count), size)
         assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_closed_form_is_the_harm_without_features(x64):
     for seed in range(5):
         weights, bias = map(jnp.asarray, random_model(seed, 7, 3)[:2])
-        harm = adversarial.harm(weights, bias, jnp.zeros((1, 7)), 0.3)
-        closed = adversarial.harm_without_features(weights, bias, 0.3)
+        harm = jax.jit(adversarial.harm)(weights, bias, jnp.zeros((1, 7)), 0.3)
+        closed = harm_without_features(weights, bias, 0.3)
         np.testing.assert_allclose(harm.single, closed, rtol=1e-12)
 
 

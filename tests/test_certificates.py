@@ -137,6 +137,7 @@ def test_a_model_that_is_not_optimal_is_refuted():
     assert np.abs(certificate.remaining[:, :, 0, 1]).max() < 0.2
 
 
+@pytest.mark.as_users_compile  # checks of types take twice as long as this long search
 def test_three_features_in_one_dimension_beat_a_pair_that_ignores_the_third():
     weights, bias = np.array([[1.063, -0.999, 0.354]]), np.array([-0.153, -0.002, 0.027])
     certificate = tm.theory.certify(weights, bias, 0.1, gap=0.5)
