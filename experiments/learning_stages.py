@@ -127,9 +127,13 @@ def plateaus(results: xr.Dataset) -> xr.DataArray:
 
 
 def first_below(results: xr.Dataset, level: float) -> float:
-    """Return the median over seeds of the first snapshot whose loss is below a level, in p."""
+    """Return the median over seeds of the first snapshot whose loss is below a level, in p.
+
+    It is infinite for a seed whose loss is never below.
+    """
     below = results.loss < level * results.attrs["density"]
-    return float(results.step[below.argmax("step")].median())
+    first = results.step[below.argmax("step")].where(below.any("step"), np.inf)
+    return float(first.median())
 
 
 def gram_of_pairs(gram: Float[np.ndarray, "seeds features features"]) -> Float[np.ndarray, "..."]:

@@ -35,9 +35,7 @@ MARGIN = tm.paper("Morwani et al. (2024), Theorem 7: margin sqrt(2/27) / (sqrt(p
 WAVES = tm.paper("Morwani et al. (2024), Theorem 7: one frequency, phases that add")
 BOUND = tm.identity("Mean leads are at most the margin of Theorem 7; cross-entropy is convex")
 LEAST = tm.prediction("The smallest loss over multiples of the network of largest margin")
-ONE_WAVE = tm.prediction(
-    "The largest logits of a wave of one frequency differ by 1 - cos(2 pi / p)"
-)
+ONE_WAVE = tm.identity("The largest logits of a wave of one frequency differ by 1 - cos(2 pi / p)")
 CONVEX = tm.identity("Cross-entropy is convex, and averages over pairs do not raise it")
 DESCENT = "Ours, because training does not converge entirely."
 NEURON = ("first", "second", "out")
