@@ -109,9 +109,10 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             by_hand,
             trained(key_network, features, config),
         )
+        layers = circuits.Layer(matrices[0], activation=jax.nn.relu), circuits.Layer(matrices[1])
         found = circuits.decompose_layers(
             key_parts,
-            *matrices,
+            layers,
             features.sample,
             parts=config.parts,
             gate_units=config.gate_units,

@@ -17,14 +17,18 @@ def gates(parts, constant):
 
 def layers(first, second, importance):
     """Return decomposed layers from pairs of left and right vectors."""
-    return circuits.DecomposedLayers(
-        *(
-            circuits.DecomposedLayer(
-                jnp.asarray(left), jnp.asarray(right), gates(len(left), importance)
-            )
-            for left, right in (first, second)
+    return tuple(
+        circuits.DecomposedLayer(
+            jnp.asarray(left), jnp.asarray(right), gates(len(left), importance)
         )
+        for left, right in (first, second)
     )
+
+
+def network(first, second):
+    """Return the layers of U ReLU(V x)."""
+    first, second = jnp.asarray(first, float), jnp.asarray(second, float)
+    return circuits.Layer(first, activation=jax.nn.relu), circuits.Layer(second)
 
 
 FIRST = jnp.array([[1.0, 0, -2], [0.5, 3, 1]])  # two neurons, three inputs
@@ -35,7 +39,7 @@ INPUTS = jnp.array([0.4, -0.3, 0.7])
 def test_one_subcomponent_for_each_input_and_neuron_pays_only_for_importances():
     found = layers((FIRST.T, jnp.eye(3)), (SECOND.T, jnp.eye(2)), 1.0)
     uniform = jax.random.uniform(jax.random.key(0), (5,))
-    loss = circuits.layers_loss(found, FIRST, SECOND, INPUTS, uniform, minimality=0.01)
+    loss = circuits.layers_loss(found, network(FIRST, SECOND), INPUTS, uniform, minimality=0.01)
     np.testing.assert_allclose(loss, 0.01 * 5, rtol=1e-6)
 
 
@@ -44,8 +48,8 @@ def test_masks_of_one_number_are_those_by_hand():
     found = layers(([[2.0]], [[0.9]]), ([[3.0]], [[1.0]]), 0.2)
     r, s = 0.2 + 0.8 * 0.25, 0.2 + 0.8 * 0.5
     loss = circuits.layers_loss(
-        found, jnp.array([[2.0]]), jnp.array([[3.0]]), jnp.array([0.5]),
-        jnp.array([0.25, 0.5]), minimality=0.1,
+        found, network([[2.0]], [[3.0]]), jnp.array([0.5]), jnp.array([0.25, 0.5]),
+        minimality=0.1,
     )  # fmt: skip
     both, first, second = 3 * 0.9 * r * s, 3 * 0.9 * r, 3 * s
     errors = (both - 3) ** 2 + ((first - 3) ** 2 + (second - 3) ** 2) / 2
@@ -55,7 +59,9 @@ def test_masks_of_one_number_are_those_by_hand():
 def test_an_input_that_no_neuron_passes_on_has_no_error():
     found = layers((FIRST.T, jnp.eye(3)), (SECOND.T, jnp.eye(2)), 0.0)
     silent = jnp.array([-1.0, -1, 0])  # both preactivations are negative, and stay so
-    loss = circuits.layers_loss(found, FIRST, SECOND, silent, jnp.full(5, 0.5), minimality=0.1)
+    loss = circuits.layers_loss(
+        found, network(FIRST, SECOND), silent, jnp.full(5, 0.5), minimality=0.1
+    )
     np.testing.assert_allclose(loss, 0.0, atol=1e-12)
 
 
@@ -63,17 +69,16 @@ def test_importances_read_the_input_and_the_rectified_neurons():
     """A gate GELU(h) of a large h is h, and of a very negative h it is 0."""
     one = circuits.Gates(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.full((1, 1), 0.01), jnp.zeros(1))
     layer = circuits.DecomposedLayer(jnp.ones((1, 1)), jnp.ones((1, 1)), one)
-    found = circuits.DecomposedLayers(layer, layer)
+    found, chain = (layer, layer), network([[2.0]], [[1.0]])
     for x, expected in ((20.0, (0.2, 0.4)), (-20.0, (0, 0))):
-        importance = circuits.layers_importances(found, jnp.array([[2.0]]), jnp.array([x]))
+        importance = circuits.layers_importances(found, chain, jnp.array([x]))
         np.testing.assert_allclose(np.ravel(importance), expected, atol=1e-6)
 
 
 def decompose(**changed):
     recipe = tm.Recipe(steps=300, batch=16, learning_rate=2e-2)
     given = {
-        "first": jnp.eye(2),
-        "second": jnp.eye(2),
+        "layers": network(jnp.eye(2), jnp.eye(2)),
         "sample": tm.SignedSparseUniform(2, 0.5).sample,
         "parts": (3, 2),
         "minimality": 1e-3,
@@ -86,10 +91,50 @@ def decompose(**changed):
 
 def test_training_makes_the_sums_of_subcomponents_the_matrices():
     found = jax.jit(decompose)()
-    assert found.first.left.shape == (3, 2)
-    assert found.second.left.shape == (2, 2)
+    assert [layer.left.shape for layer in found] == [(3, 2), (2, 2)]
     for layer in found:
         np.testing.assert_allclose(layer.left.T @ layer.right, jnp.eye(2), atol=0.05)
+
+
+def test_an_adversary_finds_the_worst_corner_where_the_error_is_convex():
+    """In a linear layer the error is convex in each mask, so that no random mask is worse."""
+    found, layers = one_layer()
+    x = jnp.array([1.0, 2, 1])
+    corners = jnp.stack(jnp.meshgrid(*[jnp.array([0.0, 1])] * 3), -1).reshape(-1, 3)
+
+    def loss(uniform, adversary=None):
+        return circuits.layers_loss(found, layers, x, uniform, minimality=0.0, adversary=adversary)
+
+    worst = max(float(loss(corner)) for corner in corners)
+    start = jax.random.uniform(jax.random.key(1), (3,))
+    attacked = loss(start, circuits.Adversary(ascents=2, step=1.0))
+    np.testing.assert_allclose(attacked, worst, rtol=1e-6)
+    assert float(loss(start)) < worst
+
+
+def one_layer():
+    """Return a linear layer of positive numbers, whose subcomponents all pull the same way."""
+    weights = jnp.array([[1.0, 2, 3], [2, 1, 1]])
+    found = circuits.DecomposedLayer(weights.T, jnp.eye(3), gates(3, 0.0))
+    return (found,), (circuits.Layer(weights),)
+
+
+def test_with_an_identity_between_two_layers_both_can_be_taken_apart_exactly():
+    """The right subcomponents of W, of the identity and of its transpose pay for nothing else."""
+    weights = jnp.array([[1.0, -1, 0], [0, 1, -1]])
+    chain = (
+        circuits.Layer(weights),
+        circuits.Layer(jnp.eye(2)),
+        circuits.Layer(weights.T, jnp.full(3, -0.1), jax.nn.relu),
+    )
+    found = (
+        circuits.DecomposedLayer(weights.T, jnp.eye(3), gates(3, 1.0)),
+        circuits.DecomposedLayer(jnp.eye(2), jnp.eye(2), gates(2, 1.0)),
+        circuits.DecomposedLayer(jnp.eye(3), weights.T, gates(3, 1.0)),
+    )
+    uniform = jax.random.uniform(jax.random.key(0), (8,))
+    loss = circuits.layers_loss(found, chain, INPUTS, uniform, minimality=0.01)
+    np.testing.assert_allclose(loss, 0.01 * 8, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +142,7 @@ def test_training_makes_the_sums_of_subcomponents_the_matrices():
     [
         ({"parts": (3, 0)}, "parts is 0"),
         ({"minimality": -1.0}, "minimality is -1, outside"),
+        ({"parts": (3,)}, "layers has 2 and parts has 1 layers"),
     ],
 )
 def test_bad_input_is_named(changed, message):

@@ -10,8 +10,9 @@ boolean     known circuits of gates, written into few dimensions
 diagrams    the nodes of a diagram of gates, and the edges found, missed and wrong
 tracr       programs that a compiler wrote into transformers
 census      every subgraph of a small network
-parameters  weights as a sum of subcomponents, of which each input needs few (SPD)
-parameters_of_layers  both matrices of a network of two layers, decomposed in this way
+decomposition  matrices of layers as sums of subcomponents, of which each input needs few
+gates       how important a subcomponent is for one input
+parameters  the decomposition of a tied model, whose two matrices share subcomponents
 """
 
 from toymodels.circuits.behaviour import Behaviour
@@ -35,6 +36,14 @@ from toymodels.circuits.census import (
     minimal_circuits,
     outputs_of_all_circuits,
 )
+from toymodels.circuits.decomposition import (
+    Adversary,
+    DecomposedLayer,
+    Layer,
+    decompose_layers,
+    layers_importances,
+    layers_loss,
+)
 from toymodels.circuits.diagrams import compared_edges, gate_nodes
 from toymodels.circuits.discovery import (
     OverOrders,
@@ -46,6 +55,7 @@ from toymodels.circuits.discovery import (
     edge_pruning,
 )
 from toymodels.circuits.edges import Edges, of_edges, top_edges, vector
+from toymodels.circuits.gates import Gates, hard_sigmoid
 from toymodels.circuits.graphs import Graph, all_edges, run
 from toymodels.circuits.measures import (
     MIB_GRID,
@@ -57,19 +67,10 @@ from toymodels.circuits.measures import (
     minimality,
 )
 from toymodels.circuits.parameters import (
-    Gates,
     Subcomponents,
     decompose_parameters,
     decomposition_loss,
-    hard_sigmoid,
     importances,
-)
-from toymodels.circuits.parameters_of_layers import (
-    DecomposedLayer,
-    DecomposedLayers,
-    decompose_layers,
-    layers_importances,
-    layers_loss,
 )
 from toymodels.circuits.stability import jaccard, jaccard_by_chance, rank_correlation
 from toymodels.circuits.tracr import (
@@ -86,14 +87,15 @@ __all__ = [
     "MIB_GRID",
     "OR",
     "XOR",
+    "Adversary",
     "Areas",
     "Behaviour",
     "BooleanNetwork",
     "DecomposedLayer",
-    "DecomposedLayers",
     "Edges",
     "Gates",
     "Graph",
+    "Layer",
     "OverOrders",
     "Program",
     "Subcomponents",

@@ -22,34 +22,17 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
-from toymodels.training.train import fit
+from toymodels.circuits.decomposition import (
+    Adversary,
+    DecomposedLayer,
+    Layer,
+    fit_masks,
+    masks_loss,
+    unfaithfulness,
+)
+from toymodels.circuits.gates import Gates, gate_logits, hard_sigmoid, random_gates
 
-__all__ = [
-    "Gates",
-    "Subcomponents",
-    "decompose_parameters",
-    "decomposition_loss",
-    "hard_sigmoid",
-    "importances",
-]
-
-LEAK = 0.01  # the slope of the hard sigmoid where it would be flat
-
-
-class Gates(NamedTuple):
-    r"""One network for each subcomponent: $a_c \cdot \mathrm{GELU}(w_c h + b_c) + d_c$.
-
-    Attributes:
-        weights_in: $w$.
-        bias_in: $b$.
-        weights_out: $a$.
-        bias_out: $d$.
-    """
-
-    weights_in: Float[Array, "*cells parts units"]
-    bias_in: Float[Array, "*cells parts units"]
-    weights_out: Float[Array, "*cells parts units"]
-    bias_out: Float[Array, "*cells parts"]
+__all__ = ["Subcomponents", "decompose_parameters", "decomposition_loss", "importances"]
 
 
 class Subcomponents(NamedTuple):
@@ -77,6 +60,7 @@ def decompose_parameters(
     parts: int,
     gate_units: int,
     minimality: Float[Array, ""] | float,
+    adversary: Adversary | None = None,
     optimizer: optax.GradientTransformation,
     steps: int,
     batch: int,
@@ -94,6 +78,7 @@ def decompose_parameters(
         parts: the number of subcomponents; those that are too many become unimportant.
         gate_units: the hidden units of each gate; the authors have 16.
         minimality: $\beta \ge 0$; the authors have 3e-3 for 5 features in 2 dimensions.
+        adversary: what makes the masks worse, if anything does.
         optimizer: an Optax transformation.
         steps: the number of updates.
         batch: the number of inputs of each update.
@@ -102,24 +87,21 @@ def decompose_parameters(
         InputError: sizes that do not fit, counts below 1, or a negative factor.
     """
     checks.count("parts", parts)
-    checks.count("gate_units", gate_units)
-    checks.interval("minimality", minimality, low=0, remedy="give a factor of 0 or more")
     checks.same_size("features", weights=weights.shape[1], bias=bias.size)
     key_start, key_data = jax.random.split(key)
 
-    def inputs_and_masks(key: Key[Array, ""], batch: int) -> tuple[Array, Array]:
-        key_inputs, key_masks = jax.random.split(key)
-        return sample(key_inputs, batch), jax.random.uniform(key_masks, (batch, 2, parts))
+    def loss(found: Subcomponents, x: Array, uniform: Array) -> Float[Array, ""]:
+        each = uniform.reshape(2, parts)
+        return decomposition_loss(
+            found, weights, bias, x, each, minimality=minimality, adversary=adversary
+        )
 
-    def loss(found: Subcomponents, example: tuple[Array, Array]) -> Float[Array, ""]:
-        x, uniform = example
-        return decomposition_loss(found, weights, bias, x, uniform, minimality=minimality)
-
+    checks.count("gate_units", gate_units)
     start = _start(key_start, parts, gate_units, *weights.shape)
-    fitted = fit(
-        key_data, start, loss, inputs_and_masks, optimizer=optimizer, steps=steps, batch=batch
-    )
-    return fitted.params
+    return fit_masks(
+        key_data, start, loss, sample, 2 * parts, minimality,
+        optimizer=optimizer, steps=steps, batch=batch,
+    )  # fmt: skip
 
 
 def decomposition_loss(
@@ -130,17 +112,13 @@ def decomposition_loss(
     uniform: Float[Array, "2 parts"],
     *,
     minimality: Float[Array, ""] | float,
+    adversary: Adversary | None = None,
 ) -> Float[Array, ""]:
     r"""Return the loss of a decomposition at ONE input with masks $g + (1 - g) r$.
 
-    With the importances $g$ and random numbers $r$ of the two matrices it is the sum of
-
-    - faithfulness: the mean of $(W - \sum_c U_c V_c^\top)^2$ over the weights;
-    - reconstruction: the mean over outputs of the squared change of the output with masks in both
-      matrices, plus the average of the two changes with masks in one matrix;
-    - minimality: $\beta$ times the sum of $|g|$ over the subcomponents of both matrices.
-
-    The authors draw masks afresh for each of the three reconstructions; here they share them.
+    It is `layers_loss` of the two matrices, but counts the difference from the weights once,
+    because the transpose has the same subcomponents. The authors draw masks afresh for each of the
+    three reconstructions; here they share them.
 
     Args:
         found: the decomposition.
@@ -149,43 +127,18 @@ def decomposition_loss(
         x: the input.
         uniform: $r$ in $[0, 1]$, for $W$ and for its transpose.
         minimality: $\beta$.
+        adversary: what makes the masks worse, if anything does.
     """
-    hidden = weights @ x
-    output = jax.nn.relu(weights.T @ hidden + bias)
-    gates = jnp.stack(
-        [
-            gate_logits(found.encoder, found.right @ x),
-            gate_logits(found.decoder, found.left @ hidden),
-        ]
+    layers = Layer(weights), Layer(weights.T, bias, jax.nn.relu)
+    rest = masks_loss(_tied(found), layers, x, uniform.ravel(), minimality, adversary)
+    return unfaithfulness(_tied(found)[:1], layers[:1]) + rest
+
+
+def _tied(found: Subcomponents) -> tuple[DecomposedLayer, DecomposedLayer]:
+    return (
+        DecomposedLayer(found.left, found.right, found.encoder),
+        DecomposedLayer(found.right, found.left, found.decoder),
     )
-    low = hard_sigmoid(gates, leak_below=LEAK)
-    mask_in, mask_out = low + (1 - low) * uniform
-
-    def error(preactivation: Float[Array, " features"]) -> Float[Array, ""]:
-        return jnp.mean((jax.nn.relu(preactivation + bias) - output) ** 2)
-
-    def decoded(hidden: Float[Array, " hidden"]) -> Float[Array, " features"]:
-        return found.right.T @ (mask_out * (found.left @ hidden))
-
-    masked = found.left.T @ (mask_in * (found.right @ x))
-    unfaithful = jnp.mean((weights - found.left.T @ found.right) ** 2)
-    layerwise = (error(weights.T @ masked) + error(decoded(hidden))) / 2
-    important = jnp.sum(jnp.abs(hard_sigmoid(gates, leak_above=LEAK)))
-    return unfaithful + error(decoded(masked)) + layerwise + minimality * important
-
-
-def hard_sigmoid(
-    logits: Float[Array, "*shape"], *, leak_below: float = 0.0, leak_above: float = 0.0
-) -> Float[Array, "*shape"]:
-    r"""Return the logits cut off at 0 and 1, with a slope outside so that gradients get through."""
-    inside = jnp.clip(logits, 0.0, 1.0)
-    return inside + leak_below * jnp.minimum(logits, 0) + leak_above * jnp.maximum(logits - 1, 0)
-
-
-def gate_logits(gates: Gates, inner: Float[Array, " parts"]) -> Float[Array, " parts"]:
-    """Return what the gates say of the inner activations, before the hard sigmoid."""
-    units = jax.nn.gelu(gates.weights_in * inner[:, None] + gates.bias_in)
-    return jnp.sum(gates.weights_out * units, axis=1) + gates.bias_out
 
 
 def _start(
@@ -198,14 +151,6 @@ def _start(
         encoder=random_gates(key_encoder, parts, units),
         decoder=random_gates(key_decoder, parts, units),
     )
-
-
-def random_gates(key: Key[Array, ""], parts: int, units: int) -> Gates:
-    """Return the gates of a start."""
-    key_in, key_out = jax.random.split(key)
-    weights_in = jnp.sqrt(2.0) * jax.random.normal(key_in, (parts, units))
-    weights_out = jax.random.normal(key_out, (parts, units)) / jnp.sqrt(units)
-    return Gates(weights_in, jnp.zeros((parts, units)), weights_out, jnp.zeros(parts))
 
 
 def importances(

@@ -1,0 +1,281 @@
+r"""Parameter decomposition of a chain of layers, $h_{k+1} = f_k(W_k h_k + b_k)$.
+
+Each matrix is a sum of subcomponents of rank one, $W_k \approx \sum_c l_c r_c^\top$, of which each
+input should need few. In each matrix a small network for each subcomponent, the gate, reads the
+inner activation $r_c \cdot h_k$ and says how important the subcomponent is for this input. One that
+is unimportant must not change the output, however much of it is taken away: a random part in
+stochastic parameter decomposition (SPD), and the worst part with an adversary.
+
+References:
+    Bushnaq, Braun, Sharkey (2025), "Stochastic Parameter Decomposition". The code of its successor,
+    param-decomp (2026), has adversarial masks, which gradients make worse.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from toymodels import checks
+from toymodels.circuits.gates import LEAK, Gates, gate_logits, hard_sigmoid, random_gates
+from toymodels.training.train import fit
+
+__all__ = [
+    "Adversary",
+    "DecomposedLayer",
+    "Layer",
+    "decompose_layers",
+    "layers_importances",
+    "layers_loss",
+]
+
+
+class Layer(NamedTuple):
+    r"""One layer, $f(W h + b)$.
+
+    Attributes:
+        weights: $W$.
+        bias: $b$, a vector or 0.
+        activation: $f$; None for a linear layer.
+    """
+
+    weights: Float[Array, "outputs inputs"]
+    bias: Float[Array, " outputs"] | float = 0.0
+    activation: Callable[[Any], Any] | None = None
+
+    def __call__(self, hidden: Array) -> Array:
+        """Return the output for one input."""
+        return self.finish(self.weights @ hidden)
+
+    def finish(self, product: Array) -> Array:
+        """Return the output for a product of the weights and an input."""
+        shifted = product + self.bias
+        return shifted if self.activation is None else self.activation(shifted)
+
+
+class DecomposedLayer(NamedTuple):
+    r"""One matrix as a sum of subcomponents, $\sum_c l_c r_c^\top$.
+
+    Attributes:
+        left: $l$, what each subcomponent writes.
+        right: $r$, what each subcomponent reads.
+        gates: the gates, which read $r_c \cdot h$.
+    """
+
+    left: Float[Array, "*cells parts outputs"]
+    right: Float[Array, "*cells parts inputs"]
+    gates: Gates
+
+
+@struct.dataclass
+class Adversary:
+    r"""Masks that gradients make worse, for the `adversary` of a decomposition.
+
+    From random numbers $r$ in $[0, 1]$ it goes up the reconstruction error of ONE input: each step
+    adds the sign of the gradient times `step`, and cuts off at 0 and 1.
+
+    Attributes:
+        ascents: the number of steps.
+        step: the length of a step; 1 goes to a corner at once.
+    """
+
+    ascents: int = struct.field(pytree_node=False)
+    step: float
+
+    def worse(self, error: Callable[[Array], Array], uniform: Array) -> Array:
+        """Return the numbers after all steps, without a gradient of their own."""
+        for _ in range(self.ascents):
+            uniform = jnp.clip(uniform + self.step * jnp.sign(jax.grad(error)(uniform)), 0.0, 1.0)
+        return lax.stop_gradient(uniform)
+
+
+def decompose_layers(
+    key: Key[Array, ""],
+    layers: Sequence[Layer],
+    sample: Callable[[Key[Array, ""], int], Float[Array, "examples inputs"]],
+    *,
+    parts: Sequence[int],
+    gate_units: int,
+    minimality: Float[Array, ""] | float,
+    adversary: Adversary | None = None,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batch: int,
+) -> tuple[DecomposedLayer, ...]:
+    r"""Decompose the matrices of a chain of layers into subcomponents that are rarely needed.
+
+    It minimises the mean of `layers_loss` over inputs and masks.
+
+    Args:
+        key: decides the start, the data and the masks.
+        layers: the layers, the first one first.
+        sample: a function of a key and a batch size that returns inputs, such as
+            `tm.SignedSparseUniform(5, 0.05).sample`.
+        parts: the number of subcomponents of each matrix. Give several times as many as you
+            expect: those that are too many become unimportant.
+        gate_units: the hidden units of each gate.
+        minimality: $\beta \ge 0$.
+        adversary: what makes the masks worse, if anything does.
+        optimizer: an Optax transformation.
+        steps: the number of updates.
+        batch: the number of inputs of each update.
+
+    Raises:
+        InputError: sizes that do not fit, counts below 1, or a negative factor.
+    """
+    for count in parts:
+        checks.count("parts", count)
+    checks.same_size("layers", layers=len(layers), parts=len(parts))
+    for before, after in itertools.pairwise(layers):
+        checks.same_size("dimensions", before=before.weights.shape[0], after=after.weights.shape[1])
+    *keys, key_data = jax.random.split(key, len(layers) + 1)
+
+    def loss(found: tuple[DecomposedLayer, ...], x: Array, uniform: Array) -> Float[Array, ""]:
+        return layers_loss(found, layers, x, uniform, minimality=minimality, adversary=adversary)
+
+    checks.count("gate_units", gate_units)
+    start = tuple(
+        _start(key, layer.weights, count, gate_units)
+        for key, layer, count in zip(keys, layers, parts, strict=True)
+    )
+    return fit_masks(
+        key_data, start, loss, sample, sum(parts), minimality,
+        optimizer=optimizer, steps=steps, batch=batch,
+    )  # fmt: skip
+
+
+def fit_masks(
+    key: Key[Array, ""],
+    start: Any,
+    loss: Callable[[Any, Array, Array], Float[Array, ""]],
+    sample: Callable[[Key[Array, ""], int], Float[Array, "examples inputs"]],
+    masks: int,
+    minimality: Float[Array, ""] | float,
+    **how: Any,
+) -> Any:
+    """Fit any decomposition to a loss of itself, an input and as many random numbers as masks."""
+    checks.interval("minimality", minimality, low=0, remedy="give a factor of 0 or more")
+
+    def inputs_and_masks(key: Key[Array, ""], batch: int) -> tuple[Array, Array]:
+        key_inputs, key_masks = jax.random.split(key)
+        return sample(key_inputs, batch), jax.random.uniform(key_masks, (batch, masks))
+
+    return fit(
+        key, start, lambda found, example: loss(found, *example), inputs_and_masks, **how
+    ).params
+
+
+def layers_loss(
+    found: Sequence[DecomposedLayer],
+    layers: Sequence[Layer],
+    x: Float[Array, " inputs"],
+    uniform: Float[Array, " parts"],
+    *,
+    minimality: Float[Array, ""] | float,
+    adversary: Adversary | None = None,
+) -> Float[Array, ""]:
+    r"""Return the loss of a decomposition at ONE input with masks $g + (1 - g) r$.
+
+    It is the sum of
+
+    - faithfulness: for each matrix the mean of its squared differences from its subcomponents;
+    - reconstruction: the mean over outputs of the squared change of the output with masks in all
+      matrices, plus the average of the changes with masks in one matrix only;
+    - minimality: $\beta$ times the sum of $|g|$ over the subcomponents of all matrices.
+
+    Args:
+        found: the decompositions of all matrices.
+        layers: the layers.
+        x: the input.
+        uniform: $r$ in $[0, 1]$, for the subcomponents of all matrices in turn.
+        minimality: $\beta$.
+        adversary: what makes the masks worse, if anything does.
+    """
+    rest = masks_loss(found, layers, x, uniform, minimality, adversary)
+    return unfaithfulness(found, layers) + rest
+
+
+def unfaithfulness(found: Sequence[DecomposedLayer], layers: Sequence[Layer]) -> Float[Array, ""]:
+    """Return the mean squared differences of subcomponents from matrices, summed over matrices."""
+    differences = [
+        jnp.mean((layer.weights - own.left.T @ own.right) ** 2)
+        for own, layer in zip(found, layers, strict=True)
+    ]
+    return jnp.sum(jnp.stack(differences))
+
+
+def masks_loss(
+    found: Sequence[DecomposedLayer],
+    layers: Sequence[Layer],
+    x: Float[Array, " inputs"],
+    uniform: Float[Array, " parts"],
+    minimality: Float[Array, ""] | float,
+    adversary: Adversary | None,
+) -> Float[Array, ""]:
+    """Return the reconstruction and the minimality of `layers_loss`."""
+    hidden, output = _activations(layers, x)
+    logits = _logits(found, hidden)
+    low = jnp.concatenate([hard_sigmoid(each, leak_below=LEAK) for each in logits])
+    places = [sum(len(each) for each in logits[:k]) for k in range(1, len(logits))]
+
+    def error(uniform: Array) -> Float[Array, ""]:
+        masks = jnp.split(low + (1 - low) * uniform, places)
+        together, apart = x, []
+        for own, layer, mask, clean in zip(found, layers, masks, hidden, strict=True):
+            together = layer.finish(_masked(own, mask, together))
+            apart.append(layer.finish(_masked(own, mask, clean)))
+        apart = [_rest(layers[k + 1 :], each) for k, each in enumerate(apart)]
+        alone = sum(jnp.mean((each - output) ** 2) for each in apart)
+        return jnp.mean((together - output) ** 2) + alone / len(layers)
+
+    if adversary is not None:
+        uniform = adversary.worse(error, uniform)
+    important = sum(jnp.sum(jnp.abs(hard_sigmoid(each, leak_above=LEAK))) for each in logits)
+    return error(uniform) + minimality * important
+
+
+def layers_importances(
+    found: Sequence[DecomposedLayer], layers: Sequence[Layer], x: Float[Array, " inputs"]
+) -> tuple[Float[Array, " parts"], ...]:
+    """Return the importances in [0, 1] of the subcomponents of all matrices for ONE input."""
+    hidden, _ = _activations(layers, x)
+    return tuple(hard_sigmoid(each) for each in _logits(found, hidden))
+
+
+def _activations(layers: Sequence[Layer], x: Array) -> tuple[list[Array], Array]:
+    """Return the inputs of all layers, and the output of the last."""
+    hidden = [x]
+    for layer in layers:
+        hidden.append(layer(hidden[-1]))
+    return hidden[:-1], hidden[-1]
+
+
+def _rest(layers: Sequence[Layer], hidden: Array) -> Array:
+    for layer in layers:
+        hidden = layer(hidden)
+    return hidden
+
+
+def _logits(found: Sequence[DecomposedLayer], hidden: Sequence[Array]) -> list[Array]:
+    pairs = zip(found, hidden, strict=True)
+    return [gate_logits(own.gates, own.right @ each) for own, each in pairs]
+
+
+def _masked(own: DecomposedLayer, mask: Array, hidden: Array) -> Array:
+    return own.left.T @ (mask * (own.right @ hidden))
+
+
+def _start(key: Key[Array, ""], weights: Array, parts: int, units: int) -> DecomposedLayer:
+    key_left, key_right, key_gates = jax.random.split(key, 3)
+    outputs, inputs = weights.shape
+    return DecomposedLayer(
+        left=jax.random.normal(key_left, (parts, outputs)) / jnp.sqrt(parts),
+        right=jax.random.normal(key_right, (parts, inputs)) / jnp.sqrt(outputs),
+        gates=random_gates(key_gates, parts, units),
+    )
