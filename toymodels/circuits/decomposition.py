@@ -90,8 +90,11 @@ class Adversary:
 
     def worse(self, error: Callable[[Array], Array], uniform: Array) -> Array:
         """Return the numbers after all steps, without a gradient of their own."""
-        for _ in range(self.ascents):
-            uniform = jnp.clip(uniform + self.step * jnp.sign(jax.grad(error)(uniform)), 0.0, 1.0)
+
+        def ascend(_: Any, masks: Array) -> Array:
+            return jnp.clip(masks + self.step * jnp.sign(jax.grad(error)(masks)), 0.0, 1.0)
+
+        uniform = lax.fori_loop(0, self.ascents, ascend, uniform)
         return lax.stop_gradient(uniform)
 
 
