@@ -97,7 +97,7 @@ def test_training_makes_the_sums_of_subcomponents_the_matrices():
 
 
 def test_an_adversary_finds_the_worst_corner_where_the_error_is_convex():
-    """In a linear layer the error is convex in each mask, so that no random mask is worse."""
+    # In a linear layer the error is convex in each mask, so that no random mask is worse.
     found, layers = one_layer()
     x = jnp.array([1.0, 2, 1])
     corners = jnp.stack(jnp.meshgrid(*[jnp.array([0.0, 1])] * 3), -1).reshape(-1, 3)
@@ -120,7 +120,7 @@ def one_layer():
 
 
 def test_with_an_identity_between_two_layers_both_can_be_taken_apart_exactly():
-    """The right subcomponents of W, of the identity and of its transpose pay for nothing else."""
+    # The right subcomponents of all three matrices pay for their importances, and for nothing else.
     weights = jnp.array([[1.0, -1, 0], [0, 1, -1]])
     chain = (
         circuits.Layer(weights),
