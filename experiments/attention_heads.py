@@ -19,7 +19,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +129,7 @@ def measured_with(heads: int, trained: xr.Dataset, answers: Array) -> xr.Dataset
     )
 
 
-def measure(model: tm.AttentionOnly, params: Any, answers: Array) -> dict[str, Array]:
+def measure(model: tm.AttentionOnly, params, answers: Array) -> dict[str, Array]:
     """Return the exact losses of one model, whole and changed, and what its heads do by pair.
 
     The lead of a head at a pair is the logit that it adds to the right answer, less the mean of

@@ -136,7 +136,7 @@ class Bounds(NamedTuple):
     first: float
 
 
-def bounds(certificate: Any) -> Bounds:
+def bounds(certificate) -> Bounds:
     """Return the bounds of the loss, and those of the lengths from the boxes that remain."""
     low, high = (certificate.remaining[:, end, 0] for end in (0, 1))
     shortest = np.maximum(np.maximum(low, -high), 0).min(axis=0)
@@ -176,7 +176,7 @@ def pentagon(density: float) -> tuple[float, float, float]:
     return five, four, tm.theory.optimum(5, 2, density).loss
 
 
-def conjecture(density: Any, features: int) -> Any:
+def conjecture(density, features: int) -> Any:
     """Return the conjectured lowest loss of features in one dimension."""
     variance = tm.theory.feature_variance(density)
     return np.minimum((features - 1) * variance, density**2 / 3 + (features - 2) * variance)

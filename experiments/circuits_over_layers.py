@@ -17,7 +17,7 @@ Command    toymodels run experiments/circuits_over_layers.py
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ class Config:
 SMOKE = Config(gates=12, layers=2, widths=(8, 36), num_circuits=1, examples=8)
 
 
-def layered(key: Any, gates: int, layers: int) -> circuits.Program:
+def layered(key, gates: int, layers: int) -> circuits.Program:
     """Return a random circuit whose gates read two gates of the layer before."""
     key_kinds, key_operands = jax.random.split(key)
     kinds = jnp.asarray([circuits.AND, circuits.OR, circuits.XOR])
@@ -80,7 +80,7 @@ def values(program, directions, bits, *, correcting):
     return jnp.stack([sites[f"layer_{k}"] for k in range(layers - 1)] + [sites["output"]], axis=1)
 
 
-def of_circuit(config: Config, key: Any, bits: Any) -> xr.Dataset:
+def of_circuit(config: Config, key, bits) -> xr.Dataset:
     """Return the errors of one circuit at every width, without and with a threshold."""
     variables = config.gates * (config.layers + 1)
     key_program, key_directions = jax.random.split(key)
@@ -120,9 +120,9 @@ def run(config: Config) -> xr.Dataset:
 class Predicted(NamedTuple):
     """The predicted errors of each layer without and with a threshold, and the noise's variance."""
 
-    plain: Any
-    corrected: Any
-    noise: Any
+    plain: np.ndarray
+    corrected: np.ndarray
+    noise: np.ndarray
 
 
 def predicted(results: xr.Dataset, width: int) -> Predicted:

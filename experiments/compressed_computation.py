@@ -61,12 +61,12 @@ SMOKE = Config(
 )
 
 
-def residual(params: Any, x: Any) -> Any:
+def residual(params, x) -> Any:
     """Return what the neurons add to one feature vector, U ReLU(V x)."""
     return params["out"] @ jax.nn.relu(params["in"] @ x)
 
 
-def cell(key: Any, scale: Any, config: Config) -> dict[str, Any]:
+def cell(key, scale, config: Config) -> dict[str, Any]:
     """Train one network beside a mixing matrix, and look at it with and without the matrix."""
     count, per = config.num_features, config.active
     key_rows, key_in, key_out, key_data = jax.random.split(key, 4)

@@ -16,7 +16,6 @@ Command    toymodels run experiments/feature_absorption.py
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,8 +63,8 @@ SMOKE = Config(
 class Family:
     """The distribution of the hidden vectors of a parent and a child of length 1."""
 
-    angle: Any
-    child_alone: Any
+    angle: float
+    child_alone: float
 
     @property
     def num_features(self):

@@ -54,7 +54,7 @@ class Config:
 SMOKE = Config(num_features=4, neurons=(4, 8), num_seeds=2, steps=10)
 
 
-def train(key: Any, num_features: int, neurons: int, config: Config) -> dict[str, Any]:
+def train(key, num_features: int, neurons: int, config: Config) -> dict[str, Any]:
     """Train one model, and return its weights and their norms on the way."""
     model = tm.Tied(hidden=neurons, use_bias=False)
     start = jax.random.normal(key, (neurons, num_features)) * neurons**-0.5
@@ -104,7 +104,7 @@ def run(config: Config) -> xr.Dataset:
     return results.assign_attrs({name: getattr(config, name) for name in names})
 
 
-def shared(weights: Any) -> dict[str, Any]:
+def shared(weights) -> dict[str, Any]:
     """Count the neurons with several big weights, and the features with one, of one model."""
     above, below = (weights > BIG).sum(axis=1), (weights < -BIG).sum(axis=1)
     return {

@@ -116,7 +116,7 @@ def measured(model: tm.AttentionOnly, trained: xr.Dataset, chains: Array) -> xr.
     return results
 
 
-def without_head(params: Any, layer: int) -> Any:
+def without_head(params, layer: int) -> Any:
     """Return models whose head of one layer attends to all of the past alike: its queries are 0.
 
     The output of the head stays, and only its choice of places is lost.
@@ -157,7 +157,7 @@ def expected_loss(probabilities: Array, chains: Array) -> Array:
     return jnp.mean(-jnp.sum(exact * jnp.log(probabilities), axis=2), axis=0)[:-1]
 
 
-def measure(model: tm.AttentionOnly, params: Any, chains: Array) -> dict[str, Array]:
+def measure(model: tm.AttentionOnly, params, chains: Array) -> dict[str, Array]:
     """Return the losses of one snapshot, the scores of its heads, and what keys of layer 1 read."""
     values = jax.vmap(lambda tokens: tm.activations(model, params, tokens))(chains)
     probabilities = jax.nn.softmax(values["output"])
@@ -180,7 +180,7 @@ def measure(model: tm.AttentionOnly, params: Any, chains: Array) -> dict[str, Ar
     }
 
 
-def crossing(curve: xr.DataArray, height: Any, step: xr.DataArray) -> xr.DataArray:
+def crossing(curve: xr.DataArray, height, step: xr.DataArray) -> xr.DataArray:
     """Return the step, by interpolation, at which a rising curve first passes a height, or NaN."""
     above = curve > height
     place = above.argmax("snapshot").clip(1)

@@ -64,13 +64,13 @@ SMOKE = Config(
 )
 
 
-def output(params: Any, x: Any, scale: Any) -> Any:
+def output(params, x, scale) -> Any:
     """Return the output for one example whose hidden neurons are multiplied by `scale`."""
     hidden = scale * (params["weights"] @ x)
     return jax.nn.relu(params["weights"].T @ hidden + params["bias"])
 
 
-def train(key: Any, num_features: int, density: Any, dropout: Any, attack: Any, config: Config):
+def train(key, num_features: int, density, dropout, attack, config: Config):
     """Train one model under dropout or attacks."""
     key_start, key_data = jax.random.split(key)
     distribution = tm.SparseUniform(num_features, density)

@@ -47,7 +47,7 @@ def run(config: Config) -> xr.Dataset:
     importance = tm.geometric_importance(config.num_features, config.importance_ratio)
     steps = tm.log_spaced(config.training.steps, config.pictures)
 
-    def cell(key: Any, *, density: Any) -> dict[str, Any]:
+    def cell(key, *, density) -> dict[str, Any]:
         task = tm.Task(tm.SparseUniform(config.num_features, density), importance=importance)
         trained = config.training.train(
             key, model, task, snapshots=steps, key_evaluation=jax.random.key(2022)
@@ -88,7 +88,7 @@ def plot(results: xr.Dataset) -> Figure:
     best = tm.best_of(results, "loss")
     colors = plotting.importance_colors(results.importance)
 
-    def draw(panels: Any, step: Any) -> None:
+    def draw(panels, step) -> None:
         for axes, density in zip(panels, best.density.values, strict=True):
             weights = best["weights"].sel(density=density, step=step)
             plotting.spokes(axes, weights, color=colors, limit=1.4)

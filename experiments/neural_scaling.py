@@ -60,13 +60,13 @@ SMOKE = Config(
 )
 
 
-def densities(num_features: int, exponent: Any, np: Any = np) -> Any:
+def densities(num_features: int, exponent, np=np) -> Any:
     """Return the densities of all features, whose sum is 1."""
     falling = np.arange(1.0, num_features + 1) ** -(1 + exponent)
     return falling / np.sum(falling)
 
 
-def decay(rate: optax.Schedule, strength: Any) -> optax.GradientTransformation:
+def decay(rate: optax.Schedule, strength) -> optax.GradientTransformation:
     """Shrink all directions, or, if the strength is negative, pull their lengths to 1."""
 
     def update(updates, step, params):

@@ -87,7 +87,7 @@ def places_on(config: Config) -> dict[str, tuple[np.ndarray, int]]:
     }
 
 
-def chords(places: Any) -> Any:
+def chords(places) -> Any:
     """Return the distances between all places."""
     return np.linalg.norm(places[:, None] - places[None], axis=-1)
 
@@ -131,7 +131,7 @@ def run(config: Config) -> xr.Dataset:
     return merged.assign_attrs(around=config.around, side=config.side, sharpness=config.sharpness)
 
 
-def measured(weights: Any, places: np.ndarray) -> dict[str, Any]:
+def measured(weights, places: np.ndarray) -> dict[str, Any]:
     """Measure directions against the distances between the places."""
     return {
         "by_distance": manifolds.cosine_by_distance(weights, chords(places)),

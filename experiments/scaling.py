@@ -159,7 +159,7 @@ def bytes_in_words(number: float) -> str:
     return f"{number / size:.3g} {unit}"
 
 
-def light(key: Any, *, a: Any) -> dict[str, Any]:
+def light(key, *, a) -> dict[str, Any]:
     """Return what a cell of the model returns, without training."""
     del key
     return {"weights": a * jnp.ones((2, 5)), "bias": a * jnp.ones(5), "loss": a}
@@ -168,14 +168,14 @@ def light(key: Any, *, a: Any) -> dict[str, Any]:
 class Cluster(Executor):
     """A cluster whose workers wait for each block, and are lost at random."""
 
-    def __init__(self, client: Any, wait: float, losses: float, back: float):
+    def __init__(self, client, wait: float, losses: float, back: float):
         self.inner, self.times = client.get_executor(pure=False, retries=10_000), []
         self.wait, self.losses, self.back = wait, losses, back
 
-    def submit(self, fn: Any, /, *args: Any, **_: Any) -> Future:
+    def submit(self, fn, /, *args, **_) -> Future:
         wait, losses, back = self.wait, self.losses, self.back
 
-        def waiting(*args: Any) -> Any:  # inside, because the workers cannot import this file
+        def waiting(*args) -> Any:  # inside, because the workers cannot import this file
             lost_after = random.expovariate(losses) if losses else math.inf
             if lost_after < wait:
                 time.sleep(lost_after + back)
@@ -212,7 +212,7 @@ def measured_here() -> dict[str, float]:
     return {"cell": a_cell, "block": of_narrow - 64 * a_cell}
 
 
-def measured_sent(client: Any, a_cell: float) -> float:
+def measured_sent(client, a_cell: float) -> float:
     """Return the processor seconds of a block that Dask sends; NaN where Dask is not installed."""
     if client is None:
         return math.nan
@@ -222,7 +222,7 @@ def measured_sent(client: Any, a_cell: float) -> float:
     return work(narrow, 200, executor) - 64 * a_cell
 
 
-def simulated(config: Config, client: Any, workers: int, latency: float, losses: float) -> float:
+def simulated(config: Config, client, workers: int, latency: float, losses: float) -> float:
     """Return the seconds of a sweep on a cluster that waits instead of computing."""
     program = compile_program(light, {"a": np.ones(1)}, width=2)
     cluster = Cluster(client, config.waits + latency, losses, config.back)

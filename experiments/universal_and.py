@@ -17,7 +17,6 @@ Command    toymodels run experiments/universal_and.py
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -254,7 +253,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0.5, slope, SHAVIT, within=0.02, threshold=ROUNDED)
 
 
-def chosen(counts: Any) -> list[int]:
+def chosen(counts) -> list[int]:
     """Return the fewest neurons for the ANDs of all pairs in a chosen order, by counting."""
     return [theory.fewest_neurons(int(n), int(n * (n - 1) // 2), bits=BITS) for n in counts]
 

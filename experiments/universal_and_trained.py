@@ -60,7 +60,7 @@ class Examples:
         self.pair = (self.x[:, self.first] + self.x[:, self.second]).astype(int)
         self.weight = len(self.x) / 3 / np.bincount(self.pair[:, 0], minlength=3)
 
-    def best_error(self, hidden: Any) -> float:
+    def best_error(self, hidden) -> float:
         """Return the error of the best linear read-out of all neurons, with an offset."""
         columns = np.hstack([hidden, np.ones((len(hidden), 1))]).astype(float)
         ridge, total = 1e-9 * np.eye(columns.shape[1]), 0.0
@@ -72,7 +72,7 @@ class Examples:
         return total / self.pair.shape[1]
 
 
-def train(key: Any, neurons: int, examples: Examples, config: Config) -> dict:
+def train(key, neurons: int, examples: Examples, config: Config) -> dict:
     """Train one hidden layer and a linear read-out of all ANDs on every input vector."""
     inputs, pairs = examples.x.shape[1], examples.pair.shape[1]
 
@@ -128,7 +128,7 @@ def run(config: Config) -> xr.Dataset:
     return trained.assign_attrs(num_inputs=config.inputs, active=config.active)
 
 
-def dense(weights_in: Any, weights_out: Any) -> dict[str, Any]:
+def dense(weights_in, weights_out) -> dict[str, Any]:
     """Measure how dense one network is, and how much of its read-out classes of neurons explain.
 
     For each pair of inputs a neuron is in class A, B or C: both of its weights from the pair are

@@ -62,7 +62,7 @@ class Config:
 SMOKE = Config(units=3, kept=(6, 9), num_seeds=2, steps=20)
 
 
-def largest(params: Any, number: Any) -> Any:
+def largest(params, number) -> Any:
     """Return the parameters with only the largest weights kept; biases stay."""
     weights = jnp.concatenate([params["in"].ravel(), params["out"]])
     rank = jnp.argsort(jnp.argsort(-jnp.abs(weights)))
@@ -71,7 +71,7 @@ def largest(params: Any, number: Any) -> Any:
     return {**params, "in": weights[:-units].reshape(-1, 2), "out": weights[-units:]}
 
 
-def keep_largest(number: Any, steps: int, dense: int) -> optax.GradientTransformation:
+def keep_largest(number, steps: int, dense: int) -> optax.GradientTransformation:
     """Keep the largest weights after each update: all of them first, `number` from half time."""
 
     def update(updates, step, params):
@@ -83,12 +83,12 @@ def keep_largest(number: Any, steps: int, dense: int) -> optax.GradientTransform
     return optax.GradientTransformation(lambda _: jnp.zeros((), jnp.int32), update)  # pyright: ignore[reportArgumentType]
 
 
-def output(params: Any, x: Any) -> Any:
+def output(params, x) -> Any:
     """Return the output of a network for one input."""
     return params["out"] @ jax.nn.relu(params["in"] @ x + params["hidden"]) + params["bias"]
 
 
-def census(params: Any, inputs: Any, targets: Any) -> dict[str, Any]:
+def census(params, inputs, targets) -> dict[str, Any]:
     """Return whether a network solves its task, and which minimal circuits it holds."""
     weights = params["in"], params["hidden"], params["out"], params["bias"]
     errors = jnp.abs(circuits.outputs_of_all_circuits(*weights, inputs) - targets[None])
