@@ -1,4 +1,4 @@
-r"""What an L1 penalty leaves of one feature, by how much its error matters.
+r"""Shrinkage: what an L1 penalty leaves of one feature, by how much its error matters.
 
 A feature $x$ is uniform on $(0, 1)$ with probability $p$, and else 0. One latent and a bias
 rebuild it, and the loss weights the error by the importance $I$ of the feature:
