@@ -3,7 +3,7 @@ r"""End-to-end dictionaries: latents for what the output reads, in the order of 
 Claim      An autoencoder that is trained to keep the output of a model needs fewer active latents
            than one that is trained to keep the activation, for one and the same increase of the
            loss of the model. It finds features in the order of their importance to the output,
-           by a closed form, and does not rebuild the activation.
+           mostly as a closed form says, and does not rebuild the activation.
 Reproduces Braun et al. (2024), "Identifying Functionally Important Features with End-to-End Sparse
            Dictionary Learning": less than half the active latents. Theirs are language models.
 Settings   The loss of a model weights the error of each of 8 features half as much as that of the
