@@ -169,7 +169,8 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "that of the closed form without superposition, measured by the largest difference at "
     says += "increases of the loss of 0.01 to 0.3."
     off = abs(ratio - law_of_ratio()).max()
-    yield tm.near(says, 0, off, EXACT, within=0.1, threshold=ROUND)
+    seen = "Ours, a round number that was set after the run."
+    yield tm.near(says, 0, off, EXACT, within=0.1, threshold=seen)
 
     hidden = at_increases(trained, "unexplained").sel(increases=0.1)
     says = "End-to-end autoencoders of trained models do not rebuild the activation at an increase "
