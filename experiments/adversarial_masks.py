@@ -4,8 +4,8 @@ Claim      In a parameter decomposition, unimportant subcomponents may be taken 
            Stochastic parameter decomposition tries random amounts, and its successor also the worst
            ones that gradients find. Adversarial masks make the worst error of the output twenty
            times smaller if the penalty on importances is small, and leave little of the output if
-           it is large. They make more importances wrong. At the middle penalty a feature needs fewer
-           than two subcomponents of the identity on average.
+           it is large. They make more importances wrong. At the middle penalty a feature needs
+           fewer than two subcomponents of the identity on average.
 Reproduces No figure. Goodfire (2026), "Interpreting Language Model Parameters", adds adversarial
            masks to random ones; its code also decomposes this model, with an identity.
 Settings   The exact optimum of five features in two dimensions, a pentagon, with an identity matrix
@@ -223,7 +223,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += f"features are orthogonal to one of its two subcomponents, {where}, measured with the "
     says += "masks that are further from it."
     needed = own["needed"].mean(("seed", "feature")) - 1.6
-    furthest = 1.6 + needed.isel(ascents=int(np.abs(needed).argmax()))
+    furthest = 1.6 + needed.isel(ascents=int(np.abs(needed).argmax("ascents")))
     yield tm.near(says, 1.6, furthest, MINIMAL, within=0.2, threshold=TWO)
     says = "Living subcomponents of the identity read orthogonally to some feature, measured by "
     says += f"the mean of their smallest absolute cosine with a feature {where}."
