@@ -23,16 +23,20 @@ def rows_of_the_page():
 
 def test_every_number_of_the_page_is_the_closed_form_and_the_measured_one():
     module = experiment.load(ROOT / "experiments" / "atlas_of_failures.py").run.__globals__
-    rows = list(module["ROWS"].values())
     record = json.loads((ROOT / "figures" / "atlas_of_failures.json").read_text())
     claims = iter(record["claims"])
     page = list(rows_of_the_page())
-    assert len(page) == len(rows)
-    for row, (says, true, off) in zip(rows, page, strict=True):
-        for shown, exact, measured in ((says, row.says, True), (true, row.true, row.truth)):
-            assert shown == pytest.approx(exact, abs=5.1e-4), row
-            if measured:  # and not the definition of the model
+    assert len(page) == len(module["SCORES"])
+    for (name, (_, score)), (says, true, off) in zip(module["SCORES"].items(), page, strict=True):
+        exact_says, exact_true, within = module["CLOSED_FORMS"][name]
+        is_measured, _ = module["TRUTHS"][name]  # a truth is not, if it is the model's definition
+        for shown, exact, measured in (
+            (says, exact_says, True),
+            (true, exact_true, is_measured),
+        ):
+            assert shown == pytest.approx(exact, abs=5.1e-4), name
+            if measured:
                 claim = next(claims)
-                assert row.score in claim["statement"]
-                assert claim["measured"] == pytest.approx(exact, abs=row.within), row
-        assert off == pytest.approx(abs(row.says - row.true), abs=5.1e-4), row
+                assert score in claim["statement"]
+                assert claim["measured"] == pytest.approx(exact, abs=within), name
+        assert off == pytest.approx(abs(exact_says - exact_true), abs=5.1e-4), name
