@@ -85,7 +85,7 @@ CLOSED_FORMS = {
     "cosine": (failures.polygon_cosine(SIDES), 0.0, 0.005),
     "explained": (1.0, 0.0, 1e-3),
 }
-"""What the score says, what is true, and how near the measured numbers have to be to both."""
+"""The value that the score gives, the true value, and the tolerance of both when measured."""
 EXPLAINED = "the share of the variance that the hypothesis explains"
 PATCHED = "the effect of patching the unit"
 REFITTED = "the ratio of decoders that are fitted again without the penalty"
@@ -108,7 +108,7 @@ TRUTHS = {
     "cosine": ("the MCC above that of other random directions", "random directions"),
     "explained": ("", "random directions"),
 }
-"""How a truth is measured, unless the model's definition says it, and what shows the failure."""
+"""The measurement of a truth, unless the model defines it, and what shows the failure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -218,13 +218,17 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     chosen = two.isel(seed=int(np.argmin(two["loss"].values)))
     says = "The best model with two heads that adds modulo 4 needs both of them, measured by the "
     says += "smaller one of its losses without a head."
-    yield tm.at_least(says, 0.2, chosen["without_head"], FOUND, threshold="Ours: a clear damage.")
+    yield tm.at_least(
+        says, 0.2, chosen["without_head"], FOUND, threshold="Ours, because it is a clear damage."
+    )
 
     says = "In the best model with two heads that adds modulo 4, both heads add to the right "
     says += "answer of a pair, measured by the share of the larger contribution, on average over "
     says += "pairs."
     share = chosen["largest_share"]
-    yield tm.at_most(says, 0.9, share, FOUND, threshold="Ours: a tenth from the other head.")
+    yield tm.at_most(
+        says, 0.9, share, FOUND, threshold="Ours, because a tenth may come from the other head."
+    )
 
     says = "The best single head that adds modulo 2 attends to the source in half of the pairs of "
     says += "source and query, measured by the share of pairs with an attention above 1/2."

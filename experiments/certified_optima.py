@@ -261,7 +261,9 @@ def pentagon_claims(five: xr.DataArray) -> Iterator[tm.Claim]:
     says += "loss than the better one of a pentagon and two digons, at densities 0.22 and 0.23, "
     says += "measured by the smallest ratio of the two losses."
     ratio = five.sel(solution="search") / np.minimum(pair, best)
-    yield tm.near(says, 1, ratio.min(), SEARCHED, within=1e-6, threshold="Ours: rounding.")
+    yield tm.near(
+        says, 1, ratio.min(), SEARCHED, within=1e-6, threshold="Ours, because of rounding."
+    )
 
 
 def plot(results: xr.Dataset) -> Figure:

@@ -228,16 +228,20 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "At the end the keys of layer 1 read more of what layer 0 writes than random matrices "
     says += "of width 16 would, measured by the median ratio of the two composition scores."
     ratio = last["composition"].sel(reads="keys").median() * 16**0.5
-    yield tm.at_least(says, 1.5, ratio, HEADS, threshold="Ours: half more than by chance.")
+    yield tm.at_least(
+        says, 1.5, ratio, HEADS, threshold="Ours, because it is half more than by chance."
+    )
     says = "At the end the keys of layer 1 read more of what layer 0 writes than its queries do, "
     says += "measured by the median difference of the composition scores over seeds."
     more = last["composition"].sel(reads="keys") - last["composition"].sel(reads="queries")
-    yield tm.at_least(says, 0, more.median(), HEADS, threshold="Ours: any difference.")
+    yield tm.at_least(
+        says, 0, more.median(), HEADS, threshold="Ours, because any difference counts."
+    )
     for layer in range(2):
         says = f"A trained model whose head of layer {layer} attends uniformly is no better than "
         says += "the in-context unigram, measured by the lowest ratio of the losses of any seed."
         lowest = last["without_head"].sel(layer=layer).min() / unigram
-        threshold = "Ours: a tenth of what the exact predictor gains."
+        threshold = "Ours, because it is a tenth of what the exact predictor gains."
         yield tm.at_least(says, 1, lowest, HEADS, slack=0.01, threshold=threshold)
     says = "At the first position, where attention has only one token to look at, every trained "
     says += "model is worse than a uniform guess, measured by the smallest excess in nats."

@@ -169,7 +169,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         says += "penalty."
         nothing = results["power"].where(results["penalty"] > 1).max("penalty")
         size = (nothing / results["power"].max("penalty")).max()
-        yield tm.at_most(says, 0.01, size, LEAST, threshold="Ours: one percent.")
+        yield tm.at_most(says, 0.01, size, LEAST, threshold="Ours, because one percent is little.")
 
     says = "Below the critical penalty, each neuron is of one frequency, measured by the smallest "
     says += "share, in a network, of neurons whose three vectors have more than 95 % of their "

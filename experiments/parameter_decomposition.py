@@ -43,7 +43,7 @@ START = (
 )
 FEWER = "Ours, because we make fewer updates."
 SEEN = "Ours, after a trial with 3 seeds."
-SMALL = "Ours, one part in twenty."
+SMALL = "Ours, because one part in twenty is small."
 
 NUM_FEATURES = 5
 FOUND_BELOW = 0.1
@@ -171,7 +171,9 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 0.993, ratio, SPD, within=0.03, threshold=FEWER, note=START)
     whole = recovered(pentagon) == 1
     says = f"Some runs find all five features of a pentagon {here}, measured by their share."
-    yield tm.at_least(says, 0.2, whole.mean(), FOUND, threshold="Ours: some is one in five.")
+    yield tm.at_least(
+        says, 0.2, whole.mean(), FOUND, threshold="Ours, because some is one in five."
+    )
     says = "The mean ratio of lengths (ML2R) is 0.993 in the runs that find all five features of a "
     says += f"pentagon, {here}."
     ratio = represented(pentagon, "ratio").where(whole).mean()
@@ -183,7 +185,7 @@ def claims(results: xr.Dataset):
     says = f"A pentagon is only partly recovered {here}, measured by the mean share of its "
     says += "features that are found."
     value = share.sel(density=lowest, inputs=sparse)
-    yield tm.at_most(says, 0.9, value, PARTLY, threshold="Ours: nearly all is nine in ten.")
+    yield tm.at_most(says, 0.9, value, PARTLY, threshold="Ours, because nearly all is nine in ten.")
 
     parts = results.sizes["part"]
     chance = subcomponents.chance_cosine(parts, 2)
@@ -205,7 +207,7 @@ def claims(results: xr.Dataset):
     says = "A decomposition with dense inputs finds few features, measured by the largest mean "
     says += "share over the densities at which models were trained."
     value = share.sel(inputs=dense).max()
-    yield tm.at_most(says, 0.2, value, FOUND, threshold="Ours: few is one in five.")
+    yield tm.at_most(says, 0.2, value, FOUND, threshold="Ours, because few is one in five.")
     says = "The mean of the maximal cosines hardly shows that a decomposition with dense inputs "
     says += "fails, measured by its smallest mean over the densities at which models were trained."
     value = represented(results, "cosine").mean("seed").sel(inputs=dense).min()

@@ -223,7 +223,7 @@ def relu_claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "pairs of neighbours over all seeds."
     beside = np.array([np.diagonal(np.roll(each, 1, axis=0)) for each in gram])
     yield tm.at_least(
-        says, 0.95, (beside > 0).mean(), PRIETO, threshold="Ours: the paper says all."
+        says, 0.95, (beside > 0).mean(), PRIETO, threshold="Ours, because the paper says all."
     )
     says = "ReLU models keep the order of the circle, measured by the share of words over all "
     says += "seeds whose nearest direction is that of a neighbour."
@@ -233,7 +233,7 @@ def relu_claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.9, near, PRIETO, threshold="Ours, because the paper shows one model.")
     says = "Cosines of ReLU models on the circle are mostly a function of the distance, measured "
     says += "by the mean share of their variance that the distance explains."
-    most = "Ours: nine tenths are most of the variance."
+    most = "Ours, because nine tenths are most of the variance."
     share = results["by_distance"].sel(manifold="circle").mean()
     yield tm.at_least(says, 0.9, share, FOUND, threshold=most)
 

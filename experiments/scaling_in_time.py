@@ -229,7 +229,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     note = "They need about as many updates or more, although they can learn less. The abstract "
     note += "does not say what the student of the paper is, and it may have other rates."
     ratio = (updates.isel(relu_width=0) / updates.isel(relu_width=inside)).max()
-    ours = "Ours, a fifth of the largest factor of the abstract."
+    ours = "Ours, because it is a fifth of the largest factor of the abstract."
     yield tm.at_least(says, 2, ratio, CHEN, threshold=ours, note=note)
     says = f"In a bottleneck of {width} dimensions linear students have the exponent 1, measured "
     says += "by the largest difference over features."
@@ -246,7 +246,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += f"{features / width:g}, measured by the smallest ratio of the times until a tenth of "
     says += "the excess is left."
     ratio = (times.isel(width=0) / times.isel(width=-1)).min()
-    ours = "Ours: eigenvalues of V V^T are about n / m, and multiply all rates."
+    ours = "Ours, because eigenvalues of V V^T are about n / m, and multiply all rates."
     yield tm.at_least(says, features / width, ratio, FOUND, threshold=ours)
     says = "What a linear student cannot learn in a bottleneck is 1 - m / n of its first loss, "
     says += "measured by the largest difference over features and widths."
@@ -256,7 +256,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "by the largest ratio of their last losses in the wider bottleneck."
     share = 1 - float(results["relu_width"][1]) / results.attrs["relu_features"]
     ratio = results["relu_loss"].isel(relu_width=1, step=-1).max() / share
-    yield tm.at_most(says, 0.5, ratio, FOUND, threshold="Ours: most is more than half.")
+    yield tm.at_most(says, 0.5, ratio, FOUND, threshold="Ours, because most is more than half.")
 
 
 def plot(results: xr.Dataset) -> Figure:
