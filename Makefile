@@ -17,6 +17,9 @@ endif
 endif
 endif
 
+# Where this variable is set, each new process compiles JAX to bytecode again, which takes 7 seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: figures figure draw test test-matrix test-lanes test-claims docs site benchmark benchmark-gpu clean
 
 # The pages of figures/ and the table of the README follow the figures, even if one has failed.
