@@ -57,10 +57,8 @@ def _parser() -> tuple[_Parser, Collection[str]]:
         prog="toymodels",
         description="Toy models of superposition: sweeps, theory, and figures that check their "
         "own claims.",
-        epilog="NAME is the path of an experiment, or its name. A name is looked up in this "
-        "folder, in experiments/, and among the experiments that come with toymodels. The "
-        "exit status is 2 for bad input. `run`, `draw` and `claims` exit with 3 if a claim fails, "
-        "and `store` exits with 1 if a row was damaged.",
+        epilog="The exit status is 2 for bad input. `run`, `draw` and `claims` exit with 3 if a "
+        "claim fails, and `store` exits with 1 if a row was damaged.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -87,8 +85,21 @@ def _add_command(
     return added
 
 
+def _add_experiment(command: _Parser, name: str, **number: Any) -> None:
+    command.add_argument(
+        name,
+        metavar="NAME",
+        help="The path of an experiment, or its name, which is looked up in this folder, in "
+        "experiments/, and among the experiments that come with toymodels.",
+        **number,
+    )
+
+
 def _add_list(commands: Any) -> None:
-    what = "List the experiments in FOLDER, or all that there are."
+    what = (
+        "List the experiments in FOLDER with their claims. By default they are those in "
+        "experiments/ and those that come with toymodels."
+    )
     listed = _add_command(commands, "list", "[FOLDER]", what, listing.show)
     listed.add_argument("folder", nargs="?", type=Path, metavar="FOLDER")
 
@@ -99,7 +110,7 @@ def _add_run(commands: Any) -> None:
         "Config; `toymodels run NAME --help` lists them."
     )
     run = _add_command(commands, "run", "NAME [--smoke | --paper] [FLAGS]", what, _run)
-    run.add_argument("name", metavar="NAME")
+    _add_experiment(run, "name")
 
 
 def _add_figures(commands: Any) -> None:
@@ -108,7 +119,7 @@ def _add_figures(commands: Any) -> None:
         "one line for each; results/NAME.log keeps what it prints."
     )
     figures = _add_command(commands, "figures", "NAME... [--draw]", what, _figures)
-    figures.add_argument("names", nargs="+", metavar="NAME")
+    _add_experiment(figures, "names", nargs="+")
     figures.add_argument(
         "--draw", action="store_true", help="Draw saved results instead of running."
     )
@@ -128,7 +139,7 @@ def _add_claims(commands: Any) -> None:
 def _add_copy(commands: Any) -> None:
     what = "Copy an experiment to FOLDER, which is this folder by default, so that you can edit it."
     copy = _add_command(commands, "copy", "NAME [FOLDER]", what, _copy)
-    copy.add_argument("name", metavar="NAME")
+    _add_experiment(copy, "name")
     copy.add_argument("folder", nargs="?", default=Path(), type=Path, metavar="FOLDER")
 
 
@@ -147,7 +158,7 @@ def _add_draw(commands: Any) -> None:
     what = "Check the saved results of an experiment and draw its figure, without running it."
     arguments = "NAME [--smoke | --paper | --from FILE] [--out FOLDER] [--format FORMAT]"
     draw = _add_command(commands, "draw", arguments, what, _draw)
-    draw.add_argument("name", metavar="NAME")
+    _add_experiment(draw, "name")
     which = draw.add_mutually_exclusive_group()
     which.add_argument(
         "--from",
@@ -214,18 +225,18 @@ def _add_explore(commands: Any) -> None:
 
 def _add_explain(commands: Any) -> None:
     what = (
-        "Compile each sweep of an experiment for a card that this computer need not have, and "
+        "Compile each sweep of an experiment for a GPU that this computer need not have, and "
         "print its kernels, its memory traffic and the speed that it cannot pass. No cell is run. "
         "It needs pip install 'toymodels[gpu-inspect]'."
     )
-    arguments = "NAME --device CARD [--smoke | --paper]"
+    arguments = "NAME --device GPU [--smoke | --paper]"
     explain = _add_command(commands, "explain", arguments, what, _explain)
-    explain.add_argument("name", metavar="NAME")
+    _add_experiment(explain, "name")
     explain.add_argument(
         "--device",
         required=True,
         choices=("h100", "h200", "b200"),
-        help="The card: an NVIDIA H100, H200 or B200.",
+        help="The GPU: an NVIDIA H100, H200 or B200.",
     )
     which = explain.add_mutually_exclusive_group()
     for scale in ("smoke", "paper"):

@@ -41,8 +41,7 @@ class Estimate(NamedTuple):
         acceptance: the mean probability that a kept trajectory was accepted. It is about 0.8 if the
             tuning of the step size succeeded.
         lowest: the lowest $L(w) - L(w^*)$ that any chain met. If $n\beta$ times this number is
-        below
-            about -1/2, the chains found lower losses nearby: $w^*$ is no local minimum, and
+            below about -1/2, the chains found lower losses nearby: $w^*$ is no local minimum, and
             $\hat\lambda$ means nothing.
     """
 

@@ -1,4 +1,4 @@
-"""The paper's side: an experiment file becomes results, checked claims and a figure.
+"""Experiments: a file becomes results, checked claims and a figure.
 
 command    the command line of one experiment
 loading    read an experiment file

@@ -218,8 +218,10 @@ def gallery(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> s
         HEADINGS["README.md"],
         "",
         "`toymodels` writes this page whenever a figure is drawn. "
-        f"{total(records)} [CLAIMS.md](CLAIMS.md) has every claim, and "
-        "[FINDINGS.md](FINDINGS.md) those that were first measured here.",
+        f"{total(records)} A number of a paper is one that the paper reports, an own prediction "
+        "was known from a theory before the run, a new finding is in no paper that we know, and an "
+        "identity is a theorem. [CLAIMS.md](CLAIMS.md) has every claim, and "
+        "[FINDINGS.md](FINDINGS.md) the new findings.",
         "",
         *_table(records),
     ]

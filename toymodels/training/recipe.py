@@ -1,4 +1,8 @@
-"""The usual training of toy models: Adam with a learning rate that falls along a cosine."""
+"""The usual training of toy models: Adam with a learning rate that falls along a cosine.
+
+The `Config` of an experiment holds a `Recipe` as one field, and the command line shows the fields
+of the recipe as flags.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,8 +21,7 @@ class Recipe:
     r"""Adam whose learning rate falls from `learning_rate` to 0 along half a cosine.
 
     The rate of step $t$ is $\eta_t = \frac{\eta}{2}\left(1 + \cos \frac{\pi t}{T}\right)$ with
-    $T$ = `steps`. A `Config` of an experiment holds a recipe as one field, and the command line
-    shows the fields of the recipe as flags.
+    $T$ = `steps`.
 
     Attributes:
         steps: the number of updates.
