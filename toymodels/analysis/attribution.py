@@ -1,7 +1,7 @@
 r"""Attribution: how much each input contributes to one number that a function computes.
 
 The function $f$ takes ONE example $x$ of $n$ features and returns a number, such as one output of
-a model. Each attribution $a$ is held against a *baseline* example $x'$, at which nothing is
+a model. Each attribution $a$ compares the example with a *baseline* $x'$, at which nothing is
 attributed. Integrated gradients and Shapley values are *complete*: $\sum_i a_i = f(x) - f(x')$.
 For a linear function all three are equal, $a_i = w_i (x_i - x'_i)$.
 """

@@ -15,7 +15,7 @@ of opposite sign from cancelling in the mean.
                        averages it over orders
     edge_pruning       a mask of all edges that is trained by gradient descent
 
-`toymodels.analysis.classification.auroc` holds the scores against the true edges, if they are
+`toymodels.analysis.classification.auroc` compares the scores with the true edges, if they are
 known.
 """
 

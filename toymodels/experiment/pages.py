@@ -192,7 +192,7 @@ def findings(records: Mapping[str, Record]) -> str:
         "",
         "`toymodels` writes this page whenever a figure is drawn. Each line is a claim that was "
         "first measured here, as far as we know. Its figure says from which models and seeds it "
-        "comes, and [CLAIMS.md](CLAIMS.md) holds it against its threshold.",
+        "comes, and [CLAIMS.md](CLAIMS.md) says who chose the expected number.",
     ]
     for name, record in records.items():
         found = [claim for claim in record.claims if claim.kind is Kind.FINDING]

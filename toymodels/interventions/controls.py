@@ -1,4 +1,4 @@
-"""Effects over a batch: intervals for their means, and the controls that they are held against."""
+"""Effects over a batch: intervals for their means, and controls to compare them with."""
 
 from collections.abc import Callable
 from typing import NamedTuple

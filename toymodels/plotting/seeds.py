@@ -207,8 +207,7 @@ def horizontal_bars(
 ) -> None:
     """Draw a horizontal bar at each median, with every value as a dot and the median in words.
 
-    The first bar is at the top. It has a colour, and the others, which it is held against, are
-    grey.
+    The first bar is at the top. It has a colour, and the others are grey.
 
     Args:
         axes: axes to draw on.
