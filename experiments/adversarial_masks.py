@@ -141,7 +141,7 @@ def scores(found, layers):
         "identity_error": subcomponents.identity_error(one_active[0]),
         "needed": jnp.sum(one_active[1] > 0.5, axis=1),
         "reads": identity.right,
-        "length": jnp.linalg.norm(identity.left, axis=1) * jnp.linalg.norm(identity.right, axis=1),
+        "length": subcomponents.lengths(identity.left, identity.right),
         "tilt": jnp.min(jnp.abs(directions @ geometry.unit_columns(layers[0].weights)), axis=1),
     }
 
@@ -158,13 +158,8 @@ def errors(found, layers, x):
             clean = layer(clean)
 
         def error(uniform):
-            hidden, first = x, 0
             masks = low + (1 - low) * uniform
-            for own, layer in zip(found, layers, strict=True):
-                own_masks = masks[first : first + len(own.left)]
-                hidden = layer.finish(own.left.T @ (own_masks * (own.right @ hidden)))
-                first += len(own.left)
-            return jnp.mean((hidden - clean) ** 2)
+            return jnp.mean((circuits.masked_output(found, layers, x, masks) - clean) ** 2)
 
         random = jax.vmap(error)(starts)
         attacked = jax.vmap(lambda start: error(attack.worse(error, start)))(starts)

@@ -138,13 +138,11 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
 
 def scores(layer: circuits.DecomposedLayer, matrix):
     """Return how well the subcomponents of a matrix are its columns."""
-    lengths = jnp.linalg.norm(layer.left, axis=1) * jnp.linalg.norm(layer.right, axis=1)
-    missing = jnp.linalg.norm(matrix - layer.left.T @ layer.right)
     return {
         "error": subcomponents.recovery_errors(layer.left, layer.right, matrix),
         "length": geometry.feature_norms(matrix),
-        "remaining": jnp.sum(lengths > 0.1),
-        "unfaithful": missing / jnp.linalg.norm(matrix),
+        "remaining": jnp.sum(subcomponents.lengths(layer.left, layer.right) > 0.1),
+        "unfaithful": subcomponents.sum_error(layer.left, layer.right, matrix),
     }
 
 

@@ -98,16 +98,14 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             **recipe.settings(),
         )
         importance, _ = circuits.importances(found, weights, value=0.75)
-        lengths = jnp.linalg.norm(found.left, axis=1) * jnp.linalg.norm(found.right, axis=1)
-        missing = jnp.linalg.norm(weights - found.left.T @ found.right)
         return {
             "length": geometry.feature_norms(weights),
             "cosine": subcomponents.column_cosines(found.left, found.right, weights),
             "ratio": subcomponents.length_ratios(found.left, found.right, weights),
             "error": subcomponents.recovery_errors(found.left, found.right, weights),
             "importance": jnp.pad(importance, ((0, 0), (0, max(config.parts) - parts))),
-            "remaining": jnp.sum(lengths > 0.1),
-            "unfaithful": missing / jnp.linalg.norm(weights),
+            "remaining": jnp.sum(subcomponents.lengths(found.left, found.right) > 0.1),
+            "unfaithful": subcomponents.sum_error(found.left, found.right, weights),
         }
 
     results = tm.sweep(

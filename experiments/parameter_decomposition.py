@@ -103,7 +103,6 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             key_parts, *model_and_inputs, parts=config.parts, **how, **recipe.settings()
         )
         importance = circuits.importances(found, weights, value=0.75)
-        missing = jnp.linalg.norm(weights - found.left.T @ found.right)
         return {
             "weights": weights,
             "left": found.left,
@@ -113,7 +112,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
             "ratio": subcomponents.length_ratios(found.left, found.right, weights),
             "error": subcomponents.recovery_errors(found.left, found.right, weights),
             "identity_error": jax.vmap(subcomponents.identity_error)(importance),
-            "unfaithful": missing / jnp.linalg.norm(weights),
+            "unfaithful": subcomponents.sum_error(found.left, found.right, weights),
         }
 
     axes = {"density": config.densities, "inputs": config.inputs}

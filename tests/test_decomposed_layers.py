@@ -38,31 +38,47 @@ INPUTS = jnp.array([0.4, -0.3, 0.7])
 
 def test_one_subcomponent_for_each_input_and_neuron_pays_only_for_importances():
     found = layers((FIRST.T, jnp.eye(3)), (SECOND.T, jnp.eye(2)), 1.0)
-    uniform = jax.random.uniform(jax.random.key(0), (5,))
-    loss = circuits.layers_loss(found, network(FIRST, SECOND), INPUTS, uniform, minimality=0.01)
-    np.testing.assert_allclose(loss, 0.01 * 5, rtol=1e-6)
+    pays_only_for(found, network(FIRST, SECOND), 5)
+
+
+def pays_only_for(found, chain, importance):
+    """Check that a decomposition is exact, and what its importances add up to."""
+    uniform = jax.random.uniform(jax.random.key(0), (sum(len(own.left) for own in found),))
+    loss = circuits.masks_loss(found, chain, INPUTS, uniform)
+    np.testing.assert_allclose(circuits.unfaithfulness(found, chain), 0, atol=1e-12)
+    np.testing.assert_allclose(loss.reconstruction, 0, atol=1e-12)
+    np.testing.assert_allclose(loss.importance, importance, rtol=1e-6)
 
 
 def test_masks_of_one_number_are_those_by_hand():
     """The output of V = 2, U = 3 and x = 1/2 is 3, and masks of r and s make it 3 r s."""
     found = layers(([[2.0]], [[0.9]]), ([[3.0]], [[1.0]]), 0.2)
     r, s = 0.2 + 0.8 * 0.25, 0.2 + 0.8 * 0.5
-    loss = circuits.layers_loss(
-        found, network([[2.0]], [[3.0]]), jnp.array([0.5]), jnp.array([0.25, 0.5]),
-        minimality=0.1,
-    )  # fmt: skip
+    uniform, chain = jnp.array([0.25, 0.5]), network([[2.0]], [[3.0]])
+    loss = circuits.masks_loss(found, chain, jnp.array([0.5]), uniform)
     both, first, second = 3 * 0.9 * r * s, 3 * 0.9 * r, 3 * s
     errors = (both - 3) ** 2 + ((first - 3) ** 2 + (second - 3) ** 2) / 2
-    np.testing.assert_allclose(loss, 0.2**2 + errors + 0.1 * 0.4, rtol=1e-5)
+    np.testing.assert_allclose(circuits.unfaithfulness(found, chain), 0.2**2, rtol=1e-5)
+    np.testing.assert_allclose(loss.reconstruction, errors, rtol=1e-5)
+    np.testing.assert_allclose(loss.importance, 0.4, rtol=1e-6)
 
 
 def test_an_input_that_no_neuron_passes_on_has_no_error():
     found = layers((FIRST.T, jnp.eye(3)), (SECOND.T, jnp.eye(2)), 0.0)
     silent = jnp.array([-1.0, -1, 0])  # both preactivations are negative, and stay so
-    loss = circuits.layers_loss(
-        found, network(FIRST, SECOND), silent, jnp.full(5, 0.5), minimality=0.1
-    )
-    np.testing.assert_allclose(loss, 0.0, atol=1e-12)
+    loss = circuits.masks_loss(found, network(FIRST, SECOND), silent, jnp.full(5, 0.5))
+    np.testing.assert_allclose([loss.reconstruction, loss.importance], 0, atol=1e-12)
+
+
+def test_masks_of_0_and_1_take_subcomponents_away_and_leave_them():
+    found = layers((FIRST.T, jnp.eye(3)), (SECOND.T, jnp.eye(2)), 0.0)
+    chain, kept = network(FIRST, SECOND), jnp.array([1.0, 0, 1, 1, 0])
+    output = circuits.masked_output(found, chain, INPUTS, kept)
+    first, second = np.array([1.0, 0, 1]), np.array([1.0, 0])
+    hidden = np.maximum(FIRST @ (first * INPUTS), 0)
+    np.testing.assert_allclose(output, SECOND @ (second * hidden), rtol=1e-6)
+    everything = circuits.masked_output(found, chain, INPUTS, jnp.ones(5))
+    np.testing.assert_allclose(everything, chain[1](chain[0](INPUTS)), rtol=1e-6)
 
 
 def test_importances_read_the_input_and_the_rectified_neurons():
@@ -103,7 +119,7 @@ def test_an_adversary_finds_the_worst_corner_where_the_error_is_convex():
     corners = jnp.stack(jnp.meshgrid(*[jnp.array([0.0, 1])] * 3), -1).reshape(-1, 3)
 
     def loss(uniform, adversary=None):
-        return circuits.layers_loss(found, layers, x, uniform, minimality=0.0, adversary=adversary)
+        return circuits.masks_loss(found, layers, x, uniform, adversary=adversary).reconstruction
 
     worst = max(float(loss(corner)) for corner in corners)
     start = jax.random.uniform(jax.random.key(1), (3,))
@@ -132,9 +148,7 @@ def test_with_an_identity_between_two_layers_both_can_be_taken_apart_exactly():
         circuits.DecomposedLayer(jnp.eye(2), jnp.eye(2), gates(2, 1.0)),
         circuits.DecomposedLayer(jnp.eye(3), weights.T, gates(3, 1.0)),
     )
-    uniform = jax.random.uniform(jax.random.key(0), (8,))
-    loss = circuits.layers_loss(found, chain, INPUTS, uniform, minimality=0.01)
-    np.testing.assert_allclose(loss, 0.01 * 8, rtol=1e-6)
+    pays_only_for(found, chain, 8)
 
 
 @pytest.mark.parametrize(

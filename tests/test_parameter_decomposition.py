@@ -60,6 +60,18 @@ def test_features_of_length_zero_have_zeros():
     np.testing.assert_allclose(scores.recovery_errors(left, right, weights), 0)
 
 
+def test_a_subcomponent_has_the_length_of_its_matrix():
+    left, right = (jax.random.normal(jax.random.key(k), (7, k)) for k in (2, 5))
+    matrices = np.einsum("ch,cf->chf", left, right)
+    np.testing.assert_allclose(scores.lengths(left, right), np.linalg.norm(matrices, axis=(1, 2)))
+
+
+def test_the_error_of_a_sum_is_the_share_of_the_length_that_is_missing():
+    left, right = PENTAGON.T, jnp.eye(5).at[0].set(0)  # one of five columns of equal length
+    np.testing.assert_allclose(scores.sum_error(left, right, PENTAGON), 5**-0.5, rtol=1e-6)
+    np.testing.assert_allclose(scores.sum_error(left, jnp.eye(5), PENTAGON), 0, atol=1e-7)
+
+
 def test_chance_in_the_plane_is_the_integral_and_that_of_random_subcomponents():
     np.testing.assert_allclose(scores.chance_cosine(1, 2), 0, atol=1e-12)
     np.testing.assert_allclose(scores.chance_cosine(2, 2), 4 / np.pi**2)
@@ -96,29 +108,30 @@ def test_identity_errors_of_extremes():
 
 def test_with_all_importances_one_the_right_answer_pays_only_for_them():
     found = subcomponents(PENTAGON.T, jnp.eye(5), importance=1.0)
-    uniform = jax.random.uniform(jax.random.key(0), (2, 5))
+    uniform = jax.random.uniform(jax.random.key(0), (10,))
     x, bias = jnp.array([0.3, 0, 0.9, 0, 0]), jnp.full(5, -0.1)
-    loss = circuits.decomposition_loss(
-        found, jnp.asarray(PENTAGON), bias, x, uniform, minimality=0.01
-    )
-    np.testing.assert_allclose(loss, 0.01 * 10, rtol=1e-5)
+    loss = circuits.masks_loss(found.layers(), tied(PENTAGON, bias), x, uniform)
+    np.testing.assert_allclose(loss.reconstruction, 0, atol=1e-12)
+    np.testing.assert_allclose(loss.importance, 10, rtol=1e-5)
+
+
+def tied(weights, bias):
+    return circuits.Layer(weights), circuits.Layer(weights.T, bias, jax.nn.relu)
 
 
 def test_the_loss_of_one_feature_is_that_of_its_masks():
     """The output of W = 2 and x = 1/2 is 2, and masks of r and s make it 2 r s."""
     found = subcomponents([[2.0]], [[0.9]], importance=0.2)
     r, s = 0.2 + 0.8 * 0.25, 0.2 + 0.8 * 0.5
-    loss = circuits.decomposition_loss(
-        found,
-        jnp.array([[2.0]]),
-        jnp.zeros(1),
-        jnp.array([0.5]),
-        jnp.array([[0.25], [0.5]]),
-        minimality=0.1,
-    )
+    layers, uniform = tied(jnp.array([[2.0]]), jnp.zeros(1)), jnp.array([0.25, 0.5])
+    loss = circuits.masks_loss(found.layers(), layers, jnp.array([0.5]), uniform)
     both, first, second = 2 * 0.9**2 * r * s, 2 * 0.9 * r, 2 * 0.9 * s
     reconstruction = (both - 2) ** 2 + ((first - 2) ** 2 + (second - 2) ** 2) / 2
-    np.testing.assert_allclose(loss, 0.2**2 + reconstruction + 0.1 * 0.4, rtol=1e-5)
+    np.testing.assert_allclose(
+        circuits.unfaithfulness(found.layers()[:1], layers[:1]), 0.2**2, rtol=1e-5
+    )
+    np.testing.assert_allclose(loss.reconstruction, reconstruction, rtol=1e-5)
+    np.testing.assert_allclose(loss.importance, 0.4, rtol=1e-6)
 
 
 def test_the_hard_sigmoid_leaks_only_where_it_is_told_to():

@@ -24,7 +24,9 @@ __all__ = [
     "column_cosines",
     "identity_error",
     "length_ratios",
+    "lengths",
     "recovery_errors",
+    "sum_error",
 ]
 
 
@@ -104,8 +106,30 @@ def recovery_errors(
     feature = jnp.einsum("hf,fg->fhg", weights, jnp.eye(weights.shape[1]))
     rest = jnp.einsum("ch,cg->chg", left, right)[:, None] - feature[None]
     nearest = jnp.min(jnp.linalg.norm(rest, axis=(2, 3)), axis=0)
-    lengths = geometry.feature_norms(weights)
-    return _in_units_of(lengths, jnp.where(lengths == 0, 0.0, nearest))
+    norms = geometry.feature_norms(weights)
+    return _in_units_of(norms, jnp.where(norms == 0, 0.0, nearest))
+
+
+def sum_error(
+    left: Float[Array, "parts hidden"],
+    right: Float[Array, "parts features"],
+    weights: Float[Array, "hidden features"],
+) -> Float[Array, ""]:
+    r"""Return $\lVert W - \sum_c U_c V_c^\top \rVert_F / \lVert W \rVert_F$, which should be small.
+
+    Returns:
+        A number of 0 or more; 0 if subcomponents add up to the weights. It is NaN or infinite if
+        all weights are 0.
+    """
+    left, right, weights = _checked(left, right, weights)
+    return jnp.linalg.norm(weights - left.T @ right) / jnp.linalg.norm(weights)
+
+
+def lengths(
+    left: Float[Array, "parts hidden"], right: Float[Array, "parts features"]
+) -> Float[Array, " parts"]:
+    r"""Return the length $\lVert U_c \rVert \lVert V_c \rVert$ of each subcomponent."""
+    return jnp.linalg.norm(left, axis=1) * jnp.linalg.norm(right, axis=1)
 
 
 def identity_error(

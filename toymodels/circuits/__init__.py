@@ -40,9 +40,12 @@ from toymodels.circuits.decomposition import (
     Adversary,
     DecomposedLayer,
     Layer,
+    MasksLoss,
     decompose_layers,
     layers_importances,
-    layers_loss,
+    masked_output,
+    masks_loss,
+    unfaithfulness,
 )
 from toymodels.circuits.diagrams import compared_edges, gate_nodes
 from toymodels.circuits.discovery import (
@@ -66,12 +69,7 @@ from toymodels.circuits.measures import (
     faithfulness_curve,
     minimality,
 )
-from toymodels.circuits.parameters import (
-    Subcomponents,
-    decompose_parameters,
-    decomposition_loss,
-    importances,
-)
+from toymodels.circuits.parameters import Subcomponents, decompose_parameters, importances
 from toymodels.circuits.stability import jaccard, jaccard_by_chance, rank_correlation
 from toymodels.circuits.tracr import (
     TracrProgram,
@@ -96,6 +94,7 @@ __all__ = [
     "Gates",
     "Graph",
     "Layer",
+    "MasksLoss",
     "OverOrders",
     "Program",
     "Subcomponents",
@@ -113,7 +112,6 @@ __all__ = [
     "damage",
     "decompose_layers",
     "decompose_parameters",
-    "decomposition_loss",
     "edge_attribution",
     "edge_patching",
     "edge_pruning",
@@ -127,7 +125,8 @@ __all__ = [
     "jaccard",
     "jaccard_by_chance",
     "layers_importances",
-    "layers_loss",
+    "masked_output",
+    "masks_loss",
     "minimal_circuits",
     "minimality",
     "of_edges",
@@ -141,6 +140,7 @@ __all__ = [
     "tracr_graph",
     "tracr_program",
     "true_edges",
+    "unfaithfulness",
     "vector",
     "wired_edges",
     "written",

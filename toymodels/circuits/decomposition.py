@@ -30,9 +30,12 @@ __all__ = [
     "Adversary",
     "DecomposedLayer",
     "Layer",
+    "MasksLoss",
     "decompose_layers",
     "layers_importances",
-    "layers_loss",
+    "masked_output",
+    "masks_loss",
+    "unfaithfulness",
 ]
 
 
@@ -113,16 +116,18 @@ def decompose_layers(
 ) -> tuple[DecomposedLayer, ...]:
     r"""Decompose the matrices of a chain of layers into subcomponents that are rarely needed.
 
-    It minimises the mean of `layers_loss` over inputs and masks.
+    It minimises `unfaithfulness` plus the mean over inputs and masks of the reconstruction of
+    `masks_loss` and $\beta$ times its importance.
 
     Args:
         key: decides the start, the data and the masks.
         layers: the layers, the first one first.
         sample: a function of a key and a batch size that returns inputs, such as
-            `tm.SignedSparseUniform(5, 0.05).sample`.
+            `tm.SignedSparseUniform(5, 0.05).sample`. Their sparsity decides which subcomponents
+            are rare.
         parts: the number of subcomponents of each matrix. Give several times as many as you
             expect: those that are too many become unimportant.
-        gate_units: the hidden units of each gate.
+        gate_units: the hidden units of each gate; the authors have 16.
         minimality: $\beta \ge 0$.
         adversary: what makes the masks worse, if anything does.
         optimizer: an Optax transformation.
@@ -134,74 +139,47 @@ def decompose_layers(
     """
     for count in parts:
         checks.count("parts", count)
+    checks.count("gate_units", gate_units)
     checks.same_size("layers", layers=len(layers), parts=len(parts))
     for before, after in itertools.pairwise(layers):
         checks.same_size("dimensions", before=before.weights.shape[0], after=after.weights.shape[1])
     *keys, key_data = jax.random.split(key, len(layers) + 1)
 
     def loss(found: tuple[DecomposedLayer, ...], x: Array, uniform: Array) -> Float[Array, ""]:
-        return layers_loss(found, layers, x, uniform, minimality=minimality, adversary=adversary)
+        rest = masks_loss(found, layers, x, uniform, adversary=adversary)
+        return unfaithfulness(found, layers) + rest.penalized(minimality)
 
-    checks.count("gate_units", gate_units)
     start = tuple(
         _start(key, layer.weights, count, gate_units)
         for key, layer, count in zip(keys, layers, parts, strict=True)
     )
-    return fit_masks(
-        key_data, start, loss, sample, sum(parts), minimality,
-        optimizer=optimizer, steps=steps, batch=batch,
-    )  # fmt: skip
+    how = {"optimizer": optimizer, "steps": steps, "batch": batch}
+    return fit_subcomponents(key_data, start, loss, sample, sum(parts), minimality, how)
 
 
-def fit_masks(
+def fit_subcomponents(
     key: Key[Array, ""],
     start: Any,
     loss: Callable[[Any, Array, Array], Float[Array, ""]],
     sample: Callable[[Key[Array, ""], int], Float[Array, "examples inputs"]],
     masks: int,
     minimality: Float[Array, ""] | float,
-    **how: Any,
+    how: dict[str, Any],
 ) -> Any:
-    """Fit any decomposition to a loss of itself, an input and as many random numbers as masks."""
+    """Fit any decomposition to a loss of itself, an input and as many random numbers as masks.
+
+    `how` holds the optimizer, the steps and the batch.
+    """
     checks.interval("minimality", minimality, low=0, remedy="give a factor of 0 or more")
 
     def inputs_and_masks(key: Key[Array, ""], batch: int) -> tuple[Array, Array]:
         key_inputs, key_masks = jax.random.split(key)
         return sample(key_inputs, batch), jax.random.uniform(key_masks, (batch, masks))
 
-    return fit(
-        key, start, lambda found, example: loss(found, *example), inputs_and_masks, **how
-    ).params
+    def of_example(found: Any, example: tuple[Array, Array]) -> Float[Array, ""]:
+        return loss(found, *example)
 
-
-def layers_loss(
-    found: Sequence[DecomposedLayer],
-    layers: Sequence[Layer],
-    x: Float[Array, " inputs"],
-    uniform: Float[Array, " parts"],
-    *,
-    minimality: Float[Array, ""] | float,
-    adversary: Adversary | None = None,
-) -> Float[Array, ""]:
-    r"""Return the loss of a decomposition at ONE input with masks $g + (1 - g) r$.
-
-    It is the sum of
-
-    - faithfulness: for each matrix the mean of its squared differences from its subcomponents;
-    - reconstruction: the mean over outputs of the squared change of the output with masks in all
-      matrices, plus the average of the changes with masks in one matrix only;
-    - minimality: $\beta$ times the sum of $|g|$ over the subcomponents of all matrices.
-
-    Args:
-        found: the decompositions of all matrices.
-        layers: the layers.
-        x: the input.
-        uniform: $r$ in $[0, 1]$, for the subcomponents of all matrices in turn.
-        minimality: $\beta$.
-        adversary: what makes the masks worse, if anything does.
-    """
-    rest = masks_loss(found, layers, x, uniform, minimality, adversary)
-    return unfaithfulness(found, layers) + rest
+    return fit(key, start, of_example, inputs_and_masks, **how).params
 
 
 def unfaithfulness(found: Sequence[DecomposedLayer], layers: Sequence[Layer]) -> Float[Array, ""]:
@@ -213,34 +191,77 @@ def unfaithfulness(found: Sequence[DecomposedLayer], layers: Sequence[Layer]) ->
     return jnp.sum(jnp.stack(differences))
 
 
+class MasksLoss(NamedTuple):
+    r"""What masks cost at one input.
+
+    Attributes:
+        reconstruction: the mean over outputs of the squared change of the output with masks in
+            all matrices, plus the average of the changes with masks in one matrix only.
+        importance: the sum of the importances $|g|$ over the subcomponents of all matrices.
+    """
+
+    reconstruction: Float[Array, ""]
+    importance: Float[Array, ""]
+
+    def penalized(self, minimality: Float[Array, ""] | float) -> Float[Array, ""]:
+        """Return the reconstruction plus a factor times the importance."""
+        return self.reconstruction + minimality * self.importance
+
+
 def masks_loss(
     found: Sequence[DecomposedLayer],
     layers: Sequence[Layer],
     x: Float[Array, " inputs"],
     uniform: Float[Array, " parts"],
-    minimality: Float[Array, ""] | float,
-    adversary: Adversary | None,
-) -> Float[Array, ""]:
-    """Return the reconstruction and the minimality of `layers_loss`."""
+    *,
+    adversary: Adversary | None = None,
+) -> MasksLoss:
+    r"""Return what masks $g + (1 - g) r$ cost at ONE input.
+
+    Args:
+        found: the decompositions of all matrices.
+        layers: the layers.
+        x: the input.
+        uniform: $r$ in $[0, 1]$, for the subcomponents of all matrices in turn.
+        adversary: what makes the masks worse, if anything does.
+    """
     hidden, output = _activations(layers, x)
     logits = _logits(found, hidden)
     low = jnp.concatenate([hard_sigmoid(each, leak_below=LEAK) for each in logits])
-    places = [sum(len(each) for each in logits[:k]) for k in range(1, len(logits))]
 
     def error(uniform: Array) -> Float[Array, ""]:
-        masks = jnp.split(low + (1 - low) * uniform, places)
+        masks = _of_matrices(found, low + (1 - low) * uniform)
         together, apart = x, []
         for own, layer, mask, clean in zip(found, layers, masks, hidden, strict=True):
-            together = layer.finish(_masked(own, mask, together))
-            apart.append(layer.finish(_masked(own, mask, clean)))
-        apart = [_rest(layers[k + 1 :], each) for k, each in enumerate(apart)]
+            together = _masked(own, layer, mask, together)
+            apart.append(_masked(own, layer, mask, clean))
+        apart = [_activations(layers[k + 1 :], each)[1] for k, each in enumerate(apart)]
         alone = sum(jnp.mean((each - output) ** 2) for each in apart)
         return jnp.mean((together - output) ** 2) + alone / len(layers)
 
     if adversary is not None:
         uniform = adversary.worse(error, uniform)
     important = sum(jnp.sum(jnp.abs(hard_sigmoid(each, leak_above=LEAK))) for each in logits)
-    return error(uniform) + minimality * important
+    return MasksLoss(error(uniform), jnp.asarray(important))
+
+
+def masked_output(
+    found: Sequence[DecomposedLayer],
+    layers: Sequence[Layer],
+    x: Float[Array, " inputs"],
+    masks: Float[Array, " parts"],
+) -> Float[Array, " outputs"]:
+    """Return the output for ONE input when each subcomponent is multiplied by its mask.
+
+    Args:
+        found: the decompositions of all matrices.
+        layers: the layers.
+        x: the input.
+        masks: numbers for the subcomponents of all matrices in turn; 0 takes one away.
+    """
+    for own, layer, mask in zip(found, layers, _of_matrices(found, masks), strict=True):
+        x = _masked(own, layer, mask, x)
+    return x
 
 
 def layers_importances(
@@ -259,19 +280,19 @@ def _activations(layers: Sequence[Layer], x: Array) -> tuple[list[Array], Array]
     return hidden[:-1], hidden[-1]
 
 
-def _rest(layers: Sequence[Layer], hidden: Array) -> Array:
-    for layer in layers:
-        hidden = layer(hidden)
-    return hidden
-
-
 def _logits(found: Sequence[DecomposedLayer], hidden: Sequence[Array]) -> list[Array]:
     pairs = zip(found, hidden, strict=True)
     return [gate_logits(own.gates, own.right @ each) for own, each in pairs]
 
 
-def _masked(own: DecomposedLayer, mask: Array, hidden: Array) -> Array:
-    return own.left.T @ (mask * (own.right @ hidden))
+def _masked(own: DecomposedLayer, layer: Layer, mask: Array, hidden: Array) -> Array:
+    return layer.finish(own.left.T @ (mask * (own.right @ hidden)))
+
+
+def _of_matrices(found: Sequence[DecomposedLayer], masks: Array) -> list[Array]:
+    """Return the masks of each matrix."""
+    ends = itertools.accumulate(len(own.left) for own in found)
+    return jnp.split(masks, list(ends)[:-1])
 
 
 def _start(key: Key[Array, ""], weights: Array, parts: int, units: int) -> DecomposedLayer:

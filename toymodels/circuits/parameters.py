@@ -26,13 +26,13 @@ from toymodels.circuits.decomposition import (
     Adversary,
     DecomposedLayer,
     Layer,
-    fit_masks,
+    fit_subcomponents,
     masks_loss,
     unfaithfulness,
 )
 from toymodels.circuits.gates import Gates, gate_logits, hard_sigmoid, random_gates
 
-__all__ = ["Subcomponents", "decompose_parameters", "decomposition_loss", "importances"]
+__all__ = ["Subcomponents", "decompose_parameters", "importances"]
 
 
 class Subcomponents(NamedTuple):
@@ -49,6 +49,13 @@ class Subcomponents(NamedTuple):
     right: Float[Array, "*cells parts features"]
     encoder: Gates
     decoder: Gates
+
+    def layers(self) -> tuple[DecomposedLayer, DecomposedLayer]:
+        """Return the decompositions of the two matrices, as `masks_loss` takes them."""
+        return (
+            DecomposedLayer(self.left, self.right, self.encoder),
+            DecomposedLayer(self.right, self.left, self.decoder),
+        )
 
 
 def decompose_parameters(
@@ -67,16 +74,17 @@ def decompose_parameters(
 ) -> Subcomponents:
     r"""Decompose the weights of a tied model into subcomponents that are rarely needed.
 
-    It minimises the mean of `decomposition_loss` over inputs and masks.
+    It is `decompose_layers` of the two matrices, but their subcomponents are shared, so that the
+    difference from the weights counts once. The authors draw masks afresh for each of the three
+    reconstructions; here they share them.
 
     Args:
         key: decides the start, the data and the masks.
         weights: $W$.
         bias: $b$.
-        sample: a function of a key and a batch size that returns inputs, such as
-            `tm.SparseUniform(5, 0.05).sample`. Their sparsity decides which subcomponents are rare.
-        parts: the number of subcomponents; those that are too many become unimportant.
-        gate_units: the hidden units of each gate; the authors have 16.
+        sample: the inputs, as in `decompose_layers`.
+        parts: the number of subcomponents.
+        gate_units: the hidden units of each gate.
         minimality: $\beta \ge 0$; the authors have 3e-3 for 5 features in 2 dimensions.
         adversary: what makes the masks worse, if anything does.
         optimizer: an Optax transformation.
@@ -87,58 +95,18 @@ def decompose_parameters(
         InputError: sizes that do not fit, counts below 1, or a negative factor.
     """
     checks.count("parts", parts)
+    checks.count("gate_units", gate_units)
     checks.same_size("features", weights=weights.shape[1], bias=bias.size)
     key_start, key_data = jax.random.split(key)
 
     def loss(found: Subcomponents, x: Array, uniform: Array) -> Float[Array, ""]:
-        each = uniform.reshape(2, parts)
-        return decomposition_loss(
-            found, weights, bias, x, each, minimality=minimality, adversary=adversary
-        )
+        layers = Layer(weights), Layer(weights.T, bias, jax.nn.relu)
+        rest = masks_loss(found.layers(), layers, x, uniform, adversary=adversary)
+        return unfaithfulness(found.layers()[:1], layers[:1]) + rest.penalized(minimality)
 
-    checks.count("gate_units", gate_units)
     start = _start(key_start, parts, gate_units, *weights.shape)
-    return fit_masks(
-        key_data, start, loss, sample, 2 * parts, minimality,
-        optimizer=optimizer, steps=steps, batch=batch,
-    )  # fmt: skip
-
-
-def decomposition_loss(
-    found: Subcomponents,
-    weights: Float[Array, "hidden features"],
-    bias: Float[Array, " features"],
-    x: Float[Array, " features"],
-    uniform: Float[Array, "2 parts"],
-    *,
-    minimality: Float[Array, ""] | float,
-    adversary: Adversary | None = None,
-) -> Float[Array, ""]:
-    r"""Return the loss of a decomposition at ONE input with masks $g + (1 - g) r$.
-
-    It is `layers_loss` of the two matrices, but counts the difference from the weights once,
-    because the transpose has the same subcomponents. The authors draw masks afresh for each of the
-    three reconstructions; here they share them.
-
-    Args:
-        found: the decomposition.
-        weights: $W$.
-        bias: $b$.
-        x: the input.
-        uniform: $r$ in $[0, 1]$, for $W$ and for its transpose.
-        minimality: $\beta$.
-        adversary: what makes the masks worse, if anything does.
-    """
-    layers = Layer(weights), Layer(weights.T, bias, jax.nn.relu)
-    rest = masks_loss(_tied(found), layers, x, uniform.ravel(), minimality, adversary)
-    return unfaithfulness(_tied(found)[:1], layers[:1]) + rest
-
-
-def _tied(found: Subcomponents) -> tuple[DecomposedLayer, DecomposedLayer]:
-    return (
-        DecomposedLayer(found.left, found.right, found.encoder),
-        DecomposedLayer(found.right, found.left, found.decoder),
-    )
+    how = {"optimizer": optimizer, "steps": steps, "batch": batch}
+    return fit_subcomponents(key_data, start, loss, sample, 2 * parts, minimality, how)
 
 
 def _start(
