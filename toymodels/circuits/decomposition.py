@@ -192,7 +192,7 @@ def unfaithfulness(found: Sequence[DecomposedLayer], layers: Sequence[Layer]) ->
 
 
 class MasksLoss(NamedTuple):
-    r"""What masks cost at one input.
+    r"""The cost of masks at one input.
 
     Attributes:
         reconstruction: the mean over outputs of the squared change of the output with masks in
