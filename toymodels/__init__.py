@@ -1,6 +1,21 @@
-"""Toy models of superposition in JAX. The table of contents is `__init__.pyi`.
+"""Toy models of superposition in JAX.
 
-Names load on first use, so that `toymodels --help` does not wait for JAX.
+    SparseUniform, ...           distributions of features
+    ReLUOutput, ...              models of ONE example
+    Task, Recipe, train, fit     what is learned, and training as a pure function of a key
+    sweep                        a function of one model over labelled axes and seeds
+    apply, best_of, params       from the results of a sweep back to its models
+    theory                       exact losses, optima and other closed forms
+    analysis                     measurements of one model
+    interventions, record        changes of activations, and their effects
+    circuits                     a model as a graph, and which of its edges matter
+    fit_autoencoder              sparse autoencoders, transcoders and crosscoders
+    score_method                 how well a method reads features
+    explore, plotting            a page on which you walk through a sweep, and figures
+    near, paper, ...             claims of figures
+
+The table of contents is `__init__.pyi`. Names load on first use, so that `toymodels --help` does
+not wait for JAX.
 """
 
 import difflib
