@@ -83,7 +83,7 @@ def _check(equation: core.JaxprEqn, batch: int) -> None:
         [_shape(atom) for atom in atoms] for atoms in (equation.invars, equation.outvars)
     )
     alone = name in elements.ELEMENTWISE or name in ("broadcast_in_dim", "squeeze", "transpose")
-    if name == "reshape":  # that adds or drops axes of one entry
+    if name == "reshape":  # it may add or drop axes of one entry
         alone = _long(before[0]) == _long(after[0])
     if not alone:
         raise NotFusableError(f"the sampler makes examples by '{name}', which could mix them")

@@ -84,7 +84,7 @@ def _changed(value: Any, inner: Change) -> Any:
     """Apply `inner` to the programs in a parameter of an equation."""
     if isinstance(value, core.ClosedJaxpr):
         return inner(value)
-    if isinstance(value, core.Jaxpr):  # of `jax.checkpoint`, which takes no constants
+    if isinstance(value, core.Jaxpr):  # `jax.checkpoint` holds one, without constants
         return inner(core.ClosedJaxpr(value, [])).jaxpr
     if isinstance(value, tuple) and any(map(_is_program, value)):
         programs = [_changed(element, inner) for element in value]

@@ -29,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = 0x1BD11BDA  # of the Skein key schedule, which Threefry inherits
+_PARITY = 0x1BD11BDA  # a constant of the Skein key schedule, which Threefry inherits
 
 
 def threefry_2x32(
@@ -85,7 +85,7 @@ def _seed(seed: Array) -> Array:
 
 def _fold_in(key: Array, data: Array | int) -> Array:
     low = jnp.asarray(data, jnp.uint32)
-    zero = low ^ low  # which is mapped by `vmap` where `low` is, as the primitive needs it
+    zero = low ^ low  # `vmap` maps it if it maps `low`, as the primitive needs it
     return _derived(key, zero, low)
 
 

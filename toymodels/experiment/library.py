@@ -51,7 +51,7 @@ def section(text: str, heading: str) -> str:
 def shipped() -> Path:
     """Return the folder of the experiments that come with toymodels."""
     package = Path(__file__).parent.parent
-    installed = package / "_experiments"  # where a wheel has them
+    installed = package / "_experiments"  # a wheel has them there
     return installed if installed.is_dir() else package.parent / "experiments"
 
 

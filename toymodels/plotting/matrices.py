@@ -88,7 +88,7 @@ def gram(
         raise InputError(
             f"bias has shape {biases.shape} for {count} features: give one bias for each"
         )
-    width = max(1, count // 20)  # of the gap and of the column of biases, in cells
+    width = max(1, count // 20)  # the gap and the column of biases have this width, in cells
     gap = np.full((len(shown), width), np.nan)
     column = np.repeat(biases[shown, None], width, axis=1)
     return signed_matrix(axes, np.hstack([overlaps, gap, column]), limit=limit)

@@ -48,7 +48,7 @@ def dimension_strip(
     if average is not None:
         line = _by_seed(average, {"density"})
     right = axes.get_yaxis_transform()
-    height = np.inf  # of the name of a level, which stands below the name before it
+    height = np.inf  # a name stands below the one before it
     for name, level in sorted(levels.items(), key=lambda item: -item[1]):
         color = SHAPE_COLORS.get(name, "0.5")
         axes.axhspan(level - 0.008, level + 0.008, color=color, alpha=0.25, zorder=0, linewidth=0)

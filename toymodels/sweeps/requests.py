@@ -13,7 +13,7 @@ from toymodels.errors import InputError
 from toymodels.sweeps import grids
 from toymodels.sweeps.program import Cell
 
-_MAX_CELLS = 2**31 - 1  # in one sweep whose results are all in memory
+_MAX_CELLS = 2**31 - 1  # the limit of a sweep whose results are all in memory
 _MAX_WIDTH = 2**20
 
 

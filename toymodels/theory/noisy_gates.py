@@ -84,7 +84,8 @@ def errors_corrected(noise: Any) -> Float[np.ndarray, " layers"]:
     """
     sizes = np.linspace(0, 1, 301)
     edges = (sizes[:-1] + sizes[1:]) / 2
-    chance = np.where(sizes == 0, 1.0, 0.0)  # of each size of an error; the inputs have none
+    # The chance of each size of an error: the inputs have no errors.
+    chance = np.where(sizes == 0, 1.0, 0.0)
     found = []
     for variance in _variances(noise):
         # An operand with the error r stays below the size y if r + noise is below y / 2 + 1/4.
