@@ -88,8 +88,8 @@ def norm_and_superposition(norm: Any, superposition: Any) -> Any:
     A feature of norm 0 is grey.
 
     Args:
-        norm: norm of a feature; all norms from 1 on have one colour.
-        superposition: superposition of that feature; all values from 1 on have one colour.
+        norm: the norm of a feature; all norms from 1 on have one colour.
+        superposition: the superposition of that feature; all values from 1 on have one colour.
 
     Returns:
         Red, green, blue and opacity in one more dimension, "channel" of labelled arrays. What is

@@ -28,10 +28,10 @@ def pareto(
 
     Args:
         axes: axes to draw on; $L_0$ becomes logarithmic.
-        l0: mean number of latents that fire in an example.
-        explained: explained variance, of the same dimensions.
+        l0: the mean number of latents that fire in an example.
+        explained: the explained variance, of the same dimensions.
         lines: the dimension with one colour, one marker and one front for each coordinate.
-        true_l0: mean number of features that are active, as a dashed line; none if not given.
+        true_l0: the mean number of features that are active, as a dashed line; none if not given.
 
     Raises:
         ValueError: arrays of different dimensions, or without the dimension `lines`.

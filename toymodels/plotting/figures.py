@@ -68,9 +68,9 @@ def figure(
     """Return a figure, which a notebook shows, and its axes as `Figure.subplots` gives them.
 
     Args:
-        rows: number of rows of axes.
-        columns: number of columns of axes.
-        size: width and height of the whole figure in inches.
+        rows: the number of rows of axes.
+        columns: the number of columns of axes.
+        size: the width and the height of the whole figure in inches.
         **subplots: arguments of `Figure.subplots`, such as `width_ratios`.
 
     Raises:
@@ -86,9 +86,9 @@ def figure_of_parts(
     """Return a figure, which a notebook shows, and its parts, each with axes and a title.
 
     Args:
-        rows: number of rows of parts.
-        columns: number of columns of parts.
-        size: width and height of the whole figure in inches.
+        rows: the number of rows of parts.
+        columns: the number of columns of parts.
+        size: the width and the height of the whole figure in inches.
         **ratios: arguments of `Figure.subfigures`, such as `height_ratios`.
 
     Raises:

@@ -47,9 +47,9 @@ def heat_map(
         values: the value of each cell; the labels say which dimension is which, in any order.
         x: the dimension to the right.
         y: the dimension upwards.
-        numbers: format of the value that is written into each cell, such as ".2f"; "" writes none.
-        cmap: colours of the values.
-        norm: scale from values to these colours, such as `Normalize(0, 1)` or "log".
+        numbers: the format of the value in each cell, such as ".2f"; "" writes none.
+        cmap: the colours of the values.
+        norm: the scale from values to these colours, such as `Normalize(0, 1)` or "log".
 
     Returns:
         The image, for `color_bar`. Cells of NaN are hatched.
@@ -90,8 +90,8 @@ def log_image(
             `norm_and_superposition` give them. Labels say which dimension is which, in any order.
         x: the dimension to the right, with coordinates above 0, in any order.
         y: the dimension upwards, with coordinates above 0, in any order.
-        cmap: colours of the values.
-        norm: scale from values to these colours, such as `Normalize(0, 1)` or "log".
+        cmap: the colours of the values.
+        norm: the scale from values to these colours, such as `Normalize(0, 1)` or "log".
 
     Returns:
         The image, for `color_bar`. Cells of NaN are hatched. A single row or column spans a

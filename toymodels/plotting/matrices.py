@@ -27,7 +27,7 @@ def signed_matrix(
         axes: axes to draw on; without ticks or a frame. A labelled array names its dimensions.
         table: rows x columns; NaN is left blank, and so makes a gap.
         limit: the value of the deepest colour; larger ones have that colour, too.
-        numbers: format of the value that is written into each cell, such as ".2f"; "" writes none.
+        numbers: the format of the value in each cell, such as ".2f"; "" writes none.
         smallest: absolute values below it are not written.
 
     Returns:
@@ -66,7 +66,7 @@ def gram(
     Args:
         axes: axes to draw on; without ticks or a frame.
         weights: hidden x features; a labelled array has a dimension "feature", in any order.
-        bias: bias of each feature; no column if not given.
+        bias: the bias of each feature; no column if not given.
         order: the features from top to bottom, such as `by_component(weights)`; as they are in
             `weights` if not given.
         limit: the value of the deepest colour.

@@ -95,10 +95,10 @@ def animate(
         draw: draws one step on empty axes; it is called with the axes as `figure` gives them, and
             with the step. It sets the limits of the axes, or else they change with the steps.
         steps: what is drawn, one picture after another.
-        rows: number of rows of axes.
-        columns: number of columns of axes.
-        size: width and height of the whole figure in inches.
-        per_second: number of pictures in a second.
+        rows: the number of rows of axes.
+        columns: the number of columns of axes.
+        size: the width and the height of the whole figure in inches.
+        per_second: the number of pictures in a second.
         **subplots: arguments of `Figure.subplots`, such as `width_ratios`.
 
     Raises:

@@ -33,8 +33,8 @@ def norm_bars(
 
     Args:
         axes: axes to draw on; they end at a norm of 1.3.
-        norm: norm of each feature.
-        superposition: superposition of each feature; all values from 1 on have one colour.
+        norm: the norm of each feature.
+        superposition: the superposition of each feature; all values from 1 on have one colour.
 
     Raises:
         ValueError: arrays of different shapes, or with a dimension of seeds.
@@ -68,8 +68,8 @@ def neuron_stacks(
         axes: axes to draw on; neurons stand from left to right.
         weights: neurons x features; a labelled array has a dimension "feature", in any order. NaN
             draws nothing.
-        colors: colour of each feature.
-        tint: colour of the background of each neuron; none if not given.
+        colors: the colour of each feature.
+        tint: the colour of the background of each neuron; none if not given.
         numbers_above: absolute weight from which a rectangle shows the number of its feature; no
             numbers if not given.
 
@@ -120,7 +120,7 @@ def stacks_key(axes: Axes, names: Mapping[str, Any], *, what: str = "w") -> None
     Args:
         axes: axes to draw on, beside the stack plots.
         names: what each colour of features or of backgrounds means.
-        what: symbol of the weights whose absolute values are heights.
+        what: the symbol of the weights whose absolute values are heights.
     """
     neuron_stacks(axes, [[1.0, 0.6, -0.5]], ["0.45", "0.75", "0.6"], numbers_above=0.1)
     parts = (
@@ -189,10 +189,10 @@ def circuit(
         axes: axes to draw on; without ticks or a frame.
         weights_in: $W_1$, neurons x inputs.
         weights_out: $W_2$, outputs x neurons.
-        inputs: name of each input.
-        outputs: name of each output.
-        neurons: name of each neuron; dots if not given.
-        numbers: format of the weight that is written at each edge, such as ".2g"; "" writes none.
+        inputs: the name of each input.
+        outputs: the name of each output.
+        neurons: the name of each neuron; dots if not given.
+        numbers: the format of the weight at each edge, such as ".2g"; "" writes none.
 
     Raises:
         ValueError: numbers of names that do not fit the weights.
@@ -252,9 +252,9 @@ def input_output(
     Args:
         axes: axes to draw on.
         weights: hidden x features; a labelled array has a dimension "feature", in any order.
-        bias: bias of each feature.
+        bias: the bias of each feature.
         feature: the feature $i$.
-        density: density of the other features.
+        density: the density of the other features.
         examples: how many draws of the others the shading is made of, always the same ones.
     """
     table, offset = columns(weights), np.asarray(bias, float)

@@ -103,7 +103,7 @@ def direct_labels(axes: Axes, *, fontsize: float = 8.0) -> None:
 
     Args:
         axes: axes with lines that have labels.
-        fontsize: size of the names in points.
+        fontsize: the size of the names in points.
     """
     ends: list[Any] = []
     _ = axes.viewLim  # settles the limits, on which all places depend

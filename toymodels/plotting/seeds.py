@@ -41,14 +41,14 @@ def every_seed(
 
     Args:
         axes: axes to draw on.
-        values: values of every seed, over `x`, `seed`, and `lines` if that is given.
+        values: the values of every seed, over `x`, `seed`, and `lines` if that is given.
         x: the dimension to the right, with coordinates of numbers.
         lines: a dimension with one colour, one marker and one line for each of its coordinates.
-        chosen: values of the line over `x`, and `lines` if that is given; the median over the
+        chosen: the values of the line over `x`, and `lines` if that is given; the median over the
             seeds if not given.
         choice: what `chosen` is, for the legend.
-        label: name of the values in the legend; with `lines` the coordinates name them.
-        color: colour of dots and line; the next of `CYCLE` that the axes have not shown if not
+        label: the name of the values in the legend; with `lines` the coordinates name them.
+        color: the colour of dots and line; the next of `CYCLE` that the axes have not shown if not
             given.
         marker: marker of the dots; the one that belongs to the colour if not given.
         seed: the dimension of the seeds.
@@ -93,7 +93,7 @@ def bands(axes: Axes, values: xr.DataArray, *, x: str, lines: str, seed: str = "
 
     Args:
         axes: axes to draw on.
-        values: values of every seed, over `x`, `lines` and `seed`.
+        values: the values of every seed, over `x`, `lines` and `seed`.
         x: the dimension to the right, with coordinates of numbers.
         lines: a dimension with one colour, one marker, one line and one entry of the legend for
             each of its coordinates.
@@ -131,7 +131,7 @@ def range_band(
 
     Args:
         axes: axes to draw on.
-        values: values of every seed, over `x` and `seed`.
+        values: the values of every seed, over `x` and `seed`.
         x: the dimension to the right, with coordinates of numbers.
         color: the colour of the line and of the band.
         label: the name of the line in the legend.
@@ -211,7 +211,7 @@ def horizontal_bars(
 
     Args:
         axes: axes to draw on.
-        values: values over `bars` and one other dimension, such as the rounds of a measurement.
+        values: the values over `bars` and one other dimension, such as the rounds of a measurement.
         bars: the dimension that has one bar for each of its coordinates, which name the bars.
         numbers: the format of the medians that are written, such as ".2g".
         unit: what is written after each median.

@@ -39,7 +39,7 @@ def dimension_strip(
         dimensionality: $D_i$ over "density", "feature" and, if there are several, "seed".
         average: dimensions per feature $m / \lVert W \rVert_F^2$ over "density" and, if there are
             several, "seed": one grey line for each seed; no line if not given.
-        levels: values to mark by a band with a name, in the colour of the shape of that name.
+        levels: the values to mark by a band with a name, in the colour of the shape of that name.
 
     Raises:
         ValueError: other dimensions.
@@ -96,10 +96,10 @@ def shape_shares(
 
     Args:
         axes: axes to draw on.
-        shares: share of each shape over "density" and "shape"; coordinates of "shape" are names.
+        shares: the share of each shape over "density" and "shape", whose coordinates are names.
         winners: polytopes that should win in theory, each as its name, and the inverse densities
             where it begins and ends; they are drawn as a strip above the areas.
-        colors: colour of each name.
+        colors: the colour of each name.
 
     Raises:
         ValueError: other dimensions.

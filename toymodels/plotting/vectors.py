@@ -64,7 +64,7 @@ def spokes(
             NaN are left out.
         color: one colour, or one for each feature, such as `importance_colors` gives.
         limit: half the width of the picture; 1.2 times the longest column if not given.
-        circles: radii of grey circles behind the spokes.
+        circles: the radii of grey circles behind the spokes.
 
     Raises:
         ValueError: another shape, or another number of colours.
@@ -108,7 +108,7 @@ def pair_spokes(axes: Axes, weights: Any, *, circles: Sequence[float] = (1.0,)) 
         axes: axes to draw on; they become square, without ticks.
         weights: 2 x features, mates side by side; a labelled array has a dimension "feature", in
             any order.
-        circles: radii of grey circles behind the spokes.
+        circles: the radii of grey circles behind the spokes.
     """
     table = columns(weights, hidden=2)
     if table.shape[1] % 2:
