@@ -1,7 +1,7 @@
 """Compiled programs in fewer dimensions than variables: when is the circuit lost?
 
 Claim      Programs that Tracr compiled into transformers are right with as many dimensions as
-           variables, and wrong with a seventh less. Exact patching still finds most of a program
+           variables, and wrong with a seventh fewer. Exact patching still finds most of a program
            in a network that no longer computes it; ACDC soon finds little more than chance.
            Gradients miss edges even with all dimensions: the softmax of a compiled head is so
            sharp that the head moves only at the two ends of the way from one sequence to another.

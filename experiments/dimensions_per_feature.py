@@ -5,10 +5,10 @@ Claim      As equally important features get sparser, dimensions per feature m /
            share D_i clusters at the fractions of regular polytopes. Where features are sparse
            their number k follows compressed sensing, m ~ -k p log p.
 Reproduces Elhage et al. (2022), "The Geometry of Superposition", both figures over sparsity,
-           at the size of the authors' notebook, at the paper's 50 densities. PAPER is the paper's
-           size, n=400, m=30; it takes 8 minutes on two cores, the default 3. The graphs of features
-           at six densities are in `feature_geometry.py`. Sparser features than in the paper's
-           figure are of 256 in 10 dimensions, more than are represented anywhere.
+           at the size of the authors' notebook, at the paper's 50 densities. PAPER has the paper's
+           size, n=400, m=30. The graphs of features at six densities are in `feature_geometry.py`.
+           Models of sparser features than in the paper's figure have 256 features in 10
+           dimensions, more than are represented anywhere.
 Selection  None, as in the paper: one model per density.
 Command    toymodels run experiments/dimensions_per_feature.py [--paper]
 """

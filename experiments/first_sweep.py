@@ -1,6 +1,6 @@
-"""The first sweep of the README, and the picture that its last lines draw.
+"""The first sweep of docs/start.md, and the picture that its last lines draw.
 
-Claim      Ten lines train a phase diagram of two features in one dimension, and the best of ten
+Claim      A few lines train a phase diagram of two features in one dimension, and the best of ten
            seeds is in the phase of the closed forms in nearly every cell.
 Reproduces Elhage et al. (2022), "Superposition as a Phase Change", on a coarse grid.
 Selection  Best of 10 seeds by the exact loss of their weights.

@@ -1,4 +1,4 @@
-"""The cost of sweeps of up to ten thousand million cells: a model, beside a simulated cluster.
+"""The cost of sweeps of up to ten billion cells: a model, beside a simulated cluster.
 
 Model      B = N / w blocks of w cells run on W workers. A worker needs d = L + w S / r seconds for
            a block: the latency L, and S steps of w models at r model-steps per second. It is lost
