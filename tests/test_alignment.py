@@ -76,6 +76,18 @@ def test_a_direction_at_an_angle_has_the_accuracy_of_the_closed_form(share):
     np.testing.assert_allclose(measured.all_pairs, 0.5 + np.arcsin(share) / np.pi, atol=0.015)
 
 
+def test_a_model_that_diverged_has_no_accuracy():
+    """NaN is not positive, so a label would call half of the pairs right."""
+    bases, sources = pairs(2, 8)
+    diverged = iv.interchange_accuracy(
+        Sign(), PARAMS, bases, sources * np.nan, iv.whole("hidden"), as_the_source, positive
+    )
+    healthy = accuracy(iv.direction("hidden", PLANTED[:, 0]))
+    assert healthy.all_pairs == 1
+    assert np.isnan(diverged.all_pairs)
+    assert np.isnan(diverged.changing_pairs)
+
+
 def test_without_a_changing_pair_the_share_is_nan():
     bases, sources = pairs(2, 3)
     measured = iv.interchange_accuracy(
@@ -171,6 +183,15 @@ def test_a_dormant_direction_has_an_effect_which_the_overlap_calls_an_illusion(
     np.testing.assert_allclose(measured, effect, atol=1e-5)
     found = iv.read_write_overlap(Illusion(), PARAMS, bases, sources, part, lambda output: output)
     np.testing.assert_allclose(found, overlap, atol=1e-6)
+
+
+def test_the_overlap_of_a_model_that_diverged_is_nan():
+    bases, sources = jax.random.normal(jax.random.key(4), (2, 8))
+    part = iv.direction("hidden", jnp.asarray([0.0, 0, 1]))
+    found = iv.read_write_overlap(
+        Illusion(), PARAMS, bases * np.nan, sources, part, lambda output: output
+    )
+    assert np.isnan(found)
 
 
 def test_the_overlap_of_a_subspace_is_refused():

@@ -108,6 +108,17 @@ def test_averaged_scores_of_edges_add_up_to_the_effect_across_kinks():
     )
 
 
+def test_a_metric_without_a_gradient_is_refused():
+    """The gradient of a step is 0, which would say that no part has an effect."""
+    with pytest.raises(tm.InputError, match="bool, which has no gradient"):
+        iv.attribution_patching(MODEL, LINEAR, X, OTHER, HIDDEN, lambda y: y[0] > 0)
+
+
+def test_edges_from_a_site_to_itself_are_refused():
+    with pytest.raises(tm.InputError, match="sender and receiver are both 'hidden'"):
+        iv.edge_attribution(MODEL, LINEAR, X, OTHER, "hidden", "hidden", squares)
+
+
 def test_the_number_of_steps_is_checked():
     with pytest.raises(tm.InputError, match="num_steps is 0"):
         iv.integrated_patching(MODEL, LINEAR, X, OTHER, HIDDEN, squares, num_steps=0)

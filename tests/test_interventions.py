@@ -278,10 +278,22 @@ def test_every_feature_direction_in_one_compiled_call_over_a_sweep():
     assert bool(np.isfinite(results.damage).all())
 
 
+def test_an_answer_that_turns_from_wrong_to_right_is_an_effect_of_one():
+    """The metric is a truth value: whether the first feature has the largest output."""
+    right = iv.patching(
+        MODEL, PENTAGON, jnp.eye(5)[0], jnp.eye(5)[2], iv.whole("hidden"), lambda y: y.argmax() == 0
+    )
+    assert (right.clean, right.corrupt, right.denoised, right.noised) == (1, 0, 1, 0)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: iv.run(MODEL, PENTAGON, X, iv.zero(iv.whole("nowhere"))), "no site 'nowhere'"),
+        (
+            lambda: iv.lesions(MODEL, PENTAGON, X[None], iv.unit("hidden", 0), iv.zero, jnp.dot),
+            "parts is ONE part: give a batch",
+        ),
         (lambda: iv.subspace("hidden", jnp.ones((2, 2))), "not orthonormal"),
         (lambda: iv.subspace("hidden", jnp.ones((2, 3))), "dimensions x size"),
         (lambda: iv.direction("hidden", jnp.zeros(2)), "length of the direction"),

@@ -117,6 +117,16 @@ class NoAxis(nn.Module):
             "0 axes before",
         ),
         (lambda: iv.label({}), "no effects"),
+        (
+            lambda: iv.label(iv.patching_map(MODEL, PENTAGON, CLEAN, CORRUPT, first), "site"),
+            "'site' names another axis already",
+        ),
+        (
+            lambda: iv.patching_map(
+                MODEL, PENTAGON, CLEAN, CORRUPT, first, parts={"all": iv.whole("hidden")}
+            ),
+            r"parts\['all'\] is ONE part",
+        ),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy(call, message):

@@ -141,6 +141,9 @@ class Plain(nn.Module):
         ({"dims": {"hiden": ("unit",)}}, "dims names 'hiden', but what is recorded is hidden"),
         ({"dims": {"hidden": ("a", "b")}}, "one name for each axis"),
         ({"dims": {"hidden": "unit"}}, "one name for each axis"),
+        ({"dims": {"hidden": ["unit"], "output": ["unit"]}}, "'unit', which is that of another"),
+        ({"dims": {"hidden": ["example"]}}, "'example', which is that of another axis"),
+        ({"dims": {"hidden": ["hidden"]}}, "'hidden', which is that of what is recorded"),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy(change, message):

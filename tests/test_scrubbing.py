@@ -116,6 +116,13 @@ def test_matching_draws_an_example_with_an_equal_interpretation():
     np.testing.assert_array_equal(resample(keys[0], jnp.asarray([7, 9])), [7, 9])
 
 
+def test_an_interpretation_that_no_two_examples_share_is_refused():
+    """Every example would be replaced by itself, so that any hypothesis would hold."""
+    examples = jax.random.uniform(jax.random.key(0), (5, 2))
+    with pytest.raises(tm.InputError, match="which others hardly share"):
+        iv.matching(examples, lambda example: example[0])
+
+
 def test_a_hypothesis_without_nodes_is_refused():
     features = tm.SparseUniform(2, 0.3)
     with pytest.raises(tm.InputError, match="no node"):

@@ -28,6 +28,7 @@ class Interchange(NamedTuple):
         all_pairs: the share of all pairs of examples with the predicted label. A pair whose label
             should not change is often right by accident.
         changing_pairs: the share among the pairs whose label should change; NaN without any.
+            Both shares are NaN if an output is NaN, because a label hides it.
         num_changing: the number of pairs whose label should change.
     """
 
@@ -68,25 +69,26 @@ def interchange_accuracy(
         Geiger et al. (2021), "Causal Abstractions of Neural Networks".
     """
 
-    def pair(base: PyTree, source: PyTree) -> tuple[Array, Array]:
+    def pair(base: PyTree, source: PyTree) -> tuple[Array, Array, Array]:
         wanted = jnp.asarray(predicted(base, source))
-        found = jnp.asarray(label(interchange(model, params, base, source, part)))
+        output = interchange(model, params, base, source, part)
+        found = jnp.asarray(label(output))
         if found.shape != wanted.shape:
             raise InputError(
                 f"label returns shape {found.shape} and predicted {wanted.shape}: give functions "
                 "that return labels of one shape"
             )
         right = jnp.all(found == wanted)
-        return right, jnp.any(predicted(base, base) != wanted)
+        broken = jnp.stack([jnp.any(jnp.isnan(leaf)) for leaf in jax.tree.leaves(output)])
+        return right, jnp.any(predicted(base, base) != wanted), jnp.any(broken)
 
     batches.length(bases=bases, sources=sources)
-    right, changing = jax.vmap(pair)(bases, sources)
-    number = jnp.sum(changing)
+    right, changing, broken = jax.vmap(pair)(bases, sources)
+    number, broken = jnp.sum(changing), jnp.any(broken)
+    share = jnp.sum(right & changing) / jnp.maximum(number, 1)
     return Interchange(
-        all_pairs=jnp.mean(right),
-        changing_pairs=jnp.where(
-            number > 0, jnp.sum(right & changing) / jnp.maximum(number, 1), jnp.nan
-        ),
+        all_pairs=jnp.where(broken, jnp.nan, jnp.mean(right)),
+        changing_pairs=jnp.where(broken | (number == 0), jnp.nan, share),
         num_changing=number,
     )
 
@@ -210,7 +212,7 @@ def read_write_overlap(
     """
     if part.basis is None or part.index or part.basis.shape[-1] != 1:
         raise InputError("the part is not a direction: give interventions.direction(site, vector)")
-    vector, metric = jnp.asarray(part.basis)[:, 0], batches.number_from(metric)
+    vector, metric = jnp.asarray(part.basis)[:, 0], batches.with_gradient(metric)
     batches.length(bases=bases, sources=sources)
 
     def pair(base: PyTree, source: PyTree) -> tuple[Array, Array]:
@@ -231,4 +233,4 @@ def read_write_overlap(
 
 def _shares(values: Float[Array, " units"]) -> Float[Array, " units"]:
     total = jnp.sum(values)
-    return jnp.where(total > 0, values / jnp.where(total > 0, total, 1.0), 0.0)
+    return values / jnp.where(total == 0, 1.0, total)

@@ -21,8 +21,8 @@ from jaxtyping import Array, Float, PyTree
 from toymodels import checks, sites
 from toymodels.errors import InputError
 from toymodels.interventions import edits
-from toymodels.interventions.batches import Metric, number_from
-from toymodels.interventions.parts import Part, whole
+from toymodels.interventions.batches import Metric, with_gradient
+from toymodels.interventions.parts import Part, check_part, whole
 
 
 def attribution_patching(
@@ -89,6 +89,8 @@ def edge_attribution(
         Syed et al. (2023), "Attribution Patching Outperforms Automated Circuit Discovery";
         Hanna et al. (2024), "Have Faith in Faithfulness".
     """
+    if sender == receiver:
+        raise InputError(f"sender and receiver are both {sender!r}: give the names of two sites")
     on_base = sites.activations(model, params, base)
     on_source = sites.activations(model, params, source)
     for site in (sender, receiver):
@@ -124,6 +126,7 @@ def _coordinates(
     model: nn.Module, params: PyTree, base: PyTree, source: PyTree, part: Part
 ) -> tuple[Array, Array]:
     """Return the coordinates on the base example, and their difference on the source example."""
+    check_part("part", part)
     start, end = (
         part.read(sites.value_at(sites.activations(model, params, example), part.site))
         for example in (base, source)
@@ -133,7 +136,7 @@ def _coordinates(
 
 def _metric_at(model: nn.Module, params: PyTree, base: PyTree, part: Part, metric: Metric):
     """Return the metric of a run on the base example as a function of a part's coordinates."""
-    metric = number_from(metric)
+    metric = with_gradient(metric)
 
     def value(coordinates: Array) -> Array:
         return metric(edits.run(model, params, base, edits.set_to(part, coordinates)))

@@ -38,12 +38,41 @@ def length(**batches: PyTree) -> int:
 
 
 def number_from(metric: Metric) -> Metric:
-    """Return the metric with a check that it gives one number for the output of ONE example."""
+    """Return the metric with a check that it gives one number for the output of ONE example.
+
+    A truth value, such as whether an answer is right, becomes 1 or 0.
+    """
+    value_of = _checked(metric)
+
+    def number(output: Any) -> Array:
+        value = value_of(output)
+        return value.astype(float) if value.dtype == bool else value
+
+    return number
+
+
+def with_gradient(metric: Metric) -> Metric:
+    """Return the metric with a check that it gives one number, and one that has a gradient."""
+    value_of = _checked(metric)
+
+    def number(output: Any) -> Array:
+        value = value_of(output)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise InputError(
+                f"the metric returns {value.dtype}, which has no gradient: give a number that "
+                "changes with the output, such as the difference of two outputs"
+            )
+        return value
+
+    return number
+
+
+def _checked(metric: Metric) -> Metric:
     checks.function(
         "metric", metric, remedy="give a function of the output, such as lambda y: y[0]"
     )
 
-    def checked(output: Any) -> Array:
+    def value_of(output: Any) -> Array:
         value = jnp.asarray(metric(output))
         if value.shape:
             raise InputError(
@@ -52,4 +81,4 @@ def number_from(metric: Metric) -> Metric:
             )
         return value
 
-    return checked
+    return value_of

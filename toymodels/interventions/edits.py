@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from toymodels import sites
 from toymodels.errors import InputError
-from toymodels.interventions.parts import Part
+from toymodels.interventions.parts import Part, check_part
 
 
 class Edit(NamedTuple):
@@ -66,11 +66,12 @@ def activations(model: nn.Module, params: PyTree, example: PyTree, *edits: Edit)
 
 def zero(part: Part) -> Edit:
     """Return the edit that sets the coordinates of a part to 0 (zero ablation)."""
-    return Edit(part.site, lambda value: part.write(value, jnp.zeros_like(part.read(value))))
+    return set_to(part, 0.0)
 
 
 def set_to(part: Part, coordinates: Any) -> Edit:
     """Return the edit that sets the coordinates of a part, one number or an array."""
+    check_part("part", part)
 
     def change(value: Array) -> Array:
         return part.write(value, _like(coordinates, part.read(value), part.site))
@@ -83,6 +84,7 @@ def add(part: Part, amount: Any) -> Edit:
 
     Along a direction of length 1, `amount` is the distance by which the value is moved.
     """
+    check_part("part", part)
 
     def change(value: Array) -> Array:
         coordinates = part.read(value)
@@ -98,6 +100,7 @@ def patch(part: Part, source: PyTree) -> Edit:
         part: the part that is copied.
         source: the activations of the other run, as `activations` returns them.
     """
+    check_part("part", part)
     value = _at(source, part.site)
     return set_to(part, part.read(value))
 
@@ -161,6 +164,7 @@ def _from_batch(
     part: Part, reference: PyTree, coordinates: Callable[[Float[Array, "examples *part"]], Array]
 ) -> Edit:
     """Return the edit that sets a part to a function of its coordinates in a reference batch."""
+    check_part("part", part)
     values = jnp.asarray(_at(reference, part.site))
     shape = f"the reference batch of site {part.site!r} has shape {values.shape}"
     remedy = "give the activations of one example or more along the first axis"

@@ -19,7 +19,7 @@ from toymodels import sites
 from toymodels.errors import InputError
 from toymodels.interventions import edits
 from toymodels.interventions.batches import Metric, number_from
-from toymodels.interventions.parts import Part, whole
+from toymodels.interventions.parts import Part, check_part, whole
 
 
 class Mediation(NamedTuple):
@@ -173,11 +173,7 @@ def path_patching(
         "Localizing Model Behavior with Path Patching".
     """
     for name, part in (("sender", sender), ("receiver", receiver)):
-        if not isinstance(part, Part):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(
-                f"the {name} is of type {type(part).__name__}: give a part, such as "
-                "interventions.whole(site)"
-            )
+        check_part(name, part)
     if sender.site == receiver.site:
         raise InputError(
             f"sender and receiver are both at site {sender.site!r}: give parts of two sites"

@@ -17,7 +17,7 @@ from toymodels import sites
 from toymodels.errors import InputError
 from toymodels.interventions.batches import Metric
 from toymodels.interventions.effects import Patching, patching
-from toymodels.interventions.parts import Part
+from toymodels.interventions.parts import Part, check_parts
 
 
 def places(model: nn.Module, params: PyTree, example: PyTree) -> dict[str, Part]:
@@ -70,6 +70,8 @@ def patching_map(
             f"parts is of type {type(chosen).__name__}: give a dictionary from any names to "
             "batches of parts"
         )
+    for name, batch in chosen.items():
+        check_parts(f"parts[{name!r}]", batch)
 
     @jax.jit
     def effects(params: PyTree, clean: PyTree, corrupt: PyTree, parts: PyTree) -> PyTree:
@@ -100,6 +102,11 @@ def label(effects: Mapping[str, Patching], *dims: str) -> xr.Dataset:
         )
     if not effects:
         raise InputError("there are no effects to label: give what patching_map returns")
+    if taken := [dim for dim in dims if dim in ("site", "place") or dims.count(dim) > 1]:
+        raise InputError(
+            f"{taken[0]!r} names another axis already: give each leading axis a name of its own, "
+            'such as "pair"'
+        )
     longest = 0
     for name, effect in effects.items():
         shape = np.shape(effect.denoised)

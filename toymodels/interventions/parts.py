@@ -91,6 +91,26 @@ class Part:
         return basis
 
 
+def check_part(name: str, value: Any) -> None:
+    """Raise `InputError` unless `value` is a part; `name` is what the user calls it."""
+    if not isinstance(value, Part):
+        raise InputError(
+            f"the {name} is of type {type(value).__name__}: give a part, such as "
+            "interventions.whole(site)"
+        )
+
+
+def check_parts(name: str, value: Any) -> None:
+    """Raise `InputError` unless `value` is a batch of parts along a leading axis."""
+    is_part = isinstance(value, Part)
+    if not is_part or not all(np.ndim(leaf) for leaf in jax.tree.leaves(value) or [0]):
+        found = "ONE part" if is_part else f"of type {type(value).__name__}"
+        raise InputError(
+            f"{name} is {found}: give a batch of parts, such as "
+            "interventions.directions(site, weights)"
+        )
+
+
 def whole(site: str) -> Part:
     """Return the whole value of a site."""
     return Part(site)

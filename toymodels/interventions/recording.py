@@ -63,7 +63,22 @@ def record(
     variables = {
         name: (_dims(name, given.get(name), value), value) for name, value in values.items()
     }
+    _check_names(variables)
     return xr.Dataset(variables, {"example": np.arange(number)})
+
+
+def _check_names(variables: Mapping[str, tuple[list[str], np.ndarray]]) -> None:
+    """Raise `InputError` if two axes of different lengths, or an axis and a site, share a name."""
+    lengths: dict[str, int] = {}
+    for name, (dims, value) in variables.items():
+        for dim, length in zip(dims, value.shape, strict=True):
+            again = dims.count(dim) > 1 or lengths.setdefault(dim, length) != length
+            if again or dim in variables:
+                other = "another axis" if again else "what is recorded at a site"
+                raise InputError(
+                    f"dims[{name!r}] has the name {dim!r}, which is that of {other}: give the axis "
+                    "a name of its own"
+                )
 
 
 def _check_one(

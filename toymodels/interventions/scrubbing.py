@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from toymodels import checks, sites
@@ -78,7 +79,7 @@ def keeping(features: Features, indices: Sequence[int]) -> Resample:
         indices: the indices of the features that the interpretation consists of.
     """
     number = features.num_features
-    if isinstance(indices, int):
+    if not np.ndim(indices):
         raise InputError(f"indices is {indices}: give a list, [{indices}]")
 
     def check(index: Any) -> None:
@@ -106,8 +107,13 @@ def matching(examples: Any, interpretation: Callable[[Any], Any]) -> Resample:
             is returned as it is.
         interpretation: a function of ONE example that returns whole numbers or truth values.
     """
+    number = batches.length(examples=examples)
     values = jax.vmap(interpretation)(examples)
-    number = len(jax.tree.leaves(examples)[0])
+    if not isinstance(values, jax.Array):
+        raise InputError(
+            f"the interpretation returns a {type(values).__name__}: give one array, jnp.stack(...)"
+        )
+    checks.when_known(_check_discrete, values)
 
     def resample(key: Key[Array, ""], example: Any) -> Any:
         own = interpretation(example)
@@ -119,6 +125,17 @@ def matching(examples: Any, interpretation: Callable[[Any], Any]) -> Resample:
         )
 
     return resample
+
+
+def _check_discrete(values: Any) -> None:
+    """Raise `InputError` for fractions, which no two examples share."""
+    numbers = np.asarray(values, float).ravel()
+    fractions = numbers[numbers != np.round(numbers)]
+    if fractions.size:
+        raise InputError(
+            f"the interpretation of an example is {fractions[0]:g}, which others hardly share: "
+            "return whole numbers or truth values, such as x[0] > 0.5"
+        )
 
 
 def scrubbed_output(
@@ -228,4 +245,9 @@ def _scrubbed_part(
 
 
 def _draw(key: Key[Array, ""], features: Features) -> Any:
+    if not isinstance(features, Features):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"features is of type {type(features).__name__}: give a distribution of inputs, such "
+            "as task.features"
+        )
     return jax.tree.map(lambda leaf: leaf[0], features.sample(key, 1))

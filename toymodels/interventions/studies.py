@@ -16,7 +16,7 @@ from toymodels import checks
 from toymodels.errors import InputError
 from toymodels.interventions import batches, edits
 from toymodels.interventions.batches import Metric
-from toymodels.interventions.parts import Part
+from toymodels.interventions.parts import Part, check_parts
 
 
 def damage(
@@ -68,11 +68,7 @@ def lesions(
             or `lambda part: interventions.mean(part, reference)`.
         loss: see `damage`.
     """
-    if not isinstance(parts, Part):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"parts is of type {type(parts).__name__}: give a batch of parts, such as "
-            "interventions.directions(site, weights)"
-        )
+    check_parts("parts", parts)
     checks.function("ablation", ablation, remedy="give a function of a part, interventions.zero")
     return jax.vmap(lambda part: damage(model, params, examples, loss, ablation(part)))(parts)
 
