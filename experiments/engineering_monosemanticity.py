@@ -144,9 +144,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     ours = "Ours, because one in ten is rare."
     yield tm.at_most(says, 0.1, mono.sel(**zero).max(), JERMYN, threshold=ours)
     says = "Biases that start at -2 give more monosemantic neurons than at -1, measured by the "
-    says += "difference of the shares with the most neurons."
-    gain = (mono.sel(start_bias=-2, method="nearest") - mono.sel(**minus))[-1]
-    yield tm.at_least(says, 0, gain, FOUND)
+    says += "ratio of their mean numbers with the most neurons."
+    number = (results["share"] > SHARE).sum("neuron").mean("seed")
+    gain = (number.sel(start_bias=-2, method="nearest") / number.sel(**minus))[-1]
+    ours = "Ours, after the run, because a tenth is more than the difference of two seeds."
+    note = "Their share is larger, but only because silent neurons are not counted."
+    yield tm.at_least(says, 1.1, gain, FOUND, threshold=ours, note=note)
     says = "Networks with twice as many neurons as features are below the loss of one neuron for "
     says += "each feature that reads its own direction, at the best length and bias, measured by "
     says += "the largest ratio."
@@ -168,7 +171,7 @@ def plot(results: xr.Dataset) -> Figure:
             label = f"{number} neurons"
             axis.plot(here["start_bias"], here.mean("seed"), "o-", color=f"C{k}", label=label)
             axis.set_xlabel("bias at the start")
-    axes[1].set(ylabel="share of monosemantic neurons", ylim=(-0.01, None))
+    axes[1].set(ylabel="monosemantic neurons / active ones", ylim=(-0.01, None))
     axes[1].set_title("A negative start gives\nsome monosemantic neurons")
     seeds = f"dots: each of {results.sizes['seed']} seeds"
     axes[1].legend(fontsize=7, title=seeds, title_fontsize=7)
