@@ -11,7 +11,7 @@ Reproduces Bereska et al. (2025), the measure, its agreement with the truth in t
 Settings   Tied ReLU models of 5 neurons and of 4 or 20 features with equal frequencies. Dropout
            sets hidden neurons to 0 and scales the others. An attack moves each input by a fixed
            length along the gradient of its own loss. The true dictionary has a latent |W_i| x_i
-           for each feature; the autoencoder is ReLU with an L1 penalty.
+           for each feature; the autoencoder is ReLU with an L1 penalty, which was not tuned.
 Selection  None: all seeds are shown.
 Command    toymodels run experiments/lossy_compression.py
 """
