@@ -1,18 +1,20 @@
 r"""Scaling in time: does superposition make the loss fall as 1 / time, whatever the features?
 
 Claim      A student that learns each feature on its own has a power law of training time whose
-           exponent depends on the features. In a bottleneck, students with a ReLU have nearly one
-           exponent for all features, as a paper says. It is about 0.8 late in training and about
-           a half before, and they are not faster. A linear student is faster in a bottleneck, but
-           it cannot learn most of the teacher there, and its exponents depend on the features.
+           exponent depends on the features. In a bottleneck, exponents of students with a ReLU
+           depend less on the features, as a paper says. They are about a half early in training and
+           about 0.8 late, less than the 1 of the paper, and the longer one trains, the smaller they
+           look. These students are not faster. A linear student is faster in a bottleneck, but it
+           cannot learn most of the teacher there, and its exponents depend on the features.
 Reproduces Chen, Chen, Liu and Gore (2026), "Superposition unifies power-law training dynamics",
            of which the abstract was read. The students below are our reading of it.
 Settings   A teacher multiplies feature i by i^(-b/2), and feature i has the variance i^(-a). The
            student is V^T B V x with random directions V of length 1, and learns B from 0 by
            gradient flow: its loss is exact. The student with a ReLU has sparse features of at least
            0, learns a bias too, and is trained by stochastic gradient descent. The excess is the
-           loss above its end. An exponent is early while the excess falls from 1/2 to 1/10 of its
-           start, and late from 1/10 to 1/50.
+           loss above its end, which is the lowest measured loss of students with a ReLU. It falls
+           from 1/2 to 1/10 of its start while an exponent is early, and from 1/10 to 1/50 while it
+           is late. All students with a ReLU have one learning rate, which was not tuned.
 Selection  None: all seeds.
 Command    toymodels run experiments/scaling_in_time.py
 """
@@ -54,7 +56,7 @@ class Config:
     times: int = 400
     relu_features: int = 64
     relu_widths: tuple[int, ...] = (16, 8)
-    steps: int = 16_000
+    steps: int = 32_000
     """The updates of the student with a ReLU."""
     batch: int = 128
     rate: float = 0.3
@@ -182,9 +184,11 @@ def exponent(excess: xr.DataArray, time: str, shares: tuple[float, float]) -> xr
     return np.log(shares[0] / shares[1]) / np.log(low / high)
 
 
-def relu_excess(results: xr.Dataset) -> xr.DataArray:
-    """Return the loss of students with a ReLU above that at the end of training."""
-    return results["relu_loss"] - results["relu_loss"].min("step")
+def relu_excess(results: xr.Dataset, *, share: float = 1.0) -> xr.DataArray:
+    """Return the loss of students with a ReLU above its lowest one in a share of the training."""
+    kept = results["step"] <= share * results["step"].max()
+    loss = results["relu_loss"].isel(step=kept.values)
+    return loss - loss.min("step")
 
 
 def formula(results: xr.Dataset):
@@ -218,12 +222,23 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says = "In a bottleneck students with a ReLU have the exponent 1 late in training, measured "
     says += "by the mean over all features and widths."
     about = "Ours, because the abstract says about 1."
-    yield tm.near(says, 1, late.isel(relu_width=inside).mean(), CHEN, within=0.2, threshold=about)
+    note = "It was within 0.2 after half of these updates. The last loss is still above its limit, "
+    note += "so that the excess falls too fast at the end, and less so the longer one trains."
+    mean = late.isel(relu_width=inside).mean()
+    yield tm.near(says, 1, mean, CHEN, within=0.2, threshold=about, note=note)
+    says = "The late exponent of students with a ReLU in a bottleneck looks larger after a quarter "
+    says += "of the updates, measured by the difference of the means over features and widths."
+    ours = "Ours, after a first run, because it is more than rounding."
+    short = exponent(relu_excess(results, share=0.25), "step", LATE).isel(relu_width=inside).mean()
+    yield tm.at_least(says, 0.03, short - mean, FOUND, threshold=ours)
     says = "In the narrowest bottleneck exponents of students with a ReLU depend less on the "
-    says += "features, measured by the ratio of the late spreads with and without a bottleneck."
-    ratio = spread(late.isel(relu_width=-1)) / spread(late.isel(relu_width=0))
+    says += "features, measured by the larger one, early or late, of the ratios of the spreads "
+    says += "with and without a bottleneck."
+    spreads = [
+        spread(each.isel(relu_width=-1)) / spread(each.isel(relu_width=0)) for each in (early, late)
+    ]
     ours = "Ours, because the abstract says that they do not depend on them."
-    yield tm.at_most(says, 0.5, ratio, CHEN, threshold=ours)
+    yield tm.at_most(says, 0.5, max(spreads), CHEN, threshold=ours)
     says = "A bottleneck makes students with a ReLU faster, measured by the largest ratio of the "
     says += "updates until a tenth of the excess is left, without to with a bottleneck."
     note = "They need about as many updates or more, although they can learn less. The abstract "
@@ -253,10 +268,12 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     off = abs(results["floor"] - (1 - results["width"] / features)).max()
     yield tm.near(says, 0, off, FOUND, within=0.02, threshold="Ours, because V is random.")
     says = "A student with a ReLU learns most of what a linear one of its width cannot, measured "
-    says += "by the largest ratio of their last losses in the wider bottleneck."
-    share = 1 - float(results["relu_width"][1]) / results.attrs["relu_features"]
-    ratio = results["relu_loss"].isel(relu_width=1, step=-1).max() / share
-    yield tm.at_most(says, 0.5, ratio, FOUND, threshold="Ours, because most is more than half.")
+    says += "by the largest ratio of their last losses."
+    narrow = results["relu_loss"].isel(relu_width=inside, step=-1)
+    ratio = narrow / (1 - narrow["relu_width"] / results.attrs["relu_features"])
+    yield tm.at_most(
+        says, 0.5, ratio.max(), FOUND, threshold="Ours, because most is more than half."
+    )
 
 
 def plot(results: xr.Dataset) -> Figure:
@@ -294,24 +311,27 @@ def draw_relu(axes: Axes, results: xr.Dataset) -> None:
                 own = values.sel(seed=seed)
                 axes.loglog(own.step[1:], own[1:], style, color=color, lw=1.2, label=label)
     axes.set(xlabel="updates", ylabel="loss / first loss", ylim=(1e-3, 1.3))
-    axes.set_title("Student with a ReLU (all seeds):\nnot faster in a bottleneck")
+    seeds = results.sizes["seed"]
+    axes.set_title(f"Student with a ReLU ({seeds} seeds):\nnot faster in a bottleneck")
     axes.legend(fontsize=7, loc="lower left")
 
 
 def draw_exponents(axes: Axes, results: xr.Dataset) -> None:
-    """Draw late exponents of students with a ReLU against those of the formula."""
+    """Draw exponents of students with a ReLU against those of the formula."""
     known = formula(results)
-    values = exponent(relu_excess(results), "step", LATE).mean("seed")
-    for at, look, name in ((0, "oC2", "no bottleneck"), (-1, "sC3", "bottleneck")):
-        own = values.isel(relu_width=at)
-        across = known.transpose(*own.dims).values.ravel()
-        axes.plot(across, own.values.ravel(), look, ms=6, label=name)
+    for shares, inside in ((EARLY, "none"), (LATE, None)):
+        values = exponent(relu_excess(results), "step", shares).mean("seed")
+        for at, look, name in ((0, "oC2", "no bottleneck"), (-1, "sC3", "bottleneck")):
+            own = values.isel(relu_width=at)
+            across = known.transpose(*own.dims).values.ravel()
+            label = f"{name}, {'early' if inside else 'late'}"
+            axes.plot(across, own.values.ravel(), look, ms=6, mfc=inside, label=label)
     ends = [float(known.min()), float(known.max())]
     axes.plot(ends, ends, color="0.6", lw=1, label="formula (linear student)")
     axes.axhline(1, color="0.6", ls=":", lw=1, label="abstract (bottleneck)")
     axes.set(xlabel="formula without bottleneck", ylabel="exponent of the excess", ylim=(0, 1.3))
-    axes.set_title("ReLU, late in training: exponents\nin a bottleneck are nearly alike")
-    axes.legend(fontsize=7, loc="lower right")
+    axes.set_title("Student with a ReLU: exponents in\na bottleneck are more alike")
+    axes.legend(fontsize=7, loc="lower right", ncols=2)
 
 
 if __name__ == "__main__":
