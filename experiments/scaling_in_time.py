@@ -324,14 +324,14 @@ def draw_exponents(axes: Axes, results: xr.Dataset) -> None:
         for at, look, name in ((0, "oC2", "no bottleneck"), (-1, "sC3", "bottleneck")):
             own = values.isel(relu_width=at)
             across = known.transpose(*own.dims).values.ravel()
-            label = f"{name}, {'early' if inside else 'late'}"
+            label = None if inside else f"{name} (open: early)"
             axes.plot(across, own.values.ravel(), look, ms=6, mfc=inside, label=label)
     ends = [float(known.min()), float(known.max())]
     axes.plot(ends, ends, color="0.6", lw=1, label="formula (linear student)")
     axes.axhline(1, color="0.6", ls=":", lw=1, label="abstract (bottleneck)")
     axes.set(xlabel="formula without bottleneck", ylabel="exponent of the excess", ylim=(0, 1.3))
-    axes.set_title("Student with a ReLU: exponents in\na bottleneck are more alike")
-    axes.legend(fontsize=7, loc="lower right", ncols=2)
+    axes.set_title("ReLU: exponents in a bottleneck\nare more alike, early and late")
+    axes.legend(fontsize=7, loc="lower right")
 
 
 if __name__ == "__main__":
