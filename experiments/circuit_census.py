@@ -28,7 +28,7 @@ from toymodels import circuits, experiment, plotting
 
 BOUND = tm.identity("One unit of one input is monotone in it, and XOR needs two units of two")
 DISJOINT = tm.identity("Two circuits of XOR without a common edge need four units")
-TRIAL = tm.finding("A trial with another start and 100 networks")
+TRIAL = tm.prediction("A trial with another start and 100 networks")
 FOUND = tm.finding("first measured here")
 SPREAD = (
     "Training often spreads a task over more units than it needs, each of which alone is too weak."

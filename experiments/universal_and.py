@@ -31,7 +31,7 @@ HANNI = tm.paper("Hänni et al. (2024), Mathematical Models of Computation in Su
 DERIVED = tm.prediction("An input that is 0 does not reach the neuron that reads it")
 BALANCE = tm.prediction("A bias of about p against a variance of about 1 / (p d)")
 UNION = tm.prediction("Exact binomial tails, summed over all pairs")
-COUNTED = tm.identity("Stirling's formula: log m! is about m log m, which k d (d + 1) must reach")
+STIRLING = tm.identity("Stirling's formula: log m! is about m log m, which k d (d + 1) must reach")
 FOUND = tm.finding("found here")
 FOUR = "Ours, because it is four standard errors of the samples."
 ROUNDED = "Ours, because the logarithm has an offset of 1, and neurons are whole."
@@ -248,7 +248,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     says += "inputs of the figure."
     pairs = results["count"].values * (results["count"].values - 1.0) / 2
     slope = np.polyfit(np.log(pairs * np.log(pairs)), np.log(bound), 1)[0]
-    yield tm.near(says, 0.5, slope, COUNTED, within=0.02, threshold=ROUNDED)
+    yield tm.near(says, 0.5, slope, STIRLING, within=0.02, threshold=ROUNDED)
 
 
 def chosen(counts) -> list[int]:
