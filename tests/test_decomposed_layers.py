@@ -1,5 +1,7 @@
 """Decomposition of two layers: the right answers, masks by hand, and what training must reach."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +63,75 @@ def test_masks_of_one_number_are_those_by_hand():
     np.testing.assert_allclose(circuits.unfaithfulness(found, chain), 0.2**2, rtol=1e-5)
     np.testing.assert_allclose(loss.reconstruction, errors, rtol=1e-5)
     np.testing.assert_allclose(loss.importance, 0.4, rtol=1e-6)
+
+
+def three_random_layers():
+    """Return layers of 4, 3, 2 and 5 numbers, their decomposition and its gates as tuples."""
+    random, sizes, parts = np.random.default_rng(0), (4, 3, 2, 5), (3, 2, 4)
+    weights = [random.normal(size=(b, a)) for a, b in itertools.pairwise(sizes)]
+    bias = random.normal(size=5)
+    found = [
+        (random.normal(size=(k, b)), random.normal(size=(k, a)), random.normal(size=(4, k, 2)))
+        for k, (a, b) in zip(parts, itertools.pairwise(sizes), strict=True)
+    ]
+    return weights, bias, found
+
+
+def loss_by_hand(weights, bias, found, x, uniform):
+    """Return reconstruction, importance and unfaithfulness from the equations."""
+    ends = [np.tanh, lambda h: h, lambda h: np.maximum(h + bias, 0)]
+    masks, importance, unfaithful, hidden, number = [], 0.0, 0.0, x, 0
+    for matrix, end, (left, right, gates) in zip(weights, ends, found, strict=True):
+        inner = gates[0] * (right @ hidden)[:, None] + gates[1]
+        units = inner / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
+        logit = np.sum(gates[2] * units, axis=1) + gates[3, :, 0]
+        low = np.where(logit < 0, 0.01 * logit, np.minimum(logit, 1))
+        masks.append(low + (1 - low) * uniform[number : number + len(low)])
+        high = np.where(logit > 1, 0.99 + 0.01 * logit, np.maximum(logit, 0))
+        importance += np.sum(high)
+        unfaithful += np.mean((matrix - left.T @ right) ** 2)
+        hidden, number = end(matrix @ hidden), number + len(low)
+
+    def error(masked):
+        out = x
+        for k, (matrix, end, (left, right, _)) in enumerate(zip(weights, ends, found, strict=True)):
+            out = end((left.T * masks[k] @ right if k in masked else matrix) @ out)
+        return np.mean((out - hidden) ** 2)
+
+    alone = np.mean([error({k}) for k in range(3)])
+    return error({0, 1, 2}) + alone, importance, unfaithful
+
+
+@pytest.mark.parametrize("ascents", [0, 3])
+def test_the_loss_of_three_layers_and_its_attack_are_those_of_the_equations(ascents):
+    weights, bias, found = three_random_layers()
+    chain = (
+        circuits.Layer(jnp.asarray(weights[0]), activation=jnp.tanh),
+        circuits.Layer(jnp.asarray(weights[1])),
+        circuits.Layer(jnp.asarray(weights[2]), jnp.asarray(bias), jax.nn.relu),
+    )
+    decomposed = tuple(
+        circuits.DecomposedLayer(
+            jnp.asarray(left), jnp.asarray(right), circuits.Gates(*own[:3], own[3, :, 0])
+        )
+        for left, right, own in ((a, b, jnp.asarray(c)) for a, b, c in found)
+    )
+    x, uniform = np.array([0.5, -1, 0.3, 2]), np.random.default_rng(1).random(9)
+    attack = circuits.Adversary(ascents=ascents, step=0.2)
+    loss = circuits.masks_loss(
+        decomposed, chain, jnp.asarray(x), jnp.asarray(uniform), adversary=attack
+    )
+    for _ in range(ascents):  # by differences of the reconstruction in each mask
+        steps = 1e-5 * np.eye(9)
+        slopes = [
+            loss_by_hand(weights, bias, found, x, uniform + step)[0]
+            - loss_by_hand(weights, bias, found, x, uniform - step)[0]
+            for step in steps
+        ]
+        uniform = np.clip(uniform + 0.2 * np.sign(slopes), 0, 1)
+    losses = (*loss, circuits.unfaithfulness(decomposed, chain))
+    expected = loss_by_hand(weights, bias, found, x, uniform)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 def test_an_input_that_no_neuron_passes_on_has_no_error():

@@ -218,6 +218,9 @@ def masks_loss(
 ) -> MasksLoss:
     r"""Return what masks $g + (1 - g) r$ cost at ONE input.
 
+    The importance $g$ is the output of the gate, cut off at 0 and 1. To let gradients through, it
+    keeps a slope of 0.01 below 0 in masks, and above 1 in the sum of importances.
+
     Args:
         found: the decompositions of all matrices.
         layers: the layers.
