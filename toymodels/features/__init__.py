@@ -1,4 +1,17 @@
-"""Distributions over feature vectors."""
+"""Distributions of features, each a dataclass with `num_features` and `sample`.
+
+base          the interface of all distributions
+independent   features that are independent of each other
+active        exactly one active feature, or at least one
+sets          features in sets, which are present together or one at a time
+copula        features with a chosen correlation between any two of them
+hierarchy     features in trees, in which a child is present only if its parent is
+circles       features that need two dimensions, such as angles
+words         features that come from a place on a manifold
+sequences     sequences of tokens
+finite        a data set
+activations   the activations inside a model
+"""
 
 from toymodels.features.activations import Activations, SideBySide
 from toymodels.features.active import OneActive, SomeActive
