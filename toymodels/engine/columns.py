@@ -32,7 +32,8 @@ def evaluate(
 ) -> list[Columns]:
     """Evaluate a program that was traced for ONE example on all examples of a batch.
 
-    Equal to `jax.vmap` of the program with every `in_axes` and `out_axes` -1, up to rounding.
+    The outputs are those of `jax.vmap` of the program with every `in_axes` and `out_axes` -1, up to
+    rounding.
 
     Args:
         jaxpr: the program of one example.

@@ -45,9 +45,9 @@ def value_and_grad(
     $$\ell = \frac{1}{B} \sum_{b=1}^B \mathrm{loss}(\theta, x_b), \qquad
       \nabla_\theta\, \ell$$
 
-    Equal to `jax.value_and_grad` of that mean up to rounding. May be differentiated again,
-    mapped by `vmap` and called inside `scan`. On the ordinary path, `vmap` on a CPU runs one
-    model after another, so that each stays in cache.
+    Both are those of `jax.value_and_grad` of that mean, up to rounding. The function may be
+    differentiated again, mapped by `vmap` and called inside `scan`. On the ordinary path, `vmap` on
+    a CPU runs one model after another, so that each stays in cache.
 
     Args:
         loss: a function of parameters and ONE example that returns a scalar. It may close

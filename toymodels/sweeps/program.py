@@ -110,9 +110,9 @@ class Program:
         side_by_side: whether it multiplies a matrix by the columns of all lanes, which decides
             the options of the compiler; see `engine.products`.
         provenance: everything that the bits of the outputs depend on besides the seed, the
-            numbers and the names of axes and outputs, as text by name. None for a program that
-            calls back to Python, because the callback could do anything.
-        exported: the program in a form that other machines can run. None where `provenance` is.
+            numbers and the names of axes and outputs, as text by name. It is None for a program
+            that calls back to Python, because the callback could do anything.
+        exported: the program in a form that other machines can run; None if `provenance` is None.
         executables: the program compiled for the devices of this process.
     """
 
