@@ -167,6 +167,8 @@ def test_arguments_that_a_function_does_not_take_are_explained_in_one_line():
     def cell(key, *, d):
         return {"x": features(sparsity=1 / d)}
 
-    with pytest.raises(InputError, match=r"^test_cell_results.py:\d+: .*density=1 - sparsity") as error:
+    with pytest.raises(
+        InputError, match=r"^test_cell_results.py:\d+: .*density=1 - sparsity"
+    ) as error:
         sweep(cell, **AXES)
     assert "\n" not in str(error.value)
