@@ -30,7 +30,7 @@ HEADINGS = {
 }
 _PLURALS = {
     "paper": "numbers of papers",
-    "prediction": "own predictions",
+    "prediction": "predictions of theory",
     "finding": "new findings",
     "identity": "identities",
     "unlabelled": "unlabelled",
@@ -218,8 +218,8 @@ def gallery(records: Mapping[str, Record], experiments: Mapping[str, Path]) -> s
         HEADINGS["README.md"],
         "",
         "`toymodels` writes this page whenever a figure is drawn. "
-        f"{total(records)} A number of a paper is one that the paper reports, an own prediction "
-        "was known from a theory before the run, a new finding is in no paper that we know, and an "
+        f"{total(records)} A number of a paper is one that the paper reports, a prediction was "
+        "known from a theory before the run, a new finding is in no paper that we know, and an "
         "identity is a theorem. [CLAIMS.md](CLAIMS.md) has every claim, and "
         "[FINDINGS.md](FINDINGS.md) the new findings.",
         "",
