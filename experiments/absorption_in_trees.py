@@ -125,7 +125,7 @@ def run(config: Config) -> xr.Dataset:
     return xr.merge(parts, combine_attrs="override")
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     absorbed = results["tree_absorption"]
     relu, nested = (absorbed.sel(architecture=name) for name in ("ReLU", "Matryoshka"))
     says = "Matryoshka autoencoders of features in trees absorb parents no more often than ReLU "
@@ -159,7 +159,7 @@ def claims(results: xr.Dataset):
     yield tm.at_least(says, 0, relu - nested, NESTED_IN_TOYS)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(1, 5, size=(9.0, 3.4), width_ratios=(1, 1, 1, 1, 1.2))
     for axes, name in zip(grid, ARCHITECTURES, strict=False):
         own = results.sel(architecture=name)

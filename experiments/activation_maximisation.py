@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -100,7 +99,7 @@ def units(key, config: Config, weights, features) -> dict[str, jax.Array]:
     return {**found, "weights": weights, "curves": curves}
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "Gradient ascent finds the input that excites each neuron most, which has a closed "
     says += "form, measured by the largest error."
     yield tm.near(says, 0, results["ascent_error"].max(), BOX, within=1e-3, threshold=ROUNDING)
@@ -121,7 +120,7 @@ def claims(results: xr.Dataset):
     yield tm.at_least(says, 1.3, sparse["gain"], FOUND, threshold=ROUND)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (neurons, maximum) = plotting.figure(1, 2, size=(7.4, 3.4))
     draw_neurons(neurons, tm.best_of(results, "loss").sel(density=results.density.min()))
     alive = results.where(results["mixed"] > 0)[["mixed", "present"]].mean("unit")

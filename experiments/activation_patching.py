@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -232,7 +231,7 @@ WORST = {
 }
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     for size in results["size"].values:
         here = results.sel(size=size)
         models = f"In trained models of {size}"
@@ -286,7 +285,7 @@ def of_methods(results: xr.Dataset):
     yield tm.near(says, n / m, total, FRAME, within=0.1, threshold=OURS)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.2))
     sizes = results["size"].values
     for axes, size in zip(grid[0], sizes, strict=False):

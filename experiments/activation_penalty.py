@@ -28,14 +28,12 @@ Command    toymodels run experiments/activation_penalty.py
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import lax
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -173,7 +171,7 @@ def named(units: str, ratio: float) -> str:
     return f"models of {units} units with {importance}"
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     for units, ratio in itertools.product(results.units.values, results.importance_ratio.values):
         models = results.sel(units=units, importance_ratio=ratio)
         yield from removal_claims(models, named(units, ratio), float(ratio))
@@ -188,7 +186,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 1, ratio, PAIR)
 
 
-def removal_claims(models: xr.Dataset, which: str, ratio: float) -> Iterator[tm.Claim]:
+def removal_claims(models: xr.Dataset, which: str, ratio: float) -> tm.Claims:
     """Claims that a penalty removes the superposition of one kind of models, at a cost."""
     best = tm.best_of(models, "objective")
     first = first_without(best)
@@ -214,7 +212,7 @@ def removal_claims(models: xr.Dataset, which: str, ratio: float) -> Iterator[tm.
     yield tm.at_least(says, 0, step, RISES, slack=1e-3, threshold=ours, note=BETTER_PACKINGS)
 
 
-def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> Iterator[tm.Claim]:
+def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> tm.Claims:
     """Claims that the penalty drops the features below a threshold of importance."""
     says = f"The objective of the {which} is that of features that each have an axis of their own, "
     says += "measured by the largest relative difference over the penalties without superposition."
@@ -243,7 +241,7 @@ def threshold_claims(linear: xr.Dataset, which: str, ratio: float) -> Iterator[t
     yield tm.at_least(says, 0.99, aligned, BASIS, threshold=no_number)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 3, size=(9, 6), sharex=True, squeeze=False)
     for row, ratio in zip(grid, results.importance_ratio.values, strict=False):
         draw_row(row, results.sel(importance_ratio=ratio), float(ratio))

@@ -24,7 +24,6 @@ Command    toymodels run experiments/adversarial_masks.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -32,7 +31,6 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.flatten_util import ravel_pytree
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -174,7 +172,7 @@ def errors(found, layers, x):
     return {"random_error": random.mean() / size.mean(), "worst_error": worst.mean() / size.mean()}
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     penalties = results["minimality"].values
     least, some, most = penalties[0], penalties[len(penalties) // 2], penalties[-1]
     means = results[["worst_error", "random_error", "identity_error"]].mean("seed")
@@ -261,7 +259,7 @@ def wrong_at_one_error(random: xr.Dataset, adversarial: xr.Dataset) -> np.ndarra
     return above / below
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (worst, traded, plane) = plotting.figure(1, 3, size=(9.0, 3.8))
     some = results["minimality"].values[results.sizes["minimality"] // 2]
     named = results.assign_coords(ascents=["random masks", "adversarial masks"])

@@ -233,7 +233,7 @@ def reference_distance(results: xr.Dataset) -> float:
     return max(float(np.maximum(below, above)[name].max()) for name in names)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     single, per_dimension = results["single"], results["features_per_dimension"]
     sparsest, density = float(results.density.min()), results.density
 
@@ -301,7 +301,7 @@ def claims(results: xr.Dataset):
     yield tm.at_most(says, 0.0, medians.diff("training_attack").max(), ELHAGE)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, ((vulnerable, per_dimension), (both, hardened)) = plotting.figure(2, 2, size=(9.0, 7.0))
     inverse = results.assign_coords(inverse=1 / results.density).swap_dims(density="inverse")
     exact = results["planted_without_features"].isel(density=-1)

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.figure import Figure
 from scipy import stats
 
 import toymodels as tm
@@ -237,7 +236,7 @@ def arcsine(share):
     return 0.5 + (np.arcsin(share) - np.arcsin(1 - share)) / np.pi
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     plain, wanted = results.sel(permuted=0), results.wanted.astype(str)
     given, learned = plain.where(results["size"] == wanted), plain.sel(size="learned")
     other = plain["found"].where(results["size"] != wanted).drop_sel(size="learned")
@@ -307,7 +306,7 @@ def claims(results: xr.Dataset):
         yield tm.at_most(says, worst, middle[name].max(), FOUND, threshold=ROUND)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 2, size=(7.4, 6.2))
     law, beta, size, density = grid.flat
     q = np.linspace(0, 1, 200)

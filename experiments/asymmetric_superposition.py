@@ -143,7 +143,7 @@ def median(values):
     return float(np.median(values)) if len(values) else np.nan
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     weights_in, weights_out = arrays(results)
     found = find(weights_in, weights_out)
     model, neuron, a, b = places = np.nonzero(found.inhibited)
@@ -228,7 +228,7 @@ def neurons_of_one(weights_in):
     return np.asarray(serves(jnp.asarray(weights_in)).sum(axis=2) == 1)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     found = find(*arrays(results))
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.4), width_ratios=(1.3, 1, 1))
     draw_model(grid[:, 0], results, found)

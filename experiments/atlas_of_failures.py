@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import autoencoders, circuits, experiment, plotting
@@ -296,7 +295,7 @@ def run(config: Config) -> xr.Dataset:
     return results.assign_coords(row=list(SCORES))
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     means = results[["says", "true"]].mean("seed")
     for name, (method, score) in SCORES.items():
         here = means.sel(row=name)
@@ -313,7 +312,7 @@ def claims(results: xr.Dataset):
     yield tm.at_least(says, 0.03, wrong, EXACT, threshold="Ours, because MIB's grid errs least.")
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(size=(9.0, 7.4))
     means = results.mean("seed")
     places = -np.arange(len(SCORES), dtype=float)

@@ -18,7 +18,6 @@ Command    toymodels run experiments/attention_heads.py
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,6 @@ import numpy as np
 import xarray as xr
 from jax import lax
 from jaxtyping import Array
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -170,7 +168,7 @@ def measure(model: tm.AttentionOnly, params, answers: Array) -> dict[str, Array]
     }
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     one, best = results.sel(heads=1), results["loss"].min("seed")
     for table, number in (("sum modulo 2", 2), ("sum modulo 4", 4)):
         says = f"Heads that attend to nothing but the source cannot add modulo {number}, measured "
@@ -241,7 +239,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 0.1, distance, BUILT, threshold=DESCENT)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (left, right) = plotting.figure_of_parts(1, 2, size=(9.0, 4.6), width_ratios=(1, 1.3))
     axes = left.subplots()
     plotting.every_seed(axes, results["loss"], x="heads", lines="table")

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 from scipy import stats
 
 import toymodels as tm
@@ -205,7 +204,7 @@ def pentagon() -> xr.Dataset:
     )
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     for name, method in (("exact", "Integrated gradients"), ("shapley", "Shapley values")):
         says = f"{method} of trained outputs add up to the output's change, measured by the "
         says += "largest gap."
@@ -263,7 +262,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 1, score, ORDERS, within=0.15, threshold=ROUND)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 2, size=(7.4, 6.2))
     bars, distance, pair, effort = grid.flat
     answers = results["answer"]

@@ -19,14 +19,13 @@ import dataclasses
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -200,7 +199,7 @@ def run(config: Config) -> xr.Dataset:
     return xr.Dataset(found, {"contender": list(contenders)}, {"cores": os.cpu_count()})
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     rate = results["rate"].median("round")
     says = "A sweep of models of attention makes as many updates per second of the processor as "
     says += "plain vmap, measured by the ratio."
@@ -217,7 +216,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.at_least(says, 1.5, ratio, SIDE, threshold=GOAL)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(size=(6.0, 2.6))
     plotting.horizontal_bars(axes, results["rate"], bars="contender")
     title = f"Training {results.sizes['model']} models of attention\n"

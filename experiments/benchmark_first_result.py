@@ -19,10 +19,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -137,7 +135,7 @@ def in_new_process(function: str, *arguments: int, cache: str) -> dict[str, floa
     return json.loads(subprocess.run([sys.executable, "-c", code], **how).stdout)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     seconds = results["seconds"].sum("part").median("round")
     words = {
         "cold": "A new cell of the README gives its first numbers without compiled programs",
@@ -152,7 +150,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         )
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(size=(7, 3))
     names = {
         "cold": "cell of the README, cold",

@@ -26,7 +26,7 @@ import tempfile
 import time
 import timeit
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from unittest import mock
 
 import jax
@@ -273,7 +273,7 @@ def many(config: Config, best: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(data, {"represented": np.arange(6)})
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     for path in results["path"].values:
         says = f"The gradient of the path '{path}' is that of the closed form at every size, by "
         says += "the largest error relative to the largest element."
@@ -299,7 +299,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 300, results["seconds"], GOAL)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (above, below) = plotting.figure(2, 2, size=(9, 6.5))
     first, *_ = results["run_size"].values
     draw_widths(above[0], results.isel(run=np.flatnonzero(results["run_size"] == first)))

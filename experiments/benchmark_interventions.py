@@ -17,7 +17,7 @@ import dataclasses
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +182,7 @@ def some_models(config: Config) -> list[tuple]:
     return list(zip(*found, strict=True))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     seconds, count = results["seconds"].median("round"), results.attrs["models"]
     ours = seconds.sel(contender="ours")
     says = f"The time to measure the damage of all feature directions of {count} models, in "
@@ -202,7 +202,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         )
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(size=(6.0, 2.6))
     names = {"ours": "toymodels, all models in one program"}
     labels = [

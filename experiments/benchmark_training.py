@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -257,7 +257,7 @@ def torch_notebook(n: int, m: int, cells: int, steps: int, batch: int, threads: 
     return work
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     rate = results["rate"].median("round")
     ours, vmap = (rate.sel(contender=name, drop=True) for name in ("ours", "vmap"))
     torch = rate.sel(contender=list(CONTENDERS[2:])).max("contender")

@@ -13,15 +13,12 @@ Command    toymodels run experiments/capacity.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -173,7 +170,7 @@ def theory_of_profiles(results: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(dict(zip(("loss", "capacity", "gram"), found, strict=True)))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     random = zip(results.random_coefficient.values, results.random_kurtosis.values, strict=True)
     models = [(coefficients, 2, float(kurtosis)) for coefficients, kurtosis in random]
     optimal = np.array([theory.optimal_loss(*model) for model in models])
@@ -199,7 +196,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield from claims_of_blocks(results)
 
 
-def claims_of_training(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims_of_training(results: xr.Dataset) -> tm.Claims:
     best = tm.best_of(results[["loss", "capacity"]], "loss").capacity
     pairs = tm.best_of(results[["pair_loss", "pair_capacity"]], "pair_loss").pair_capacity
     second = pairs.isel(pair_feature=1)
@@ -233,7 +230,7 @@ def claims_of_training(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, measured, source, within=0.001, threshold=threshold)
 
 
-def claims_of_blocks(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims_of_blocks(results: xr.Dataset) -> tm.Claims:
     profiles = theory_of_profiles(results)
     shown = profiles.sel(kurtosis=SHOWN, method="nearest")
     gram = results.gram.sel(kurtosis=SHOWN, method="nearest")
@@ -274,7 +271,7 @@ def claims_of_blocks(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.1, below, source, threshold=threshold)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 2, size=(8.4, 6.8))
     plot_capacities(grid[0, 0], results)
     plot_phases(grid[0, 1], results)
@@ -290,7 +287,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def plot_capacities(axes: Axes, results: xr.Dataset) -> None:
+def plot_capacities(axes: plotting.Axes, results: xr.Dataset) -> None:
     best, optimal = tm.best_of(results[["loss", "capacity"]], "loss"), theory_of_profiles(results)
     for number, kurtosis in enumerate(results.kurtosis.values):
         at, color = best.capacity.sel(kurtosis=kurtosis), {"color": f"C{number}"}
@@ -307,7 +304,7 @@ def plot_capacities(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(handlelength=1.2)
 
 
-def plot_phases(axes: Axes, results: xr.Dataset) -> None:
+def plot_phases(axes: plotting.Axes, results: xr.Dataset) -> None:
     ratios, kurtoses = results.ratio.values, results.pair_kurtosis.values
     best = tm.best_of(results[["pair_loss", "pair_capacity"]], "pair_loss").pair_capacity
     second, norm = best.isel(pair_feature=1), plotting.Normalize(0, 0.5)
@@ -327,7 +324,7 @@ def plot_phases(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(loc="lower left")
 
 
-def plot_excess(axes: Axes, results: xr.Dataset) -> None:
+def plot_excess(axes: plotting.Axes, results: xr.Dataset) -> None:
     for loss, best, axis, color, label in (
         (results.pair_loss, theory_of_pairs(results), "pair_kurtosis", "0.7", "two features"),
         (results.loss, theory_of_profiles(results), "kurtosis", "C3", "eight features"),

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -132,7 +131,7 @@ def digons(config: Config) -> xr.Dataset:
     return found.rename(density="pair_density")
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     best = tm.best_of(results, "loss")
     alone = best.sel(hypothesis="alone")
     sparse = best.density <= 0.15
@@ -192,7 +191,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 0, measured, TOGETHER, within=0.03, threshold=SAMPLING)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     best, seeds = tm.best_of(results, "loss"), results.sizes["seed"]
     sizes = best["size"].values
     figure, ((recovered, distance), (before, pair)) = plotting.figure(2, 2, size=(9.0, 6.4))

@@ -16,12 +16,11 @@ Command    toymodels run experiments/certified_optima.py
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -182,7 +181,7 @@ def conjecture(density, features: int) -> Any:
     return np.minimum((features - 1) * variance, density**2 / 3 + (features - 2) * variance)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     equal, density = results.sel(importance=1), results.density
     says = "The proven bounds of the lowest loss of two features differ by 0.01 % or less, "
     says += "measured by the largest share over the grid of density and importance."
@@ -248,7 +247,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield from pentagon_claims(results.five)
 
 
-def pentagon_claims(five: xr.DataArray) -> Iterator[tm.Claim]:
+def pentagon_claims(five: xr.DataArray) -> tm.Claims:
     pair, best = five.sel(solution="two digons"), five.sel(solution="pentagon")
     lead = (pair - best).values
     density = five.pentagon_density.values
@@ -266,7 +265,7 @@ def pentagon_claims(five: xr.DataArray) -> Iterator[tm.Claim]:
     )
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (left, right) = plotting.figure(1, 2, size=(9, 4.2))
     pairs, weak = results.shortest >= HALF, results.longest < HALF
     kinds = (

@@ -95,7 +95,7 @@ def planes(results: xr.Dataset, name) -> xr.DataArray:
     return results[name].where(results["strength"] > 1 / 2)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     found = {name: planes(results, name).mean(("seed", "circle")) for name in CIRCLE}
     sparse = results["density"].min()
     mixture, separability = (each.sel(density=sparse) for each in reversed(found.values()))
@@ -122,7 +122,7 @@ def claims(results: xr.Dataset):
     yield tm.at_most(says, half_way, middle, NOISE, threshold=between)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(size=(5.6, 3.8))
     for name, color in (("mixture", "C0"), ("separability", "C1")):
         relative = (planes(results, name) / CIRCLE[name]).mean("circle")

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -160,7 +159,7 @@ def among_solved(values: xr.DataArray, results: xr.Dataset) -> xr.DataArray:
     return values.astype(float).where(results["solved"] > 0)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     minimal = among_solved(results["minimal"], results)
     smallest = among_solved(results["smallest"], results)
     unique = among_solved(results["minimal"] == 1, results)
@@ -252,7 +251,7 @@ def draw(axes, network: xr.Dataset, circuit: int) -> None:
     plotting.circuit(axes, into, out[None], inputs=("a", "b"), outputs=("a > b",))
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (above, below) = plotting.figure_of_parts(2, size=(9.0, 6.2), height_ratios=(1, 1.25))
     network = chosen_network(results)
     shown = [int(number) for number in network["shown"].values if number >= 0][:4]

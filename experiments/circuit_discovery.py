@@ -25,7 +25,6 @@ import numpy as np
 import optax
 import xarray as xr
 from jax import lax
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -189,7 +188,7 @@ def of(part: xr.Dataset, measure: str, ranking="exact patching") -> xr.DataArray
     return part[measure].sel(ranking=ranking)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     mean = results.mean("seed")
     plain = mean.sel(threshold=False)
     full, narrowest = plain.isel(width=0), plain.isel(width=-1)
@@ -305,7 +304,7 @@ def diagrams(panels, results):
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.05), ncols=3, columnspacing=1)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (top, below) = plotting.figure_of_parts(2, size=(8.2, 6.6), height_ratios=(1, 1.8))
     diagrams(top.subplots(1, 3), results)
     grid = below.subplots(2, 3)

@@ -16,15 +16,12 @@ Command    toymodels run experiments/circuits_over_layers.py
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -141,7 +138,7 @@ def predicted(results: xr.Dataset, width: int) -> Predicted:
     return Predicted(theory.errors(mean), corrected, mean)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     variables = results.attrs["variables"]
     mean = results[["error", "wrong", "overlap"]].mean("circuit")
     plain, corrected = (mean.sel(threshold=k) for k in (0, 1))
@@ -228,7 +225,7 @@ def broken(mean: xr.Dataset) -> float:
     return float(np.exp(np.interp(SHARE, share, widths)))
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(1, 3, size=(9, 3.7))
     chosen = [m for m in (512, 256) if m in results["width"]] or [int(results["width"][0])]
     titles = ("Wide: a threshold\nremoves most errors", "Narrow: a threshold only\ndelays errors")
@@ -242,7 +239,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_layers(axes: Axes, results: xr.Dataset, width: int) -> None:
+def draw_layers(axes: plotting.Axes, results: xr.Dataset, width: int) -> None:
     """Draw the errors of each layer at one width, with the predicted ones as lines."""
     exact = predicted(results, width)
     for k, (label, color) in enumerate((("no threshold", "C1"), ("threshold", "C0"))):
@@ -256,7 +253,7 @@ def draw_layers(axes: Axes, results: xr.Dataset, width: int) -> None:
     axes.legend(fontsize=7, title=title, title_fontsize=7, loc="lower right")
 
 
-def draw_widths(axes: Axes, results: xr.Dataset) -> None:
+def draw_widths(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the share of wrong bits of the last layer against width."""
     variables = results.attrs["variables"]
     for k, (label, color) in enumerate((("no threshold", "C1"), ("threshold", "C0"))):

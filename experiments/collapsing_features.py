@@ -18,13 +18,10 @@ Command    toymodels run experiments/collapsing_features.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -132,7 +129,7 @@ def farthest(values: np.ndarray, center: float) -> float:
     return float(values.flat[abs(values - center).argmax()]) if values.size else float("nan")
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     yield from side_by_side(results)
     yield from independent(results)
     yield from collapse(results)
@@ -144,7 +141,7 @@ def organized(results: xr.Dataset) -> xr.Dataset:
     return row.assign(collapsed=("seed", pairs.collapsed(models(row.weights)).sum(axis=1)))
 
 
-def side_by_side(results: xr.Dataset) -> Iterator[tm.Claim]:
+def side_by_side(results: xr.Dataset) -> tm.Claims:
     name, row = "three correlated pairs", organized(results)
     hexagons = models(results.optimum.sel(density=results.density < 0.06))
 
@@ -175,7 +172,7 @@ def side_by_side(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 1.01, ratio, ORGANIZATION, threshold=threshold)
 
 
-def independent(results: xr.Dataset) -> Iterator[tm.Claim]:
+def independent(results: xr.Dataset) -> tm.Claims:
     every = (np.sqrt((results.independent**2).sum("hidden")) > 0.5).all("feature")
     all_six = results.independent_loss.where(every, np.inf).min("seed")
     ratios = all_six / results.independent_loss.where(~every, np.inf).min("seed")
@@ -194,7 +191,7 @@ def best_count(results: xr.Dataset) -> np.ndarray:
     return pairs.collapsed(models(best.weights)).sum(axis=1)
 
 
-def collapse(results: xr.Dataset) -> Iterator[tm.Claim]:
+def collapse(results: xr.Dataset) -> tm.Claims:
     density, seeds = results.density.values, f"the best of {results.sizes['seed']} seeds"
     for fewer, said in enumerate((0.05, 0.15, 0.225)):
         place = max(int((best_count(results) > fewer).argmax()), 1)
@@ -236,7 +233,7 @@ def collapse(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 1, ratio, source, slack=1e-7, threshold=threshold)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, parts = plotting.figure_of_parts(2, 1, size=(8.2, 6.8), height_ratios=(1.35, 1))
     above, below = parts[0].subplots(2, PANELS)
     row, failed = organized(results), organized(results).collapsed > 0
@@ -263,7 +260,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_counts(axes: Axes, results: xr.Dataset) -> None:
+def draw_counts(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw how many pairs collapsed: in every seed, the best one, the optimum and the paper.
 
     At density 1 all planes of sums of mates are equally good, so it is left out.
@@ -284,7 +281,7 @@ def draw_counts(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(0, 0.67))
 
 
-def draw_losses(axes: Axes, results: xr.Dataset) -> None:
+def draw_losses(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw every seed, the branches of exact minima, and PCA over the optimum."""
     density, every = results.density, results.exact_loss / results.optimum_loss
     axes.plot(density, every.transpose("density", "seed"), ".", color="0.7", ms=3, rasterized=True)

@@ -16,14 +16,12 @@ Command    toymodels run experiments/compressed_computation.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -128,7 +126,7 @@ def run(config: Config) -> xr.Dataset:
     return results.assign_attrs(noise=noise, neurons=config.neurons)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     loss, clean = results["loss"], results["clean"]
 
     def at(values, scale):
@@ -193,7 +191,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.6, several.mean(), FIRST, threshold=most)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (curve, mixed, clean) = plotting.figure(1, 3, size=(9, 3.6), width_ratios=(1.4, 1, 1))
     for name, label in (("loss", "with the matrix it had"), ("clean", "without the matrix")):
         plotting.every_seed(curve, results[name], x="scale", label=label, legend=False)

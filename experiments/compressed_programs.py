@@ -28,7 +28,6 @@ import numpy as np
 import optax
 import xarray as xr
 from jax import lax
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -228,7 +227,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     return together.merge(along_the_way(config, store))
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     mean = results.mean("seed")
     full, least = mean.sel(share=1.0), mean.isel(share=-1)
     says = "With as many dimensions as variables every program is right on all sequences, measured "
@@ -282,7 +281,7 @@ def sharp(results, mean):
     yield tm.at_least(says, 2, mean["overrated"], FOUND, threshold=TRIAL)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     programs = results["program"].values
     figure, grid = plotting.figure(2, 3, size=(9.0, 5.8))
     for axes, name in zip(grid.flat, programs, strict=False):

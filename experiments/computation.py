@@ -174,7 +174,7 @@ def small_claims(results: xr.Dataset):
     yield tm.near(says, 0, abs(bias).max(), ELHAGE, within=1e-3, threshold=CONVERGENCE)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     yield from small_claims(results)
     found, density = structure(results), results["density"]
     count, first, several = found["count"], found["primary"], found["count"] > 1
@@ -261,7 +261,7 @@ def claims(results: xr.Dataset):
     yield tm.at_least(says, 10, ratio, CONVERGED, threshold=order)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (above, below) = plotting.figure_of_parts(2, size=(9.0, 8.4), height_ratios=(1, 2.6))
     stacks, graph, share, loss = above.subplots(1, 4, width_ratios=(1, 1, 1.3, 1.3))
     into, out, _ = best_small(results)

@@ -172,7 +172,7 @@ def run(config: Config) -> xr.Dataset:
     return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0, hidden=results["hidden"].max())
     three = straight.sel(hidden=3, method="nearest")
     enough = straight.where(straight["hidden"] > 3, drop=True)
@@ -257,7 +257,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, SQUARE, deviation, A_SQUARE, within=0.01, threshold=CONVERGENCE)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.2))
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0)
     linear_and_relu = {"linear encoder": straight, "ReLU encoder": curved}

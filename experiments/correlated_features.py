@@ -17,12 +17,10 @@ Command    toymodels run experiments/correlated_features.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -99,13 +97,13 @@ def grams(weights: np.ndarray) -> np.ndarray:
     return np.swapaxes(weights, -1, -2) @ weights
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     yield from correlated(results)
     yield from anticorrelated(results)
     yield from bases(results)
 
 
-def correlated(results: xr.Dataset) -> Iterator[tm.Claim]:
+def correlated(results: xr.Dataset) -> tm.Claims:
     name, weights = "two correlated pairs", best_first(results, "correlated", results.exact_loss)
     norms, optimum = np.linalg.norm(weights, axis=1), results.optimum
     sparse, dense = optimum.pair_density.values[[0, -1]]
@@ -146,7 +144,7 @@ def correlated(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 1 / 6, optimum[-1] / dense, source, within=1e-6, threshold=threshold)
 
 
-def anticorrelated(results: xr.Dataset) -> Iterator[tm.Claim]:
+def anticorrelated(results: xr.Dataset) -> tm.Claims:
     name, loss = "two anticorrelated pairs", results.loss.sel(sets="anticorrelated")
     gram = grams(best_first(results, "anticorrelated", loss))
     apart = np.kron(np.eye(2), [[1, -1], [-1, 1]])
@@ -172,7 +170,7 @@ def anticorrelated(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 1, share, ORGANIZATION, threshold=threshold, note=note)
 
 
-def bases(results: xr.Dataset) -> Iterator[tm.Claim]:
+def bases(results: xr.Dataset) -> tm.Claims:
     dims = ("basis_density", "basis_seed", "basis_hidden", "basis_feature")
     gram = grams(results.basis_weights.transpose(*dims).values.astype(float))
     size = gram.shape[-1] // 2
@@ -197,7 +195,7 @@ def bases(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.at_least(says, 0.5, negative.min(), BASES)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, parts = plotting.figure_of_parts(2, 1, size=(8.2, 6.2), height_ratios=(1.5, 1))
     rows = (
         ("correlated", results.exact_loss, "mates are orthogonal"),

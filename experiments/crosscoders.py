@@ -18,14 +18,12 @@ Command    toymodels run experiments/crosscoders.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import struct
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import autoencoders, experiment, plotting
@@ -208,7 +206,7 @@ def best_ratios(results: xr.Dataset, law) -> xr.DataArray:
     return xr.DataArray(rows, {"penalty": penalties, "strength": strengths})
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     ratio, strength = results["ratio"], results["strength"]
     law = best_ratios(results, failures.crosscoder_ratio)
     off = abs(ratio.sel(kind="L1") - law).max()
@@ -251,7 +249,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield from claims_of_trained(results)
 
 
-def claims_of_trained(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims_of_trained(results: xr.Dataset) -> tm.Claims:
     says = "Crosscoders of trained models find the features, measured by the smallest mean cosine "
     says += "(MCC) over kinds, at the penalty where each is best."
     mcc = results["cosine"].mean(["feature", "seed"]).max("penalty").min()
@@ -288,7 +286,7 @@ def called_own(results: xr.Dataset) -> xr.DataArray:
     return (results["share"].isel(feature=GROUPS["weak in B"]) < OWN).mean("feature")
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (left, middle, right) = plotting.figure(1, 3, size=(9, 3.3))
     fine, last = np.linspace(0.01, 1, 200), KINDS[str(results["kind"].values[-1])]
     for number, penalty in enumerate(results["penalty"].values):

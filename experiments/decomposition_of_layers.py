@@ -17,14 +17,12 @@ Command    toymodels run experiments/decomposition_of_layers.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -152,7 +150,7 @@ def errors(results: xr.Dataset, target: str, which: str) -> xr.DataArray:
     return own[f"error_{which}"].where(own[f"length_{which}"] > 0.1)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     features, neurons = results.sizes["feature"], results.sizes["neuron"]
     hand, learned = TARGETS
     says = "Every feature that a neuron serves is found in the first matrix of the network written "
@@ -186,7 +184,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 0.05, off, FOUND, threshold="Ours, because a twentieth is small.")
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (dots, bars) = plotting.figure(1, 2, size=(8.2, 3.6), width_ratios=(1.2, 1))
     rows = [(target, which) for target in TARGETS for which in ("first", "second")]
     known = {"first": results.sizes["feature"], "second": results.sizes["neuron"]}

@@ -14,14 +14,11 @@ Command    toymodels run experiments/demonstrating_superposition.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -162,7 +159,7 @@ def dropped_loss(models: xr.Dataset, density):
     return float(dropped.sum()) * feature_variance(density)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     for size in results.num_features.values:
         yield from linear_claims(of_size(linear_part(results), int(size)))
     for size in results.num_features.values:
@@ -171,7 +168,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield from relu_claims(models)
 
 
-def linear_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
+def linear_claims(models: xr.Dataset) -> tm.Claims:
     """Claim that every linear model of one size is the principal components."""
     count, ends = models.sizes["feature"], "at the largest and the smallest density"
     which = f"every linear model of {count} features"
@@ -199,7 +196,7 @@ def linear_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, off, source, within=0.002, threshold=training, note=SPARSE_LINEAR)
 
 
-def counts(models: xr.Dataset) -> Iterator[tm.Claim]:
+def counts(models: xr.Dataset) -> tm.Claims:
     """Claim that ReLU models represent and dedicate as many features as the paper's do."""
     size, hidden = models.sizes["feature"], models.sizes["hidden"]
     allowed, which = ALLOWED[size], f"ReLU models of {size} features"
@@ -225,7 +222,7 @@ def counts(models: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.at_least(says, 0.9, share, BARS, threshold=counting, note=note)
 
 
-def relu_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
+def relu_claims(models: xr.Dataset) -> tm.Claims:
     """Claim what the ReLU models of one size do where features are dense and sparse."""
     hidden, which = models.sizes["hidden"], f"ReLU models of {models.sizes['feature']} features"
     first, others = {"feature": slice(hidden)}, {"feature": slice(hidden, None)}
@@ -253,7 +250,7 @@ def relu_claims(models: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 1, ratio, LINEAR)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     densities = results.density.values[::2]
     figure, grid = plotting.figure(4, len(densities) + 1, size=(9, 8.6))
     for number, size in enumerate(results.num_features.values):
@@ -276,7 +273,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_model(matrix: Axes, bar: Axes, models: xr.Dataset) -> None:
+def draw_model(matrix: plotting.Axes, bar: plotting.Axes, models: xr.Dataset) -> None:
     """Draw the best model of one density, and write the range over all seeds below it."""
     best = tm.best_of(models, "loss").isel(density=0)
     plotting.gram(matrix, best["weights"], best["bias"])

@@ -219,7 +219,7 @@ def run(config: Config) -> xr.Dataset:
     return xr.merge(parts, combine_attrs="drop_conflicts")
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     median = results.median("seed")
     most = median.isel(latents=-1)
     sparse, dense = most.sel(density=most["density"] < 1), most.isel(density=-1)
@@ -296,7 +296,7 @@ def claims(results: xr.Dataset):
     yield tm.at_most(says, 1, held, ONE_EACH, slack=1e-5, threshold=rounding)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.4))
     wide = results.isel(latents=-1)
     most, seeds = wide.median("seed"), results.sizes["seed"]

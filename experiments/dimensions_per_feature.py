@@ -14,14 +14,12 @@ Command    toymodels run experiments/dimensions_per_feature.py [--paper]
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -143,7 +141,7 @@ def compressed(results: xr.Dataset) -> xr.DataArray:
     return -per_dimension * density * np.log(density)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     inverse, ratio = 1 / results.density, results["dimensions_per_feature"]
     hidden, features = results.attrs["hidden"], results.sizes["feature"]
     shares, per_feature = results["dimensionality"], "The dimensions per feature m/||W||^2"
@@ -236,7 +234,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 1, spread, SENSING, within=0.15, threshold=ours)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (axes, scaling) = plotting.figure(1, 2, size=(9, 4.6), width_ratios=(3.2, 1))
     average = results["dimensions_per_feature"]
     plotting.dimension_strip(axes, results["dimensionality"], average=average)

@@ -198,7 +198,7 @@ def rise(losses):
     return float(np.max(losses - np.maximum(before, after)))
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     best = chosen(results)
     hidden, sizes = results.attrs["hidden"], best["size"]
     few, last = best.sel(size=sizes[sizes <= 6]), best.isel(size=-1)
@@ -283,7 +283,7 @@ def claims(results: xr.Dataset):
     yield tm.at_least(says, 1.1, decayed[0], JERMYN, threshold=CURVE)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     best = chosen(results)
     sizes, hidden = best["size"].values, best.attrs["hidden"]
     shown = sizes[np.unique(np.linspace(0, len(sizes) - 1, 5).round().astype(int))]

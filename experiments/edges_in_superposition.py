@@ -26,7 +26,6 @@ import numpy as np
 import optax
 import xarray as xr
 from jax import lax
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -209,7 +208,7 @@ def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
     ).assign_coords(edge_method=list(METHODS), family=list(FAMILIES))
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     middle = results.median("seed")
     shared = middle.where(middle["density"] <= 0.15, drop=True)
     for pairs, here in shared["right"].groupby("pairs"):
@@ -273,7 +272,7 @@ def draw(axes, values: xr.DataArray, along: str, names, title: str) -> None:
     axes.set(title=title)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, panels = plotting.figure(1, 3, size=(9.0, 3.9))
     titles = "Too few pairs: rankings fail", "Patching and gradients rank edges"
     for axes, pairs, title in zip(panels, results["pairs"].values[[0, -1]], titles, strict=False):

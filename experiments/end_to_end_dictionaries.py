@@ -17,13 +17,11 @@ Command    toymodels run experiments/end_to_end_dictionaries.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -156,7 +154,7 @@ def at_increases(results: xr.Dataset, name: str) -> xr.DataArray:
     return every.mean("seed").assign_coords(increases=list(INCREASES))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     trained = results.sel(model="trained")
     counts = at_increases(trained, "l0")
     ratio = counts.sel(kind="end to end") / counts.sel(kind="usual")
@@ -180,7 +178,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield from claims_of_features(results.mean("seed")["kept"])
 
 
-def claims_of_features(kept: xr.DataArray) -> Iterator[tm.Claim]:
+def claims_of_features(kept: xr.DataArray) -> tm.Claims:
     penalties = kept["penalty"].values
     kept = kept.transpose("kind", "model", "penalty", "feature")
     ours, usual = kept.sel(kind="end to end"), kept.sel(kind="usual")
@@ -210,7 +208,7 @@ def claims_of_features(kept: xr.DataArray) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 0.05, apart, FOUND, threshold=ROUND)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (count, order, hidden) = plotting.figure(1, 3, size=(9, 3.5))
     trained = results.sel(model="trained")
     shown = float(results["penalty"].sel(penalty=SHOWN, method="nearest"))

@@ -15,14 +15,11 @@ Command    toymodels run experiments/engineering_monosemanticity.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 
 import toymodels as tm
@@ -111,7 +108,7 @@ def monosemantic(results: xr.Dataset) -> xr.DataArray:
     return (results["share"] > SHARE).sum("neuron") / counted
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     features, biases = int(results.attrs["num_features"]), results["start_bias"].values
     mono = monosemantic(results).mean("seed")
     loss = results["loss"].mean("seed") / results.attrs["nothing"]
@@ -160,7 +157,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.1, best, FOUND, threshold="Ours, because a tenth is not chance.")
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(1, 3, size=(9, 3.5))
     draw_shares(axes[0], results)
     mono, loss = monosemantic(results), results["loss"] / results.attrs["nothing"]
@@ -183,7 +180,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_shares(axes: Axes, results: xr.Dataset) -> None:
+def draw_shares(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the share of the largest feature of every neuron, sorted, with the most neurons."""
     shares = results["share"].isel(neurons=-1, seed=0)
     for k, bias in enumerate(results["start_bias"].values):

@@ -147,7 +147,7 @@ def chosen(results: xr.Dataset, prefix: str) -> xr.Dataset:
     return xr.Dataset(parts)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     right, turned = chosen(results, ""), chosen(results, "turned_")
 
     def over(name, **where):
@@ -195,7 +195,7 @@ def claims(results: xr.Dataset):
     yield tm.at_most(says, 1, beyond.max(), OPTIMUM)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(1, 4, size=(9.0, 3.9), width_ratios=(1, 1, 2, 2.3))
     draw_codes(grid[0], math.pi / 2, "a latent each")
     draw_codes(grid[1], math.pi / 4, "absorbed")

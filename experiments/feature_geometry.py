@@ -15,13 +15,12 @@ Command    toymodels run experiments/feature_geometry.py
 """
 
 import dataclasses
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from pathlib import Path
 
 import jax
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -154,7 +153,7 @@ def at(values, graph: float):
     return values.isel(density=int(np.argmin(abs(1 / values.density.values - graph))))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     inverse, shape, share = 1 / results.density, results["shape"], results.dimensionality
     learned = shape != NOT_LEARNED
 
@@ -264,7 +263,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.95, ring.mean(), PAPER, threshold=TWENTIETH)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, parts = plotting.figure_of_parts(4, size=(8, 8.8), height_ratios=(1, 2, 1, 1.1))
     strip, shares = parts[1].subplots(), parts[3].subplots()
     seeds, average = results.sizes["seed"], results.dimensions_per_feature

@@ -157,7 +157,7 @@ def balance(results: xr.Dataset, child: float) -> float:
     return float(2 ** np.interp(0, near.values, np.log2(near["factor"].values)))
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     mean = results.mean("seed")
 
     def largest(values):
@@ -216,7 +216,7 @@ def claims(results: xr.Dataset):
     yield tm.at_least(says, 0.03, part, HEDGING, threshold=NO_NUMBER)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 2, size=(8.2, 6.4))
     (one, lines), (width, matryoshka) = grid
     mean = results.mean("seed")

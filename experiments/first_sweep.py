@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -57,7 +56,7 @@ def phases(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return trained, tm.apply(tm.theory.phases.phase, best.density, best.importance, model_dims=())
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     trained, exact = phases(results)
     seeds = results.sizes["seed"]
     return [
@@ -72,7 +71,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     ]
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     trained, _ = phases(results)
     figure, axes = plotting.figure(size=(4.5, 3.8))
     plotting.phase_diagram(axes, trained)

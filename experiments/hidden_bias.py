@@ -18,7 +18,6 @@ Command    toymodels run experiments/hidden_bias.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
@@ -26,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -129,7 +127,7 @@ def closed(results: xr.Dataset) -> xr.DataArray:
     return (alone - best_loss) / (alone - lowest)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     bias, linear = best(results, "bias"), best(results, "linear")
     alone = tm.best_of(results[["loss", "alignment", "silent"]].sel(spectators=0), "loss")
     ours = "Ours, because the paper gives no number."
@@ -179,7 +177,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 1.5, ratio.isel(spectators=-1).median(), HERE, threshold=ours)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (losses, silent) = plotting.figure(1, 2, size=(8.6, 3.7))
     place = np.arange(results.sizes["spectators"])
     linear = best(results, "linear").linear_loss

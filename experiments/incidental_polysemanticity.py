@@ -15,7 +15,6 @@ Command    toymodels run experiments/incidental_polysemanticity.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -23,8 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -114,7 +111,7 @@ def shared(weights) -> dict[str, Any]:
     }
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     features, penalty = int(results.attrs["num_features"]), results.attrs["penalty"]
     found = tm.apply(shared, results["weights"])
     neurons, counts = results["neurons"].values.astype(int), found["shared"]
@@ -189,7 +186,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 1 - penalty / 4, square, STATIONARY, within=penalty**2, threshold=second)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (matrix, counts, norms) = plotting.figure(1, 3, size=(9, 3.7))
     draw_matrix(matrix, results)
     features = int(results.attrs["num_features"])
@@ -211,7 +208,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_matrix(axes: Axes, results: xr.Dataset) -> None:
+def draw_matrix(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the weights of one model, shared neurons first."""
     weights = results["weights"].isel(neurons=0, seed=0).values
     weights = weights[: int(results["neurons"][0])]
@@ -226,7 +223,7 @@ def draw_matrix(axes: Axes, results: xr.Dataset) -> None:
     axes.set_title(f"{several} of {len(weights)} neurons are shared\nby two opposite signs")
 
 
-def draw_norms(axes: Axes, results: xr.Dataset) -> None:
+def draw_norms(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw how the sum of absolute weights falls, with the exact curve and the estimate."""
     time, widest = results["time"].values, int(results["neurons"][-1])
     exact = results["lone_exact"].mean("seed").values

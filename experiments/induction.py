@@ -15,7 +15,6 @@ Command    toymodels run experiments/induction.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,7 +24,6 @@ import optax
 import xarray as xr
 from jax import lax
 from jaxtyping import Array
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -190,7 +188,7 @@ def crossing(curve: xr.DataArray, height, step: xr.DataArray) -> xr.DataArray:
     return (before + share * (after - before)).where(above.any("snapshot"))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     slow, last = results.isel(learning_rate=0), results.isel(learning_rate=0, snapshot=-1)
     loss = slow["loss"].mean("position")
     unigram, bayes = (float(results[name].mean()) for name in ("unigram", "bayes"))
@@ -287,7 +285,7 @@ def halfway(results: xr.Dataset, unigram: float) -> dict[str, xr.DataArray]:
     return {name: crossing(*curve, results["step"]) for name, curve in middles.items()}
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (left, right) = plotting.figure_of_parts(1, 2, size=(9.0, 5.2), width_ratios=(1.5, 1))
     slow = results.isel(learning_rate=0)
     slow = slow.isel(snapshot=slice(1, None))  # step 0 has no place on a logarithmic axis

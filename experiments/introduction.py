@@ -9,13 +9,11 @@ Command    toymodels run experiments/introduction.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.figure import Figure
 from scipy import optimize
 
 import toymodels as tm
@@ -114,7 +112,7 @@ def cosines(weights: xr.DataArray) -> np.ndarray:
     return directions.T @ directions
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     best = tm.best_of(results, "loss")
     dense, pairs, pentagon = (best.sel(density=density, method="nearest") for density in SHOWN)
 
@@ -172,7 +170,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.near(says, 0, off, EXACT, within=0.02, threshold=CONSTANT_RATE)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     best = tm.best_of(results, "loss")
     places = np.unique(np.linspace(0, best.sizes["density"] - 1, 6).round()).astype(int)
     shown = best.isel(density=places)

@@ -11,15 +11,12 @@ Command    toymodels run experiments/k_gon_posterior.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -187,7 +184,7 @@ def takeover(results: xr.Dataset) -> float:
     return float(np.exp(np.interp(0.0, lead[pair], log_sizes)))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "The sampled learning coefficients of all minima but the antipodal pair are those that "
     says += "counting flat directions gives, measured by the largest difference."
     coldest = results.coefficient.isel(inverse_temperature=-1)
@@ -216,7 +213,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0, change, PAPER, slack=0.2, threshold=threshold)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (coefficients, energies, shares) = plotting.figure(3, 1, size=(7.0, 8.6))
     draw_coefficients(coefficients, results)
     draw_energies(energies, results.num_examples.values)
@@ -224,7 +221,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_coefficients(axes: Axes, results: xr.Dataset) -> None:
+def draw_coefficients(axes: plotting.Axes, results: xr.Dataset) -> None:
     across = np.arange(len(MINIMA))
     for number, temperature in enumerate(results.inverse_temperature.values):
         chosen = results.sel(inverse_temperature=temperature)
@@ -247,7 +244,7 @@ def draw_coefficients(axes: Axes, results: xr.Dataset) -> None:
     axes.legend()
 
 
-def draw_energies(axes: Axes, sizes: Float[np.ndarray, " sizes"]) -> None:
+def draw_energies(axes: plotting.Axes, sizes: Float[np.ndarray, " sizes"]) -> None:
     fine = np.geomspace(sizes[0], sizes[-1], 400)
     energies = {
         name: posterior.free_energy(
@@ -269,7 +266,7 @@ def draw_energies(axes: Axes, sizes: Float[np.ndarray, " sizes"]) -> None:
     axes.legend(ncols=2, title="minimum")
 
 
-def draw_posterior(axes: Axes, results: xr.Dataset) -> None:
+def draw_posterior(axes: plotting.Axes, results: xr.Dataset) -> None:
     share = occupancy(results)
     for number, vertices in enumerate((6, 5, 4, 3, 2)):
         part = share.sel(vertices=vertices).transpose("num_examples", "ladder")

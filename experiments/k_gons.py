@@ -11,14 +11,11 @@ Command    toymodels run experiments/k_gons.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -112,7 +109,7 @@ def chance(tolerance: float, listed: list[tuple[int, int]]) -> float:
     return float(np.mean(k_gons.nearest(FEATURES, even, listed).deviation < tolerance))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     kinds, deviations = k_gons.nearest(FEATURES, results.found, MINIMA)
 
     says = "Descents from random starts end in ten kinds of minima."
@@ -145,7 +142,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 8, number, PAPER, threshold=threshold)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (top, bottom) = plotting.figure_of_parts(2, 1, size=(9, 7.4), height_ratios=(1, 0.9))
     found = k_gons.nearest(FEATURES, results.found, MINIMA).place
     for number, axes in enumerate(top.subplots(2, 5).flat):
@@ -159,7 +156,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_minimum(axes: Axes, vertices: int, positive: int, *, starts: int) -> None:
+def draw_minimum(axes: plotting.Axes, vertices: int, positive: int, *, starts: int) -> None:
     model = k_gons.configuration(FEATURES, vertices, positive, dead_bias=-0.5)
     plotting.spokes(axes, model.weights[:, :vertices], limit=1.9)
     dead = " ".join("+" * positive + "-" * (FEATURES - vertices - positive))
@@ -169,7 +166,7 @@ def draw_minimum(axes: Axes, vertices: int, positive: int, *, starts: int) -> No
     axes.set_title(f"{name}: H = {exact:.4f}\n{starts} starts", fontsize=9)
 
 
-def draw_runs(axes: Axes, results: xr.Dataset) -> None:
+def draw_runs(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the potential of every run, coloured by the polygon of the minimum nearest its end."""
     runs = results.potential.transpose("step", "seed")
     ends = k_gons.nearest(FEATURES, runs[-1], MINIMA).place

@@ -13,14 +13,12 @@ Command    toymodels run experiments/learning_dynamics.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import optax
 import xarray as xr
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -142,7 +140,7 @@ def speeds(results: xr.Dataset) -> tuple[float, float]:
     return float(inside), float(outside)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     seeds = results.seed.values
     found = [falls(results, seed) for seed in seeds]
     last = results.isel(step=-1)
@@ -209,7 +207,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, gap, POLYTOPES, within=0.01, threshold=CONVERGENCE)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (above, below) = plotting.figure(
         2, 1, size=(7, 6.2), sharex=True, height_ratios=(1.5, 1)
     )

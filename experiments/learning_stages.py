@@ -15,7 +15,6 @@ Command    toymodels run experiments/learning_stages.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Final
 
 import jax
@@ -23,7 +22,6 @@ import numpy as np
 import optax
 import xarray as xr
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from scipy import optimize
 
 import toymodels as tm
@@ -145,7 +143,7 @@ def gram_of_pairs(gram: Float[np.ndarray, "seeds features features"]) -> Float[n
     return np.eye(SETS * SIZE) - pairs - np.swapaxes(pairs, 1, 2)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     density, order = results.attrs["density"], ("seed", "hidden", "feature")
     levels, resting = results.level / density, results.isel(step=plateaus(results))
     plateau, last = resting.loss / density, results.isel(step=-1)
@@ -227,7 +225,7 @@ def view_of(model: Float[np.ndarray, "hidden features"]) -> Float[np.ndarray, "2
     return np.stack([basis[:, 1], np.cos(0.35) * up + np.sin(0.35) * basis[:, 2]])
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (top, bottom) = plotting.figure_of_parts(2, size=(9, 6), height_ratios=(1, 1.5))
     top.suptitle("Features of seed 0, seen from the side; a colour is a set", fontsize=10)
     curve, steps = bottom.subplots(), results.step.values

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 from scipy import stats
 
 import toymodels as tm
@@ -228,7 +227,7 @@ def relative(measured: xr.DataArray, expected: xr.DataArray, over: str) -> xr.Da
     return (difference / np.abs(expected).max(over)).max()
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     first, larger, dedicated = results["size"].values
     models = f"trained models of {first}"
     small, p = results.sel(size=first), results["density"]
@@ -281,7 +280,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 0, worst, RESPONSE, within=0.07, threshold=SAMPLING)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(1, 3, size=(9.0, 3.2))
     small = results.isel(size=0)
     draw_turned(axes[0], small.sel(density=TURNED_AT, method="nearest"))

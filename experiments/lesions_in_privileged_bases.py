@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -124,7 +123,7 @@ def selectivity(damage: xr.DataArray) -> xr.DataArray:
     return damage.clip(min=0).max("damaged") / damage.clip(min=0).sum("damaged")
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     shares = {name: selectivity(results["spread"].sel(lesion=name)) for name in LESIONS}
     shares["turned"] = selectivity(results["spread_bases"])
     number, hidden = results.sizes["damaged"], results.sizes["row"]
@@ -140,7 +139,7 @@ def claims(results: xr.Dataset):
         yield bound(says, limit, shares[name].median(), source, threshold=OURS)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(1, 3, size=(9.0, 3.4))
     images = []
     for axes, (name, title) in zip(grid, LESIONS.items(), strict=True):

@@ -147,7 +147,7 @@ def represented(results: xr.Dataset, name) -> xr.DataArray:
     return results[name].where(results["norm"] > 1 / 2)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     straight, curved = results.sel(bend=0.0), results.sel(bend=1.0)
     sparse, dense = results["density"].min(), results["density"].max()
 
@@ -234,7 +234,7 @@ def claims(results: xr.Dataset):
     yield tm.at_most(says, 1 / 3, middle, BELOW_ZERO, threshold=below)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.2))
     (added, two, probe), (erasing, steering, response) = grid
     straight, density = results.sel(bend=0.0), results.density

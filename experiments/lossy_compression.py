@@ -17,15 +17,12 @@ Command    toymodels run experiments/lossy_compression.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -156,7 +153,7 @@ def change(results: xr.Dataset, name: str, count: str, which: int) -> xr.DataArr
     return values / values[0]
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     few, many = results["num_features"].values[[0, -1]]
     hidden = results.attrs["hidden"]
     says = "Counted with the true dictionary no model has more effective features than features, "
@@ -231,7 +228,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, off, FOUND, within=0.02, threshold=ours, note=note)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(1, 3, size=(9, 3.7), sharey=True)
     titles = {
         "density": "Of 4 features the autoencoder\ncounts 7 to 15 on average",
@@ -252,7 +249,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw(axes: Axes, series: xr.Dataset, name: str) -> None:
+def draw(axes: plotting.Axes, series: xr.Dataset, name: str) -> None:
     """Draw both counts against the number that changes, for both sizes, with all seeds."""
     for k, number in enumerate(series["num_features"].values):
         here = series.sel(num_features=number)

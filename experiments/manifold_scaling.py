@@ -15,13 +15,11 @@ Command    toymodels run experiments/manifold_scaling.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -113,7 +111,7 @@ def exponent(results: xr.Dataset, name: str, law: str) -> float:
     return float(rise / width)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     best = results["error"].min("seed")
     sizes = results["latents"].values
     law = xr.DataArray([scaling.circle_error(int(each)) for each in sizes], {"latents": sizes})
@@ -149,7 +147,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.near(says, min(alpha, beta), own, source, **how)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (left, middle, right) = plotting.figure(1, 3, size=(9, 3.3))
     fine = np.arange(2, 33)
     exact = [scaling.circle_error(int(each)) for each in fine]

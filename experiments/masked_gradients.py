@@ -20,14 +20,12 @@ Command    toymodels run experiments/masked_gradients.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -147,7 +145,7 @@ def run(config: Config) -> xr.Dataset:
     return results.assign_coords(size=list(config.sizes))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     sparsest, densest = results.density.min(), results.density.max()
     ratio = (results / results.analytic)[list(ATTACKS)].median("seed")
     small, large = ratio.isel(size=0), ratio.sel(size=1.0, method="nearest")
@@ -192,7 +190,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.25, borne, HERE, threshold=ours, note=MOSTLY)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (small, large, hidden) = plotting.figure(1, 3, size=(9, 3.7))
     sizes = (float(results["size"][0]), float(results["size"].sel(size=1.0, method="nearest")))
     for axes, size in zip((small, large), sizes, strict=True):

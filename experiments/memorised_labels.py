@@ -98,7 +98,7 @@ def separated(results: xr.Dataset) -> xr.DataArray:
     return (results["memorised"] == 1).mean(("density", "seed", "toss"))
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "Labels from coin tosses are separated by a probe as often as Cover's theorem says, "
     says += "measured by the largest deviation in standard errors."
     parameters = results.attrs["hidden"] + 1
@@ -117,7 +117,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, expected, accuracy, LEAST_SQUARES, within=0.01, threshold=SAMPLING)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(size=(5.6, 3.8))
     parameters = results.attrs["hidden"] + 1
     fine = np.arange(parameters + 1, 2 * int(results["size"][-1]))

@@ -15,13 +15,11 @@ Command    toymodels run experiments/mixture_of_experts.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -105,7 +103,7 @@ def routed(density, importance):
     return density**2 * (importance / 3 - importance**1.5 / 6)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     dense, mixed = results.sel(experts=1), results.sel(experts=2)
     exact = routed(results["density"], results["importance"])
     random = np.random.default_rng(0).random((2, 400_000))
@@ -154,7 +152,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 0.6, ratio, FOUND, threshold=ours)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(1, 2, size=(8, 3.6))
     fine = np.geomspace(*results["importance"].values[[0, -1]], 100)
     for k, density in enumerate(results["density"].values):

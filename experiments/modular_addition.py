@@ -17,14 +17,12 @@ Command    toymodels run experiments/modular_addition.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -135,7 +133,7 @@ def measure(first: Array, second: Array, out: Array) -> dict[str, Array]:
     }
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     learned = results.where(results["penalty"] < 1, drop=True)
     exact = least_losses(results)
     moduli = results["modulus"].values
@@ -227,7 +225,7 @@ def least_losses(results: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(known, dims=("modulus", "penalty"))
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, ((loss, margin), (neuron, phases)) = plotting.figure(2, 2, size=(8.4, 6.2))
     fine = np.geomspace(results["penalty"].min(), results["penalty"].max(), 200)
     for place, modulus in enumerate(map(int, results["modulus"].values)):

@@ -17,15 +17,12 @@ Command    toymodels run experiments/more_subcomponents.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from scipy import optimize
 
 import toymodels as tm
@@ -128,7 +125,7 @@ def matched(results: xr.Dataset):
     return shown.values[:, columns]
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     features, hidden = results.sizes["feature"], int(results.attrs["hidden"])
     means = {name: results[name].mean(("feature", "seed")) for name in ("cosine", "ratio", "error")}
     few, many = results["parts"].values[[0, -1]].tolist()
@@ -175,7 +172,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, 0.05, results["unfaithful"].max(), FOUND, threshold=small)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (scores, matrix) = plotting.figure(1, 2, size=(8.2, 3.9), width_ratios=(1.25, 1))
     parts = results["parts"].values
     names = {"cosine": "cosine (MMCS)", "ratio": "length (ML2R)", "error": "error of the whole"}
@@ -193,7 +190,7 @@ def plot(results: xr.Dataset) -> Figure:
     features = results.sizes["feature"]
     scores.set_title(f"{features} features in {hidden} dimensions:\nmore subcomponents find more")
     scores.legend(loc="lower left")
-    image = matrix.imshow(matched(results), cmap=plotting.VALUE_MAP, norm=Normalize(0, 1))
+    image = matrix.imshow(matched(results), cmap=plotting.VALUE_MAP, norm=plotting.Normalize(0, 1))
     figure.colorbar(image, ax=matrix, label="importance", shrink=0.8)
     matrix.set(xlabel="subcomponent that suits it best", ylabel="active feature")
     matrix.set_title(f"Subcomponents that a feature needs\n({parts[-1]} subcomponents, seed 0)")

@@ -8,13 +8,11 @@ Command    toymodels run experiments/moving_pentagon.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -65,7 +63,7 @@ def run(config: Config) -> xr.Dataset:
     ).assign_coords(step=list(steps), importance=("feature", np.asarray(importance)))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     best = tm.best_of(results, "loss")
     eye = "Ours, because the eye takes it for exact in the figure."
     shapes = {
@@ -84,7 +82,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.near(says, 0, float(off), PAPER, within=0.02, threshold=eye)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     best = tm.best_of(results, "loss")
     colors = plotting.importance_colors(results.importance)
 

@@ -14,7 +14,6 @@ Command    toymodels run experiments/neural_scaling.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -23,8 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -140,7 +137,7 @@ def tail(results: xr.Dataset) -> xr.DataArray:
     return results["tail"].sel(kept=results["width"].astype(int)).drop_vars("kept", errors="ignore")
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     features = results.sizes["kept"] - 1
     decays, widths = results["weight_decay"].values, results["width"].values
     strong, weak = results.sel(weight_decay=decays[0]), results.sel(weight_decay=decays[-1])
@@ -226,7 +223,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, off, FOUND, within=0.1, threshold=SEEN)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(1, 3, size=(9, 3.7))
     draw_losses(axes[0], results)
     draw_exponents(axes[1], results)
@@ -234,7 +231,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_losses(axes: Axes, results: xr.Dataset) -> None:
+def draw_losses(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw loss against width in both regimes, with the exact loss without superposition."""
     decays = results["weight_decay"].values
     for k, exponent in enumerate(results["exponent"].values):
@@ -254,7 +251,7 @@ def draw_losses(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(fontsize=7, title=title, title_fontsize=7, loc="lower left")
 
 
-def draw_exponents(axes: Axes, results: xr.Dataset) -> None:
+def draw_exponents(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the exponents of all seeds against that of the frequencies."""
     exponents = results["exponent"].values
     for k, decay in enumerate(results["weight_decay"].values):
@@ -273,7 +270,7 @@ def draw_exponents(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(fontsize=7)
 
 
-def draw_random(axes: Axes, results: xr.Dataset) -> None:
+def draw_random(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw trained models of equal frequencies beside random directions."""
     flat = results["loss"].isel(exponent=0, weight_decay=0)
     plotting.every_seed(axes, flat, x="width", label="trained, $a = 0$", legend=False)

@@ -13,12 +13,9 @@ Command    toymodels run experiments/nonlinear_compression.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -92,7 +89,7 @@ def run(config: Config) -> xr.Dataset:
     )
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     width, segments = results.attrs["shown_width"], int(results.attrs["shown_segments"])
     error, example = results["error"], f"ramps of width {width:g} and Z = {segments} segments"
     shown, two = (error.sel(width=width, segments=count) for count in (segments, 2))
@@ -138,7 +135,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 1, cost, NARROW, within=0.1, threshold=finite)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     ratios = {"width_ratios": (1.5, 1)}
     figure, ((errors, code), (spare, decoder)) = plotting.figure(2, 2, size=(9, 5.6), **ratios)
     spare.remove()
@@ -162,7 +159,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_errors(axes: Axes, results: xr.Dataset) -> None:
+def draw_errors(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the error over the number of segments, for each width of a ramp."""
     z, error = results.segments.values, results["error"]
     for number, width in enumerate(results.width.values):

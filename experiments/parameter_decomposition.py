@@ -26,8 +26,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -157,7 +155,7 @@ def in_pairs(results: xr.Dataset) -> xr.DataArray:
     return (opposite & (error < FOUND_BELOW)).any("other").sum("feature") / kept.sum("feature")
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     sparse, dense = results["inputs"].min().item(), results["inputs"].max().item()
     lowest, middle = results["density"].values[[0, min(1, results.sizes["density"] - 1)]]
     pentagon = results.sel(density=lowest, inputs=sparse)
@@ -217,13 +215,13 @@ def claims(results: xr.Dataset):
     yield tm.at_most(says, 0.05, results["unfaithful"].max(), FOUND, threshold=SMALL)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, panels = plotting.figure(1, 3, size=(9.0, 3.7))
     shares = recovered(results).mean("seed")
     shares["density"].attrs["long_name"] = "density of the model's training"
     shares["inputs"].attrs["long_name"] = "density of the decomposition's inputs"
     plotting.heat_map(
-        panels[0], shares, x="density", y="inputs", numbers=".2f", norm=Normalize(0, 1)
+        panels[0], shares, x="density", y="inputs", numbers=".2f", norm=plotting.Normalize(0, 1)
     )
     panels[0].set_title(f"Share of features found\n(mean of {results.sizes['seed']} seeds)")
     sparsest = results.sel(density=results["density"].values[0])

@@ -10,15 +10,13 @@ Command    toymodels run experiments/persian_rug.py
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 
 import toymodels as tm
@@ -190,7 +188,7 @@ def map_of(loss: Callable[..., Array], points: int) -> xr.DataArray:
     return tm.apply(loss, density, ratio, model_dims=(), float64=True)
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     expected = symmetric_loss(results)
     relative = results.loss / expected
     own = (results.couplings * np.eye(results.sizes["output"])).sum("feature")
@@ -270,7 +268,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_most(says, -0.5, lean, FOUND, threshold="Ours, because it is clearly below 0.")
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (top, bottom) = plotting.figure_of_parts(2, size=(9, 6.8))
     losses, noise = top.subplots(1, 2)
     draw_losses(losses, results)
@@ -292,7 +290,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_losses(axes: Axes, results: xr.Dataset) -> None:
+def draw_losses(axes: plotting.Axes, results: xr.Dataset) -> None:
     density, ratios = float(results.density), np.linspace(0.02, 0.85, 200)
     rug = [theory.best_rug(density, ratio).loss for ratio in ratios]
     linear, pairs = (f(density, ratios) for f in (theory.loss_of_linear, theory.loss_of_pairs))
@@ -311,7 +309,7 @@ def draw_losses(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(loc="lower left", fontsize=7)
 
 
-def draw_map(axes: Axes, results: xr.Dataset) -> None:
+def draw_map(axes: plotting.Axes, results: xr.Dataset) -> None:
     rug = map_of(lambda *point: theory.best_rug(*point).loss, 80)
     gain = np.log2(map_of(theory.loss_of_pairs, 80) / rug)
     norm = plotting.Normalize(-2, 2)
@@ -329,7 +327,7 @@ def draw_map(axes: Axes, results: xr.Dataset) -> None:
     plotting.color_bar(image, label, location="bottom", extend="both")
 
 
-def draw_noise(axes: Axes, results: xr.Dataset) -> None:
+def draw_noise(axes: plotting.Axes, results: xr.Dataset) -> None:
     for name in results.model.values:
         model = results.sel(model=name)
         axes.step(model.bin, model.noise.where(model.noise > 0), where="mid", label=name, lw=1)

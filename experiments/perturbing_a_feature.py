@@ -16,14 +16,11 @@ Command    toymodels run experiments/perturbing_a_feature.py
 
 import dataclasses
 import enum
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy.optimize import elementwise
 
 import toymodels as tm
@@ -225,7 +222,7 @@ def why_not_earlier(results: xr.Dataset) -> str:
     )
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     relative, density = results.relative_density, results.attrs["density"]
     crossing = float(results.crossing.sel(density=density))
     pentagon, digons = (exact_branch(results, which) for which in BRANCHES)
@@ -279,7 +276,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, gap, OTHER_PROGRAM, within=0.005, threshold=apart)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, ((circle, ends), (losses, crossings)) = plotting.figure(2, 2, size=(9, 7.4))
     draw_pentagons(circle, results)
     seeds = results.sizes["seed"]
@@ -313,7 +310,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_pentagons(axes: Axes, results: xr.Dataset) -> None:
+def draw_pentagons(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the best pentagon at every relative density, with the varied feature on top."""
     pentagons = results.where(results.geometry == Geometry.PENTAGON)
     best = tm.best_of(pentagons, "loss").dropna("relative_density", subset=["loss"])
@@ -330,7 +327,7 @@ def draw_pentagons(axes: Axes, results: xr.Dataset) -> None:
     axes.set(yticks=(-1, 0, 1), title="the pentagon bends as its top feature gets sparser")
 
 
-def draw_losses(axes: Axes, results: xr.Dataset) -> None:
+def draw_losses(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw every seed over the exact branches, and where the branches cross."""
     relative = results.relative_density
     for which in Geometry:

@@ -14,14 +14,12 @@ Command    toymodels run experiments/phase_diagram.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -122,7 +120,7 @@ def from_paper(found: xr.DataArray, low: float, high: float) -> float:
     return float(abs(np.exp(ours) / [*paper.values()] - 1).max())
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     best, which = tm.best_of(results, "loss"), f"best of {results.sizes['seed']} seeds"
     closed = tm.apply(theory.phase, results.density, results.importance, model_dims=())
     agrees = tm.best_of(results.isel(seed=slice(10)), "loss").phase == closed
@@ -193,7 +191,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.5, step, PAPER, threshold=jump)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, ((first, second, third), (fourth, fifth, last)) = plotting.figure(2, 3, size=(9, 6.4))
     best, one, number = tm.best_of(results, "loss"), results.isel(seed=0), results.sizes["seed"]
     for axes, norm, superposition, title in (

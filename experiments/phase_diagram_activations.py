@@ -15,14 +15,11 @@ Command    toymodels run experiments/phase_diagram_activations.py
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -108,7 +105,7 @@ def superposed(results: xr.Dataset) -> xr.DataArray:
     return ((best["phase"] == Phase.SUPERPOSITION) & antipodal_pair).mean(("density", "importance"))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     shares = superposed(results)
     ours = "Ours, because the comment gives no number; one in ten of the phase is left of a ReLU "
     ours += "that clips little, one in twenty is cells at its edge."
@@ -163,7 +160,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, off, source, within=2.0, threshold=picture)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 4, size=(9, 5.4))
     best, shares = tm.best_of(results, "loss"), superposed(results)
     names = ["ReLU", "leaky ReLU", "GELU", "ReLU, no bias", "identity", "tanh", "absolute value"]
@@ -191,7 +188,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_losses(axes: Axes, equal: xr.Dataset) -> None:
+def draw_losses(axes: plotting.Axes, equal: xr.Dataset) -> None:
     """Draw the exact losses of the two solutions without bias at r = 1, and the trained ones."""
     density = np.linspace(0.05, 1, 60)
     pairs, linear = (

@@ -15,14 +15,11 @@ Command    toymodels run experiments/phase_diagram_three_features.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -136,7 +133,7 @@ def roughness(superposition: xr.DataArray) -> float:
     return float(np.abs(part.diff("importance")).mean())
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     best, which = tm.best_of(results, "loss"), f"best of {results.sizes['seed']} seeds"
     cell = "Ours, because it is a cell in 100."
 
@@ -209,7 +206,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 10, ratio, REPLICATIONS, threshold=ours)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     best, mean, number = tm.best_of(results, "loss"), mean_of_nine(results), results.sizes["seed"]
     figure, ((first, second, third), (fourth, square, last)) = plotting.figure(2, 3, size=(9, 6.5))
     for axes, norm, superposition, title in (
@@ -238,7 +235,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_pairings(axes: Axes, phases: xr.DataArray) -> None:
+def draw_pairings(axes: plotting.Axes, phases: xr.DataArray) -> None:
     """Draw the share of all seeds that end in each pairing."""
     names = {Phase.SUPERPOSITION: "extra in a pair", Phase.DEDICATED_BESIDE_PAIR: "others a pair"}
     for (phase, name), marker in zip(names.items(), ("o-", "s-"), strict=True):

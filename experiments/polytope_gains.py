@@ -142,7 +142,7 @@ def shares(results: xr.Dataset) -> xr.DataArray:
     return each.where(close, 0).sum("feature") / results.attrs["hidden"]
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     inverse = 1 / results.density
     best = results.gain.max("polytope").values[::2]
     lead = results.trained_gain - xr.DataArray(best, dims="density")
@@ -218,7 +218,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 0, error, source, within=0.002, threshold=NEEDED)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, ((dense, sparse), (whole, held)) = plotting.figure(2, 2, size=(9, 6.6))
     across = results.inverse.values
     trained = results.trained_gain.transpose("seed", "density")

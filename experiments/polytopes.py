@@ -15,13 +15,11 @@ Command    toymodels run experiments/polytopes.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from scipy import optimize
 
 import toymodels as tm
@@ -192,7 +190,7 @@ def projection_error(weights: Float[np.ndarray, "hidden features"]) -> float:
     return float(np.abs(gram / np.trace(gram) - ideal / np.trace(ideal)).max())
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     models = {name: weights_of(results, name) for name in results.polytope.values.tolist()}
     simplices = [models[name] for name in ("triangle", "tetrahedron") if name in models]
     digons = [models[name] for name in ("square", "octahedron") if name in models]
@@ -278,7 +276,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.near(says, 0, largest, source, within=within, threshold=CONVERGENCE)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     names = results.polytope.values.tolist()
     figure, grid = plotting.figure(len(names), 4, size=(9, 1.45 * len(names) + 0.4), squeeze=False)
     headings = (

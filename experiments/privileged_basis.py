@@ -22,7 +22,6 @@ Command    toymodels run experiments/privileged_basis.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
@@ -30,8 +29,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -206,7 +203,7 @@ def near_best(results: xr.Dataset) -> xr.DataArray:
     return (loss <= 1.01 * loss.min("seed")).mean("seed")
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "Features align with neurons if the hidden layer has a ReLU: the largest squared cosine "
     says += "of a feature with a neuron is nearly 1, in the mean over features and seeds."
     picture = "Ours, because the paper shows a picture."
@@ -233,7 +230,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
 
 def code_claims(
     results: xr.Dataset, density: float, weights: jnp.ndarray, code: tuple[int, int, int]
-) -> Iterator[tm.Claim]:
+) -> tm.Claims:
     """Yield the claims of one code, of the best model where the paper finds this code."""
     where, words = f"best of all seeds at density {density:g}", neurons.code_words(weights)
     alone, shared, _ = neurons.code(weights)
@@ -269,7 +266,7 @@ def code_claims(
         yield tm.near(says, 10, len(pairs), PAPER, within=0)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     best, heights = chosen(results), (1, 1.25, 1)
     figure, parts = plotting.figure_of_parts(3, size=(9, 8.6), height_ratios=heights)
     top, middle, bottom = parts
@@ -292,7 +289,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_alignment(axes: Axes, results: xr.Dataset) -> None:
+def draw_alignment(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw how nearly features align with neurons, with and without a ReLU."""
     for name, title, color in (("linear", "linear", "0.6"), ("hidden", "ReLU", DEDICATED)):
         values = results[f"{name}_alignment"].values
@@ -305,7 +302,7 @@ def draw_alignment(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(loc="center", bbox_to_anchor=(0.7, 0.6))
 
 
-def draw_stack(axes: Axes, weights: jnp.ndarray) -> None:
+def draw_stack(axes: plotting.Axes, weights: jnp.ndarray) -> None:
     """Draw a stack plot with numbered features; a veto that is cut off says how long it is."""
     words, alone = (np.asarray(of(weights)) for of in (neurons.code_words, neurons.monosemantic))
     shared = words[~alone].any(axis=0)
@@ -320,7 +317,7 @@ def draw_stack(axes: Axes, weights: jnp.ndarray) -> None:
         axes.text(place[0], middles[place] - 0.45, f"{weights[place]:.1f}", **how)
 
 
-def draw_codes(axes: Axes, table: xr.DataArray) -> None:
+def draw_codes(axes: plotting.Axes, table: xr.DataArray) -> None:
     """Draw which code is best at which density, and where the paper finds each."""
     smallest = float(table["at"].min()) / 1.15
     rows = zip(table, CODES.values(), plotting.CYCLE, plotting.MARKERS, strict=False)

@@ -186,7 +186,7 @@ def permuted_theory(results: xr.Dataset) -> xr.DataArray:
     return xr.zeros_like(results.density) + [of(float(p)) for p in results.density]
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     sharp = results.isel(noise=0)
     trained = sharp.sel(model="trained")
     represented = trained["norm"] > 0.5
@@ -267,7 +267,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 0.0, largest, CHI, within=0.01, threshold=SAMPLING)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.4), width_ratios=(1.3, 1, 1))
     sharp = results.isel(noise=0)
     axes = grid[0, 0]

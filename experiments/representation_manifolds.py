@@ -15,14 +15,11 @@ Command    toymodels run experiments/representation_manifolds.py
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -166,7 +163,7 @@ def exact(known: dict[str, tuple[np.ndarray, int]], config: Config) -> xr.Datase
     )
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     covariance = results["covariance"].values
     says = "The covariance of words on the circle is circulant, measured by its largest change "
     says += "when all words are shifted by one place."
@@ -211,7 +208,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 0, off, simplex, within=0.05, threshold=TRAINING)
 
 
-def relu_claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def relu_claims(results: xr.Dataset) -> tm.Claims:
     says = "ReLU models have a lower loss than the best linear model on every manifold, measured "
     says += "by the largest ratio of the losses for the best seeds."
     ratio = (results["loss"].min("seed") / results["exact_loss"]).max()
@@ -250,7 +247,7 @@ def weights_of(results: xr.Dataset, manifold: str) -> np.ndarray:
     return padded.dropna("hidden", how="all").dropna("word", how="all").values
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (above, below) = plotting.figure(2, 4, size=(9, 5.2))
     known = places_on(Config(around=results.attrs["around"], side=results.attrs["side"]))
     modes = embeddings.circulant_eigenvalues(results["covariance"].values[0])
@@ -286,7 +283,7 @@ def best_weights(results: xr.Dataset, manifold: str) -> np.ndarray:
     return weights_of(results, manifold)[seed]
 
 
-def draw_directions(axes: Axes, weights: np.ndarray, title: str) -> None:
+def draw_directions(axes: plotting.Axes, weights: np.ndarray, title: str) -> None:
     """Draw the directions of the words of one model, joined in the order of the words."""
     closed = [*range(weights.shape[1])] + [0] * title.startswith("circle")
     axes.plot(*weights[:, closed], color="0.7", lw=1, zorder=0)

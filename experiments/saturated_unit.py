@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -58,7 +57,7 @@ def run(config: Config) -> xr.Dataset:
     return xr.Dataset(variables, {"number": list(config.gradients), "end": list(NAMES)})
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "Integrated gradients of a saturated unit are those of the midpoint rule, measured by "
     says += "the largest difference over numbers of gradients."
     number = results["number"]
@@ -72,7 +71,7 @@ def claims(results: xr.Dataset):
         yield tm.near(says, expected, tangent, SLOPE, within=1e-6)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(size=(4.6, 3.6))
     number = results["number"]
     axes.semilogx(number, results["saturated"], "o-", ms=4, label="integrated gradients")

@@ -22,14 +22,13 @@ import logging
 import math
 import random
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -280,7 +279,7 @@ def cluster_of(workers: int) -> Generator[Any]:
         yield client
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     ratio = results["simulated"] / results["expected"]
     if ratio.notnull().all():  # Dask is an extra
         for name, each in zip(results["cluster"].values, ratio.values, strict=True):
@@ -302,7 +301,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
             yield tm.near(says, 1, again, AGAIN, within=0.5, threshold=SHARED, note=notes[name])
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (left, right) = plotting.figure(1, 2, size=(9, 4), width_ratios=(3, 2))
     for machine, style in zip(
         results["machine"].values, ("o-", "s-", "s:", "^-", "^--"), strict=True

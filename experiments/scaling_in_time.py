@@ -20,15 +20,12 @@ Command    toymodels run experiments/scaling_in_time.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -202,7 +199,7 @@ def spread(values: xr.DataArray) -> float:
     return float(means.max() - means.min())
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     features, width = results.attrs["num_features"], int(results["width"][-1])
     linear = exponent(results["excess"], "time", EARLY)
     early, late = (exponent(relu_excess(results), "step", each) for each in (EARLY, LATE))
@@ -276,7 +273,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     )
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(1, 3, size=(9, 3.6))
     draw_linear(axes[0], results)
     draw_relu(axes[1], results)
@@ -284,7 +281,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_linear(axes: Axes, results: xr.Dataset) -> None:
+def draw_linear(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the excess of linear students for the smallest and the largest gain exponent."""
     here = results["excess"].isel(variance=0, seed=0)
     for color, gain in zip(("C0", "C1"), results["gain"].values[[0, -1]], strict=True):
@@ -299,7 +296,7 @@ def draw_linear(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(fontsize=7, loc="upper right", handlelength=1.6)
 
 
-def draw_relu(axes: Axes, results: xr.Dataset) -> None:
+def draw_relu(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the losses of all seeds of students with a ReLU."""
     here = results["relu_loss"].isel(variance=0)
     for color, gain in zip(("C0", "C1"), results["gain"].values[[0, -1]], strict=True):
@@ -316,7 +313,7 @@ def draw_relu(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(fontsize=7, loc="lower left")
 
 
-def draw_exponents(axes: Axes, results: xr.Dataset) -> None:
+def draw_exponents(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw exponents of students with a ReLU against those of the formula."""
     known = formula(results)
     for shares, inside in ((EARLY, "none"), (LATE, None)):

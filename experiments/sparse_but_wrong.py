@@ -78,7 +78,7 @@ def run(config: Config) -> xr.Dataset:
     return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     mean = results.mean("seed")
     less = mean["mixed"].sel(count=1.8, method="nearest")
     for sign, correlation, bound in ((1, 0.4, tm.at_least), (-1, -0.4, tm.at_most)):
@@ -101,7 +101,7 @@ def claims(results: xr.Dataset):
     yield tm.at_most(says, 1, (low["error"] / low["true_error"]).max(), WRONG)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (mixed, errors) = plotting.figure(1, 2, size=(8.0, 3.6))
     mixing = results["mixed"].mean("seed")
     style = {"cmap": plotting.WEIGHT_MAP, "norm": plotting.Normalize(-0.45, 0.45)}

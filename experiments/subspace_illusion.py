@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -91,7 +90,7 @@ def run(config: Config) -> xr.Dataset:
     )
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "Patching a dormant direction at angle t has the effect sin 2t, measured by the largest "
     says += "difference."
     difference = np.abs(results["dormant_effect"] - np.sin(2 * results["angle"])).max()
@@ -108,7 +107,7 @@ def claims(results: xr.Dataset):
     yield tm.at_least(says, 0.2, (results["overlap"] < 0.5).mean(), FOUND, threshold=ROUND)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (angle, search) = plotting.figure(1, 2, size=(7.4, 3.2))
     degrees = np.degrees(results["angle"])
     angle.plot(degrees, np.sin(2 * results["angle"]), "k", lw=0.8, label="sin 2t")

@@ -100,7 +100,7 @@ def run(config: Config) -> xr.Dataset:
     return results.assign_attrs(linear_hidden=config.hidden)
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "The loss of random models is the sum of the loss of each set of active features times "
     says += "its probability, measured by the largest difference."
     off = abs(results.loss - results.sum_over_sets).max()
@@ -124,7 +124,7 @@ def claims(results: xr.Dataset):
     yield tm.near(says, 0, off, LINEAR, within=1e-6, threshold=stop)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(size=(5.4, 3.6))
     rest = abs(results.loss - results.leading) / results.loss
     noise = abs(results.loss - results.sum_over_sets).max("model") / results.loss.min("model")

@@ -18,15 +18,12 @@ Command    toymodels run experiments/superposition_metrics.py
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 
 import toymodels as tm
@@ -150,7 +147,7 @@ def at(results, place: str):
     return results.isel(far.argmin(("density", "ratio")))
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     count = results["num_represented"]
     coherence, squared = results["excess_coherence"], results["squared"]
     pairs, pentagons = count == 4, count == NUM_FEATURES
@@ -200,7 +197,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.9, min(map(follows, growing)), MONOTONE, threshold=ties)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(3, 2, size=(9, 9))
     names = ("dimensionality", "features_per_dimension", "effective_features", "squared")
     maps = {"num_represented": Measure("represented features", (2, 3, 3, 4, 5))}
@@ -214,7 +211,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_map(axes: Axes, results: xr.Dataset, name: str, measure: Measure) -> None:
+def draw_map(axes: plotting.Axes, results: xr.Dataset, name: str, measure: Measure) -> None:
     """Draw one measure over density and ratio, with its values at each of `PLACES`."""
     image = plotting.log_image(axes, results[name], x="density", y="ratio")
     sides = {"dedicated": ("right", "bottom"), "triangle": ("center", "top")}

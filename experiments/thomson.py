@@ -89,7 +89,7 @@ def cross_polytope_residual(directions):
     return abs(overlaps + (np.arange(overlaps.size) < hidden)).max()
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     every = results.num_features.values.tolist()
     found = {
         problem: {count: points(results, problem, count) for count in every} for problem in PROBLEMS
@@ -189,7 +189,7 @@ def title(problem: str, count: int, directions) -> str:
     return "no name" if "^" in name else name.replace(" ", "\n", 1)
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> plotting.Figure:
     every = results.num_features.values.tolist()
     counts = [count for count in every if count > 4]  # fewer need not overlap at all
     figure, parts = plotting.figure_of_parts(2, 1, size=(7.6, 7.6), height_ratios=(2.6, 1))

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import lax
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -191,7 +190,7 @@ def best(results: xr.Dataset) -> xr.DataArray:
     return rank < (results["used"] > 0).sum("edge")
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     outputs, supervised, interchange = RULES
     right = results["error"] < 0.01
     for rule in RULES:
@@ -241,7 +240,7 @@ def diagram(panel, here: xr.Dataset, rule: str) -> None:
     panel.set_title(f"Training: {rule}", fontsize=10)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, panels = plotting.figure(1, 4, size=(9.0, 3.4), width_ratios=(1, 1, 1, 1.2))
     figure.suptitle("Only interchange interventions give a network the edges of its program")
     for panel, rule in zip(panels, RULES, strict=False):

@@ -15,13 +15,11 @@ Command    toymodels run experiments/transcoder_faithfulness.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import autoencoders, experiment, plotting
@@ -200,7 +198,7 @@ def run(config: Config) -> xr.Dataset:
     return xr.merge(parts, combine_attrs="drop_conflicts")
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "Transcoders of a written layer of absolute values find its neurons, measured by the "
     says += "smallest mean cosine (MCC) of reading and writing directions over seeds."
     yield tm.at_least(says, 0.98, results["mcc"].min(), NEURON, threshold=FIT)
@@ -236,7 +234,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield from claims_of_trained(results)
 
 
-def claims_of_trained(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims_of_trained(results: xr.Dataset) -> tm.Claims:
     plain = results.isel(skip=0)
     ratio = (plain["slope_error"] / plain["output_error"]).mean("seed")
     says = "Derivatives of transcoders of trained models are worse than their outputs, measured by "
@@ -259,7 +257,7 @@ def claims_of_trained(results: xr.Dataset) -> Iterator[tm.Claim]:
         yield tm.at_most(says, 1, ratio, FOUND, note=EVEN)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (left, right) = plotting.figure(1, 2, size=(8, 3.4))
     names = [str(each) for each in results["graph"].values]
     effect, places = results["effect"], np.arange(len(names))

@@ -16,12 +16,9 @@ Command    toymodels run experiments/universal_and.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -175,7 +172,7 @@ def count_wrong(config: Config) -> dict[str, float]:
     }
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     samples = results.attrs["samples"]
     deviations = (results["sampled_mean"] - results["mean"]) / results["deviation"] * samples**0.5
     for readout, source in (("mean", HANNI), ("contrast", DERIVED)):
@@ -256,7 +253,7 @@ def chosen(counts) -> list[int]:
     return [theory.fewest_neurons(int(n), int(n * (n - 1) // 2), bits=BITS) for n in counts]
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (means, widths, needed) = plotting.figure(1, 3, size=(9, 3.6))
     draw_means(means, results)
     error = results["error"]
@@ -276,7 +273,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_means(axes: Axes, results: xr.Dataset) -> None:
+def draw_means(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the read-outs over the number of active inputs, closed forms and samples."""
     active = results["active"]
     for row, style in (("contrast", ":"), ("mean", "-")):
@@ -293,7 +290,7 @@ def draw_means(axes: Axes, results: xr.Dataset) -> None:
     axes.legend(loc="upper left", fontsize=7)
 
 
-def draw_needed(axes: Axes, results: xr.Dataset) -> None:
+def draw_needed(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the neurons needed over the number of ANDs, and those of chosen ANDs."""
     inputs = results["count"].values.astype(float)
     pairs = inputs * (inputs - 1) / 2

@@ -15,14 +15,12 @@ Command    toymodels run experiments/universal_and_trained.py
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -156,7 +154,7 @@ def dense(weights_in, weights_out) -> dict[str, Any]:
     }
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     says = "The best linear function of the inputs has the error 1/18."
     yield tm.near(says, theory.LINEAR_ERROR, results["linear"], PROJECTION, within=1e-6)
     says = "Trained networks with twice as many neurons as inputs have a lower error than the best "
@@ -194,7 +192,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.5, measured["explained"].mean(), NEWGAS, threshold=half)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (axes, matrix) = plotting.figure(1, 2, size=(9, 3.7), width_ratios=(1, 1.7))
     plotting.every_seed(axes, results["trained"], x="neurons", label="trained", legend=False)
     axes.plot(results["neurons"], results["signs"], "s-", ms=3, color="C2", label="random signs")

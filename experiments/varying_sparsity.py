@@ -12,12 +12,10 @@ Command    toymodels run experiments/varying_sparsity.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import experiment, plotting
@@ -99,7 +97,7 @@ def dedicated(results: xr.Dataset) -> xr.DataArray:
     return ((results["norm"] > 0.5) & (results["superposition"] < 0.1**2)).sum("feature")
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     hidden = results.sizes["hidden"]
     squared = (results["norm"] ** 2).sum("feature").mean("seed")
 
@@ -137,7 +135,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.near(says, 1.13, longest, source, within=0.05, threshold=one)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     shown = results.isel(density=[0, 2, 4, 6, -1]) if results.sizes["density"] > 5 else results
     heights = {"height_ratios": (2.2, 1), "squeeze": False}
     figure, grid = plotting.figure(2, shown.sizes["density"], size=(9, 5.6), **heights)

@@ -17,7 +17,6 @@ Command    toymodels run experiments/weight_sparse_circuits.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,8 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import circuits, experiment, plotting
@@ -144,7 +141,7 @@ def among_solved(results: xr.Dataset, name: str) -> xr.DataArray:
     return results[name].astype(float).where(results["solved"] > 0).mean("seed")
 
 
-def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     solved, pruned = results["solved"].mean("seed"), results["pruned"].mean("seed")
     number, smallest = among_solved(results, "number"), among_solved(results, "smallest")
     dense = int(results["kept"][-1])
@@ -201,7 +198,7 @@ def claims(results: xr.Dataset) -> Iterator[tm.Claim]:
     yield tm.at_least(says, 0.5, share, FOUND, threshold=HALF)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, axes = plotting.figure(1, 3, size=(9, 3.5))
     solved, pruned = results["solved"].mean("seed"), results["pruned"].mean("seed")
     for k, task in enumerate(results["task"].values):
@@ -220,7 +217,7 @@ def plot(results: xr.Dataset) -> Figure:
     return figure
 
 
-def draw_network(axes: Axes, results: xr.Dataset) -> None:
+def draw_network(axes: plotting.Axes, results: xr.Dataset) -> None:
     """Draw the first network of the fewest weights that computes XOR."""
     solved = results["solved"].sel(task="XOR").stack(network=("kept", "seed"))
     network = results.sel(task="XOR").stack(network=("kept", "seed"))

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.figure import Figure
 
 import toymodels as tm
 from toymodels import autoencoders, circuits, experiment, plotting
@@ -226,7 +225,7 @@ def run(config: Config) -> xr.Dataset:
     )
 
 
-def claims(results: xr.Dataset):
+def claims(results: xr.Dataset) -> tm.Claims:
     middle = results.median("seed")
     score = middle["score"]
     dense = score.isel(density=int(np.argmax(results["density"].values)))
@@ -320,7 +319,7 @@ def lengths_and_misses(axes, results: xr.Dataset) -> None:
     axes.legend(fontsize=7)
 
 
-def plot(results: xr.Dataset) -> Figure:
+def plot(results: xr.Dataset) -> plotting.Figure:
     figure, grid = plotting.figure(2, 3, size=(9.0, 6.2))
     for axes, (title, names) in zip(grid.flat, FAMILIES.items(), strict=False):
         shown = [name for name in names if name in results["reader"]]

@@ -6,6 +6,7 @@ A room is a file or a folder directly inside `toymodels/`.
 import ast
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -188,4 +189,6 @@ def test_the_table_of_contents_names_what_exists():
     import toymodels
 
     for name in toymodels.__all__:
-        assert getattr(toymodels, name).__doc__, name
+        thing = getattr(toymodels, name)
+        alias = typing.get_origin(thing) is not None  # Python keeps no docstring of it
+        assert alias or thing.__doc__, name

@@ -16,6 +16,7 @@ from .engine.fuse import value_and_grad
 from .errors import InputError
 from .experiment import Bound, Claim, Kind
 from .experiment.claims import (
+    Claims,
     Source,
     at_least,
     at_most,
@@ -94,6 +95,7 @@ __all__ = [
     "Bound",
     "Circles",
     "Claim",
+    "Claims",
     "Concepts",
     "ConvexMixtures",
     "CorrelatedSets",

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from toymodels.errors import InputError
@@ -132,6 +133,10 @@ class Claim:
         }
         rest = {name: value for name, value in fields.items() if name != "holds"}
         return cls(**{**rest, **changed})
+
+
+Claims = Iterable[Claim]
+"""The return type of `claims` of an experiment, which yields claims or returns a list of them."""
 
 
 def near(

@@ -6,6 +6,7 @@ no global state, no window and no backend to choose, and a notebook shows them n
 NaN, such as a cell that diverged, is drawn as missing.
 """
 
+from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, LogNorm, Normalize
 from matplotlib.figure import Figure
 
@@ -110,6 +111,7 @@ __all__ = [
     "WEIGHT_MAP",
     "WEIGHT_NORM",
     "WIDEST",
+    "Axes",
     "CenteredNorm",
     "Figure",
     "LogNorm",
