@@ -154,7 +154,7 @@ def test_a_chosen_line_says_what_it_is_and_calls_go_on_through_the_colours():
     assert lines["first"].get_color() == plotting.CYCLE[0]
     assert lines["second"].get_color() == plotting.CYCLE[1]
     texts = [text.get_text() for text in panel.get_legend().get_texts()]
-    assert texts == ["first", "each of 3 seeds", "best", "second"]
+    assert texts == ["first", "second", "each of 3 seeds", "best"]
 
 
 def test_one_seed_is_called_one_seed():

@@ -171,9 +171,11 @@ def _check(values: xr.DataArray, x: str, seed: str, lines: str | None) -> None:
 
 
 def _note(axes: Axes, text: str, style: str) -> None:
-    """Write what dots and lines are into the legend, once."""
-    if text not in axes.get_legend_handles_labels()[1]:
-        axes.plot([], [], style, color="0.4", markersize=3, linewidth=1.2, label=text)
+    """Write what dots and lines are into the legend, once, after all names so far."""
+    for line in axes.get_lines():
+        if line.get_label() == text:
+            line.remove()
+    axes.plot([], [], style, color="0.4", markersize=3, linewidth=1.2, label=text)
 
 
 def grouped_bars(axes: Axes, values: xr.DataArray, *, groups: str, bars: str) -> None:
