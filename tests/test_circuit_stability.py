@@ -1,5 +1,6 @@
 """Stability and null values of circuits, and measures of a graph that is computed by hand."""
 
+import inspect
 import itertools
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ def test_the_jaccard_index_is_counted_by_hand():
     np.testing.assert_allclose(circuits.jaccard(kept), (1 / 3 + 1 / 3 + 1) / 3, rtol=1e-6)
     assert circuits.jaccard(jnp.zeros((2, 4))) == 1
     assert circuits.jaccard(jnp.eye(4)) == 0
+    assert np.isnan(circuits.jaccard(jnp.full((2, 4), jnp.nan)))
 
 
 def test_the_jaccard_index_by_chance_is_the_mean_over_all_circuits():
@@ -117,6 +119,22 @@ def test_top_edges_are_the_best_and_ties_follow_in_their_order():
         np.testing.assert_array_equal(circuits.vector(circuits.top_edges(scores, count)), expected)
 
 
+def test_scores_that_are_nan_name_no_circuit():
+    """NaN has no rank: the first edges would be chosen, and the curve would be finite."""
+    scores = {edge: one * np.nan for edge, one in BACKUP.all_edges().items()}
+    assert np.isnan(circuits.vector(circuits.top_edges(scores, 2))).all()
+    assert np.isnan(circuits.faithfulness_curve(BACKUP, scores)).all()
+    assert np.isnan(circuits.rank_correlation(jnp.asarray([[1.0, np.nan, 3], [1, 2, 3]])))
+
+
+def test_a_search_in_a_model_that_diverged_leaves_no_circuit():
+    """A comparison with NaN is false, so that all edges would be kept."""
+    diverged = BACKUP.replace(metric=lambda output: output * np.nan)
+    order = jnp.arange(circuits.vector(BACKUP.all_edges()).size)
+    kept = circuits.acdc(diverged, threshold=0.1, order=order)
+    assert np.isnan(circuits.vector(kept)).all()
+
+
 def test_projections_of_an_orthonormal_basis_overlap_as_little_as_possible():
     """The Gram matrix is a random projection of trace m before the vectors are scaled."""
     number, width = 12, 9
@@ -175,8 +193,13 @@ def test_true_and_chosen_edges_of_a_program_are_compared_one_by_one():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: circuits.jaccard(jnp.ones((1, 3))), "kept holds 1 run: give two or more"),
-        (lambda: circuits.rank_correlation(jnp.ones((1, 3))), "scores holds 1 run"),
+        (lambda: circuits.jaccard(jnp.ones((1, 3))), r"kept has shape \(1, 3\): give runs x edges"),
+        (lambda: circuits.rank_correlation(jnp.ones((1, 3))), r"scores has shape \(1, 3\)"),
+        (lambda: circuits.jaccard(jnp.full((2, 3), 5.0)), "kept holds 5: give 1 for kept edges"),
+        (
+            lambda: inspect.unwrap(circuits.top_edges)(kept(3, 2, 1), 0.5),
+            "count is 0.5: give a number of edges",
+        ),
         (lambda: circuits.padded_directions(KEY, 4, 5), "width is 5"),
         (lambda: circuits.jaccard_by_chance(5, 1, 4), "first is 5 of 4 edges: give at most 4"),
         (lambda: circuits.jaccard_by_chance(1, -1, 4), "second is -1"),

@@ -319,13 +319,27 @@ def test_a_circuit_that_is_not_of_the_graph_gets_one_line():
             circuits.run(LINEAR, NOTHING, GRAPH, CLEANS[0], CORRUPTS[0], kept)
     with pytest.raises(tm.InputError, match="the circuit is empty"):
         circuits.minimality(BEHAVIOUR, none)
-    with pytest.raises(tm.InputError, match="order has 3 and graph has 16 edges"):
-        circuits.acdc(BEHAVIOUR, threshold=0.1, order=jnp.arange(3))
+    for order in (jnp.arange(3), 1 + jnp.arange(16), jnp.zeros(16, int)):  # 16 edges are 0 to 15
+        with pytest.raises(tm.InputError, match="does not hold each of the 16 edges once"):
+            circuits.acdc(BEHAVIOUR, threshold=0.1, order=order)
     for corrupts in (CORRUPTS[:3], CORRUPTS[0]):
         with pytest.raises(tm.InputError, match="no batches of one size"):
             circuits.edge_patching(BEHAVIOUR.replace(corrupts=corrupts))
     for count, message in ((21, "too large"), (0, "num_edges is 0")):
         with pytest.raises(tm.InputError, match=message):
             circuits.all_circuits(count)
-    with pytest.raises(tm.InputError, match="one for each of 2\\^E"):
+    with pytest.raises(tm.InputError, match="for each of 2\\^E"):
         circuits.minimal_circuits(jnp.ones(3, bool))
+
+
+def test_a_metric_of_truth_values_counts_answers_that_turn():
+    """An edge's damage is the share of answers that turn without it, and has no gradient."""
+    signs = BEHAVIOUR.replace(metric=lambda output: output > 0)
+    right = np.asarray(CLEANS @ (B @ A + C).T > 0)
+    kept = np.asarray(CLEANS @ (B @ A).T + CORRUPTS @ C.T > 0)
+    circuit = {edge: jnp.ones_like(one) for edge, one in signs.all_edges().items()}
+    circuit["input", "output"] = jnp.zeros((3, 2))
+    expected = (right != kept).sum(axis=1).mean()
+    np.testing.assert_allclose(circuits.damage(signs, circuit), expected, rtol=1e-6)
+    with pytest.raises(tm.InputError, match="bool, which has no gradient"):
+        circuits.edge_attribution(signs)

@@ -6,10 +6,11 @@ from typing import Any, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, PyTree
 
-from toymodels import sites
+from toymodels import checks, sites
 from toymodels.circuits import graphs
 from toymodels.circuits.edges import Edge, Edges
 from toymodels.circuits.graphs import Graph
@@ -45,21 +46,23 @@ class Behaviour:
 
     def all_edges(self) -> Edges:
         """Return 1 for each edge, after the checks of `circuits.all_edges`."""
-        self._check_batches()
+        self._check()
         example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), self.cleans)
         return graphs.all_edges(self.model, self.params, self.graph, example)
 
     def of_cleans(self) -> Float[Array, "pairs *metric"]:
         """Return the metric for each clean example, that of runs with all edges clean."""
+        self._check()
         return _of_examples(self, self.cleans)
 
     def of_corrupts(self) -> Float[Array, "pairs *metric"]:
         """Return the metric for each corrupt example, that of runs with no edge clean."""
+        self._check()
         return _of_examples(self, self.corrupts)
 
     def of_circuit(self, kept: Edges) -> Float[Array, "pairs *metric"]:
         """Return the metric in each pair when only the kept edges carry clean information."""
-        self._check_batches()
+        self._check()
         graphs.check_circuit(self.graph, kept)
         return _of_circuit(self, kept)
 
@@ -73,23 +76,30 @@ class Behaviour:
             share: the place of the derivative on the way from the corrupt example, 0, to the clean
                 one, 1.
         """
-        self._check_batches()
+        self._check()
         return _slopes(self, share)
 
-    def _check_batches(self) -> None:
-        sizes = {leaf.shape[:1] for leaf in jax.tree.leaves((self.cleans, self.corrupts))}
-        if len(sizes) != 1 or () in sizes:
+    def _check(self) -> None:
+        checks.function("metric", self.metric, remedy="give a function of the output, jnp.asarray")
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves((self.cleans, self.corrupts))]
+        sizes = {shape[:1] for shape in shapes}
+        if len(sizes) != 1 or sizes <= {(), (0,)}:
             raise InputError(
                 "the clean and the corrupt examples are no batches of one size: stack them along "
                 "the first axis, one corrupt example for each clean one"
             )
+
+    def _metric_of(self, output: Any) -> Array:
+        """Return the metric of one output, in which truth values are 1 or 0."""
+        value = jnp.asarray(self.metric(output))
+        return value.astype(float) if value.dtype == bool else value
 
 
 @jax.jit
 def _of_examples(behaviour: Behaviour, examples: PyTree) -> Array:
     def of_example(example: PyTree) -> Array:
         values = sites.activations(behaviour.model, behaviour.params, example)
-        return behaviour.metric(values[behaviour.graph.output])
+        return behaviour._metric_of(sites.value_at(values, behaviour.graph.output))
 
     return jax.vmap(of_example)(examples)
 
@@ -98,7 +108,7 @@ def _of_examples(behaviour: Behaviour, examples: PyTree) -> Array:
 def _of_circuit(behaviour: Behaviour, kept: Edges) -> Array:
     def of_pair(clean: PyTree, corrupt: PyTree) -> Array:
         model, params, graph = behaviour.model, behaviour.params, behaviour.graph
-        return behaviour.metric(graphs.run(model, params, graph, clean, corrupt, kept))
+        return behaviour._metric_of(graphs.run(model, params, graph, clean, corrupt, kept))
 
     return jax.vmap(of_pair)(behaviour.cleans, behaviour.corrupts)
 
@@ -110,14 +120,22 @@ def _slopes(behaviour: Behaviour, share: Array) -> Edges:
 
     def of_pair(clean: PyTree, corrupt: PyTree) -> Edges:
         first, last = (graphs.nodes(model, params, graph, each) for each in (corrupt, clean))
-        example = jax.tree.map(lambda c, k: k + share * (c - k), clean, corrupt)
+        example = jax.tree.map(lambda c, k: k * 1.0 + share * (c * 1.0 - k), clean, corrupt)
 
         def of_added(added: Edges) -> Array:
             def message(edge: Edge, value: Array) -> Array:
                 step = last[edge[0]] - first[edge[0]]
                 return value[None] + graphs.to_receivers(added[edge], value) * step[None]
 
-            return behaviour.metric(graphs.forward(model, params, graph, example, message))
+            value = jnp.asarray(
+                behaviour.metric(graphs.forward(model, params, graph, example, message))
+            )
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                raise InputError(
+                    f"the metric returns {value.dtype}, which has no gradient: give numbers that "
+                    "change with the output, or use edge_patching"
+                )
+            return value
 
         return jax.jacobian(of_added)(none)
 

@@ -46,7 +46,18 @@ def outputs_of_all_circuits(
         bias: $b$.
         examples: the inputs $x$.
     """
+    weights_in, hidden_bias, weights_out, examples = (
+        jnp.asarray(each, jnp.result_type(float))
+        for each in (weights_in, hidden_bias, weights_out, examples)
+    )
+    for name, array, rank in (("weights_in", weights_in, 2), ("examples", examples, 2)):
+        if array.ndim != rank:
+            raise InputError(f"{name} has shape {array.shape}: give a matrix")
     units, inputs = weights_in.shape
+    checks.same_size("inputs", weights_in=inputs, examples=examples.shape[1])
+    checks.same_size(
+        "units", weights_in=units, hidden_bias=hidden_bias.size, weights_out=weights_out.size
+    )
     if (inputs + 1) * units > 20:
         raise InputError(
             f"the network has {(inputs + 1) * units} edges: a census of more than 20 is too large"
@@ -93,6 +104,9 @@ def _cube(faithful: Bool[Array, " circuits"]) -> Bool[Array, "..."]:
     if faithful.dtype != bool:
         raise InputError(f"faithful holds {faithful.dtype} numbers: give truth values")
     edges = faithful.size.bit_length() - 1
-    if 2**edges != faithful.size:
-        raise InputError(f"faithful has {faithful.size} entries: give one for each of 2^E circuits")
+    if faithful.shape != (2**edges,):
+        raise InputError(
+            f"faithful has shape {faithful.shape}: give one truth value for each of 2^E circuits, "
+            "and use jax.vmap for several networks"
+        )
     return faithful.reshape((2,) * edges)

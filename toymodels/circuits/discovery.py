@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
@@ -31,6 +32,8 @@ from toymodels import checks
 from toymodels.circuits import stability
 from toymodels.circuits.behaviour import Behaviour
 from toymodels.circuits.edges import Edges, of_edges, vector
+from toymodels.errors import InputError
+from toymodels.training.descent import check_optimizer
 
 
 def damage(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
@@ -92,7 +95,7 @@ def acdc(
     """Return the circuit that a greedy search leaves (ACDC): 1 for kept edges and 0 for others.
 
     The search visits the edges in an order, and removes an edge if the damage of the circuit then
-    rises by less than the threshold. The result depends on the order.
+    rises by less than the threshold. The result depends on the order. It is NaN if a damage is.
 
     Args:
         behaviour: what is to be explained.
@@ -107,17 +110,30 @@ def acdc(
     """
     whole = behaviour.all_edges()
     flat = vector(whole)
-    checks.same_size("edges", order=order.size, graph=flat.size)
+    checks.when_known(lambda order: _check_order(order, flat.size), order)
 
-    def step(state: tuple[Array, Array], place: Int[Array, ""]) -> tuple[tuple[Array, Array], None]:
+    def step(
+        state: tuple[Array, Array], place: Int[Array, ""]
+    ) -> tuple[tuple[Array, Array], Array]:
         kept, now = state
         fewer = kept.at[place].set(0.0)
         then = damage(behaviour, of_edges(fewer, whole))
         removed = then - now < threshold
-        return (jnp.where(removed, fewer, kept), jnp.where(removed, then, now)), None
+        unknown = jnp.isnan(then - threshold)
+        return (jnp.where(removed, fewer, kept), jnp.where(removed, then, now)), unknown
 
-    (kept, _), _ = lax.scan(step, (flat, jnp.zeros((), flat.dtype)), order)
-    return of_edges(kept, whole)
+    start = (flat, jnp.zeros((), flat.dtype))
+    (kept, _), unknown = lax.scan(step, start, jnp.asarray(order, int))
+    return of_edges(jnp.where(jnp.any(unknown), jnp.nan, kept), whole)
+
+
+def _check_order(order: Any, number: int) -> None:
+    places = np.asarray(order)
+    if not np.array_equal(np.sort(places, axis=None), np.arange(number)):
+        raise InputError(
+            f"order, of shape {places.shape}, does not hold each of the {number} edges once: give "
+            f"the places 0 to {number - 1} in any order"
+        )
 
 
 class OverOrders(NamedTuple):
@@ -181,6 +197,8 @@ def edge_pruning(
         Bhaskar et al. (2024), "Finding Transformer Circuits with Edge Pruning", without its noise.
     """
     checks.count("steps", steps)
+    checks.interval("penalty", penalty, low=0, remedy="it is the price of an edge")
+    check_optimizer(optimizer)
     start = jax.tree.map(lambda one: 2 * one, behaviour.all_edges())
 
     def loss(logits: Edges) -> Array:

@@ -1,12 +1,14 @@
 """Numbers for the edges of a graph: scores, circuits and labels, as arrays and as one vector."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int, Shaped
 
+from toymodels import checks
 from toymodels.errors import InputError
 
 Edge: TypeAlias = tuple[str, str]
@@ -44,7 +46,19 @@ def top_edges(scores: Mapping[Edge, Array], count: Int[Array, ""] | int) -> Edge
     Args:
         scores: a score for each edge. Edges of equal scores follow in the order of `vector`.
         count: the number of edges of the circuit.
+
+    Returns:
+        The circuit, which is NaN if a score is NaN, because then no edge is known to be the best.
     """
+    checks.when_known(_check_count, count)
+    scores = {edge: jnp.asarray(each, jnp.result_type(float)) for edge, each in scores.items()}
     flat = vector(scores)
     rank = jnp.argsort(jnp.argsort(-flat, stable=True))
-    return of_edges((rank < count).astype(flat.dtype), scores)
+    chosen = (rank < count).astype(flat.dtype)
+    return of_edges(jnp.where(jnp.any(jnp.isnan(flat)), jnp.nan, chosen), scores)
+
+
+def _check_count(count: Any) -> None:
+    numbers = np.asarray(count)
+    if np.any(numbers != np.round(numbers)):
+        raise InputError(f"count is {count}: give a number of edges, and not a share of them")

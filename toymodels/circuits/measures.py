@@ -61,6 +61,7 @@ def minimality(behaviour: Behaviour, kept: Edges) -> Float[Array, ""]:
     It is near 0 if some edge is superfluous. The arguments are those of `faithfulness`; `kept`
     holds 1 for the edges of the circuit and 0 for others, at least one 1.
     """
+    kept = jax.tree.map(lambda edges: jnp.asarray(edges, jnp.result_type(float)), kept)
     flat = vector(kept)
     if not isinstance(flat, Tracer) and not jnp.any(flat > 0):
         raise InputError("the circuit is empty: keep one edge or more")

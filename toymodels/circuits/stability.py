@@ -5,6 +5,7 @@ The runs differ in the draw of the data, the seed of the model, the order of a s
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +27,12 @@ def jaccard(kept: Float[Array, "runs edges"]) -> Float[Array, ""]:
         A number in $[0, 1]$: 1 for equal circuits, two empty ones too, and 0 for circuits without a
         common edge. `jaccard_by_chance` is the value to compare with.
     """
-    _check_runs("kept", kept)
+    kept = _checked_runs("kept", kept)
+    checks.when_known(_check_kept, kept)
 
     def pair(one: Array, other: Array) -> Array:
         common, either = jnp.sum(one * other), jnp.sum(jnp.maximum(one, other))
-        return jnp.where(either > 0, common / jnp.where(either > 0, either, 1.0), 1.0)
+        return jnp.where(either == 0, 1.0, common / jnp.where(either == 0, 1.0, either))
 
     return _mean_over_pairs(pair, kept)
 
@@ -69,9 +71,10 @@ def rank_correlation(scores: Float[Array, "runs edges"]) -> Float[Array, ""]:
 
     Returns:
         A number in $[-1, 1]$: 1 for rankings that are equal. Independent rankings of $E$ edges have
-        mean 0 and variance $1 / (E - 1)$. It is NaN if all scores of a run are equal.
+        mean 0 and variance $1 / (E - 1)$. It is NaN if all scores of a run are equal, or if one
+        is NaN.
     """
-    _check_runs("scores", scores)
+    scores = _checked_runs("scores", scores)
 
     def pair(one: Array, other: Array) -> Array:
         one, other = one - jnp.mean(one), other - jnp.mean(other)
@@ -84,7 +87,8 @@ def rank_correlation(scores: Float[Array, "runs edges"]) -> Float[Array, ""]:
 def _ranks(scores: Float[Array, " edges"]) -> Float[Array, " edges"]:
     ascending = jnp.sort(scores)
     below = jnp.searchsorted(ascending, scores, side="left")
-    return (below + jnp.searchsorted(ascending, scores, side="right")) / 2
+    ranks = (below + jnp.searchsorted(ascending, scores, side="right")) / 2
+    return jnp.where(jnp.any(jnp.isnan(scores)), jnp.nan, ranks)
 
 
 def _mean_over_pairs(measure: Callable[[Array, Array], Array], runs: Array) -> Array:
@@ -92,6 +96,18 @@ def _mean_over_pairs(measure: Callable[[Array, Array], Array], runs: Array) -> A
     return jnp.mean(jax.vmap(measure)(runs[pairs[:, 0]], runs[pairs[:, 1]]))
 
 
-def _check_runs(name: str, runs: Array) -> None:
-    if len(runs) < 2:
-        raise InputError(f"{name} holds {len(runs)} run: give two or more, to compare them")
+def _check_kept(kept: Any) -> None:
+    """Raise `InputError` for numbers outside [0, 1], such as scores; NaN gives NaN."""
+    numbers = np.asarray(kept)
+    wrong = numbers[(numbers < 0) | (numbers > 1)]
+    if wrong.size:
+        raise InputError(f"kept holds {wrong[0]:g}: give 1 for kept edges and 0 for others")
+
+
+def _checked_runs(name: str, runs: Any) -> Float[Array, "runs edges"]:
+    array = jnp.asarray(runs, jnp.result_type(float))
+    if array.ndim != 2 or len(array) < 2:
+        raise InputError(
+            f"{name} has shape {array.shape}: give runs x edges, with two runs or more to compare"
+        )
+    return array
