@@ -92,10 +92,13 @@ def test_wired_edges_are_few():
 
 def test_bad_programs_get_one_line():
     program = circuits.tracr_program("sort")
+    narrow = circuits.compressed(program, jnp.ones((31, 5)))
     compiled = types.SimpleNamespace(model_config=None, residual_labels=["one", "sort_12:1"])
     for call, message in (
         (lambda: circuits.tracr_program("sorted"), "no program 'sorted': take one of frac_prevs"),
-        (lambda: program.encoded("124"), "token '4' is none of 1, 2, 3"),
+        (lambda: program.encoded("124"), "token '4' is none of '1', '2', '3'"),
+        (lambda: program.decoded(np.full((5, 3), np.nan)), "the output holds NaN"),
+        (lambda: circuits.wired_edges(narrow), "compressed to 5 dimensions"),
         (lambda: circuits.compressed(program, jnp.eye(3)), "3 directions for 31 dimensions"),
         (lambda: circuits.from_tracr(compiled, output="sort"), "output is 'sort': take one of one"),
     ):

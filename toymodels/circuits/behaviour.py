@@ -89,7 +89,7 @@ class Behaviour:
                 "the first axis, one corrupt example for each clean one"
             )
 
-    def _metric_of(self, output: Any) -> Array:
+    def of_output(self, output: Any) -> Array:
         """Return the metric of one output, in which truth values are 1 or 0."""
         value = jnp.asarray(self.metric(output))
         return value.astype(float) if value.dtype == bool else value
@@ -99,7 +99,7 @@ class Behaviour:
 def _of_examples(behaviour: Behaviour, examples: PyTree) -> Array:
     def of_example(example: PyTree) -> Array:
         values = sites.activations(behaviour.model, behaviour.params, example)
-        return behaviour._metric_of(sites.value_at(values, behaviour.graph.output))
+        return behaviour.of_output(sites.value_at(values, behaviour.graph.output))
 
     return jax.vmap(of_example)(examples)
 
@@ -108,7 +108,7 @@ def _of_examples(behaviour: Behaviour, examples: PyTree) -> Array:
 def _of_circuit(behaviour: Behaviour, kept: Edges) -> Array:
     def of_pair(clean: PyTree, corrupt: PyTree) -> Array:
         model, params, graph = behaviour.model, behaviour.params, behaviour.graph
-        return behaviour._metric_of(graphs.run(model, params, graph, clean, corrupt, kept))
+        return behaviour.of_output(graphs.run(model, params, graph, clean, corrupt, kept))
 
     return jax.vmap(of_pair)(behaviour.cleans, behaviour.corrupts)
 

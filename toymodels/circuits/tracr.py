@@ -54,13 +54,17 @@ class TracrProgram(NamedTuple):
         """
         unknown = [token for token in tokens if token not in self.vocabulary]
         if unknown:
-            raise InputError(f"token {unknown[0]!r} is none of {', '.join(self.vocabulary)}")
+            known = ", ".join(map(repr, self.vocabulary))
+            raise InputError(f"token {unknown[0]!r} is none of {known}: give text")
         places = [self.vocabulary.index(token) for token in (START, *tokens)]
         return jax.nn.one_hot(jnp.asarray(places), len(self.vocabulary))
 
     def decoded(self, output: Float[Array | np.ndarray, "length outputs"]) -> list[str | float]:
         """Return the answer at each token: the value of the largest output, or a number."""
         answers = np.asarray(output)[1:]
+        if answers.ndim != 2 or np.isnan(answers).any():
+            found = f"has shape {np.shape(output)}" if answers.ndim != 2 else "holds NaN"
+            raise InputError(f"the output {found}: give the numbers of ONE sequence")
         if self.outputs:
             return [self.outputs[place] for place in answers.argmax(axis=1)]
         return answers[:, 0].tolist()
@@ -224,6 +228,11 @@ def wired_edges(program: TracrProgram) -> dict[Edge, Bool[np.ndarray, "senders r
         program: a program that is not compressed. Its directions are exact, so that no other edge
             has an effect. An edge that carries a value that never changes has none either.
     """
+    if program.model.width != len(program.residual):
+        raise InputError(
+            f"the program is compressed to {program.model.width} dimensions, in which every edge "
+            "has weights: give the program before `compressed`"
+        )
     params = jax.tree.map(np.asarray, program.params)
     writes: dict[str, np.ndarray] = {}
     reads: dict[str, np.ndarray] = {}
