@@ -58,9 +58,9 @@ def _options(config: type[Any], start: Any) -> type[Any]:
     store += "file, and it goes on."
     no_prefix = Annotated[config, tyro.conf.arg(name="")]
     fields: list[Any] = [("config", no_prefix, dataclasses.field(default_factory=lambda: start))]
-    for name, text in (("out", out), ("store", store)):
-        kind = Annotated[Path | None, tyro.conf.arg(help=text)]
-        fields.append((name, kind, dataclasses.field(default=None)))
+    for name, metavar, text in (("out", "FOLDER", out), ("store", "FILE", store)):
+        shown = tyro.conf.arg(metavar=metavar, help=text, help_behavior_hint="")
+        fields.append((name, Annotated[Path | None, shown], dataclasses.field(default=None)))
     return dataclasses.make_dataclass("Options", fields)
 
 
