@@ -68,22 +68,22 @@ SMOKE = Config(
 )
 
 
-def measure(config: Config, name: str, kind: str) -> xr.Dataset:
-    """Fit autoencoders of one kind to models of one kind, over penalties and seeds."""
-    model, autoencoder = tm.ReLUOutput(HIDDEN[name]), tm.ReLUAutoencoder(config.latents)
+def run(config: Config) -> xr.Dataset:
+    autoencoder = tm.ReLUAutoencoder(config.latents)
     features, importance = tm.SparseUniform(COUNT, DENSITY), jnp.asarray(IMPORTANCE)
 
-    def cell(key, *, penalty):
+    def cell(key, *, kind, model, penalty):
         key_model, key_start, key_fit, key_rows = jax.random.split(key, 4)
+        target = tm.ReLUOutput(HIDDEN[model])
         params = {"weights": jnp.eye(COUNT), "bias": jnp.zeros(COUNT)}
-        if name == "trained":
+        if model == "trained":
             task = tm.Task(features)
-            params = config.training.train(key_model, model, task, evaluation=0).params
+            params = config.training.train(key_model, target, task, evaluation=0).params
 
         def replaced(found, example):
-            values = tm.activations(model, params, example)
+            values = tm.activations(target, params, example)
             latents, rebuilt = autoencoder.apply({"params": found}, values["hidden"])
-            output = tm.intervene(model, params, example, {"hidden": lambda _: rebuilt})
+            output = tm.intervene(target, params, example, {"hidden": lambda _: rebuilt})
             return values, latents, rebuilt, output
 
         def loss(found, example):
@@ -93,7 +93,7 @@ def measure(config: Config, name: str, kind: str) -> xr.Dataset:
                 error = importance @ (output - values["output"]) ** 2
             return error + penalty * jnp.sum(latents)
 
-        start = autoencoder.init(key_start, jnp.zeros(HIDDEN[name]))["params"]
+        start = autoencoder.init(key_start, jnp.zeros(HIDDEN[model]))["params"]
         settings = config.training.settings()
         found = tm.fit(key_fit, start, loss, features.sample, **settings).params
         rows = features.sample(key_rows, config.examples)
@@ -109,14 +109,13 @@ def measure(config: Config, name: str, kind: str) -> xr.Dataset:
             "kept": 1 - lost,
         }
 
-    axes, dims = {"penalty": config.penalties}, {"kept": ("feature",)}
-    return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims)
-
-
-def run(config: Config) -> xr.Dataset:
-    models = xr.Variable("model", list(HIDDEN))
-    kinds = [xr.concat([measure(config, name, kind) for name in HIDDEN], models) for kind in KINDS]
-    return xr.concat(kinds, xr.Variable("kind", list(KINDS)))
+    return tm.sweep(
+        cell,
+        static={"kind": list(KINDS), "model": list(HIDDEN)},
+        axes={"penalty": config.penalties},
+        num_seeds=config.num_seeds,
+        dims={"kept": ("feature",)},
+    )
 
 
 def shrunk(penalties: np.ndarray, importance: np.ndarray) -> list[list[shrinkage.Shrunk]]:
@@ -200,10 +199,8 @@ def claims_of_features(kept: xr.DataArray) -> tm.Claims:
     rise = (clipped[:, 1:] - clipped[:, :-1]).max()
     yield tm.at_most(says, 0, rise, EXACT, slack=0.02, threshold=FIT)
     low = usual.sel(model="trained")
-    says = (
-        "Usual autoencoders of trained models keep all features alike, whatever their importance, "
-    )
-    says += "measured by the largest difference of shares at one penalty."
+    says = "Usual autoencoders of trained models keep all features alike, whatever their "
+    says += "importance, measured by the largest difference of shares at one penalty."
     apart = (low.max("feature") - low.min("feature")).max()
     yield tm.at_most(says, 0.05, apart, FOUND, threshold=ROUND)
 

@@ -51,7 +51,7 @@ def run(config: Config, store: Path | None = None) -> xr.Dataset:
     )
 
 
-def claims(results: xr.Dataset) -> list[tm.Claim]:
+def claims(results: xr.Dataset) -> tm.Claims:
     """Hold the saved results against what the paper says."""
     sparsest = tm.best_of(results, "loss").sel(density=results.density.min())
     return [
@@ -65,7 +65,7 @@ def claims(results: xr.Dataset) -> list[tm.Claim]:
     ]
 
 
-def plot(results: xr.Dataset):
+def plot(results: xr.Dataset) -> tm.plotting.Figure:
     """Draw the saved results."""
     figure, axes = tm.plotting.figure()
     axes.loglog(results.density, results.loss.transpose("density", "seed"), "o")
