@@ -118,12 +118,12 @@ def shares(params, sizes):
     return lengths[1] / jnp.sum(lengths, axis=0)
 
 
-def shrinking(config: Config, kind: str, features) -> xr.DataArray:
+def shrinking(config: Config, kinds, features) -> xr.DataArray:
     """Return the ratio of decoders of each feature of written models, from the true directions."""
     count = len(config.strengths)
     truth = jnp.concatenate([jnp.eye(count), jnp.diag(jnp.asarray(config.strengths))])
 
-    def cell(key, *, penalty):
+    def cell(key, *, kind, penalty):
         model = crosscoder(kind, count, (count, count), 1 / PER)
         start = autoencoders.with_dictionary(model, truth / jnp.linalg.norm(truth, axis=0)[None])
         data = activations_of(with_empty(truth), features)
@@ -131,16 +131,17 @@ def shrinking(config: Config, kind: str, features) -> xr.DataArray:
         first, second = jnp.split(jnp.abs(autoencoders.dictionary(params)), 2)
         return {"ratio": jnp.diagonal(second) / jnp.diagonal(first)}
 
-    found = tm.sweep(cell, axes={"penalty": config.penalties}, dims={"ratio": ("strength",)})
+    axes, dims = {"penalty": config.penalties}, {"ratio": ("strength",)}
+    found = tm.sweep(cell, static={"kind": kinds}, axes=axes, dims=dims)
     return found["ratio"].isel(seed=0).assign_coords(strength=list(config.strengths))
 
 
-def halves(config: Config, kind: str) -> xr.DataArray:
+def halves(config: Config) -> xr.DataArray:
     """Return the share of latents that is common to both models, from about one for each model."""
     count = len(config.strengths)
     equal = jnp.tile(jnp.eye(count), (2, 1))
 
-    def cell(key, *, penalty):
+    def cell(key, *, kind, penalty):
         key_start, key_fit = jax.random.split(key)
         model = crosscoder(kind, 2 * count, (count, count), 1 / PER)
         noise = NOISE * jax.random.normal(key_start, (2 * count, 2 * count))
@@ -153,49 +154,48 @@ def halves(config: Config, kind: str) -> xr.DataArray:
         both = fires * 2 * jnp.minimum(share, 1 - share)[None]
         return {"both": jnp.sum(both) / jnp.maximum(jnp.sum(fires), 1)}
 
-    axes = {"penalty": config.penalties}
-    return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds)["both"]
+    static, axes = {"kind": config.kinds}, {"penalty": config.penalties}
+    return tm.sweep(cell, static=static, axes=axes, num_seeds=config.num_seeds)["both"]
 
 
-def trained(config: Config, kind: str) -> xr.Dataset:
+def trained(config: Config) -> xr.Dataset:
     """Fit crosscoders of two trained models, and return how they divide the features."""
     features = tm.SparseUniform(16, 0.05)
     recipe = config.training
 
-    def cell(key, *, penalty):
+    def cell(key, *, of_models, penalty):
         keys = jax.random.split(key, 3)
         weights = []
         for each, ours in zip(keys[:2], (slice(0, 12), slice(4, 16)), strict=True):
             importance = jnp.zeros(16).at[ours].set(1.0)
             task = tm.Task(features, importance=importance)
-            weights.append(
-                recipe.train(each, tm.ReLUOutput(8), task, evaluation=0).params["weights"]
-            )
+            params = recipe.train(each, tm.ReLUOutput(8), task, evaluation=0).params
+            weights.append(params["weights"])
         weights[1] = weights[1].at[:, GROUPS["weak in B"]].multiply(WEAK)
         truth = jnp.concatenate(weights)
-        model = crosscoder(kind, 16, (8, 8), 0.8)
+        model = crosscoder(of_models, 16, (8, 8), 0.8)
         params = fitted(keys[2], model, activations_of(truth, features), penalty, recipe)
         directions = autoencoders.dictionary(params)
         matching = dictionaries.match(directions, truth)
         cosines = dictionaries.matched_cosines(directions, truth, matching)
         return {"cosine": cosines, "share": shares(params, (8, 8))[matching]}
 
-    dims = {"cosine": ("feature",), "share": ("feature",)}
-    axes = {"penalty": config.penalties}
-    return tm.sweep(cell, axes=axes, num_seeds=config.num_seeds, dims=dims)
+    return tm.sweep(
+        cell,
+        static={"of_models": TRAINED},
+        axes={"penalty": config.penalties},
+        num_seeds=config.num_seeds,
+        dims={"cosine": ("feature",), "share": ("feature",)},
+    )
 
 
 def run(config: Config) -> xr.Dataset:
-    count, kinds = len(config.strengths), xr.Variable("kind", list(config.kinds))
-    one = tm.OneActive(PER * count)
-    ratios = [shrinking(config, kind, one) for kind in config.kinds]
-    both = [halves(config, kind) for kind in config.kinds]
-    of_models = xr.Variable("of_models", list(TRAINED))
-    models = xr.concat([trained(config, kind) for kind in TRAINED], of_models)
-    return models.assign(
-        ratio=xr.concat(ratios, kinds),
-        binary=shrinking(config, "L1", OneBinary(PER * count)),
-        both=xr.concat(both, kinds),
+    count = PER * len(config.strengths)
+    binary = shrinking(config, ("L1",), OneBinary(count))
+    return trained(config).assign(
+        ratio=shrinking(config, config.kinds, tm.OneActive(count)),
+        binary=binary.isel(kind=0, drop=True),
+        both=halves(config),
     )
 
 
