@@ -140,6 +140,30 @@ def test_what_cannot_be_a_folder_is_refused(tmp_path, ran):
     assert not ran
 
 
+def test_complex_numbers_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(InputError, match="output 'z' is complex"):
+        tm.sweep(
+            lambda key, *, a: {"z": a * jnp.complex64(1j)},
+            axes={"a": [1.0]},
+            folder=tmp_path,
+            progress=False,
+        )
+    assert files(tmp_path) == []
+
+
+def test_a_process_that_writes_the_same_part_does_not_disturb(tmp_path):
+    path = tmp_path / "part.nc"
+
+    def write(file):
+        file.write_text("half")
+        parts._replace(path, lambda other: other.write_text("that of another process"))
+        file.write_text("whole")
+
+    parts._replace(path, write)
+    assert path.read_text() == "whole"
+    assert files(tmp_path) == ["part.nc"]
+
+
 def test_a_block_that_fails_keeps_the_parts_before_it(tmp_path, undisturbed, monkeypatch):
     def fails(run, number, seeds, numbers):
         if seeds[0] == 1:

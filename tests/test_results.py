@@ -73,6 +73,15 @@ def test_the_mean_without_the_worst_is_that_of_the_paper():
         tm.mean_without_worst(results, "nothing", of=10)
 
 
+def test_one_of_several_worst_members_is_left_out():
+    """The mean of equal members is their value, and of 1, 2, 2 less one 2 it is 1.5."""
+    loss = xr.DataArray([[5.0] * 3, [1.0, 2, 2], [1.0, np.nan, 2]], dims=("density", "seed"))
+    results = xr.Dataset({"loss": loss, "norm": loss + 1}, {"density": range(3), "seed": range(3)})
+    kept = tm.mean_without_worst(results, "loss", of=3)
+    np.testing.assert_array_equal(kept["loss"], [5, 1.5, 1])
+    np.testing.assert_array_equal(kept["norm"], [6, 2.5, 2])
+
+
 def test_members_of_the_mean_are_drawn_anew_in_each_cell_and_none_twice():
     """Two of three models of loss 0, 1 and 2 are drawn, and the lower one stays: 0, 0 or 1."""
     loss = (("density", "seed"), np.tile(np.arange(3.0), (900, 1)))

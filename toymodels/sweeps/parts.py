@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -92,6 +93,11 @@ class Folder:
         self.path = Path(path).expanduser().absolute()
         self._request, self._layout, self._units = request, layout, units
         shapes = [variant.traced.outputs for variant in variants]
+        if wrong := [n for each in shapes for n, out in each.items() if out.dtype.kind == "c"]:
+            raise InputError(
+                f"output {wrong[0]!r} is complex, which the files of a folder cannot hold: return "
+                "its real and its imaginary part"
+            )
         self._types = {
             name: np.result_type(*(each[name].dtype for each in shapes), np.float32)
             for name in layout.dims
@@ -285,8 +291,11 @@ def _sweep_of(file: Path) -> str | None:
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name, and give it its name when it is whole."""
-    unfinished = path.with_suffix(".unfinished")
+    """Write a file under another name, and give it its name when it is whole.
+
+    The other name is a new one each time, because several processes may run one sweep.
+    """
+    unfinished = path.with_name(f".toymodels-{secrets.token_hex(8)}{path.suffix}")
     try:
         write(unfinished)
         os.replace(unfinished, path)

@@ -54,7 +54,8 @@ def mean_without_worst(
         seed: decides the draw.
 
     Returns:
-        `results` without the dimension `over`. A member that diverged is left out.
+        `results` without the dimension `over`. A member that diverged is left out, too. If several
+        members share the highest `by`, one of them is left out.
     """
     _check_choice(results, by, over)
     checks.count("of", of, minimum=2)
@@ -62,7 +63,9 @@ def mean_without_worst(
     members = np.broadcast_to(np.arange(ranked.sizes[over]), ranked.shape)
     drawn = np.random.default_rng(seed).permuted(members, axis=-1)[..., :of]
     chosen = results.isel({over: xr.DataArray(drawn, dims=(*ranked.dims[:-1], "_drawn"))})
-    return chosen.where(chosen[by] < chosen[by].max("_drawn")).mean("_drawn")
+    worst = chosen[by].fillna(-math.inf).argmax("_drawn")
+    places = xr.DataArray(np.arange(drawn.shape[-1]), dims="_drawn")
+    return chosen.where(chosen[by].notnull() & (places != worst)).mean("_drawn")
 
 
 def params(results: xr.Dataset, name: str = "params") -> PyTree:
