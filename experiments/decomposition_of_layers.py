@@ -50,7 +50,7 @@ class Config:
     """The numbers of subcomponents of both matrices."""
     gate_units: int = 4
     minimality: float = 1e-3
-    num_seeds: int = 2
+    num_seeds: int = 5
     training: tm.Recipe = tm.Recipe(steps=3000, batch=256, learning_rate=3e-3)
     """The training of the network, with a weight decay of 0.01."""
     updates: int = 4000
@@ -199,7 +199,7 @@ def plot(results: xr.Dataset) -> plotting.Figure:
         bars.plot([place - 0.3, place + 0.3], [answer] * 2, color="0.4", lw=2)
         for seed, count in enumerate(counts):
             marker, label = plotting.MARKERS[seed], f"seed {seed}" if place == 0 else None
-            across = place - 0.1 + 0.2 * seed
+            across = place + 0.15 * (seed - (counts.size - 1) / 2)
             bars.plot(across, count, marker, ms=6, color=f"C{seed}", label=label)
         labels.append(f"{target.replace(' ', chr(10), 1)},\n{which}")
     for axes in (dots, bars):

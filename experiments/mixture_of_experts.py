@@ -95,7 +95,8 @@ def run(config: Config) -> xr.Dataset:
         num_seeds=config.num_seeds,
     )
     best = results["loss"].argmin("seed")
-    return results.isel(seed=best).drop_vars("seed", errors="ignore")
+    chosen = results.isel(seed=best).drop_vars("seed", errors="ignore")
+    return chosen.assign_attrs(num_seeds=config.num_seeds)
 
 
 def routed(density, importance):
@@ -170,7 +171,8 @@ def plot(results: xr.Dataset) -> plotting.Figure:
     for each in axes:
         each.set_xlabel("importance of the second feature")
         plotting.plain_ticks(each, "x", (0.02, 0.05, 0.1, 0.2, 0.5, 1))
-    axes[1].legend(fontsize=7, title="best of all seeds", title_fontsize=7)
+    seeds = f"best of {results.attrs['num_seeds']} seeds"
+    axes[1].legend(fontsize=7, title=seeds, title_fontsize=7)
     return figure
 
 
