@@ -1,10 +1,11 @@
-r"""Parameter decomposition of two layers: features in the first matrix, neurons in the second.
+r"""Parameter decomposition of two layers: are features in the first, neurons in the second?
 
 Claim      In a network that is written by hand, each neuron serves one feature, and half the
-           features have none. Stochastic parameter decomposition finds every feature with a neuron
-           in the first matrix. In a trained network of compressed computation, where all features
-           share the neurons, it finds most features in the first matrix and nearly finds the
-           neurons in the second one.
+           features have none. Stochastic parameter decomposition finds nearly every feature with a
+           neuron in the first matrix. In a trained network of compressed computation, where all
+           features share the neurons, it finds two thirds of the features in the first matrix. In
+           the second one it has twice as many subcomponents as there are neurons, and the nearest
+           ones are off by 40 % on average. Seeds differ, and the first two are the best of five.
 Reproduces No figure. Bushnaq, Braun and Sharkey (2025), "Stochastic Parameter Decomposition", find
            one subcomponent for each of 100 features and of 50 neurons in such a network.
 Settings   12 features, 6 neurons and inputs with one active feature on average, without inputs in
@@ -37,6 +38,9 @@ SHARED = (
     "More subcomponents remain than there are neurons, also in the network that is written by "
     "hand, so that some neurons are divided. More updates or a larger minimality were not tried."
 )
+DIVIDED = "In one of five runs a feature is divided between two subcomponents."
+LOST = "In four of five runs some features have no subcomponent of their own."
+UNLIKE = "The first two seeds alone would pass: a first run had only these."
 TARGETS = {"written by hand": 1.0, "trained": 0.0}
 
 
@@ -156,13 +160,14 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says = "Every feature that a neuron serves is found in the first matrix of the network written "
     says += "by hand, measured by the largest relative error of the nearest subcomponent."
     largest = errors(results, hand, "first").max()
-    yield tm.at_most(says, 0.1, largest, WRITTEN, threshold="Ours, because a tenth is small.")
+    small = "Ours, because a tenth is small."
+    yield tm.at_most(says, 0.1, largest, WRITTEN, threshold=small, note=DIVIDED)
     says = "As many subcomponents of the first matrix of the network written by hand remain as it "
     says += "has neurons, on average over seeds."
     remaining = results["remaining_first"].sel(target=hand).mean()
     yield tm.near(says, neurons, remaining, WRITTEN, within=1, threshold=ONE)
     for which, count, what, note in (
-        ("first", features, "features", ""),
+        ("first", features, "features", LOST),
         ("second", neurons, "neurons", SHARED),
     ):
         says = f"As many subcomponents of the {which} matrix of the trained network remain as it "
@@ -172,7 +177,7 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says = "Neurons of the trained network are nearly found in the second matrix, measured by the "
     says += "mean relative error of the nearest subcomponent."
     mean = errors(results, learned, "second").mean()
-    yield tm.at_most(says, 0.3, mean, FOUND, threshold=TRIAL)
+    yield tm.at_most(says, 0.3, mean, FOUND, threshold=TRIAL, note=UNLIKE)
     says = "Most features of the trained network are found in the first matrix, measured by the "
     says += "share of relative errors below one half."
     found = errors(results, learned, "first")
@@ -207,11 +212,11 @@ def plot(results: xr.Dataset) -> plotting.Figure:
         axes.set_xlabel("network and matrix")
     dots.axhline(1, color="0.6", ls=":", lw=1)
     dots.set(ylabel="relative error of the nearest", ylim=(0, 1.1))
-    dots.set_title("Most features and neurons have a\nsubcomponent that is near (dots: each)")
+    dots.set_title("In a trained network many features\nare not found (dots: each)")
     bars.plot([], [], color="0.4", lw=2, label="one for each")
-    bars.set(ylabel="subcomponents that remain", ylim=(0, 1.12 * results.sizes["feature"]))
+    bars.set(ylabel="subcomponents that remain", ylim=(0, None))
     bars.set_title("Most subcomponents vanish, but\nmore remain than there are neurons")
-    bars.legend(loc="lower right")
+    bars.legend(loc="lower center", ncols=2)
     return figure
 
 
