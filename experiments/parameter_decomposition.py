@@ -136,23 +136,16 @@ def recovered(results: xr.Dataset) -> xr.DataArray:
 
 
 def in_pairs(results: xr.Dataset) -> xr.DataArray:
-    """Return the share of represented features that share a subcomponent with their opposite.
+    """Return the share of represented features that share a subcomponent with their opposite."""
 
-    The subcomponent holds both columns of the pair up to a relative error of `FOUND_BELOW`.
-    """
-    weights, lengths = results["weights"], results["length"]
-    other = {"feature": "other"}
-    products = results["left"] * results["right"]
-    kept = lengths > 0.5
-    cosines = (weights * weights.rename(other)).sum("hidden") / (lengths * lengths.rename(other))
-    opposite = kept & kept.rename(other) & (cosines < -0.98)
-    columns = {"feature": "column"}
-    is_column = xr.DataArray(np.eye(NUM_FEATURES), dims=("feature", "column"))
-    in_pair = is_column + is_column.rename(other)
-    difference = products.rename(columns) - weights.rename(columns) * in_pair
-    size = np.sqrt((lengths**2) + (lengths.rename(other) ** 2))
-    error = np.sqrt((difference**2).sum(("column", "hidden"))).min("part") / size
-    return (opposite & (error < FOUND_BELOW)).any("other").sum("feature") / kept.sum("feature")
+    def merged(left, right, weights):
+        kept, units = geometry.feature_norms(weights) > 0.5, geometry.unit_columns(weights)
+        opposite = kept[:, None] & kept[None] & (units.T @ units < -0.98)
+        found = subcomponents.pair_errors(left, right, weights) < FOUND_BELOW
+        return jnp.sum(jnp.any(opposite & found, axis=1))
+
+    count = tm.apply(merged, results["left"], results["right"], results["weights"])
+    return count / (results["length"] > 0.5).sum("feature")
 
 
 def claims(results: xr.Dataset) -> tm.Claims:

@@ -60,6 +60,21 @@ def test_features_of_length_zero_have_zeros():
     np.testing.assert_allclose(scores.recovery_errors(left, right, weights), 0)
 
 
+def test_an_antipodal_pair_in_one_subcomponent_is_a_pair_and_no_feature():
+    weights = jnp.array([[1.0, -1, 0, 0], [0, 0, 2, -1]])  # two pairs, of which one is merged
+    left = jnp.array([[3.0, 0], [0, 2], [0, -1]])
+    right = jnp.array([[1 / 3, -1 / 3, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    pairs = scores.pair_errors(left, right, weights)
+    np.testing.assert_allclose(pairs, pairs.T)
+    np.testing.assert_allclose(pairs[0, 1], 0, atol=1e-6)
+    # The nearest to the other pair, of lengths 2 and 1, lacks the shorter feature.
+    np.testing.assert_allclose(pairs[2, 3], 5**-0.5, rtol=1e-6)
+    np.testing.assert_array_equal(np.diagonal(pairs), np.inf)
+    np.testing.assert_allclose(
+        scores.recovery_errors(left, right, weights), [1, 1, 0, 0], atol=1e-6
+    )
+
+
 def test_a_subcomponent_has_the_length_of_its_matrix():
     left, right = (jax.random.normal(jax.random.key(k), (7, k)) for k in (2, 5))
     matrices = np.einsum("ch,cf->chf", left, right)

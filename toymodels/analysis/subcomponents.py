@@ -25,6 +25,7 @@ __all__ = [
     "identity_error",
     "length_ratios",
     "lengths",
+    "pair_errors",
     "recovery_errors",
     "sum_error",
 ]
@@ -108,6 +109,30 @@ def recovery_errors(
     nearest = jnp.min(jnp.linalg.norm(rest, axis=(2, 3)), axis=0)
     norms = geometry.feature_norms(weights)
     return _in_units_of(norms, jnp.where(norms == 0, 0.0, nearest))
+
+
+def pair_errors(
+    left: Float[Array, "parts hidden"],
+    right: Float[Array, "parts features"],
+    weights: Float[Array, "hidden features"],
+) -> Float[Array, "features features"]:
+    r"""Return the relative error of the subcomponent nearest to each pair of features.
+
+    It is $\min_c \lVert U_c V_c^\top - W_i e_i^\top - W_j e_j^\top\rVert_F$ over
+    $\sqrt{\lVert W_i\rVert^2 + \lVert W_j\rVert^2}$. An antipodal pair in one subcomponent has 0.
+
+    Returns:
+        Numbers of 0 or more, symmetric in $i$ and $j$. On the diagonal, where there is no pair,
+        they are infinite, and they are 0 for two features of length 0.
+    """
+    left, right, weights = _checked(left, right, weights)
+    feature = jnp.einsum("hf,fg->fhg", weights, jnp.eye(weights.shape[1]))
+    pair = feature[:, None] + feature[None]
+    rest = jnp.einsum("ch,cg->chg", left, right)[:, None, None] - pair[None]
+    nearest = jnp.min(jnp.linalg.norm(rest, axis=(3, 4)), axis=0)
+    lengths = jnp.linalg.norm(pair, axis=(2, 3))
+    errors = _in_units_of(lengths, jnp.where(lengths == 0, 0.0, nearest))
+    return jnp.where(jnp.eye(len(errors)) > 0, jnp.inf, errors)
 
 
 def sum_error(
