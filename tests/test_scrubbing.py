@@ -28,6 +28,13 @@ def scrub(model, params, features, nodes, number=NUMBER):
     return measure(jax.random.key(1))
 
 
+def test_the_features_that_are_kept_may_be_known_only_when_the_program_runs():
+    features = tm.SparseUniform(4, 0.5)
+    example = jnp.full(4, 2.0)  # above every feature of the distribution
+    drawn = jax.jit(lambda kept: iv.keeping(features, [0, kept])(jax.random.key(0), example))(2)
+    np.testing.assert_array_equal(np.asarray(drawn) == 2, [True, False, True, False])
+
+
 @pytest.mark.parametrize(("density", "distance"), [(0.3, 0.045600), (0.1, 0.006133)])
 def test_loss_recovered_is_blind_to_a_digon_and_the_distance_is_not(density, distance):
     r"""The distance of a digon after its ReLU is twice the sum of $E \mathrm{Var}(y_i | x_i)$."""

@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from toymodels import checks, sites
 from toymodels.errors import InputError
@@ -71,7 +71,7 @@ class Scrubbing(NamedTuple):
     distance: Float[Array, ""]
 
 
-def keeping(features: Features, indices: Sequence[int]) -> Resample:
+def keeping(features: Features, indices: Sequence[int | Int[Array, ""]]) -> Resample:
     """Return the draw of an example of INDEPENDENT features that keeps some of them.
 
     Args:
@@ -79,7 +79,7 @@ def keeping(features: Features, indices: Sequence[int]) -> Resample:
         indices: the indices of the features that the interpretation consists of.
     """
     number = features.num_features
-    if not np.ndim(indices):
+    if not jnp.iterable(indices):
         raise InputError(f"indices is {indices}: give a list, [{indices}]")
 
     def check(index: Any) -> None:
