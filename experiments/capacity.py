@@ -48,6 +48,8 @@ class Config:
     starts: int = 20
     num_seeds: int = 4
     training: tm.Recipe = tm.Recipe(steps=6000, batch=2048, learning_rate=1e-2)
+    examples: int = 65_536
+    """The number of fresh examples on which the loss is measured."""
 
 
 SMOKE = Config(
@@ -56,6 +58,7 @@ SMOKE = Config(
     random_profiles=3,
     num_seeds=2,
     training=tm.Recipe(steps=40, batch=64, learning_rate=1e-2),
+    examples=1024,
 )
 
 
@@ -79,7 +82,7 @@ def trained(key, coefficients, kurtosis, config: Config, *, hidden: int, signs: 
     weights = config.training.train(key, model, task, evaluation=0).params["weights"]
     best_bias = jnp.sum(coefficients) - jnp.sum(weights**2)
     loss = tm.task_loss(model, task)
-    fresh = features.sample(jax.random.key(2022), 65_536)
+    fresh = features.sample(jax.random.key(2022), config.examples)
     errors = jax.vmap(lambda x: loss({"weights": weights, "bias": best_bias[None]}, x))(fresh)
     return {
         "loss": theory.quadratic_loss(weights, coefficients, kurtosis),

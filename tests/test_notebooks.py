@@ -17,6 +17,7 @@ def words(text):
     return re.sub(r"[-+]?\d[\d.e+-]*|[][]", " ", text).split()
 
 
+@pytest.mark.as_users_compile  # they train for minutes if XLA optimises nothing
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs_and_prints_what_is_shown(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
