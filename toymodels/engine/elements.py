@@ -149,7 +149,7 @@ class Interpreter:
             case "transpose":
                 return [inputs[0].transpose(params["permutation"])]
             case _:
-                raise NotFusableError(f"primitive '{name}' is not known to the fused loop")
+                raise _unknown(name)
 
     def _bind(self, operation: Operation, *operands: Scalar) -> Scalar:
         """Apply an operation to elements, broadcast over the batch if any of them is a vector."""
@@ -285,6 +285,29 @@ def objects(value: Value) -> Value:
     for index in np.ndindex(*value.shape):
         output[index] = value[index]
     return output
+
+
+def refuse_control_flow(program: core.ClosedJaxpr) -> None:
+    """Refuse a loss that is bound to be refused, before it is differentiated, which takes long.
+
+    Loops and branches stay what they are when JAX differentiates them. Those inside a call may be
+    left out then, and those of known numbers are run while tracing; both are passed over here.
+
+    Raises:
+        NotFusableError: an equation of the program is a loop or a branch.
+    """
+    jaxpr = program.jaxpr
+    captured = zip(jaxpr.constvars, program.consts, strict=True)
+    varying = {*jaxpr.invars, *(variable for variable, const in captured if not is_known(const))}
+    for equation in jaxpr.eqns:
+        if any(isinstance(atom, core.Var) and atom in varying for atom in equation.invars):
+            varying |= set(equation.outvars)
+            if equation.primitive.name in ("cond", "scan", "while"):
+                raise _unknown(equation.primitive.name)
+
+
+def _unknown(name: str) -> NotFusableError:
+    return NotFusableError(f"primitive '{name}' is not known to the fused loop")
 
 
 def _check(equation: core.JaxprEqn) -> None:

@@ -58,7 +58,7 @@ def value_and_grad(
         A function of parameters and a batch (every leaf with a leading batch axis), to the
         mean loss and its gradient by the parameters.
     """
-    return _mean(jax.value_and_grad, loss, finish)
+    return lambda params, batch: traced(loss, params, batch, finish).value_and_grad(params, batch)
 
 
 def grad(loss: Loss, finish: Finish = lambda batch: batch) -> Callable[[Any, Any], Any]:
@@ -70,18 +70,20 @@ def grad(loss: Loss, finish: Finish = lambda batch: batch) -> Callable[[Any, Any
             the rows of a `draws.Shared`. Where models run one after another, each batch is made
             when its model runs, so that no two batches exist at once.
     """
-    return _mean(jax.grad, loss, finish)
+    return lambda params, batch: traced(loss, params, batch, finish).grad(params, batch)
 
 
 def value(
     loss: Loss, finish: Finish = lambda batch: batch
 ) -> Callable[[Any, Any], Float[Array, ""]]:
     """Return the mean of `loss` over a batch; see `grad`."""
-    return _mean(lambda of_params: of_params, loss, finish)
+    return lambda params, batch: traced(loss, params, batch, finish).value(params, batch)
 
 
-class _Program(NamedTuple):
-    """A loss and the maker of its batches, traced for arrays of known shapes.
+class Mean(NamedTuple):
+    """The mean of a loss over a batch, traced for arrays of known shapes; `traced` makes it.
+
+    Whoever needs both the value and the gradient traces once and asks for each where it is needed.
 
     Attributes:
         finish: the traced maker of a batch from the random arrays of a run.
@@ -93,16 +95,34 @@ class _Program(NamedTuple):
     loss: core.ClosedJaxpr
     batch: PyTree
 
+    @property
+    def dtype(self) -> Any:
+        """The number type of the mean."""
+        (loss,) = self.loss.out_avals
+        return jax.eval_shape(jnp.mean, jax.ShapeDtypeStruct((1,), loss.dtype)).dtype
+
+    def value(self, params: PyTree, batch: PyTree) -> Float[Array, ""]:
+        """Return the mean; the arguments have the shapes that it was traced for."""
+        return _mean(lambda of_params: of_params, self, params, batch)
+
+    def grad(self, params: PyTree, batch: PyTree) -> PyTree:
+        """Return the gradient of the mean by the parameters; see `value`."""
+        return _mean(jax.grad, self, params, batch)
+
+    def value_and_grad(self, params: PyTree, batch: PyTree) -> tuple[Float[Array, ""], PyTree]:
+        """Return the mean and its gradient by the parameters; see `value`."""
+        return _mean(jax.value_and_grad, self, params, batch)
+
     def traced_numbers(self) -> list[Any]:
         """Return the numbers that loss and maker captured and that are not known yet."""
         return [const for const in self._consts() if not elements.is_known(const)]
 
-    def with_numbers(self, traced: Sequence[Any]) -> "_Program":
-        """Return the program with other values for `traced_numbers`."""
+    def with_numbers(self, traced: Sequence[Any]) -> "Mean":
+        """Return the mean with other values for `traced_numbers`."""
         rest = iter(traced)
         consts = [const if elements.is_known(const) else next(rest) for const in self._consts()]
         number = len(self.finish.consts)
-        return _Program(
+        return Mean(
             core.ClosedJaxpr(self.finish.jaxpr, consts[:number]),
             core.ClosedJaxpr(self.loss.jaxpr, consts[number:]),
             self.batch,
@@ -117,50 +137,59 @@ class _Program(NamedTuple):
         return [*self.finish.consts, *self.loss.consts]
 
 
-def _mean(transform: loop.Transform, loss: Loss, finish: Finish) -> Callable[[Any, Any], Any]:
-    """Apply `transform`, which must be linear, to the mean of `loss` over a batch."""
+def traced(loss: Loss, params: PyTree, batch: PyTree, finish: Finish = lambda batch: batch) -> Mean:
+    """Trace the mean of `loss` over a batch.
 
-    def batched(params: PyTree, batch: PyTree) -> Any:
-        params, batch = jax.tree.map(jnp.asarray, (params, batch))
-        pooled = isinstance(batch, draws.Shared)
-        rows, slot = batch if pooled else (batch, jnp.zeros((), jnp.int32))
-        finishing, shapes = jax.make_jaxpr(finish, return_shape=True)(rows)
-        program = _Program(finishing, _trace(loss, params, shapes), shapes)
+    Args:
+        loss: a function of parameters and ONE example that returns a scalar.
+        params: parameters of the shapes that the mean is for.
+        batch: a batch, or a `draws.Shared`, of these shapes.
+        finish: see `grad`.
+    """
+    params, batch = jax.tree.map(jnp.asarray, (params, batch))
+    rows = batch.rows if isinstance(batch, draws.Shared) else batch
+    finishing, shapes = jax.make_jaxpr(finish, return_shape=True)(rows)
+    return Mean(finishing, _trace(loss, params, shapes), shapes)
 
-        def ordinary(traced: list[Any], params: PyTree, row: PyTree) -> Any:
-            whole = program.with_numbers(traced)
-            return _ordinary(transform, whole.loss, params, whole.make_batch(row))
 
-        # A variadic reduce has no reverse mode, so derivatives of the mean are those of the
-        # ordinary path. The traced numbers that `loss` captured are arguments, because neither
-        # decorator allows a closure over them. The known ones are not: as arguments they would
-        # no longer be known while tracing.
-        @jax.custom_jvp
-        def mean(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
-            whole = program.with_numbers(traced)
-            if kernel.in_kernels.value:
-                with contextlib.suppress(elements.NotFusableError):
-                    return kernel.mean(transform, whole.finish, whole.loss, params, rows, slot)
-            try:
-                row = draws.pick(rows, slot) if pooled else rows
-                return loop.mean(transform, whole.loss, params, whole.make_batch(row))
-            except elements.NotFusableError:
-                # On an accelerator a loop over models would launch its kernels one by one.
-                if backend() == "cpu":
-                    return _one_by_one(ordinary)(traced, params, rows, slot)
-                return ordinary(traced, params, draws.pick(rows, slot))
+def _mean(transform: loop.Transform, program: Mean, params: PyTree, batch: PyTree) -> Any:
+    """Apply `transform`, which must be linear, to the mean of a loss over a batch."""
+    params, batch = jax.tree.map(jnp.asarray, (params, batch))
+    pooled = isinstance(batch, draws.Shared)
+    rows, slot = batch if pooled else (batch, jnp.zeros((), jnp.int32))
 
-        @mean.defjvp
-        def _(primals: Any, tangents: Any) -> Any:
-            traced, params, rows, slot = primals
-            if not pooled:
-                return jax.jvp(ordinary, primals[:3], tangents[:3])
-            row = draws.pick(rows, slot)  # made of keys, which have no derivative
-            return jax.jvp(lambda t, p: ordinary(t, p, row), (traced, params), tangents[:2])
+    def ordinary(traced: list[Any], params: PyTree, row: PyTree) -> Any:
+        whole = program.with_numbers(traced)
+        return _ordinary(transform, whole.loss, params, whole.make_batch(row))
 
-        return mean(program.traced_numbers(), params, rows, slot)
+    # A variadic reduce has no reverse mode, so derivatives of the mean are those of the
+    # ordinary path. The traced numbers that `loss` captured are arguments, because neither
+    # decorator allows a closure over them. The known ones are not: as arguments they would
+    # no longer be known while tracing.
+    @jax.custom_jvp
+    def mean(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
+        whole = program.with_numbers(traced)
+        if kernel.in_kernels.value:
+            with contextlib.suppress(elements.NotFusableError):
+                return kernel.mean(transform, whole.finish, whole.loss, params, rows, slot)
+        try:
+            row = draws.pick(rows, slot) if pooled else rows
+            return loop.mean(transform, whole.loss, params, whole.make_batch(row))
+        except elements.NotFusableError:
+            # On an accelerator a loop over models would launch its kernels one by one.
+            if backend() == "cpu":
+                return _one_by_one(ordinary)(traced, params, rows, slot)
+            return ordinary(traced, params, draws.pick(rows, slot))
 
-    return batched
+    @mean.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        traced, params, rows, slot = primals
+        if not pooled:
+            return jax.jvp(ordinary, primals[:3], tangents[:3])
+        row = draws.pick(rows, slot)  # made of keys, which have no derivative
+        return jax.jvp(lambda t, p: ordinary(t, p, row), (traced, params), tangents[:2])
+
+    return mean(program.traced_numbers(), params, rows, slot)
 
 
 def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -67,6 +67,7 @@ def mean(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: Py
             f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
             f"than {MAX_SUMS}: the fused loop would gain little and compile slowly"
         )
+    elements.refuse_control_flow(loss)
     loss = choices.compared(loss, declared=True)
     program, shapes = of_one_example(transform, loss, params, example(batch))
 

@@ -118,21 +118,21 @@ def descend(
         params, state, shared, curve, kept = carry
         shared = draws.fill(draw, jax.random.fold_in(key, place.step), shared)
         loss = loss_at(place.step)
-        mean = jax.jit(fuse.value(loss, finish), inline=True)  # so that it is traced only once
-        gradient = fuse.grad(loss, finish)
+        mean = fuse.traced(loss, params, shared, finish)
+        value = jax.jit(mean.value, inline=True)  # so that it is evaluated only once
         if backend() == "cpu":
             # The gradient does not need the loss, so the loss is computed only for the curve.
             curve = lax.cond(
                 place.has_point,
-                lambda: _write(curve, mean(params, shared), place.point),
+                lambda: _write(curve, value(params, shared), place.point),
                 lambda: curve,
             )
-            grads = gradient(params, shared)
+            grads = mean.grad(params, shared)
         else:
             # A branch waits for the host. The last loss that is written for a point stays.
-            value, grads = fuse.value_and_grad(loss, finish)(params, shared)
-            curve = _write(curve, value, place.point)
-        params, state = _updated(optimizer, grads, mean, params, state, shared)
+            loss_now, grads = mean.value_and_grad(params, shared)
+            curve = _write(curve, loss_now, place.point)
+        params, state = _updated(optimizer, grads, value, params, state, shared)
         if backend() != "cpu":
             state = _counted_together(state, place.step)
         if change is not None:
@@ -254,10 +254,11 @@ def _unchanged(index: Array, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
 def _dtype(loss_at: Any, finish: fuse.Finish, params: PyTree, shared: draws.Shared) -> Any:
     """Return the number type of the mean loss."""
 
-    def mean_loss(params: PyTree, shared: draws.Shared) -> Float[Array, ""]:
-        return fuse.value(loss_at(jnp.zeros((), jnp.int32)), finish)(params, shared)
+    def zero() -> Float[Array, ""]:  # the operations of `loss_at` become no part of the program
+        mean = fuse.traced(loss_at(jnp.zeros((), jnp.int32)), params, shared, finish)
+        return jnp.zeros((), mean.dtype)
 
-    return jax.eval_shape(mean_loss, params, shared).dtype
+    return jax.eval_shape(zero).dtype
 
 
 @runtime_checkable
