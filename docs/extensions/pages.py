@@ -23,20 +23,37 @@ def saved_results():
 
 
 class Gallery(SphinxDirective):
-    """Show each figure of `figures/` with the first line of its experiment's docstring."""
+    """Show the figures of "the paper", of "other papers" or of "no paper", as its argument says.
+
+    Each figure has the first line of its experiment's docstring.
+    """
+
+    required_arguments = 1
+    final_argument_whitespace = True
 
     def run(self):
         """Write a grid of links to the page of all figures."""
         grid = nodes.container(classes=["gallery"])
         for name, record in pages.read(ROOT / "figures").items():
             text = library.docstring(ROOT / "experiments" / f"{record.experiment}.py")
+            if reproduced(text) != self.arguments[0]:
+                continue
             title = text.splitlines()[0]
             held = sum(claim.holds for claim in record.claims)
             link = nodes.reference(refuri=f"../figures/README.html#{name}")
             link += nodes.image(uri=f"/figures/{name}.png", alt=name, loading="lazy")
-            link += nodes.Text(f"{title} {held} of {len(record.claims)} claims hold.")
+            size = " At the paper's own size." if record.scale == "paper" else ""
+            link += nodes.Text(f"{title}{size} {held} of {len(record.claims)} claims hold.")
             grid += nodes.paragraph("", "", link)
         return [grid]
+
+
+def reproduced(docstring):
+    """Return what an experiment reproduces: "the paper", "other papers" or "no paper"."""
+    source = library.section(docstring, "Reproduces")
+    if "Elhage et al. (2022)" in source:
+        return "the paper"
+    return "no paper" if not source or source.startswith("No figure") else "other papers"
 
 
 class Explorers(SphinxDirective):
