@@ -162,6 +162,23 @@ def test_a_ladder_refuses_what_has_no_ceiling(settings, message):
         tm.Ladder(training=training, **settings).train()
 
 
+def test_one_model_of_a_ladder_has_the_score_that_it_has_among_others():
+    models = xr.concat([orthogonal(0), orthogonal(1)], "seed")
+    both = tm.score_method(own, models).score
+    np.testing.assert_array_equal(tm.score_method(own, models.isel(seed=1)).score, both[:, 1])
+    one = tm.score_method(own, models.isel(seed=1, density=0)).score
+    np.testing.assert_array_equal(one, both[0, 1])
+
+
+def test_a_model_whose_training_diverged_has_no_score_and_costs_no_other():
+    models = xr.concat([orthogonal(0), orthogonal(1)], "seed")
+    wrong = ("weights", "seen_hidden", "fresh_hidden", "ceiling")
+    broken = models.assign({name: models[name].where(models.seed == 0) for name in wrong})
+    score = tm.score_method(own, broken).score
+    np.testing.assert_array_equal(score.sel(seed=0), tm.score_method(own, models).score.sel(seed=0))
+    assert np.isnan(score.sel(seed=1)).all()
+
+
 def test_models_that_are_no_ladder_are_refused():
     with pytest.raises(tm.InputError, match="Ladder"):
         tm.score_method(own, xr.Dataset())

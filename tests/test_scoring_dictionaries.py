@@ -161,6 +161,8 @@ def test_the_default_distributions_have_the_densities_that_they_say():
         (lambda key, seen: tm.Dictionary(np.eye(4), seen.fresh.T), r"the latents \(4, 2000\)"),
         (lambda key, seen: tm.Dictionary(np.eye(3), seen.fresh[:, :3]), r"shape \(3, 3\)"),
         (lambda key, seen: tm.Dictionary(np.eye(4) / 0, seen.fresh), "not finite"),
+        (lambda key, seen: tm.Dictionary(np.eye(4), seen.fresh, np.ones(3)), r"bias has shape"),
+        (lambda key, seen: tm.Dictionary(np.eye(4)[:, :0], seen.fresh[:, :0]), r"shape \(4, 0\)"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")

@@ -94,6 +94,11 @@ class Bench:
         Raises:
             ValueError: distributions of different numbers of features, or none.
         """
+        if not isinstance(self.distributions, Mapping):  # pyright: ignore
+            raise InputError(
+                f"distributions is of type {type(self.distributions).__name__}: give a dictionary "
+                "from any names to distributions"
+            )
         counts = {name: each.num_features for name, each in self.distributions.items()}
         if len(set(counts.values())) != 1:
             raise InputError(

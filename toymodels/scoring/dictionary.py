@@ -22,7 +22,7 @@ from toymodels import checks
 from toymodels.analysis import activity, dictionaries, inputs, reconstruction
 from toymodels.errors import InputError
 from toymodels.models import ReLUOutput
-from toymodels.scoring.method import Seen, seen_of
+from toymodels.scoring.method import Seen, check_models, is_finite, seen_of
 
 CHANCES: Final = 16
 """The number of draws of random directions whose mean MCC is that of chance."""
@@ -96,20 +96,21 @@ def score_dictionary(method: DictionaryMethod, models: xr.Dataset) -> xr.Dataset
     Returns:
         A Dataset over the axes of the models, such as `distribution` and `seed`, with the scores of
         `DictionaryScores` and `features_per_dimension` of the models.
-        `results.mean("seed").to_dataframe()` is the table.
+        `results.mean("seed").to_dataframe()` is the table. The scores of a model whose training
+        diverged are NaN.
 
     Raises:
         ValueError: the method returns other shapes, or numbers that are not finite.
     """
-    needed = ("weights", "seen_features", "seen_hidden", "fresh_features", "fresh_hidden")
-    if missing := [name for name in needed if name not in models]:
-        raise InputError(f"models has no {missing[0]!r}: give the result of tm.Bench().train()")
+    check_models(models, source="tm.Bench().train()")
     axes = [axis for axis in models["weights"].dims if axis not in ("dimension", "feature")]
     model = ReLUOutput(models.sizes["dimension"])
     shape = tuple(models.sizes[axis] for axis in axes)
-    found = {name: np.zeros(shape) for name in DictionaryScores._fields}
+    found = {name: np.full(shape, np.nan) for name in DictionaryScores._fields}
     for place in np.ndindex(*shape):
         cell = models.isel(dict(zip(axes, place, strict=True)))
+        if not is_finite(cell):
+            continue
         key_method, key_chance = jax.random.split(jax.random.key(int(cell["seed"])))
         seen = seen_of(model, cell)
         coded = _checked(method(key_method, seen), seen.fresh)
@@ -177,11 +178,14 @@ def _checked(found: Any, fresh: Any) -> Dictionary:
         raise InputError(f"the method returned {type(found).__name__}: return a tm.Dictionary")
     examples, hidden = fresh.shape
     decoder, latents = np.shape(found.decoder), np.shape(found.latents)
-    if len(decoder) != 2 or decoder[0] != hidden or latents != (examples, decoder[1]):
+    fits = len(decoder) == 2 and decoder[0] == hidden and latents == (examples, decoder[1])
+    if not fits or not decoder[1]:
         raise InputError(
             f"the decoder has shape {decoder} and the latents {latents}: give {hidden} x latents "
             f"and {examples} x latents, one row for each activation in seen.fresh"
         )
+    if np.shape(found.bias) not in ((), (hidden,)):
+        raise InputError(f"the bias has shape {np.shape(found.bias)}: give {hidden} numbers, or 0")
     arrays = [np.asarray(each, np.float32) for each in found]
     if not all(np.isfinite(each).all() for each in arrays):
         raise InputError("the dictionary has numbers that are not finite: give finite ones")

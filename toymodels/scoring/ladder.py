@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import xarray as xr
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key
@@ -76,8 +77,10 @@ class Ladder:
             raise InputError(
                 f"num_features is {self.num_features}: the exact posterior takes 16 or fewer"
             )
-        if not all(0 < density < 1 for density in self.densities):
-            raise InputError(f"densities are {self.densities}: give numbers between 0 and 1")
+        if not np.ndim(self.densities) or not all(0 < density < 1 for density in self.densities):
+            raise InputError(
+                f"densities are {self.densities}: give a list of numbers between 0 and 1"
+            )
         checks.interval("noise", self.noise, low=0, open_low=True, remedy="the ceiling needs some")
         checks.count("examples", self.examples, minimum=CHUNK)
         if self.examples % CHUNK:

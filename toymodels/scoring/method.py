@@ -68,28 +68,42 @@ def score_method(method: Method, models: xr.Dataset) -> xr.Dataset:
         models: the trained models, from `Ladder.train`.
 
     Returns:
-        A Dataset over `density` and `seed` with `score`, the `value`, `chance` and `ceiling` from
-        which it follows, and `features_per_dimension` of the model. A score below 0 is worse than
-        random directions. A score may exceed 1 by the error of sampling.
+        A Dataset over the axes of the models, `density` and `seed`, with `score`, the `value`,
+        `chance` and `ceiling` from which it follows, and `features_per_dimension` of the model. A
+        score below 0 is worse than random directions. A score may exceed 1 by the error of
+        sampling. It is NaN for a model whose training diverged.
 
     Raises:
         ValueError: the method returns another shape, or numbers that are not finite.
     """
-    needed = ("seen_features", "seen_hidden", "fresh_features", "fresh_hidden", "ceiling")
-    if missing := [name for name in needed if name not in models]:
-        raise InputError(f"models has no {missing[0]!r}: give the result of tm.Ladder().train()")
+    check_models(models, "ceiling", source="tm.Ladder().train()")
     model = ReLUOutput(models.sizes["dimension"])
     scored = models[["features_per_dimension"]].copy()
-    ceiling = models["ceiling"].mean("feature").transpose("density", "seed")
-    found = np.zeros((2, *ceiling.shape))
-    for level in range(ceiling.shape[0]):
-        for place in range(ceiling.shape[1]):
-            cell = models.isel(density=level, seed=place)
+    ceiling = models["ceiling"].mean("feature", skipna=False)
+    found = np.full((2, *ceiling.shape), np.nan)
+    for place in np.ndindex(*ceiling.shape):
+        cell = models.isel(dict(zip(ceiling.dims, place, strict=True)))
+        if is_finite(cell):
             key = jax.random.key(int(cell["seed"]))
-            found[:, level, place] = _value_and_chance(method, key, model, cell)
+            found[:, *place] = _value_and_chance(method, key, model, cell)
     value, chance = (ceiling.copy(data=each) for each in found)
     score = (value - chance) / (ceiling - chance)
     return scored.assign(score=score, value=value, chance=chance, ceiling=ceiling)
+
+
+def check_models(models: Any, *needed: str, source: str) -> None:
+    """Raise `InputError` unless `models` has what is scored, and the variables in `needed`."""
+    if not isinstance(models, xr.Dataset):
+        raise InputError(f"models is of type {type(models).__name__}: give the result of {source}")
+    drawn = ("seen_features", "seen_hidden", "fresh_features", "fresh_hidden")
+    for name in ("weights", "bias", "features_per_dimension", "seed", *drawn, *needed):
+        if name not in models.variables:
+            raise InputError(f"models has no {name!r}: give the result of {source}")
+
+
+def is_finite(cell: xr.Dataset) -> bool:
+    """Return whether one model has finite weights; the training of any other has diverged."""
+    return bool(np.isfinite(cell["weights"]).all())
 
 
 def _value_and_chance(
