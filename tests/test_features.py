@@ -1,7 +1,6 @@
 """Distributions have the probabilities, moments, independence and bounds of their definitions.
 
-Samples are large and the keys fixed. A p-value must exceed 1e-4, and a mean must lie within five
-standard errors: a right sampler would fail one of these about once in ten thousand keys.
+Samples are large and the keys fixed: see `samples`.
 """
 
 import jax
@@ -12,7 +11,7 @@ import pytest
 from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.extend.random import define_prng_impl
+from samples import EXAMPLES, UNLIKELY, assert_mean, constant_words, every_density
 from scipy import stats
 
 import toymodels
@@ -28,40 +27,14 @@ from toymodels import (
 from toymodels.errors import InputError
 
 DISTRIBUTIONS = (SparseUniform, SignedSparseUniform, Binary)
-EXAMPLES = 40_000
-UNLIKELY = 1e-4
-STANDARD_ERRORS = 5
 
 every_distribution = pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-every_density = pytest.mark.parametrize("density", [1.0, 0.3, 1e-3])
 properties = settings(max_examples=30)
 densities = st.floats(2.0**-14, 1, width=32)
 
 
 def draw(distribution, density, *, features=3, seed=0, examples=EXAMPLES):
     return np.asarray(distribution(features, density).sample(jax.random.key(seed), examples))
-
-
-def assert_mean(values, expected, deviation):
-    """Fail unless the mean of each column is right.
-
-    The error is measured by the standard deviation that the distribution has by definition.
-    """
-    error = np.abs(values.mean(axis=0, dtype=np.float64) - expected)
-    assert np.all(error <= STANDARD_ERRORS * deviation / np.sqrt(len(values)) + 1e-7)
-
-
-def constant_words(word):
-    """A generator whose every random word is `word`."""
-    return define_prng_impl(
-        key_shape=(1,),
-        seed=lambda seed: jnp.zeros(1, jnp.uint32),
-        split=lambda key, shape: jnp.zeros((*shape, 1), jnp.uint32),
-        random_bits=lambda key, width, shape: jnp.full(shape, word, jnp.uint32),
-        fold_in=lambda key, data: key,
-        name=f"constant_words_{word}",
-        tag=f"const{word}",
-    )
 
 
 @every_distribution
@@ -264,95 +237,6 @@ def test_distributions_are_features(distribution):
 def test_what_makes_no_sense_is_refused(distribution, num_features, density, batch, message):
     with pytest.raises(InputError, match=message):
         distribution(num_features, density).sample(jax.random.key(0), batch)
-
-
-# Sets of features: examples x sets x members.
-
-
-def draw_sets(distribution, density, *, sets=2, size=3, seed=0):
-    sample = distribution(sets, size, density).sample(jax.random.key(seed), EXAMPLES)
-    return np.asarray(sample).reshape(EXAMPLES, sets, size)
-
-
-every_kind_of_sets = pytest.mark.parametrize("distribution", [CorrelatedSets, AnticorrelatedSets])
-
-
-@every_kind_of_sets
-@every_density
-def test_sets_are_present_with_probability_density(distribution, density):
-    for count in np.any(draw_sets(distribution, density) != 0, axis=2).sum(axis=0):
-        assert stats.binomtest(int(count), EXAMPLES, density).pvalue > UNLIKELY
-
-
-@every_kind_of_sets
-def test_sets_are_independent_of_each_other(distribution):
-    present = np.any(draw_sets(distribution, 0.4) != 0, axis=2)
-    counts = np.histogram2d(*present.T.astype(float), bins=2)[0]
-    assert stats.chi2_contingency(counts).pvalue > UNLIKELY
-
-
-@every_density
-def test_a_correlated_set_is_present_as_a_whole_with_values_of_their_own(density):
-    values = draw_sets(CorrelatedSets, density)
-    present = values != 0
-    np.testing.assert_array_equal(present.all(axis=2), present.any(axis=2))
-    first, second, third = values[present.all(axis=2)].T
-    for member in (first, second, third):
-        assert stats.kstest(member, stats.uniform.cdf).pvalue > UNLIKELY
-    for one, other in ((first, second), (first, third), (second, third)):
-        assert stats.pearsonr(one, other).pvalue > UNLIKELY
-
-
-@every_density
-def test_of_an_anticorrelated_set_one_member_is_present_each_as_likely(density):
-    values = draw_sets(AnticorrelatedSets, density)
-    present = values != 0
-    assert present.sum(axis=2).max() == 1
-    for set_members in present.sum(axis=0):
-        assert stats.chisquare(set_members).pvalue > UNLIKELY
-    for member in range(3):
-        sizes = values[..., member][present[..., member]]
-        assert stats.kstest(sizes, stats.uniform.cdf).pvalue > UNLIKELY
-
-
-@pytest.mark.parametrize("word", [0, 1, 2**31, 2**32 - 1])
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7])
-def test_a_set_that_is_surely_present_has_one_member_for_the_extreme_words(word, size):
-    key = jax.random.key(0, impl=constant_words(word))
-    sample = np.asarray(AnticorrelatedSets(1, size, 1.0).sample(key, 1))
-    assert np.sum(sample > 0) == 1
-    assert sample.max() <= 1
-
-
-def test_anticorrelated_sets_of_one_are_independent_features():
-    key = jax.random.key(0)
-    np.testing.assert_allclose(
-        AnticorrelatedSets(3, 1, 0.3).sample(key, 100),
-        SparseUniform(3, 0.3).sample(key, 100),
-        atol=3e-7,  # two roundings of 1 - u/p
-    )
-
-
-@every_kind_of_sets
-def test_each_set_can_have_a_density_of_its_own(distribution):
-    densities = np.array([1.0, 0.1])
-    present = np.any(draw_sets(distribution, jnp.asarray(densities)) != 0, axis=2)
-    assert_mean(present, densities, np.sqrt(densities * (1 - densities)))
-
-
-@every_kind_of_sets
-@pytest.mark.parametrize(
-    ("sets", "size", "density", "message"),
-    [
-        (0, 2, 0.5, r"^num_sets is 0: give a whole number, 1 or more$"),
-        (2, 0, 0.5, r"^size is 0: give a whole number, 1 or more$"),
-        (2, 2, 0.0, r"^density is 0, outside \(0, 1\]: .* that a set is not zero$"),
-        (2, 2, jnp.ones(4), r"^density has shape \(4,\): give one number or 2, one per set$"),
-    ],
-)
-def test_sets_that_make_no_sense_are_refused(distribution, sets, size, density, message):
-    with pytest.raises(InputError, match=message):
-        distribution(sets, size, density).sample(jax.random.key(0), 1)
 
 
 def test_a_traced_density_is_not_looked_at():

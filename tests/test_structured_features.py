@@ -12,13 +12,11 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import EXAMPLES, UNLIKELY
 from scipy import stats
 
 import toymodels as tm
 from toymodels.errors import InputError
-
-EXAMPLES = 40_000
-UNLIKELY = 1e-4
 
 # A root with two children, of which the first has two, and a second tree of two.
 FOREST = (-1, 0, 0, 1, 1, -1, 5)
