@@ -1,11 +1,12 @@
-r"""Mixtures of experts: routing has no phase change of two features, but trained routers have one.
+r"""Mixtures of experts: routing has no phase change of two features, but few trained routers do it.
 
 Claim      Two features that share one dimension change abruptly: below some importance the second
            one is ignored, and above it they are an antipodal pair. With two experts of one
            dimension and an ideal router nothing jumps, and at equal importance the loss is half of
            that of the pair.
-           Trained models find it only for a second feature that is important enough: for others
-           even the best seed uses one expert, so that trained mixtures jump, too.
+           Fewer than one seed in ten finds this by training, even at equal importance, and none for
+           a second feature that hardly matters. So the best of few seeds jumps where luck decides:
+           of six it was at larger importances than of 32.
 Reproduces "Sparsity and Superposition in Mixture of Experts" (2025, arXiv 2510.23671), that there
            is no discontinuous phase change. The loss of ideal routing is derived here.
 Settings   The output is ReLU(g w (w . x) + b) with the weights w of the expert of the largest
@@ -29,19 +30,18 @@ ROUTED = tm.prediction("p^2 E min(u^2, I v^2) = p^2 (I / 3 - I^(3/2) / 6) for un
 INTEGRAL = tm.identity("E min(u^2, I v^2) = I / 3 - I^(3/2) / 6 for uniform u and v, here sampled")
 PAIR = tm.prediction("An antipodal pair of length 1 is wrong only where both features are active")
 FOUND = tm.finding("found here")
-COLLAPSE = (
-    "Unless importance is large, the best seed has the loss of one expert, as if its router chose "
-    "one expert always."
-)
+COLLAPSE = "Few seeds find ideal routing, and none where the second feature hardly matters."
 BIAS = "At density 0.3 the bias alone is a half of the right answer, so that the jump is smaller."
 SEEN = "Ours, after a first run."
+NEAR = 1.2
+"""A model finds ideal routing if its loss is at most this multiple of that of ideal routing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     densities: tuple[float, ...] = (0.3, 0.1)
     importances: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-    num_seeds: int = 6
+    num_seeds: int = 32
     training: tm.Recipe = tm.Recipe(steps=2500, batch=512, learning_rate=2e-2)
 
 
@@ -94,9 +94,10 @@ def run(config: Config) -> xr.Dataset:
         axes={"density": config.densities, "importance": config.importances},
         num_seeds=config.num_seeds,
     )
+    found = results["loss"] < NEAR * routed(results["density"], results["importance"])
     best = results["loss"].argmin("seed")
     chosen = results.isel(seed=best).drop_vars("seed", errors="ignore")
-    return chosen.assign_attrs(num_seeds=config.num_seeds)
+    return chosen.assign(found=found.mean("seed")).assign_attrs(num_seeds=config.num_seeds)
 
 
 def routed(density, importance):
@@ -124,10 +125,14 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says += "the largest relative difference."
     off = abs(mixed["loss"] / exact - 1).where(results["importance"] >= 0.3).max()
     yield tm.near(says, 0, off, FOUND, within=0.2, threshold=SEEN)
-    says = "Two experts are no better than one up to importance 0.05, measured by the smallest "
-    says += "ratio of the losses."
-    ratio = (mixed["loss"] / dense["loss"]).where(results["importance"] <= 0.05).min()
-    yield tm.at_least(says, 0.98, ratio, FOUND, threshold=SEEN)
+    says = "Few seeds of two experts find ideal routing, measured by the largest share, over "
+    says += f"densities and importances, of seeds with less than {NEAR:g} times its loss."
+    few = "Ours, after a first run, because one in five is few."
+    yield tm.at_most(says, 0.2, mixed["found"].max(), FOUND, threshold=few)
+    says = "No seed of two experts finds ideal routing up to importance 0.05, measured by the "
+    says += f"largest share of seeds with less than {NEAR:g} times its loss."
+    rare = mixed["found"].where(results["importance"] <= 0.05).max()
+    yield tm.near(says, 0, rare, FOUND, within=0, threshold=SEEN)
     says = "One expert has the loss p^2 / 3 of an antipodal pair at importance 1, measured by the "
     says += "mean ratio over densities."
     pair = dense["loss"].isel(importance=-1) / (results["density"] ** 2 / 3)
@@ -165,9 +170,9 @@ def plot(results: xr.Dataset) -> plotting.Figure:
             axes[1].plot(here["importance"], here["loss"] / density**2, style, **how)
     axes[1].plot(fine, routed(1.0, fine), "k:", lw=1.2, label="ideal routing (exact)")
     axes[0].set(xscale="log", ylim=(-0.05, 1.2), ylabel="answer / second feature")
-    axes[0].set_title("The answer of trained experts\njumps with importance, too")
+    axes[0].set_title("The answer of trained experts\nrises with importance, too")
     axes[1].set(xscale="log", yscale="log", ylabel="loss / density$^2$")
-    axes[1].set_title("Ideal routing has no phase change;\ntraining finds it late")
+    axes[1].set_title("Ideal routing has no phase change;\nfew seeds find it")
     for each in axes:
         each.set_xlabel("importance of the second feature")
         plotting.plain_ticks(each, "x", (0.02, 0.05, 0.1, 0.2, 0.5, 1))
