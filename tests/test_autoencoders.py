@@ -258,6 +258,12 @@ def test_impossible_architectures_are_refused(model, word):
         model.init(jax.random.key(0), jnp.zeros(HIDDEN))
 
 
+@pytest.mark.parametrize("shape", [(4, 2), (3, 4)])  # two directions too few, or transposed
+def test_a_dictionary_of_another_size_is_refused(shape):
+    with pytest.raises(errors.InputError, match="but the model has 3 latents"):
+        autoencoders.with_dictionary(autoencoders.ReLUAutoencoder(3), jnp.ones(shape))
+
+
 def test_a_dictionary_that_is_given_reads_and_writes_its_directions():
     """Orthogonal directions reproduce every sum of them with positive amounts."""
     directions = jnp.linalg.qr(jnp.asarray(np.random.default_rng(0).normal(size=(4, 3))))[0]

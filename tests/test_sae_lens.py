@@ -120,6 +120,19 @@ def test_what_has_no_counterpart_is_refused():
         autoencoders.from_sae_lens({**settings, "normalize_activations": "layer_norm"}, weights)
     with pytest.raises(InputError, match="architecture is 'temporal': it must be one of standard"):
         autoencoders.from_sae_lens({**settings, "architecture": "temporal"}, weights)
+    old = {**settings, "architecture": "standard", "activation_fn_str": "tanh-relu"}
+    with pytest.raises(InputError, match="activation_fn 'tanh-relu': load it with SAELens 6"):
+        autoencoders.from_sae_lens(old, weights)
+    scaled = {**weights, "scaling_factor": np.full(LATENTS, 2.0)}
+    with pytest.raises(InputError, match="has a scaling_factor"):
+        autoencoders.from_sae_lens(settings, scaled)
+    with pytest.raises(InputError, match="the weights have no 'threshold'"):
+        autoencoders.from_sae_lens({**settings, "architecture": "jumprelu"}, weights)
+    turned = {**weights, "W_enc": weights["W_enc"].T}
+    with pytest.raises(InputError, match=r"W_enc has shape .* give hidden x latents"):
+        autoencoders.from_sae_lens(settings, turned)
+    with pytest.raises(InputError, match="params has no 'decoder'"):
+        autoencoders.to_sae_lens(model, {})
     uneven = {**weights, "W_dec": weights["W_dec"] * np.arange(1, LATENTS + 1)[:, None]}
     with pytest.raises(InputError, match="call fold_W_dec_norm"):
         autoencoders.from_sae_lens(settings, uneven)

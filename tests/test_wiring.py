@@ -1,5 +1,7 @@
 """Transcoders and crosscoders: what a latent may not read or write has no influence."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,6 +124,9 @@ def test_the_crosscoder_of_a_binary_feature_is_the_minimum_over_angles(strength,
         (lambda: autoencoders.wiring((2, 1), [(1, [], [1])]), r"reads the parts \[\]"),
         (lambda: autoencoders.wiring((2, 0), [(1, [0], [1])]), "size is 0"),
         (lambda: tm.Crosscoder(2, (1, 1)).init(KEY, jnp.zeros(3)), "add up to 2"),
+        (lambda: inspect.unwrap(autoencoders.wiring)((2, 1), [(2, 0, 1)]), "a group of the wiring"),
+        (lambda: inspect.unwrap(autoencoders.wiring)((2, 1), (2, [0], [1])), "group of the wiring"),
+        (lambda: autoencoders.wiring((2, 1), []), "a group of the wiring"),
         (
             lambda: tm.fit_autoencoder(
                 KEY, tm.ReLUAutoencoder(3), linear(np.eye(3)), steps=1, **RUN,

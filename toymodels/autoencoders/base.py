@@ -28,6 +28,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
+from toymodels.errors import InputError
 from toymodels.sites import Site
 
 Number = Float[Array, ""] | float | int
@@ -70,7 +71,15 @@ def with_dictionary(model: nn.Module, directions: Float[Array, "hidden latents"]
     Returns:
         The parameters, with biases as `init` leaves them.
     """
+    directions = jnp.asarray(directions, jnp.result_type(float))
+    if directions.ndim != 2:
+        raise InputError(f"directions has shape {directions.shape}: give hidden x latents")
     params = cast(Parameters, model.init(jax.random.key(0), directions[:, 0])["params"])
+    if (needed := params["decoder"].shape) != directions.shape:
+        raise InputError(
+            f"directions has shape {directions.shape}, but the model has {needed[1]} latents: give "
+            "hidden x latents, with a direction for each latent"
+        )
     return {**params, "decoder": directions, "encoder": directions.T}
 
 

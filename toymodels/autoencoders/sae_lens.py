@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toymodels.autoencoders.base import Parameters, dictionary
+from toymodels.autoencoders.base import NAMES, Parameters, dictionary
 from toymodels.autoencoders.penalties import (
     GatedAutoencoder,
     JumpReLUAutoencoder,
@@ -62,6 +62,8 @@ def to_sae_lens(model: nn.Module, params: Parameters) -> SAELens:
     Raises:
         InputError: the model is of another type, or the parameters are those of many models.
     """
+    if missing := [name for name in NAMES if name not in params]:
+        raise InputError(f"params has no {missing[0]!r}: give a model, and then its parameters")
     if np.ndim(params["decoder"]) != 2:
         raise InputError(
             f"decoder has the shape {np.shape(params['decoder'])}: give the parameters of ONE model"
@@ -121,7 +123,7 @@ def from_sae_lens(
     Raises:
         InputError: the architecture or a setting has no counterpart here.
     """
-    _check(settings)
+    _check(settings, weights)
     arrays = {name: np.asarray(value, np.float32) for name, value in weights.items()}
     lengths = np.linalg.norm(arrays["W_dec"], axis=1)
     encoder = arrays["W_enc"].T * lengths[:, None]
@@ -158,11 +160,41 @@ def from_sae_lens(
     return model, jax.tree.map(jnp.asarray, params)
 
 
-def _check(settings: Mapping[str, Any]) -> None:
+_WEIGHTS: Final = {
+    "standard": ("b_enc",),
+    "topk": ("b_enc",),
+    "jumprelu": ("b_enc", "threshold"),
+    "gated": ("b_gate", "r_mag", "b_mag"),
+}
+"""The weights of each architecture beside `W_enc`, `W_dec` and `b_dec`."""
+
+
+def _check(settings: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Refuse what this package has no counterpart for."""
-    known = ("standard", "topk", "jumprelu", "gated")
-    if (found := settings.get("architecture")) not in known:
-        raise InputError(f"architecture is {found!r}: it must be one of {', '.join(known)}")
+    architecture = settings.get("architecture")
+    if architecture not in _WEIGHTS:
+        raise InputError(
+            f"architecture is {architecture!r}: it must be one of {', '.join(_WEIGHTS)}"
+        )
+    # Before version 6 the activation and a factor of the output were settings of their own.
+    activation = settings.get("activation_fn", settings.get("activation_fn_str", "relu"))
+    scaled = np.any(np.asarray(weights.get("scaling_factor", 1.0)) != 1)
+    if scaled or (activation != "relu" and architecture != "topk"):
+        found = "a scaling_factor" if scaled else f"activation_fn {activation!r}"
+        raise InputError(f"the file has {found}: load it with SAELens 6, and save it again")
+    needed = ("W_enc", "W_dec", "b_dec", *_WEIGHTS[architecture])
+    if missing := [name for name in needed if name not in weights]:
+        raise InputError(
+            f"the weights have no {missing[0]!r}: give all arrays of sae_weights.safetensors"
+        )
+    if architecture == "topk" and "k" not in settings:
+        raise InputError("the settings have no 'k': give the contents of cfg.json of SAELens 6")
+    shapes = np.shape(weights["W_enc"]), np.shape(weights["W_dec"])
+    if shapes[0] != shapes[1][::-1] or shapes[1][1:] != np.shape(weights["b_dec"]):
+        raise InputError(
+            f"W_enc has shape {shapes[0]} and W_dec {shapes[1]}: give hidden x latents and "
+            "latents x hidden, as SAELens saves them"
+        )
     for name in ("normalize_activations", "reshape_activations"):
         if (found := settings.get(name, "none")) != "none":
             raise InputError(f"{name} is {found!r}: fold it into the weights, so that it is 'none'")

@@ -83,6 +83,12 @@ def wiring(
     """
     for size in sizes:
         checks.count("size", size)
+    for group in groups or [()]:
+        if isinstance(group, int) or [np.ndim(each) for each in group] != [0, 1, 1]:
+            raise InputError(
+                f"a group of the wiring is {group!r}: give its number of latents, the parts that "
+                "they read and the parts that they write, such as (8, [0], [1])"
+            )
     part = np.repeat(np.arange(len(sizes)), sizes)
     rows: dict[str, list[Bool[np.ndarray, "latents hidden"]]] = {"reads": [], "writes": []}
     for latents, *parts in groups:
