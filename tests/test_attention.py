@@ -239,7 +239,8 @@ def test_the_sampler_draws_every_sequence_with_its_probability(concentration):
 def test_sequences_have_the_statistics_that_they_name():
     chains = tm.MarkovChains(3, 5, concentration=1e-3).sample(KEY, 2000)
     np.testing.assert_array_equal(chains.sum(axis=2), 1)
-    np.testing.assert_allclose(chains[:, 0].mean(axis=0), 1 / 3, atol=0.04)
+    # Rows are nearly one-hot, and still every token is as likely as any other at each position.
+    np.testing.assert_allclose(chains.mean(axis=0), 1 / 3, atol=0.04)
     repeated = tm.RepeatedTokens(4, 3, repeats=3).sample(KEY, 500)
     assert repeated.shape == (500, 9, 4)
     np.testing.assert_array_equal(repeated[:, :3], repeated[:, 3:6])

@@ -42,8 +42,8 @@ class MarkovChains:
         key_rows, key_tokens = jax.random.split(key)
         states = self.num_features
         shape = (batch, states, states)
-        gammas = _gammas(key_rows, self.concentration, shape)
-        rows = jnp.cumsum(gammas, axis=2) / jnp.sum(gammas, axis=2, keepdims=True)
+        shares = _shares(key_rows, self.concentration, shape)
+        rows = jnp.cumsum(shares, axis=2) / jnp.sum(shares, axis=2, keepdims=True)
         uniform = jax.random.uniform(key_tokens, (self.length, batch))
 
         def step(state: Int[Array, " batch"], u: Float[Array, " batch"]) -> tuple[Array, Array]:
@@ -132,11 +132,12 @@ class SkipTrigrams:
         return _one_hot(tokens, self.num_features)
 
 
-def _gammas(key: Key[Array, ""], concentration: Any, shape: tuple[int, ...]) -> Array:
-    """Draw from Gamma distributions, of which that of concentration 1 is the cheap exponential."""
+def _shares(key: Key[Array, ""], concentration: Any, shape: tuple[int, ...]) -> Array:
+    """Draw rows in proportion to a Dirichlet distribution; exponentials are the cheap way for 1."""
     if isinstance(concentration, int | float) and concentration == 1:
         return jax.random.exponential(key, shape)
-    return jax.random.gamma(key, jnp.asarray(concentration, float), shape)
+    # The gammas of a small concentration are too small for a float, and only logarithms hold them.
+    return jax.random.dirichlet(key, jnp.full(shape[-1], concentration, float), shape[:-1])
 
 
 def _one_hot(tokens: Int[Array, "batch length"], number: int) -> Float[Array, "batch length token"]:
