@@ -145,24 +145,26 @@ def claims(results: xr.Dataset) -> tm.Claims:
     solved, pruned = results["solved"].mean("seed"), results["pruned"].mean("seed")
     number, smallest = among_solved(results, "number"), among_solved(results, "smallest")
     dense = int(results["kept"][-1])
+
+    def at(values: xr.DataArray, kept: int) -> xr.DataArray:
+        return values.sel(kept=kept, method="nearest")
+
     says = "No network of fewer than 6 weights computes XOR, measured by the largest share of the "
     says += "seeds."
     few = solved.sel(task="XOR").where(results["kept"] < 6)
     yield tm.near(says, 0, few.max(), BOUND, within=0)
     says = "Capability falls as weights become fewer, measured by the share of the seeds that "
     says += "compute XOR with 6 weights, over that of dense networks."
-    ratio = (solved.sel(kept=6) / solved.sel(kept=dense, method="nearest")).sel(task="XOR")
+    ratio = (at(solved, 6) / at(solved, dense)).sel(task="XOR")
     yield tm.at_most(says, 0.7, ratio, GAO, threshold=FAR)
     says = "Twice as many weights as the task needs are enough to compute it nearly as often as "
     says += "dense networks do, measured by the smallest ratio of the shares over tasks."
-    shares = solved / solved.isel(kept=-1)
-    twice = [
-        shares.sel(task=task).sel(kept=2 * n, method="nearest") for task, n in SMALLEST.items()
-    ]
+    shares = solved / at(solved, dense)
+    twice = [at(shares.sel(task=task), 2 * n) for task, n in SMALLEST.items()]
     ours = "Ours, because a share of 24 seeds has an error of up to 0.1."
     note = "The rule keeps weights of units without an output, and so wastes some."
     yield tm.at_least(says, 0.8, min(map(float, twice)), FOUND, threshold=ours, note=note)
-    ratio = (number.sel(kept=8, method="nearest") / number.isel(kept=-1)).max()
+    ratio = (at(number, 8) / at(number, dense)).max()
     says = "Networks of 8 weights hold at most half as many minimal circuits as dense ones, "
     says += "measured by the largest ratio of the means over tasks."
     note = "Dense networks hold only 1.4 to 1.7 minimal circuits each."
@@ -173,11 +175,11 @@ def claims(results: xr.Dataset) -> tm.Claims:
     yield tm.near(says, 1, few, FOUND, within=0, threshold=SEEN)
     says = "Networks of 8 weights that compute AND have weights outside their smallest circuit, "
     says += "which lead nowhere or do not matter, measured by the mean number."
-    wasted = 8 - smallest.sel(task="AND").sel(kept=8, method="nearest")
+    wasted = 8 - at(smallest, 8).sel(task="AND")
     yield tm.at_least(says, 3, wasted, FOUND, threshold=SEEN)
     says = "The smallest circuit of networks of 8 weights is smaller than that of dense ones, "
     says += "measured by the mean difference over tasks, in weights."
-    drop = (smallest.isel(kept=-1) - smallest.sel(kept=8, method="nearest")).mean()
+    drop = (at(smallest, dense) - at(smallest, 8)).mean()
     ours = "Ours, because the paper compares sizes at equal loss; one weight is the smallest step."
     note = "Circuits of dense networks of this size are near the smallest already."
     yield tm.at_least(says, 1, drop, GAO, threshold=ours, note=note)
@@ -185,7 +187,7 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says += "training, measured by the difference of the shares of the seeds with 8 weights that "
     says += "compute XOR."
     error = "Ours, because it is twice the error of a difference of shares."
-    gain = (solved - pruned).sel(task="XOR").sel(kept=8, method="nearest")
+    gain = at(solved - pruned, 8).sel(task="XOR")
     yield tm.at_least(says, 0.2, gain, FOUND, threshold=error)
     says = "No number of weights is better for pruning than for training, in any task, measured by "
     says += "the largest difference of the shares."
@@ -194,7 +196,7 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says = "Dense networks that compute XOR hold circuits of 6 weights, measured by the share of "
     says += "the networks."
     holds = (results["smallest"] == 6).astype(float).where(results["solved"] > 0).mean("seed")
-    share = holds.sel(task="XOR").isel(kept=-1)
+    share = at(holds, dense).sel(task="XOR")
     yield tm.at_least(says, 0.5, share, FOUND, threshold=HALF)
 
 
