@@ -36,6 +36,18 @@ def two_sines(params, example):
     return jnp.sum(jnp.sin(params * example) + jnp.sin(params))
 
 
+def test_a_loop_over_known_numbers_runs_while_tracing_and_the_loss_stays_fused():
+    def loss(params, x):
+        total, _ = jax.lax.scan(
+            lambda so_far, each: (so_far + each, None), 0.0, np.float32([1, 2, 3])
+        )
+        return total * params * x
+
+    assert fuse.explain(loss, jnp.float32(2), jnp.ones(4)).fused
+    value, slope = jax.jit(fuse.value_and_grad(loss))(jnp.float32(2), jnp.arange(4.0))
+    np.testing.assert_allclose([value, slope], [6 * 2 * 1.5, 6 * 1.5])
+
+
 @pytest.mark.parametrize("batch", [10_007, 65_536])
 def test_large_batches_do_not_drift(batch):
     """The tolerance is 1024 roundings of half a bit.
