@@ -3,9 +3,9 @@
 Claim      In trained models in superposition, patching and gradients rank the edges between
            features by their exact damage, if there are pairs of examples enough: at density 0.05,
            100 are too few. Gradients of clean runs rank no worse than gradients that are averaged
-           on the way from the corrupt example. Antipodal pairs stand out so far that settings of
-           the methods hardly matter; at density 0.05, where damages are spread, the threshold of
-           ACDC decides more about its circuit than the draw of the pairs.
+           on the way from the corrupt example. In most models antipodal pairs stand out so far that
+           settings of the methods hardly matter; at density 0.05, where damages are spread, the
+           threshold of ACDC decides more about its circuit than the draw of the pairs.
 Reproduces No figure of a paper.
 Settings   12 binary features of falling importance in 5 dimensions, and the model as a graph
            with an edge from each feature to each output. The exact damage of an edge is a sum over
@@ -39,15 +39,17 @@ ROUND = "Ours, a round number that was set before the run."
 SEEN = "Ours, after a trial with the models of what_survives."
 FEW = "At density 0.05 a feature changes in ten of 100 pairs: with 1,000 pairs the claim holds."
 PATH = (
-    "The difference is no error of sampling, which only hides it with 100 pairs, and none of "
-    "integration, because all numbers of steps rank alike. On the way all features change at once, "
-    "through states that no example has; the average while the edge alone changes is exact "
-    "patching."
+    "The difference is no error of integration, because all numbers of steps rank alike. On the "
+    "way all features change at once, through states that no example has; the average while the "
+    "edge alone changes is exact patching."
 )
 GAP = (
-    "At densities of 0.1 and more the damage of antipodal edges is above 0.01, and that of nine in "
-    "ten others below 0.0001, so that all settings cut in one gap. At density 0.05 it is closed: "
-    "see the claims of that density and of the gap."
+    "In most models of densities of 0.1 and more the damage of antipodal edges is above 0.01, and "
+    "that of nine in ten others below 0.0001, so that all settings cut in one gap. At density 0.05 "
+    "it is closed: see the claims of that density and of the gap."
+)
+CLOSED = (
+    "Three of eight models of density 0.1 and one of density 0.15 have none; three seeds hid it."
 )
 FIRST = "Ours, after the first run, to test the explanation."
 ONE = "At density 0.05 one or two of the 20 edges differ."
@@ -68,7 +70,7 @@ class Config:
     damages: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     pruning_steps: int = 25
     circuit: int = 20
-    num_seeds: int = 3
+    num_seeds: int = 8
     training: tm.Recipe = tm.Recipe(steps=3000, batch=256, learning_rate=1e-2)
 
 
@@ -245,10 +247,18 @@ def claims(results: xr.Dataset) -> tm.Claims:
         says = f"{what} leave different circuits at density 0.05, by the mean Jaccard index."
         yield tm.at_most(says, 0.8, value, FOUND, threshold=FIRST)
     damage = results["damage"].isel(pairs=-1)
+    ratio = damage.quantile(0.9, "edge") / damage.max("edge")
+    says = (
+        "Damages at densities of 0.1 and more have a gap in most models, measured by the largest "
+    )
+    says += "median over seeds of the ratio of their ninth decile to the largest one."
+    usual = ratio.median("seed").where(ratio["density"] > 0.07).max()
+    yield tm.at_most(says, 0.01, usual, FOUND, threshold=FIRST)
     gap = damage.quantile(0.9, ("edge", "seed")) / damage.max("edge").min("seed")
-    says = "Damages at densities of 0.1 and more have a gap, measured by the largest ratio of "
-    says += "their ninth decile to the least damage of the worst edge."
-    yield tm.at_most(says, 0.01, gap.where(gap["density"] > 0.07).max(), FOUND, threshold=FIRST)
+    says = "Damages at densities of 0.1 and more have a gap in all models, measured by the largest "
+    says += "ratio of their ninth decile to the largest one."
+    largest = ratio.where(ratio["density"] > 0.07).max()
+    yield tm.at_most(says, 0.01, largest, FOUND, threshold=FIRST, note=CLOSED)
     says = "Damages at density 0.05 have no gap, measured by the ratio of their ninth decile to "
     says += "the least damage of the worst edge."
     yield tm.at_least(says, 0.1, gap.isel(density=-1), FOUND, threshold=FIRST)
