@@ -278,6 +278,30 @@ def test_every_feature_direction_in_one_compiled_call_over_a_sweep():
     assert bool(np.isfinite(results.damage).all())
 
 
+def test_a_part_that_a_sweep_moves_is_checked_at_each_of_its_points():
+    """The line at a swept angle is that at the angle alone, and a swept index is each unit."""
+
+    def left(edit):
+        return {"output": iv.run(MODEL, PENTAGON, X, edit)}
+
+    def line(key, *, angle):
+        return left(
+            iv.zero(iv.subspace("hidden", jnp.stack([jnp.cos(angle), jnp.sin(angle)])[:, None]))
+        )
+
+    def unit(key, *, place):
+        return left(iv.zero(iv.Part("hidden", (place.astype(int),))))
+
+    lines = tm.sweep(line, axes={"angle": [0, np.pi / 2]}, progress=False).output[:, 0]
+    units = tm.sweep(unit, axes={"place": [0, 1]}, progress=False).output[:, 0]
+    for number in range(2):
+        alone = iv.run(MODEL, PENTAGON, X, iv.zero(iv.unit("hidden", number)))
+        np.testing.assert_allclose(lines[number], alone, atol=1e-6)
+        np.testing.assert_allclose(units[number], alone, atol=1e-6)
+    with pytest.raises(tm.InputError, match=r"no part \(2,\)"):
+        tm.sweep(unit, axes={"place": [0, 1, 2]}, progress=False)
+
+
 def test_an_answer_that_turns_from_wrong_to_right_is_an_effect_of_one():
     """The metric is a truth value: whether the first feature has the largest output."""
     right = iv.patching(

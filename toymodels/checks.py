@@ -17,10 +17,17 @@ from toymodels.errors import InputError
 
 
 class Postponed(NamedTuple):
-    """A check of traced values, `check(*values)`, to be made when the values are known."""
+    """A check of traced values, `check(*values)`, to be made when the values are known.
+
+    Attributes:
+        check: the check.
+        values: the values.
+        elementwise: whether the check looks at each number alone.
+    """
 
     check: Callable[..., None]
     values: tuple[Any, ...]
+    elementwise: bool
 
 
 _postponed: contextvars.ContextVar[list[Postponed] | None] = contextvars.ContextVar(
@@ -39,18 +46,20 @@ def postponed() -> Generator[list[Postponed]]:
         _postponed.reset(token)
 
 
-def when_known(check: Callable[..., None], *values: Any) -> None:
+def when_known(check: Callable[..., None], *values: Any, elementwise: bool = False) -> None:
     """Call `check(*values)` now, or, if a value is traced, when a sweep knows the values.
 
     Args:
         check: a function that raises `InputError` for values that it refuses. A sweep calls it
             once for every point, with arrays of the traced shapes.
         *values: numbers or arrays. Outside a sweep, traced values are not checked.
+        elementwise: whether the check looks at each number alone. A sweep then calls it only once,
+            with the numbers of all points.
     """
     if not any(isinstance(value, Tracer) for value in values):
         check(*values)
     elif (collected := _postponed.get()) is not None:
-        collected.append(Postponed(check, values))
+        collected.append(Postponed(check, values, elementwise))
 
 
 def interval(
@@ -83,7 +92,7 @@ def interval(
             bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
             raise InputError(f"{name} is {wrong[0]:g}, outside {bounds}: {remedy}")
 
-    when_known(check, value)
+    when_known(check, value, elementwise=True)
 
 
 def density(value: Any, *, each: str = "feature", positive: bool = True) -> None:

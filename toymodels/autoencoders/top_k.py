@@ -220,7 +220,7 @@ def _add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
 def _check_k(k: Number, latents: int, *, whole: bool = False) -> None:
     checks.interval("k", k, low=0, high=latents, open_low=True, remedy="it counts latents")
     if whole:
-        checks.when_known(_check_whole, k)
+        checks.when_known(_check_whole, k, elementwise=True)
 
 
 def _check_whole(k: Any) -> None:

@@ -50,7 +50,7 @@ def top_edges(scores: Mapping[Edge, Array], count: Int[Array, ""] | int) -> Edge
     Returns:
         The circuit, which is NaN if a score is NaN, because then no edge is known to be the best.
     """
-    checks.when_known(_check_count, count)
+    checks.when_known(_check_count, count, elementwise=True)
     scores = {edge: jnp.asarray(each, jnp.result_type(float)) for edge, each in scores.items()}
     flat = vector(scores)
     rank = jnp.argsort(jnp.argsort(-flat, stable=True))

@@ -28,7 +28,7 @@ def jaccard(kept: Float[Array, "runs edges"]) -> Float[Array, ""]:
         common edge. `jaccard_by_chance` is the value to compare with.
     """
     kept = _checked_runs("kept", kept)
-    checks.when_known(_check_kept, kept)
+    checks.when_known(_check_kept, kept, elementwise=True)
 
     def pair(one: Array, other: Array) -> Array:
         common, either = jnp.sum(one * other), jnp.sum(jnp.maximum(one, other))

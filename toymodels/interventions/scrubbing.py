@@ -113,7 +113,7 @@ def matching(examples: Any, interpretation: Callable[[Any], Any]) -> Resample:
         raise InputError(
             f"the interpretation returns a {type(values).__name__}: give one array, jnp.stack(...)"
         )
-    checks.when_known(_check_discrete, values)
+    checks.when_known(_check_discrete, values, elementwise=True)
 
     def resample(key: Key[Array, ""], example: Any) -> Any:
         own = interpretation(example)

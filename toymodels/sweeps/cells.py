@@ -110,8 +110,11 @@ def check_numbers(traced: Traced, grid: grids.Grid) -> None:
     for postponed in traced.postponed:
         wanted = [next(places) for value in postponed.values if value is None]
         known = programs.at_all_points(traced.program, wanted, grid.coords, grid.numbers_of)
-        if known is not None:
-            rest = iter(known)
+        if known is None:
+            continue
+        at_once = postponed.elementwise or known[0].ndim == wanted[0].aval.ndim
+        for values in [known] if at_once else zip(*known, strict=True):
+            rest = iter(values)
             postponed.check(*(next(rest) if v is None else v for v in postponed.values))
 
 
@@ -178,12 +181,12 @@ def _values_to_check(
     """
     values: list[Any] = []
     postponed: list[checks.Postponed] = []
-    for check, arguments in found:
+    for check, arguments, elementwise in found:
         traced = [value for value in arguments if isinstance(value, Tracer)]
         if all(_trace(value) is _trace(key) for value in traced):
             values += traced
             known = (None if isinstance(value, Tracer) else value for value in arguments)
-            postponed.append(checks.Postponed(check, tuple(known)))
+            postponed.append(checks.Postponed(check, tuple(known), elementwise))
     return values, postponed
 
 

@@ -81,7 +81,7 @@ def rug_loss(gain: Scalar, bias: Scalar, density: Scalar, ratio: Scalar) -> Scal
         Plain numbers give float64; under `jit`, `grad` and `vmap` the inputs decide.
     """
     _check(density, ratio)
-    checks.when_known(_check_digits, density, ratio)
+    checks.when_known(_check_digits, density, ratio, elementwise=True)
     checks.interval(
         "gain",
         gain,
@@ -114,7 +114,7 @@ def best_rug(density: Scalar, ratio: Scalar) -> Rug:
         Plain numbers give float64; under `jit`, `grad` and `vmap` the inputs decide.
     """
     _check(density, ratio)
-    checks.when_known(_check_digits, density, ratio)
+    checks.when_known(_check_digits, density, ratio, elementwise=True)
     return in_float64(rug_optimum.best, density, ratio)
 
 
