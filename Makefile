@@ -1,5 +1,4 @@
-# `make figures` and `make test` do all set-up; they need Python 3.11 or newer and make.
-# `make figures PYTHON=python3.13` does it with that Python.
+# Each target does all its set-up. It needs Python 3.11 or newer and make.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,7 +19,12 @@ endif
 # Where this variable is set, each new process compiles JAX to bytecode again, which takes 7 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: figures figure draw test test-matrix test-lanes test-claims docs site benchmark benchmark-gpu clean
+.PHONY: help figures figure draw test test-matrix test-lanes test-claims docs site benchmark benchmark-gpu clean
+
+# Plain `make` prints what follows `##` behind each target below.
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'Add PYTHON=python3.13 to set up .venv with that Python.'
 
 # The pages of figures/ and the table of the README follow the figures, even if one has failed.
 define each
@@ -28,65 +32,59 @@ define each
 	{ $(BIN)/toymodels claims figures README.md || test $$? -eq 3; } | tail -1; exit $$status
 endef
 
-figures: .venv/installed
+figures: .venv/installed ## draw every figure, in about an hour
 	$(call each,)
 
-# `make figure NAME=phase_diagram` makes one.
-figure: .venv/installed
+figure: .venv/installed ## draw one figure, such as NAME=phase_diagram
 	$(BIN)/toymodels run $(NAME)
 
-# Claims and figures again, from the results of an earlier `make figures`.
-draw: .venv/installed
+draw: .venv/installed ## draw the figures of an earlier `make figures` again, from its results
 	$(call each,--draw)
 
 # The first pass checks types and shapes at every call, and lets XLA optimise nothing. The second runs
 # what depends on how XLA compiles, as users run it.
-test: .venv/installed-test
+test: .venv/installed-test ## lint, check types and run the tests, in 25 minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(EACH_TEST) --compile-quickly
 	$(EACH_TEST) -m as_users_compile --jaxtyping-packages=
 
-# The tests with each Python that is installed, and with the lowest versions of the bounds. It takes
-# about half an hour for each. `make test-matrix TESTS=tests/test_models.py` runs one file.
+# Each Python takes about half an hour. `make test-matrix TESTS=tests/test_models.py` runs one file.
 TESTS ?= tests
-test-matrix:
+test-matrix: ## run the tests with each installed Python and with the lowest versions
 	$(PYTHON) tests/matrix.py $(TESTS)
 
-# Random programs, to find a loop that XLA divides into pieces that compute in another order. Try
+# Random programs find a loop that XLA divides into pieces that compute in another order. Try
 # `make test-lanes CELLS=300` with each new version of JAX: about an hour.
 CELLS ?= 30
-test-lanes: .venv/installed-test
+test-lanes: .venv/installed-test ## look for last bits that depend on the place of a cell, in random programs
 	RANDOM_CELLS=$(CELLS) $(EACH_TEST) tests/test_lanes.py -k random
 
-# Which claims hold whatever the results are? This breaks each number of the results that `make figures`
-# has left in results/. It takes minutes, and fails if it finds one that is not called an identity.
-test-claims: .venv/installed
+# `make test-claims` breaks each number of the results that `make figures` has left in results/, and
+# fails if it finds a claim that is not called an identity.
+test-claims: .venv/installed ## look for claims that hold whatever the results are, in minutes
 	$(BIN)/python tests/mutations.py
 
 # `make docs ONLINE=1` also links the names of JAX, Flax and xarray to their documentation.
-docs: .venv/installed-docs | results/introduction.nc
+docs: .venv/installed-docs | results/introduction.nc ## build the documentation
 	rm -rf site
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
 	@echo open site/index.html
 
-# One explorer of the documentation is quick to make; `make site` makes the others, too. Their
-# experiments take about a quarter of an hour, once.
-site: $(addprefix results/,$(addsuffix .nc,$(shell cat docs/live.txt)))
+site: $(addprefix results/,$(addsuffix .nc,$(shell cat docs/live.txt))) ## build the documentation with all live explorers, in 15 minutes
 	$(MAKE) docs
 
 results/%.nc: | .venv/installed
 	$(BIN)/toymodels run $* --out results
 
-benchmark: .venv/installed
+benchmark: .venv/installed ## compare the speed with PyTorch and with plain JAX
 	$(INSTALL) .[benchmark]
 	$(BIN)/toymodels run experiments/benchmark_training.py
 	$(BIN)/toymodels run experiments/benchmark_interventions.py
 	$(BIN)/toymodels run experiments/benchmark_attention.py
 
-# On a computer with an NVIDIA card: are the numbers right there, and how fast? Five minutes.
-benchmark-gpu: .venv/installed
+benchmark-gpu: .venv/installed ## check and measure an NVIDIA card, in five minutes
 	$(INSTALL) .[gpu]
 	$(BIN)/python -c 'import jax, sys; sys.exit("JAX finds no card here" if jax.default_backend() == "cpu" else 0)'
 	$(BIN)/toymodels run experiments/benchmark_gpu.py
@@ -114,5 +112,5 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt 
 	@touch $@
 
 # What was trained stays: results/ is not only ours.
-clean:
+clean: ## remove .venv and site
 	rm -rf .venv site

@@ -1,6 +1,8 @@
 """The code of the README runs in its order, and the table of claims is that of the figures."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,15 @@ def test_the_map_names_every_module():
     for path in (ROOT / "toymodels").glob("*.py"):
         if path.name not in ("__init__.py", "checks.py", "errors.py", "progress.py"):
             assert f"  {path.name}" in HOUSE, path.name
+
+
+def test_plain_make_prints_its_targets():
+    if not shutil.which("make"):
+        pytest.skip("make is not installed")
+    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    phony = re.search(r"^\.PHONY: help (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    assert re.findall(r"^make ([\w-]+) ", printed, re.MULTILINE) == phony[1].split()
 
 
 def test_the_commands_of_the_readme_exist():
