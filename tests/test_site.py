@@ -36,6 +36,13 @@ def test_the_reference_has_every_name_of_the_package():
             assert re.search(rf":: {name}$", documented, flags=re.MULTILINE), name
 
 
+def test_the_rooms_that_the_reference_names_are_attributes_of_the_package():
+    pages = [path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md")]
+    pattern = re.compile(r":: toymodels\.(\w+)(?:\.\w+)?$", re.MULTILINE)
+    rooms = {room for page in pages for room in pattern.findall(page)}
+    assert {"autoencoders", "circuits", "scoring"} <= rooms <= set(tm.__all__)
+
+
 @pytest.mark.parametrize("room", ["theory", "analysis"])
 def test_the_reference_has_every_name_of_a_room(room):
     text = (REFERENCE / f"{room}.md").read_text(encoding="utf-8")

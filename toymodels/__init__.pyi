@@ -1,4 +1,4 @@
-from . import analysis, circuits, interventions, plotting, theory
+from . import analysis, autoencoders, circuits, interventions, plotting, scoring, theory
 from .autoencoders import (
     BatchTopKAutoencoder,
     Crosscoder,
@@ -146,6 +146,7 @@ __all__ = [
     "apply",
     "at_least",
     "at_most",
+    "autoencoders",
     "balanced_tree",
     "best_of",
     "circuits",
@@ -171,6 +172,7 @@ __all__ = [
     "record",
     "score_dictionary",
     "score_method",
+    "scoring",
     "sweep",
     "task_loss",
     "theory",
