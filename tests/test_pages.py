@@ -73,6 +73,14 @@ def test_the_page_of_findings_has_what_was_found_here_and_nothing_else():
     assert "## other" not in page
 
 
+def test_the_page_of_findings_leaves_out_a_source_that_only_repeats_its_head():
+    found = Claim("Statement.", "first measured here", 1, 1, kind=Kind.FINDING)
+    after = Claim("Other.", "found here, after Elhage et al. (2022)", 1, 1, kind=Kind.FINDING)
+    page = pages.findings({"figure": record(found, after)})
+    assert "* Statement. Measured: 1, expected: 1.\n" in page
+    assert "* Other. Measured: 1, expected: 1. *Found here, after Elhage et al. (2022).*" in page
+
+
 def test_a_source_that_begins_with_a_name_of_code_keeps_its_spelling():
     found = Claim("Statement.", "toymodels.theory, by hand", 1, 1, kind=Kind.FINDING)
     assert "*toymodels.theory, by hand.*" in pages.findings({"figure": record(found)})

@@ -35,6 +35,8 @@ _PLURALS = {
     "identity": "identities",
     "unlabelled": "unlabelled",
 }
+# Sources of findings that say no more than the head of FINDINGS.md.
+_SAID_AT_THE_HEAD = ("first measured here", "found here")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,9 +202,10 @@ def findings(records: Mapping[str, Record]) -> str:
             lines += ["", f"## {name}", "", f"[The figure](README.md#{name})", ""]
         for claim in found:
             fails = "" if claim.holds else " **This claim fails.**"
+            source = "" if claim.source in _SAID_AT_THE_HEAD else f" *{_sentence(claim.source)}*"
             lines.append(
                 f"* {claim.statement} Measured: {claim.measured:.4g}, expected: {claim.range}."
-                f"{fails} *{_sentence(claim.source)}*"
+                f"{fails}{source}"
             )
     return "\n".join([*lines, ""])
 
