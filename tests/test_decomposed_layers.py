@@ -228,6 +228,8 @@ def test_with_an_identity_between_two_layers_both_can_be_taken_apart_exactly():
         ({"parts": (3, 0)}, "parts is 0"),
         ({"minimality": -1.0}, "minimality is -1, outside"),
         ({"parts": (3,)}, "layers has 2 and parts has 1 layers"),
+        ({"adversary": circuits.Adversary(ascents=1, step=-1.0)}, "step is -1, outside"),
+        ({"adversary": circuits.Adversary(ascents=-1, step=1.0)}, "ascents is -1"),
     ],
 )
 def test_bad_input_is_named(changed, message):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from toymodels.errors import InputError
 from toymodels.theory import gradient_flow as theory
 
 RNG = np.random.default_rng(0)
@@ -54,3 +55,16 @@ def test_many_features_fall_with_the_exponent_of_the_formula(falling, gains):
     losses = theory.feature_curve(times, rank**-falling, rank ** (-gains / 2)).excess
     slope = np.log10(losses[0] / losses[1])
     np.testing.assert_allclose(slope, theory.exponent_of_features(falling, gains), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("times", "variance", "message"),
+    [(-TIMES, VARIANCE, "a time is -0.1"), (TIMES, -VARIANCE, "a variance is -")],
+)
+def test_what_is_never_negative_is_refused_if_it_is(times, variance, message):
+    for call in (
+        lambda: theory.feature_curve(times, variance, GAIN),
+        lambda: theory.bottleneck_curve(times, EMBEDDING, variance, GAIN),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()

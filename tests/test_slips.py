@@ -9,6 +9,7 @@ SLIPS = """
 import flax.linen as nn, jax, jax.numpy as jnp, optax, toymodels as tm
 from flax import nnx
 from toymodels import circuits, interventions as iv
+import numpy as np
 from toymodels.analysis import attention, attribution
 import xarray as xr
 
@@ -47,6 +48,10 @@ model, x, batch = right["model"], jnp.ones(3), jnp.ones((2, 3))
 part, parts = iv.unit("hidden", 0), iv.directions("hidden", jnp.eye(2))
 node, edge = iv.Node(part, iv.keeping(tm.Binary(3, 0.5), [0])), ("input", "output")
 graph = circuits.Graph((edge,))
+layers = circuits.Layer(jnp.ones((2, 3))), circuits.Layer(jnp.ones((3, 2)))
+ones = lambda key, batch: jnp.ones((batch, 3))
+fitted = {"gate_units": 2, "minimality": 0.1, "optimizer": right["optimizer"], "steps": 1,
+          "batch": 2}
 for read in (tm.activations, lambda *of: tm.intervene(*of, {})):
     try:
         read(right["model"], params, jnp.zeros((7, 3)))
@@ -91,6 +96,10 @@ for slip in (
     lambda: iv.keeping(tm.Binary(3, 0.5), [3]),
     lambda: iv.keeping(tm.Binary(3, 0.5), [0.5]),
     lambda: iv.scrub(right["key"], model, params, batch, node, tm.Binary(3, 0.5), None),
+    lambda: circuits.decompose_layers(right["key"], layers, ones, parts=2, **fitted),
+    lambda: circuits.decompose_layers(right["key"], layers[0], ones, parts=(2, 2, 2), **fitted),
+    lambda: circuits.decompose_layers(right["key"], layers[::-1], ones, parts=(2, 2), **fitted),
+    lambda: tm.plotting.bands(None, np.ones((2, 3)), x="density", lines="model"),
     lambda: tm.Ladder(densities=0.5).train(),
     lambda: tm.Bench(distributions=[tm.Binary(3, 0.5)]).train(),
     lambda: tm.score_method(lambda key, seen: seen.fresh, None),
@@ -168,6 +177,10 @@ REMEDIES = (
     "index 3 is no feature: give whole numbers from 0 to 2",
     "index 0.5 is no feature: give whole numbers from 0 to 2",
     "nodes is not a list of nodes: give [interventions.Node(part, resample)]",
+    "parts is 2: give a number for each layer, such as (2, ...)",
+    "a layer is of type ",
+    "sample has 3 and weights has 2 inputs: give arrays with equal numbers of inputs",
+    "values is a ndarray: give an xarray.DataArray, whose dimensions say which one is density",
     "densities are 0.5: give a list of numbers between 0 and 1",
     "distributions is of type list: give a dictionary from any names to distributions",
     "models is of type NoneType: give the result of tm.Ladder().train()",

@@ -85,8 +85,8 @@ def _reason(
         if own[name] != shape:
             return (
                 f"parameter {name!r} has shape {own[name]}, but for an input of shape "
-                f"{_shape(example)} the model needs {shape}: give ONE example, and use jax.vmap "
-                "for a batch"
+                f"{_shape(example)} the model needs {shape}: give parameters of this model, and "
+                "ONE example of it, with jax.vmap for a batch"
             )
     return None
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax import lax
@@ -24,6 +25,7 @@ from jaxtyping import Array, Float, Key
 
 from toymodels import checks
 from toymodels.circuits.gates import LEAK, Gates, gate_logits, hard_sigmoid, random_gates
+from toymodels.errors import InputError
 from toymodels.training.train import fit
 
 __all__ = [
@@ -93,6 +95,8 @@ class Adversary:
 
     def worse(self, error: Callable[[Array], Array], uniform: Array) -> Array:
         """Return the numbers after all steps, without a gradient of their own."""
+        checks.count("ascents", self.ascents, minimum=0)
+        checks.interval("step", self.step, low=0, open_low=True, remedy="give a length above 0")
 
         def ascend(_: Any, masks: Array) -> Array:
             return jnp.clip(masks + self.step * jnp.sign(jax.grad(error)(masks)), 0.0, 1.0)
@@ -137,12 +141,21 @@ def decompose_layers(
     Raises:
         InputError: sizes that do not fit, counts below 1, or a negative factor.
     """
+    if not np.ndim(parts):
+        raise InputError(f"parts is {parts}: give a number for each layer, such as ({parts}, ...)")
     for count in parts:
         checks.count("parts", count)
+    for layer in layers:
+        if not isinstance(layer, Layer):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"a layer is of type {type(layer).__name__}: give a list of circuits.Layer(weights)"
+            )
     checks.count("gate_units", gate_units)
     checks.same_size("layers", layers=len(layers), parts=len(parts))
     for before, after in itertools.pairwise(layers):
         checks.same_size("dimensions", before=before.weights.shape[0], after=after.weights.shape[1])
+    inputs = jax.eval_shape(lambda: sample(key, 1)).shape[-1]
+    checks.same_size("inputs", sample=inputs, weights=layers[0].weights.shape[1])
     *keys, key_data = jax.random.split(key, len(layers) + 1)
 
     def loss(found: tuple[DecomposedLayer, ...], x: Array, uniform: Array) -> Float[Array, ""]:

@@ -160,6 +160,11 @@ def mean_and_range(
 
 def _check(values: xr.DataArray, x: str, seed: str, lines: str | None) -> None:
     """Check that the values have these dimensions alone, and that `x` holds numbers."""
+    if not isinstance(values, xr.DataArray):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"values is a {type(values).__name__}: give an xarray.DataArray, whose dimensions say "
+            f"which one is {x} and which is {seed}"
+        )
     wanted = {x, seed} | ({lines} if lines is not None else set())
     if set(values.dims) != wanted:
         raise InputError(

@@ -50,7 +50,13 @@ def feature_curve(
     """
     times, variance, gain = (np.asarray(each, np.float64) for each in (times, variance, gain))
     checks.same_size("features", variance=variance.size, gain=gain.size)
+    _check_signs(times, variance)
     return Curve(np.exp(-4 * np.outer(times, variance)) @ (variance * gain**2), 0.0)
+
+
+def _check_signs(times: np.ndarray, variance: np.ndarray) -> None:
+    checks.interval("a time", times, low=0, remedy="training begins at 0")
+    checks.interval("a variance", variance, low=0, remedy="it is the mean square of a feature")
 
 
 def exponent_of_features(variance_exponent: Any, gain_exponent: Any) -> Any:
@@ -90,6 +96,7 @@ def bottleneck_curve(
     variance, gain = np.asarray(variance, np.float64), np.asarray(gain, np.float64)
     checks.same_size("features", embedding=embedding.shape[1], variance=variance.size)
     checks.same_size("features", variance=variance.size, gain=gain.size)
+    _check_signs(times, variance)
     outputs, left = np.linalg.eigh(embedding @ embedding.T)
     inputs, right = np.linalg.eigh((embedding * variance) @ embedding.T)
     rates = np.outer(outputs, inputs)
