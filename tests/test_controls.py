@@ -81,6 +81,27 @@ def test_controls_of_a_batch_of_models_are_those_of_each_alone():
             np.testing.assert_allclose(found[place], expected, atol=1e-6)
 
 
+def test_a_random_part_has_as_many_dimensions_as_the_part():
+    """A search with a price of dimensions sets the columns to 0 that it does not need."""
+    part = iv.Part("hidden", (), jnp.diag(jnp.array([1.0, 0, 1, 0]))[:, :3])
+
+    def effect(params, part, example, label):
+        return jnp.sum(part.basis**2)
+
+    found = iv.controlled(
+        jax.random.key(0),
+        effect,
+        {},
+        part,
+        jnp.ones(5),
+        jnp.ones(5),
+        lambda key: {},
+        num_resamples=1,
+    )
+    np.testing.assert_allclose(found.effect.estimate, 2)
+    np.testing.assert_allclose(found.random_direction.estimate, 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -135,11 +135,15 @@ def controlled(
 
 
 def _random_part(key: Key[Array, ""], part: Part) -> Part:
-    """Return a part of the same site and size whose span is uniformly random."""
+    """Return a part of the same site and size whose span is uniformly random.
+
+    A column of zeros, which adds no dimension, stays zero.
+    """
     if part.basis is None:
         raise InputError(
             f"the part of site {part.site!r} has no directions that a random one could replace: "
             "give direction(...) or subspace(...)"
         )
     normal = jax.random.normal(key, part.basis.shape)
-    return Part(part.site, part.index, jnp.linalg.qr(normal)[0])
+    used = jnp.any(jnp.asarray(part.basis) != 0, axis=0, keepdims=True)
+    return Part(part.site, part.index, jnp.linalg.qr(normal)[0] * used)
