@@ -99,6 +99,21 @@ def test_the_closed_form_of_one_relu_is_the_limit_of_integrated_gradients(rows, 
     np.testing.assert_allclose(exact, steps, atol=2e-3)
 
 
+@pytest.mark.parametrize("bias", [0.3, 100.0])
+def test_features_that_cancel_have_their_weights_where_the_relu_is_open(bias):
+    """The ReLU is open all the way, so that each feature has its own term; they sum to 0."""
+    weights = jnp.array([0.1, -0.3, 0.2])
+    exact = attribution.relu_integrated_gradients(weights, bias, jnp.ones(3))
+    np.testing.assert_allclose(exact, weights, rtol=1e-6)
+    closed = attribution.relu_integrated_gradients(weights, -bias, jnp.ones(3))
+    np.testing.assert_array_equal(closed, 0)
+
+
+def test_a_function_without_a_gradient_is_refused():
+    with pytest.raises(tm.InputError, match="bool, which has no gradient"):
+        attribution.gradient_times_input(lambda x: x[0] > 0, X)
+
+
 def test_the_closed_form_is_complete():
     exact = attribution.relu_integrated_gradients(GRAM[0], BIAS, X, BASELINE)
     np.testing.assert_allclose(exact.sum(), output(X) - output(BASELINE), atol=1e-6)

@@ -49,7 +49,7 @@ def gradient_times_input(
         The attributions, which are complete only if $f$ is linear between baseline and example.
     """
     example, baseline = _pair(example, baseline)
-    return (example - baseline) * jax.grad(_scalar(function))(example)
+    return (example - baseline) * _slope(function)(example)
 
 
 def integrated_gradients(
@@ -79,7 +79,7 @@ def integrated_gradients(
     checks.count("num_steps", num_steps)
     example, baseline = _pair(example, baseline)
     midpoints = (jnp.arange(num_steps) + 0.5) / num_steps
-    change, gradient = example - baseline, jax.grad(_scalar(function))
+    change, gradient = example - baseline, _slope(function)
     gradients = jax.vmap(lambda t: gradient(baseline + t * change))(midpoints)
     return change * jnp.mean(gradients, axis=0)
 
@@ -106,7 +106,8 @@ def relu_integrated_gradients(
         baseline: the baseline $x'$, one number or one for each feature.
 
     Returns:
-        The attributions. If $z = z'$ the share is 1 for $z > 0$ and 0 otherwise.
+        The attributions. If $z = z'$ the share is 1 for $z > 0$ and 0 otherwise. They are NaN for
+        numbers that are not finite.
     """
     example, baseline = _pair(example, baseline)
     weights = inputs.floats("weights", weights, rank=1)
@@ -114,9 +115,11 @@ def relu_integrated_gradients(
     start = weights @ baseline + bias
     change = jnp.sum(terms)
     end = start + change
-    moves = change != 0
-    opened = (jax.nn.relu(end) - jax.nn.relu(start)) / jnp.where(moves, change, 1.0)
-    return terms * jnp.where(moves, opened, jnp.where(start > 0, 1.0, 0.0))
+    # A quotient of differences would be rounding alone where the terms cancel and both ends agree.
+    crosses = (start > 0) != (end > 0)
+    part = jnp.maximum(start, end) / jnp.where(crosses, jnp.abs(change), 1.0)
+    opened = jnp.where(crosses, part, jnp.where(start > 0, 1.0, 0.0))
+    return inputs.unless_missing(terms * opened, terms, start)
 
 
 def shapley_values(
@@ -225,6 +228,22 @@ def _scalar(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
         return value
 
     return checked
+
+
+def _slope(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Return the gradient of a function, after a check that it has one."""
+    scalar = _scalar(function)
+
+    def checked(example: Array) -> Array:
+        value = scalar(example)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise InputError(
+                f"the function returns {value.dtype}, which has no gradient: give one that changes "
+                "with the example, or use shapley_values"
+            )
+        return value
+
+    return jax.grad(checked)
 
 
 def _pair(
