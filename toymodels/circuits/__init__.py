@@ -10,8 +10,9 @@ boolean     known circuits of gates, written into few dimensions
 diagrams    the nodes of a diagram of gates, and the edges found, missed and wrong
 tracr       programs that a compiler wrote into transformers
 census      every subgraph of a small network
-decomposition  matrices of layers as sums of subcomponents, of which each input needs few
 gates       how important a subcomponent is for one input
+masks       subcomponents of layers, and what it costs to take parts of them away
+decomposition  matrices of layers as sums of subcomponents, of which each input needs few
 parameters  the decomposition of a tied model, whose two matrices share subcomponents
 """
 
@@ -36,17 +37,7 @@ from toymodels.circuits.census import (
     minimal_circuits,
     outputs_of_all_circuits,
 )
-from toymodels.circuits.decomposition import (
-    Adversary,
-    DecomposedLayer,
-    Layer,
-    MasksLoss,
-    decompose_layers,
-    layers_importances,
-    masked_output,
-    masks_loss,
-    unfaithfulness,
-)
+from toymodels.circuits.decomposition import decompose_layers, unfaithfulness
 from toymodels.circuits.diagrams import compared_edges, gate_nodes
 from toymodels.circuits.discovery import (
     OverOrders,
@@ -60,6 +51,15 @@ from toymodels.circuits.discovery import (
 from toymodels.circuits.edges import Edges, of_edges, top_edges, vector
 from toymodels.circuits.gates import Gates, hard_sigmoid
 from toymodels.circuits.graphs import Graph, all_edges, run
+from toymodels.circuits.masks import (
+    Adversary,
+    DecomposedLayer,
+    Layer,
+    MasksLoss,
+    layers_importances,
+    masked_output,
+    masks_loss,
+)
 from toymodels.circuits.measures import (
     MIB_GRID,
     Areas,

@@ -22,15 +22,9 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from toymodels import checks
-from toymodels.circuits.decomposition import (
-    Adversary,
-    DecomposedLayer,
-    Layer,
-    fit_subcomponents,
-    masks_loss,
-    unfaithfulness,
-)
+from toymodels.circuits.decomposition import fit_subcomponents, unfaithfulness
 from toymodels.circuits.gates import Gates, gate_logits, hard_sigmoid, random_gates
+from toymodels.circuits.masks import Adversary, DecomposedLayer, Layer, masks_loss
 
 __all__ = ["Subcomponents", "decompose_parameters", "importances"]
 
