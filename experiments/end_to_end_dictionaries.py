@@ -34,8 +34,8 @@ ROUND = "Ours, a round number."
 FIT = "Ours, because fits of finite length do not converge entirely."
 SMALL = "Below an increase of 0.005 they have no fewer, because features spread over spare latents."
 UNEQUAL = (
-    "The closed form gives 0.54, and single seeds are on both sides of one half. The saving depends "
-    "on how unequal the importances are."
+    "The closed form gives 0.54, and single seeds are on both sides of one half. The saving "
+    "depends on how unequal the importances are."
 )
 ZERO = (
     "Many seeds replace a feature that is given up by 0 and not by its mean, which is 0.08 worse, "
