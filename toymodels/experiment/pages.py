@@ -36,7 +36,7 @@ _PLURALS = {
     "unlabelled": "unlabelled",
 }
 # Sources of findings that say no more than the head of FINDINGS.md.
-_SAID_AT_THE_HEAD = ("first measured here", "found here")
+_SAID_AT_THE_HEAD = ("First measured here.", "Found here.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,10 +202,11 @@ def findings(records: Mapping[str, Record]) -> str:
             lines += ["", f"## {name}", "", f"[The figure](README.md#{name})", ""]
         for claim in found:
             fails = "" if claim.holds else " **This claim fails.**"
-            source = "" if claim.source in _SAID_AT_THE_HEAD else f" *{_sentence(claim.source)}*"
+            source = _sentence(claim.source)
+            said = "" if source in _SAID_AT_THE_HEAD else f" *{source}*"
             lines.append(
                 f"* {claim.statement} Measured: {claim.measured:.4g}, expected: {claim.range}."
-                f"{fails}{source}"
+                f"{fails}{said}"
             )
     return "\n".join([*lines, ""])
 
