@@ -10,7 +10,7 @@ import flax.linen as nn, jax, jax.numpy as jnp, optax, toymodels as tm
 from flax import nnx
 from toymodels import circuits, interventions as iv
 import numpy as np
-from toymodels.analysis import attention, attribution
+from toymodels.analysis import activity, attention, attribution
 import xarray as xr
 
 class Dropping(nn.Module):
@@ -100,6 +100,7 @@ for slip in (
     lambda: circuits.decompose_layers(right["key"], layers[0], ones, parts=(2, 2, 2), **fitted),
     lambda: circuits.decompose_layers(right["key"], layers[::-1], ones, parts=(2, 2), **fitted),
     lambda: tm.plotting.bands(None, np.ones((2, 3)), x="density", lines="model"),
+    lambda: activity.firing(jnp.eye(3), jnp.eye(3) > 0, jnp.array([0])),
     lambda: tm.Ladder(densities=0.5).train(),
     lambda: tm.Bench(distributions=[tm.Binary(3, 0.5)]).train(),
     lambda: tm.score_method(lambda key, seen: seen.fresh, None),
@@ -181,6 +182,7 @@ REMEDIES = (
     "a layer is of type ",
     "sample has 3 and weights has 2 inputs: give arrays with equal numbers of inputs",
     "values is a ndarray: give an xarray.DataArray, whose dimensions say which one is density",
+    "matching has 1 and active has 3 features: give arrays with equal numbers of features",
     "densities are 0.5: give a list of numbers between 0 and 1",
     "distributions is of type list: give a dictionary from any names to distributions",
     "models is of type NoneType: give the result of tm.Ladder().train()",

@@ -55,6 +55,7 @@ def firing(
     active = inputs.labels("active", active, rank=2)
     matching = inputs.indices("matching", matching)
     checks.same_size("examples", latents=latents.shape[0], active=active.shape[0])
+    checks.same_size("features", matching=matching.size, active=active.shape[1])
     fires = (jnp.take(latents, matching, axis=1) != 0) & (matching >= 0)[None, :]
     hits = jnp.sum(fires & active, axis=0)
     fired, present = jnp.sum(fires, axis=0), jnp.sum(active, axis=0)

@@ -106,6 +106,7 @@ def matched_cosines(
     """
     dictionary, weights = _pair(dictionary, weights)
     matching = inputs.indices("matching", matching)
+    checks.same_size("features", matching=matching.size, weights=weights.shape[1])
     similarity = _cosines(weights, dictionary)
     matched = similarity[jnp.arange(weights.shape[1]), matching]
     return inputs.unless_missing(jnp.where(matching >= 0, matched, 0.0), dictionary, weights)
@@ -189,6 +190,8 @@ def absorption_rate(
     features = inputs.floats("features", features, rank=2)
     dictionary, weights = _pair(dictionary, weights)
     matching = inputs.indices("matching", matching)
+    checks.same_size("features", matching=matching.size, weights=weights.shape[1])
+    checks.same_size("examples", latents=latents.shape[0], features=features.shape[0])
     checks.interval(
         "min_share", min_share, low=0, high=1, open_low=True, remedy="it is a share of x_i"
     )
@@ -235,6 +238,7 @@ def hedging_degree(
     """
     dictionary, weights = _pair(dictionary, weights)
     matching = inputs.indices("matching", matching)
+    checks.same_size("features", matching=matching.size, weights=weights.shape[1])
     directions = geometry.unit_columns(weights)
     parts = (jnp.linalg.pinv(directions) @ geometry.unit_columns(dictionary)) ** 2
     parts = jnp.take(parts, matching, axis=1) * (matching >= 0)[None, :]
