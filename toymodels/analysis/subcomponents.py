@@ -132,7 +132,8 @@ def pair_errors(
     nearest = jnp.min(jnp.linalg.norm(rest, axis=(3, 4)), axis=0)
     lengths = jnp.linalg.norm(pair, axis=(2, 3))
     errors = _in_units_of(lengths, jnp.where(lengths == 0, 0.0, nearest))
-    return jnp.where(jnp.eye(len(errors)) > 0, jnp.inf, errors)
+    no_pair = (jnp.eye(len(errors)) > 0) & ~jnp.isnan(errors)
+    return jnp.where(no_pair, jnp.inf, errors)
 
 
 def sum_error(
@@ -154,6 +155,7 @@ def lengths(
     left: Float[Array, "parts hidden"], right: Float[Array, "parts features"]
 ) -> Float[Array, " parts"]:
     r"""Return the length $\lVert U_c \rVert \lVert V_c \rVert$ of each subcomponent."""
+    left, right = inputs.floats("left", left, rank=2), inputs.floats("right", right, rank=2)
     return jnp.linalg.norm(left, axis=1) * jnp.linalg.norm(right, axis=1)
 
 
