@@ -39,6 +39,7 @@ def test_the_loss_of_a_feature_with_its_best_bias(norm):
     assert min(loss(best - 1e-3), loss(best + 1e-3)) > loss(best)
 
 
+@pytest.mark.as_users_compile  # it computes more than it compiles
 def test_a_pair_costs_its_penalty_less_than_two_features_do(x64):
     # The activation of both features at once, |x_1 - x_2|, is 1/3 on average and not 1.
     for density in (0.05, 0.3):

@@ -136,6 +136,7 @@ def test_the_best_is_a_critical_point_among_all(polytope, density):
     np.testing.assert_allclose(slopes, 0, atol=1e-7)  # where rounding of the loss ends descents
 
 
+@pytest.mark.as_users_compile  # it computes more than it compiles
 @all_of_them
 @settings(max_examples=10)
 @given(densities)
@@ -182,6 +183,7 @@ def test_regular_polytopes_share_their_dimensions(inverse):
         )
 
 
+@pytest.mark.as_users_compile  # it computes more than it compiles
 def test_a_square_antiprism_is_only_nearly_tight():
     for inverse, share in ((4.1, 0.375), (8.0, 0.373)):
         weights = arrangement(SQUARE_ANTIPRISM, 1 / inverse).weights
@@ -254,6 +256,7 @@ def test_a_square_pyramid_gains_more_than_direct_sums():
     assert found.shape is Shape.SQUARE_PYRAMID
 
 
+@pytest.mark.as_users_compile  # it computes more than it compiles
 def test_a_cube_turns_into_a_square_antiprism():
     density = 1 / 6
     corners = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1) / 3**0.5
@@ -262,6 +265,7 @@ def test_a_cube_turns_into_a_square_antiprism():
     assert loss == pytest.approx(arrangement(SQUARE_ANTIPRISM, density).loss, rel=1e-8)
 
 
+@pytest.mark.as_users_compile  # it computes more than it compiles
 @pytest.mark.parametrize(
     ("polytope", "inverse", "minimum"),
     [
@@ -293,6 +297,7 @@ def test_polytopes_are_minima_among_all_at_the_known_densities(polytope, inverse
     assert (curvatures[0] > -2e-8) == minimum
 
 
+@pytest.mark.as_users_compile  # it computes more than it compiles
 def test_the_one_that_wins_beats_all_others_at_its_densities():
     """The order of the winners is that of the paper's figure, from dense to sparse."""
     order = [TETRAHEDRON, TRIANGLE, DIGON, PENTAGON, SQUARE_ANTIPRISM]
