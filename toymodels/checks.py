@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -128,6 +129,18 @@ def function(name: str, value: Any, *, remedy: str) -> None:
     """
     if not callable(value):
         raise InputError(f"{name} is of type {type(value).__name__}, not a function: {remedy}")
+
+
+def has_gradient(name: str, value: Any, *, remedy: str) -> None:
+    """Raise `InputError` unless `value` is made of floats, the only numbers with a gradient.
+
+    Args:
+        name: the name of the function that returned the value.
+        value: an array.
+        remedy: what the user can do instead.
+    """
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise InputError(f"{name} returns {value.dtype}, which has no gradient: {remedy}")
 
 
 def same_size(what: str, **sizes: int) -> None:

@@ -236,11 +236,8 @@ def _slope(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
     def checked(example: Array) -> Array:
         value = scalar(example)
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            raise InputError(
-                f"the function returns {value.dtype}, which has no gradient: give one that changes "
-                "with the example, or use shapley_values"
-            )
+        remedy = "give one that changes with the example, or use shapley_values"
+        checks.has_gradient("the function", value, remedy=remedy)
         return value
 
     return jax.grad(checked)

@@ -80,7 +80,9 @@ class Behaviour:
         return _slopes(self, share)
 
     def _check(self) -> None:
-        checks.function("metric", self.metric, remedy="give a function of the output, jnp.asarray")
+        checks.function(
+            "metric", self.metric, remedy="give a function of the output, such as jnp.asarray"
+        )
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves((self.cleans, self.corrupts))]
         sizes = {shape[:1] for shape in shapes}
         if len(sizes) != 1 or sizes <= {(), (0,)}:
@@ -130,11 +132,8 @@ def _slopes(behaviour: Behaviour, share: Array) -> Edges:
             value = jnp.asarray(
                 behaviour.metric(graphs.forward(model, params, graph, example, message))
             )
-            if not jnp.issubdtype(value.dtype, jnp.floating):
-                raise InputError(
-                    f"the metric returns {value.dtype}, which has no gradient: give numbers that "
-                    "change with the output, or use edge_patching"
-                )
+            remedy = "give numbers that change with the output, or use edge_patching"
+            checks.has_gradient("the metric", value, remedy=remedy)
             return value
 
         return jax.jacobian(of_added)(none)

@@ -57,11 +57,8 @@ def with_gradient(metric: Metric) -> Metric:
 
     def number(output: Any) -> Array:
         value = value_of(output)
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            raise InputError(
-                f"the metric returns {value.dtype}, which has no gradient: give a number that "
-                "changes with the output, such as the difference of two outputs"
-            )
+        remedy = "give a number that changes with the output, such as the difference of two outputs"
+        checks.has_gradient("the metric", value, remedy=remedy)
         return value
 
     return number
