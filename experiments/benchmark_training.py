@@ -294,33 +294,23 @@ def claims(results: xr.Dataset) -> tm.Claims:
 def plot(results: xr.Dataset):
     from toymodels import plotting  # not at the top, where it would count as ours in memory
 
+    results = results.sel(size=sorted(results["size"].values, key=lambda s: int(s.split(",")[0])))
     figure, (above, below) = plotting.figure_of_parts(2, size=(9, 7), height_ratios=(2, 1))
     draw_speed(above.subplots(), results)
     compiled, *growing = below.subplots(1, 4)
-    for name, style, label in (("cold", "o", "without cache"), ("cached", "s", "with cache")):
-        seconds = results[f"compile_{name}"].sel(contender="ours").median("round")
-        sizes = [size.replace(",", ",\n") for size in results["size"].values]
-        compiled.plot(sizes, seconds, style, label=label, markersize=5)
-    how = {"xlabel": "features, hidden", "ylabel": "seconds", "title": "trace and compile"}
-    compiled.set(**how, ylim=(0, None))
-    compiled.legend(loc="lower left")
-    labels = {"cells": "models of (5, 2)", "steps": "steps of 128 models", "features": "features"}
-    for axes, (name, label) in zip(growing, labels.items(), strict=True):
-        # The largest number of cells has few steps, because its memory is measured.
-        rate = results[f"rate_by_{name}"][: -1 if name == "cells" else None]
-        axes.loglog(rate[name], rate, "o-", markersize=4)
-        axes.set(xlabel=f"number of {label}", title="steps per second")
-    growing[-1].plot(results["features"], results["limit_by_features"], ":", color="0.3")
+    draw_compilation(compiled, results)
+    draw_growth(growing, results)
     return figure
 
 
 def draw_speed(axes, results: xr.Dataset) -> None:
     """Draw model-steps per second over the size of the model, and the ratio to PyTorch."""
-    order = sorted(results["size"].values, key=lambda size: int(size.split(",")[0]))
-    rate = results["rate"].sel(size=order).transpose("size", "contender", "round")
+    rate = results["rate"].transpose("size", "contender", "round")
     threads = rate.sel(contender=list(CONTENDERS[2:]))
     better = threads.median("round").fillna(0).argmax("contender")
-    names = [f"{n} features,\n{m} hidden" for n, m in (size.split(",") for size in order)]
+    names = [
+        f"{n} features,\n{m} hidden" for n, m in (s.split(",") for s in results["size"].values)
+    ]
     for name, rates, style, color in (
         ("toymodels", rate.sel(contender="ours"), "o-", "C0"),
         ("JAX: jit(vmap(scan))", rate.sel(contender="vmap"), "s--", "C1"),
@@ -328,7 +318,7 @@ def draw_speed(axes, results: xr.Dataset) -> None:
     ):
         axes.plot(names, rates, style[0], markersize=3, alpha=0.5, color=color)
         axes.plot(names, rates.median("round"), style, markersize=5, label=name, color=color)
-    limit = results["limit"].median("round").sel(size=order)
+    limit = results["limit"].median("round")
     axes.plot(names, limit, ":", color="0.3", label="limit: rate of a large matrix product")
     fast = rate.sel(contender="ours").median("round").values
     slow = threads.median("round").max("contender").values
@@ -340,10 +330,38 @@ def draw_speed(axes, results: xr.Dataset) -> None:
             bold = {"fontsize": 11, "weight": "bold", "va": "center"}
             axes.text(place + 0.05, (high * low) ** 0.5, ratio, **bold)
     label = "optimizer steps of one model,\nper second of wall time"
-    axes.set(xlim=(-0.3, len(order) - 0.5), yscale="log", ylabel=label)
+    axes.set(xlim=(-0.3, len(names) - 0.5), yscale="log", ylabel=label)
     rounds = f"dots: {results.sizes['round']} rounds, lines: median; {results.attrs['cores']} cores"
     axes.set_title(f"Toy models train faster than in PyTorch, by the factor written\n({rounds})")
     axes.legend(loc="upper right")
+
+
+def draw_compilation(axes, results: xr.Dataset) -> None:
+    """Draw the seconds of tracing and compiling over the size of the model."""
+    sizes = [size.replace(",", ",\n") for size in results["size"].values]
+    for name, style, label in (("cold", "o-", "first run"), ("cached", "s--", "with the cache")):
+        seconds = results[f"compile_{name}"].sel(contender="ours").median("round")
+        axes.plot(sizes, seconds, style, label=label, markersize=4)
+    axes.set(title="Before the first step", ylabel="seconds to compile")
+    axes.set(ylim=(0, None), xlabel="features, hidden")
+    axes.legend(loc="lower right")
+
+
+def draw_growth(row, results: xr.Dataset) -> None:
+    """Draw model-steps per second over the number of models, of steps and of features."""
+    first, *others = row
+    labels = {"cells": "models of (5, 2)", "steps": "steps of 128 models", "features": "features"}
+    for axes, (name, label) in zip(row, labels.items(), strict=True):
+        # The largest number of cells has few steps, because its memory is measured.
+        rate = results[f"rate_by_{name}"][: -1 if name == "cells" else None]
+        axes.loglog(rate[name], rate, "o-", markersize=4)
+        axes.set(xlabel=f"number of {label}", title=f"Speed with more {label.split()[0]}")
+        axes.minorticks_off()
+    others[-1].plot(results["features"], results["limit_by_features"], ":", color="0.3")
+    first.set_ylabel("steps per second")
+    for axes in others:
+        axes.sharey(first)
+        axes.tick_params(labelleft=False)
 
 
 if __name__ == "__main__":

@@ -64,3 +64,6 @@ def test_the_picture_shows_sizes_in_order_with_the_ratio_written_on_it(results, 
         "5 features",
     ]
     assert [text.get_text() for text in speed.texts if text.get_text()] == ["x 100", "x 100"]
+    assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["2,\n1", "5,\n2"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert len(set(titles)) == len(titles)
