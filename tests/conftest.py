@@ -6,6 +6,7 @@ imported after this file.
 """
 
 import gc
+import importlib.util
 import os
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Tell XLA how to compile, before it compiles anything."""
+    _check_that_this_checkout_is_tested()
     config.addinivalue_line(
         "markers",
         "as_users_compile: compares last bits, programs or speed, as XLA makes them, or computes "
@@ -51,6 +53,23 @@ def pytest_configure(config):
     )
     if config.getoption("--compile-quickly"):
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICKLY]).strip()
+
+
+def _check_that_this_checkout_is_tested():
+    """Refuse to test the package of another checkout, which an environment may have installed.
+
+    A package without a checkout around it may be tested, as `make test-matrix` does with a wheel.
+    """
+    ours = Path(__file__).parent.parent
+    found = importlib.util.find_spec("toymodels")  # does not import it
+    if found is None or found.origin is None:
+        raise pytest.UsageError(f"no package toymodels is installed: set PYTHONPATH={ours}")
+    other = Path(found.origin).parent.parent
+    if (other / "pyproject.toml").exists() and other.resolve() != ours.resolve():
+        raise pytest.UsageError(
+            f"the tests in {ours} would test the package of another checkout, {other}: set "
+            f"PYTHONPATH={ours}"
+        )
 
 
 def pytest_collection_modifyitems(config, items):

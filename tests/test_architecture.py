@@ -4,6 +4,7 @@ A room is a file or a folder directly inside `toymodels/`.
 """
 
 import ast
+import os
 import subprocess
 import sys
 import typing
@@ -192,3 +193,19 @@ def test_the_table_of_contents_names_what_exists():
         thing = getattr(toymodels, name)
         alias = typing.get_origin(thing) is not None  # Python keeps no docstring of it
         assert alias or thing.__doc__, name
+
+
+def test_the_tests_refuse_the_package_of_another_checkout(tmp_path):
+    (tmp_path / "toymodels").mkdir()
+    (tmp_path / "toymodels" / "__init__.py").touch()
+    (tmp_path / "pyproject.toml").touch()
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", __file__],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert finished.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"of another checkout, {tmp_path}: set PYTHONPATH={ROOT}" in finished.stderr
