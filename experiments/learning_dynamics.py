@@ -24,7 +24,6 @@ import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.analysis import geometry
 from toymodels.theory import expected_loss_sampled, feature_variance, polytopes
-from toymodels.training import schedules
 
 WORK = "Elhage et al. (2022), Superposition and Learning Dynamics"
 FIRST_FIGURE = tm.paper(WORK)
@@ -59,7 +58,7 @@ PAPER = Config(num_features=400, hidden=30, num_seeds=2)
 def run(config: Config) -> xr.Dataset:
     steps = tm.log_spaced(config.steps, config.snapshots)
     late = config.steps * 3 // 4
-    rate = schedules.constant_then_cosine(config.learning_rate, config.steps, until=late)
+    rate = tm.constant_then_cosine(config.learning_rate, config.steps, until=late)
 
     def cell(key):
         start = jax.nn.initializers.normal(config.start)

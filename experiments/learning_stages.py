@@ -27,7 +27,6 @@ from scipy import optimize
 import toymodels as tm
 from toymodels import experiment, plotting
 from toymodels.theory import expected_loss_correlated, frames, polytopes
-from toymodels.training import schedules
 
 WORK = "Elhage et al. (2022), Superposition and Learning Dynamics"
 PAPER = tm.paper(WORK)
@@ -64,7 +63,7 @@ SMOKE = Config(num_seeds=2, steps=300, snapshots=12)
 def run(config: Config) -> xr.Dataset:
     steps = tm.log_spaced(config.steps, config.snapshots)
     late = config.steps * 3 // 4
-    rate = schedules.constant_then_cosine(config.learning_rate, config.steps, until=late)
+    rate = tm.constant_then_cosine(config.learning_rate, config.steps, until=late)
 
     def cell(key):
         model = tm.ReLUOutput(SIZE, initializer=jax.nn.initializers.normal(config.start))

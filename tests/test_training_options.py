@@ -25,7 +25,6 @@ from small_runs import (
 import toymodels
 from toymodels import ReLUOutput, SparseUniform, Task, train
 from toymodels.engine import keys
-from toymodels.training import schedules
 
 pytestmark = pytest.mark.as_users_compile
 
@@ -174,7 +173,7 @@ def test_explain_takes_a_model_and_a_task():
 
 
 def test_a_rate_is_constant_and_then_falls_to_half_and_to_nothing():
-    rate = schedules.constant_then_cosine(0.3, 100, until=60)
+    rate = toymodels.constant_then_cosine(0.3, 100, until=60)
     np.testing.assert_allclose([rate(step) for step in (0, 59, 60)], 0.3, rtol=1e-6)
     np.testing.assert_allclose(rate(80), 0.15, rtol=1e-6)
     np.testing.assert_allclose(rate(100), 0, atol=1e-8)

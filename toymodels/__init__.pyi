@@ -70,6 +70,7 @@ from .sweeps.store.store import Store
 from .sweeps.sweep import SweepError, SweepInterrupted, sweep
 from .tasks import NextToken, Task, geometric_importance
 from .training.recipe import Recipe
+from .training.schedules import constant_then_cosine
 from .training.train import (
     Fitted,
     History,
@@ -150,6 +151,7 @@ __all__ = [
     "balanced_tree",
     "best_of",
     "circuits",
+    "constant_then_cosine",
     "evaluate",
     "explain",
     "explore",
