@@ -8,6 +8,7 @@ flags      a `Config` from the flags of the command line
 runs       run an experiment, and redraw it from saved results
 claims     what a figure claims
 saving     results, claims and figures as files
+times      the time of a run, also over several calls with one store
 files      write a file whole or not at all
 messages   what commands say on standard error
 many       many experiments, each in a process of its own

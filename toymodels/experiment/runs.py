@@ -12,7 +12,6 @@ import platform
 import shlex
 import signal
 import subprocess
-import time
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from rich.console import Console
 
 from toymodels.engine.compiling import environment
 from toymodels.errors import InputError
-from toymodels.experiment import files, pages, saving
+from toymodels.experiment import files, pages, saving, times
 from toymodels.experiment.claims import Claim
 from toymodels.experiment.loading import Experiment, flat
 from toymodels.experiment.messages import say
@@ -33,7 +32,7 @@ from toymodels.sweeps.sweep import SweepError, SweepInterrupted
 FORMATS = ("png", "svg", "pdf")
 # The attributes of results that the record of a figure keeps.
 _KEPT = (
-    "seconds", "processor_seconds", "python", "versions", "device", "processor",
+    "seconds", "processor_seconds", "times", "python", "versions", "device", "processor",
     "compiler options", "XLA_FLAGS", "block_width", "diverged_cells",
 )  # fmt: skip
 # With a date, an unchanged figure would be another file each time it is drawn.
@@ -144,7 +143,7 @@ def draw(
         say(traceback.format_exc().rstrip(), _how_to_go_on(experiment, file, folder))
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from error
     smoke = record["scale"] == "smoke"
-    title = f"{name}, {float(record.get('seconds', 'nan')):.0f} s"
+    title = f"{name}, {record['seconds']:.0f} s" if "seconds" in record else name
     if smoke:
         title += "; smoke scale shows that it runs, and its claims need not hold"
     if checked:
@@ -162,9 +161,8 @@ def _run(
     partial: Path,
 ) -> Any:
     """Return the results with their provenance; if the run stops, save those there are."""
-    started, worked = time.perf_counter(), _processor_seconds()
     try:
-        with saving.signals(signal.default_int_handler):
+        with saving.signals(signal.default_int_handler), times.measured(store) as call:
             results = experiment.run(config, store=store) if store else experiment.run(config)
     except (SweepInterrupted, SweepError) as stop:
         stop.results.attrs.update(provenance)
@@ -176,15 +174,9 @@ def _run(
     if results is None:
         raise InputError(f"run of {experiment.path} returns None: return the results")
     if isinstance(results, xr.Dataset):
-        results.attrs = {**environment(), **results.attrs, **provenance}
-        results.attrs["seconds"] = round(time.perf_counter() - started, 1)
-        results.attrs["processor_seconds"] = round(_processor_seconds() - worked, 1)
+        spent = call.spent().attributes()
+        results.attrs = {**environment(), **results.attrs, **provenance, **spent}
     return results
-
-
-def _processor_seconds() -> float:
-    """Return the processor time of this process and of its children that have ended."""
-    return sum(os.times()[:4])
 
 
 def _written(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
