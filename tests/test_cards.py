@@ -10,8 +10,9 @@ import toymodels as tm
 from toymodels import cli
 from toymodels.engine.cards import card, compiling, hlo, machine_code, report
 from toymodels.errors import InputError
-from toymodels.experiment.explaining import table
-from toymodels.sweeps import explaining, watching
+from toymodels.experiment.costs import table
+from toymodels.sweeps import watching
+from toymodels.sweeps.costs import ProgramCosts, costs_on
 
 # A loop of 7 turns that adds a row of a table to a sum, keeps a row of a curve, and multiplies by
 # a library; and a loop of unknown length around a branch.
@@ -152,7 +153,7 @@ def test_bounds_are_those_of_a_copy():
 def test_the_table_is_of_one_model():
     """The memory of an H100 moves 3,352 GB/s, which is 838 million times 4 kB."""
     cost = report.Cost(5, 3, 4000 * 64, 0, 16, 0, [], 1)
-    made = table(explaining.Explained("cell", 64, [cost]), card.Card.H100)
+    made = table(ProgramCosts("cell", 64, [cost]), card.Card.H100)
     names, values = ([*column.cells] for column in made.columns)
     assert made.columns[1].header == "5 turns"
     row = dict(zip(names, values, strict=True))
@@ -173,7 +174,7 @@ def test_a_watched_sweep_runs_no_cell():
 @pytest.mark.skipif(has_compiler, reason="the compiler for cards is installed")
 def test_a_missing_compiler_is_one_line(capfd):
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["explain", "first_sweep", "--device", "h100", "--smoke"])
+        cli.main(["cost", "first_sweep", "--device", "h100", "--smoke"])
     assert (
         "toymodels: the compiler for cards is not installed: pip install" in capfd.readouterr()[1]
     )
@@ -195,7 +196,7 @@ def test_a_cell_is_compiled_for_a_card_that_is_not_there(kind):
     costs = []
 
     def watch(request):
-        costs.extend(cost for each in explaining.explain(request, kind) for cost in each.costs)
+        costs.extend(cost for each in costs_on(request, kind) for cost in each.costs)
 
     with watching.instead_of_running(watch):
         tm.sweep(halved, axes={"start": [1.0, 2.0]}, width=4096, progress=False)
@@ -223,9 +224,9 @@ def test_an_update_of_a_small_model_is_a_few_kernels_that_never_wait():
     costs = []
 
     def watch(request):
-        for explained in explaining.explain(request, card.Card.H100):
-            assert explained.width == 4096
-            costs.extend(explained.costs)
+        for program in costs_on(request, card.Card.H100):
+            assert program.width == 4096
+            costs.extend(program.costs)
 
     with watching.instead_of_running(watch):
         tm.sweep(trained, axes={"density": [0.1]}, progress=False)

@@ -69,7 +69,7 @@ def _parser() -> tuple[_Parser, Collection[str]]:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (_add_list, _add_run, _add_figures, _add_draw, _add_claims, _add_explore,
-                _add_explain, _add_copy, _add_new, _add_store):  # fmt: skip
+                _add_cost, _add_copy, _add_new, _add_store):  # fmt: skip
         add(commands)
     return parser, commands.choices
 
@@ -223,24 +223,24 @@ def _add_explore(commands: Any) -> None:
         )
 
 
-def _add_explain(commands: Any) -> None:
+def _add_cost(commands: Any) -> None:
     what = (
         "Compile each sweep of an experiment for a GPU that this computer need not have, and "
         "print its kernels, its memory traffic and the speed that it cannot pass. No cell is run. "
         "It needs pip install 'toymodels[gpu-inspect]'."
     )
     arguments = "NAME --device GPU [--smoke | --paper]"
-    explain = _add_command(commands, "explain", arguments, what, _explain)
-    _add_experiment(explain, "name")
-    explain.add_argument(
+    cost = _add_command(commands, "cost", arguments, what, _cost)
+    _add_experiment(cost, "name")
+    cost.add_argument(
         "--device",
         required=True,
         choices=("h100", "h200", "b200"),
         help="The GPU: an NVIDIA H100, H200 or B200.",
     )
-    which = explain.add_mutually_exclusive_group()
+    which = cost.add_mutually_exclusive_group()
     for scale in ("smoke", "paper"):
-        _add_scale(which, scale, f"Explain the sweeps of {scale.upper()}.")
+        _add_scale(which, scale, f"Take the sweeps of {scale.upper()}.")
 
 
 def _run(name: str, words: Sequence[str]) -> None:
@@ -291,10 +291,10 @@ def _explore(file: Path, page: Path | None, hidden: str, feature: str) -> None:
     print(f"{saved} is ready: open it in a browser")
 
 
-def _explain(name: str, device: str, scale: str) -> None:
-    from toymodels.experiment import explaining
+def _cost(name: str, device: str, scale: str) -> None:
+    from toymodels.experiment import costs
 
-    explaining.show(library.find(name), device, scale=scale)
+    costs.show(library.find(name), device, scale=scale)
 
 
 def _copy(name: str, folder: Path) -> None:

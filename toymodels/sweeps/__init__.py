@@ -27,6 +27,6 @@ With a folder, `parts` cuts the grid into parts, does 3 to 7 for each, and keeps
 `sweep` calls these stages in this order. Two modules go back from a dataset to models: `results`
 chooses the best seed and returns the parameters of a model, and `measures` calls a function of
 one model with every model. `padding` takes off the NaN that fill up models of different sizes.
-`watching` lets a command see the requests of sweeps without a run, and `explaining` compiles the
+`watching` lets a command see the requests of sweeps without a run, and `costs` compiles the
 programs of such a request for a card.
 """

@@ -1,4 +1,4 @@
-"""The command `toymodels explain`: the cost of the sweeps of an experiment on a card."""
+"""The command `toymodels cost`: the cost of the sweeps of an experiment on a card."""
 
 import warnings
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from toymodels.engine.devices import UPDATES_A_TURN
 from toymodels.errors import InputError
 from toymodels.experiment import loading
 from toymodels.experiment.messages import say
-from toymodels.sweeps.explaining import Explained, explain
+from toymodels.sweeps.costs import ProgramCosts, costs_on
 from toymodels.sweeps.requests import Request
 from toymodels.sweeps.watching import instead_of_running
 
@@ -50,8 +50,8 @@ def show(path: Path, device: str, *, scale: str = "default") -> None:
 
     def watch(request: Request) -> None:
         seen.append(request)
-        for explained in explain(request, card):
-            Console().print(table(explained, card))
+        for program in costs_on(request, card):
+            Console().print(table(program, card))
 
     with instead_of_running(watch), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # all results are NaN, of which sweeps would warn
@@ -62,20 +62,20 @@ def show(path: Path, device: str, *, scale: str = "default") -> None:
         except Exception as error:  # a user wrote what follows the sweeps
             say(f"{path} goes no further without results ({type(error).__name__}: {error})")
     if not seen:
-        raise InputError(f"{path} makes no sweep: nothing was explained")
+        raise InputError(f"{path} makes no sweep: nothing can be compiled")
 
 
-def table(explained: Explained, card: Card) -> Table:
+def table(program: ProgramCosts, card: Card) -> Table:
     """Return a table with one column for each loop of a program."""
     made = Table(
-        title=f"{escape(explained.title)}: blocks of {explained.width:,} models",
+        title=f"{escape(program.title)}: blocks of {program.width:,} models",
         caption=f"a turn of a training loop is {UPDATES_A_TURN} updates",
     )
     made.add_column("a turn of one model", no_wrap=True)
-    for cost in explained.costs:
+    for cost in program.costs:
         turns = "unknown" if cost.turns is None else f"{cost.turns:,}"
         made.add_column(f"{turns} turns", justify="right")
-    lanes, costs = explained.width, explained.costs
+    lanes, costs = program.width, program.costs
 
     def add(name: str, values: Iterable[float]) -> None:
         made.add_row(name, *(f"{value:,.0f}" for value in values))

@@ -1,4 +1,4 @@
-"""The programs of a sweep, compiled for a card that this computer need not have."""
+"""What the programs of a sweep cost on a card that this computer need not have."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from toymodels.sweeps.program import lanes_for
 from toymodels.sweeps.requests import Request
 
 
-class Explained(NamedTuple):
+class ProgramCosts(NamedTuple):
     """The cost of one program of a sweep on a card.
 
     Attributes:
@@ -26,7 +26,7 @@ class Explained(NamedTuple):
     costs: list[report.Cost]
 
 
-def explain(request: Request, card: Card) -> Iterator[Explained]:
+def costs_on(request: Request, card: Card) -> Iterator[ProgramCosts]:
     """Compile each program of a sweep for a card, and read what it costs there.
 
     Args:
@@ -44,4 +44,4 @@ def explain(request: Request, card: Card) -> Iterator[Explained]:
                 "cuda", variant.traced, request.grid.numbers, width=variant.width
             )
             compiled = compile_for(card, function, arguments)
-        yield Explained(variant.title, variant.width, report.costs(compiled))
+        yield ProgramCosts(variant.title, variant.width, report.costs(compiled))
