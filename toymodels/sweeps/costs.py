@@ -1,4 +1,4 @@
-"""What the programs of a sweep cost on a card that this computer need not have."""
+"""The cost of the programs of a sweep on a card that this computer need not have."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
