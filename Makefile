@@ -19,7 +19,7 @@ endif
 # Where this variable is set, each new process compiles JAX to bytecode again, which takes 7 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help figures figure draw test test-matrix test-lanes test-claims docs site benchmark benchmark-gpu clean
+.PHONY: help figures figure draw test test-matrix test-lanes test-claims test-seeds docs site benchmark benchmark-gpu clean
 
 # Plain `make` prints what follows `##` behind each target below.
 help:
@@ -64,6 +64,11 @@ test-lanes: .venv/installed-test ## look for last bits that depend on the place 
 # fails if it finds a claim that is not called an identity.
 test-claims: .venv/installed ## look for claims that hold whatever the results are, in minutes
 	$(BIN)/python tests/mutations.py
+
+# `make test-seeds` runs the experiments that take a minute or less with other seeds, and fails if a
+# claim then turns that held in figures/, or failed. It writes nothing.
+test-seeds: .venv/installed ## look for claims that hold by the luck of their seeds, in half an hour
+	$(BIN)/python tests/other_seeds.py
 
 # `make docs ONLINE=1` also links the names of JAX, Flax and xarray to their documentation.
 docs: .venv/installed-docs | results/introduction.nc ## build the documentation
