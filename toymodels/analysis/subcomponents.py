@@ -9,6 +9,7 @@ References:
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -104,11 +105,8 @@ def recovery_errors(
         subcomponents have length 0; also 0 for a feature of length 0.
     """
     left, right, weights = _checked(left, right, weights)
-    feature = jnp.einsum("hf,fg->fhg", weights, jnp.eye(weights.shape[1]))
-    rest = jnp.einsum("ch,cg->chg", left, right)[:, None] - feature[None]
-    nearest = jnp.min(jnp.linalg.norm(rest, axis=(2, 3)), axis=0)
-    norms = geometry.feature_norms(weights)
-    return _in_units_of(norms, jnp.where(norms == 0, 0.0, nearest))
+    features = jnp.einsum("hf,fg->fhg", weights, jnp.eye(weights.shape[1]))
+    return jax.vmap(lambda one: _error_of_nearest(left, right, one))(features)
 
 
 def pair_errors(
@@ -126,12 +124,12 @@ def pair_errors(
         they are infinite, and they are 0 for two features of length 0.
     """
     left, right, weights = _checked(left, right, weights)
-    feature = jnp.einsum("hf,fg->fhg", weights, jnp.eye(weights.shape[1]))
-    pair = feature[:, None] + feature[None]
-    rest = jnp.einsum("ch,cg->chg", left, right)[:, None, None] - pair[None]
-    nearest = jnp.min(jnp.linalg.norm(rest, axis=(3, 4)), axis=0)
-    lengths = jnp.linalg.norm(pair, axis=(2, 3))
-    errors = _in_units_of(lengths, jnp.where(lengths == 0, 0.0, nearest))
+    features = jnp.einsum("hf,fg->fhg", weights, jnp.eye(weights.shape[1]))
+
+    def of_pair(one: Array, other: Array) -> Array:
+        return _error_of_nearest(left, right, one + other)
+
+    errors = jax.vmap(jax.vmap(of_pair, (None, 0)), (0, None))(features, features)
     no_pair = (jnp.eye(len(errors)) > 0) & ~jnp.isnan(errors)
     return jnp.where(no_pair, jnp.inf, errors)
 
@@ -194,6 +192,18 @@ def _checked(left: Any, right: Any, weights: Any) -> tuple[Array, Array, Array]:
 def _in_units_of(lengths: Array, numbers: Array) -> Array:
     """Return numbers divided by lengths, but undivided where a length is 0; NaN stays NaN."""
     return numbers / jnp.where(lengths == 0, 1.0, lengths)
+
+
+def _error_of_nearest(
+    left: Float[Array, "parts hidden"],
+    right: Float[Array, "parts features"],
+    matrix: Float[Array, "hidden features"],
+) -> Float[Array, ""]:
+    """Return the distance of the nearest subcomponent in units of the matrix; 0 if that is 0."""
+    rest = jnp.einsum("ch,cf->chf", left, right) - matrix[None]
+    nearest = jnp.min(jnp.linalg.norm(rest, axis=(1, 2)))
+    length = jnp.linalg.norm(matrix)
+    return _in_units_of(length, jnp.where(length == 0, 0.0, nearest))
 
 
 def _cosines(
