@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array
 
 from toymodels.errors import InputError
 
@@ -141,6 +142,12 @@ def has_gradient(name: str, value: Any, *, remedy: str) -> None:
     """
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(f"{name} returns {value.dtype}, which has no gradient: {remedy}")
+
+
+def as_number(value: Any) -> Array:
+    """Return an array in which truth values, such as whether an answer is right, are 1 or 0."""
+    array = jnp.asarray(value)
+    return array.astype(float) if array.dtype == bool else array
 
 
 def same_size(what: str, **sizes: int) -> None:

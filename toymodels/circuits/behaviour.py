@@ -93,8 +93,7 @@ class Behaviour:
 
     def of_output(self, output: Any) -> Array:
         """Return the metric of one output, in which truth values are 1 or 0."""
-        value = jnp.asarray(self.metric(output))
-        return value.astype(float) if value.dtype == bool else value
+        return checks.as_number(self.metric(output))
 
 
 @jax.jit

@@ -43,12 +43,7 @@ def number_from(metric: Metric) -> Metric:
     A truth value, such as whether an answer is right, becomes 1 or 0.
     """
     value_of = _checked(metric)
-
-    def number(output: Any) -> Array:
-        value = value_of(output)
-        return value.astype(float) if value.dtype == bool else value
-
-    return number
+    return lambda output: checks.as_number(value_of(output))
 
 
 def with_gradient(metric: Metric) -> Metric:
