@@ -1,9 +1,10 @@
 r"""Weight-sparse circuits: what networks of few weights can do, and how many circuits they hold.
 
-Claim      Networks that are trained with few weights hold one minimal circuit each, where dense
-           ones often hold several, and compute their task more often than dense networks that are
-           pruned to as many. But twice the weights of the smallest circuit are too few for most of
-           them: the rule that keeps the largest weights also keeps some that lead nowhere.
+Claim      Nearly all networks that are trained with few weights hold one minimal circuit, where
+           dense ones often hold several, and they compute their task more often than dense networks
+           that are pruned to as many: much more often for two tasks, and a little for XOR. But
+           twice the weights of the smallest circuit are too few for most of them: the rule that
+           keeps the largest weights also keeps some that lead nowhere.
 Reproduces Gao et al. (2025), "Weight-sparse transformers have interpretable circuits": capability
            falls and circuits shrink as weights become sparse. Here every circuit is known, by a
            census of all subgraphs.
@@ -52,7 +53,7 @@ class Config:
     units: int = 5
     kept: tuple[int, ...] = (3, 4, 6, 8, 10, 15)
     """The number of weights; the last is that of dense networks."""
-    num_seeds: int = 24
+    num_seeds: int = 96
     steps: int = 1200
     learning_rate: float = 3e-2
 
@@ -161,7 +162,7 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says += "dense networks do, measured by the smallest ratio of the shares over tasks."
     shares = solved / at(solved, dense)
     twice = [at(shares.sel(task=task), 2 * n) for task, n in SMALLEST.items()]
-    ours = "Ours, because a share of 24 seeds has an error of up to 0.1."
+    ours = "Ours, because a share of 96 seeds has an error of up to 0.05."
     note = "The rule keeps weights of units without an output, and so wastes some."
     yield tm.at_least(says, 0.8, min(map(float, twice)), FOUND, threshold=ours, note=note)
     ratio = (at(number, 8) / at(number, dense)).max()
@@ -169,10 +170,11 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says += "measured by the largest ratio of the means over tasks."
     note = "Dense networks hold only 1.4 to 1.7 minimal circuits each."
     yield tm.at_most(says, 0.5, ratio, FOUND, threshold=HALF, note=note)
-    says = "Networks of at most 8 weights hold one minimal circuit, measured by the largest mean "
-    says += "number over tasks."
-    few = number.where(results["kept"] <= 8).max()
-    yield tm.near(says, 1, few, FOUND, within=0, threshold=SEEN)
+    says = "Nearly all networks of 8 weights that compute their task hold one minimal circuit, "
+    says += "measured by the smallest share over tasks."
+    one = (results["number"] == 1).astype(float).where(results["solved"] > 0).mean("seed")
+    ours = "Ours, after a run of 96 seeds; of 24 all held one."
+    yield tm.at_least(says, 0.95, at(one, 8).min(), FOUND, threshold=ours)
     says = "Networks of 8 weights that compute AND have weights outside their smallest circuit, "
     says += "which lead nowhere or do not matter, measured by the mean number."
     wasted = 8 - at(smallest, 8).sel(task="AND")
@@ -186,9 +188,11 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says = "Training with few weights beats pruning a dense network to as many without further "
     says += "training, measured by the difference of the shares of the seeds with 8 weights that "
     says += "compute XOR."
-    error = "Ours, because it is twice the error of a difference of shares."
+    error = "Ours, because it is twice the error of a difference of shares of 24 seeds."
+    note = "It was 0.25 with the first 24 seeds, and it is 0.08 with 96, which is 2.6 standard "
+    note += "errors. The other two tasks have more than 0.2."
     gain = at(solved - pruned, 8).sel(task="XOR")
-    yield tm.at_least(says, 0.2, gain, FOUND, threshold=error)
+    yield tm.at_least(says, 0.2, gain, FOUND, threshold=error, note=note)
     says = "No number of weights is better for pruning than for training, in any task, measured by "
     says += "the largest difference of the shares."
     ours = "Ours, because it is more than the error of a difference of shares."
