@@ -337,7 +337,8 @@ def plot(results: xr.Dataset) -> plotting.Figure:
         ("hardened_loss", "loss without attack"),
     ):
         plotting.every_seed(hardened, results[name], x="training_attack", label=label)
-    hardened.axvline(0.8, color="0.6", linestyle="--", linewidth=1, zorder=0)
+    below_legend = {"ymax": 0.55, "zorder": 0}
+    hardened.axvline(0.8, color="0.6", linestyle="--", linewidth=1, **below_legend)
     hardened.set(xlabel="attack in training / mean norm of an input", ylim=(0, None))
     title = "Adversarial training removes superposition\nat 80 % (dashed, as in the paper)"
     hardened.set_title(title)

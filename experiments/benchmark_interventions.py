@@ -145,7 +145,8 @@ def run(config: Config) -> xr.Dataset:
     if importlib.util.find_spec("torch") is not None:
         models = some_models(config)
         for threads in (1, 2):
-            contenders[f"torch, {threads} threads"] = hooks(models, threads)
+            name = f"torch, {threads} thread{'s' * (threads > 1)}"
+            contenders[name] = hooks(models, threads)
     seconds = np.zeros((len(contenders), config.rounds))
     found = {}
     for turn in range(config.rounds):
