@@ -1,9 +1,9 @@
 """Parameter decomposition: does it find features in superposition, and what makes it fail?
 
 Claim      Stochastic parameter decomposition finds antipodal features, alone or a pair at a time,
-           but only if its inputs are sparse. It finds a pentagon from some starts; from others,
-           features that are nearly opposite end in one subcomponent. The mean of the maximal
-           cosines hardly shows this failure, because in the plane some of several random
+           but only if its inputs are sparse. It finds a pentagon from most starts; from the
+           others, features that are nearly opposite end in one subcomponent. The mean of the
+           maximal cosines hardly shows this failure, because in the plane some of several random
            directions are always near the right ones.
 Reproduces No figure. Bushnaq, Braun and Sharkey (2025), "Stochastic Parameter Decomposition",
            report the scores of one such model at density 0.05.
@@ -37,7 +37,8 @@ PARTLY = tm.paper("The tests of param-decomp call 5-2 only partially recoverable
 CHANCE = tm.identity("The expected largest cosine of independent directions in the plane")
 
 START = (
-    "Two features that are 144 degrees apart often end in one subcomponent, with opposite signs."
+    "From some starts two features that are 144 degrees apart end in one subcomponent, with "
+    "opposite signs."
 )
 FEWER = "Ours, because we make fewer updates."
 SEEN = "Ours, after a trial with 3 seeds."
@@ -54,7 +55,7 @@ class Config:
     """The densities that the models are trained at."""
     inputs: tuple[float, ...] = (0.05, 0.3, 1.0)
     """The densities of the inputs that the models are decomposed with."""
-    num_seeds: int = 5
+    num_seeds: int = 16
     parts: int = 12
     """The number of subcomponents."""
     gate_units: int = 4
@@ -160,10 +161,9 @@ def claims(results: xr.Dataset) -> tm.Claims:
     ratio = represented(pentagon, "ratio").mean()
     yield tm.near(says, 0.993, ratio, SPD, within=0.03, threshold=FEWER, note=START)
     whole = recovered(pentagon) == 1
-    says = f"Some runs find all five features of a pentagon {here}, measured by their share."
-    yield tm.at_least(
-        says, 0.2, whole.mean(), FOUND, threshold="Ours, because some is one in five."
-    )
+    says = f"Most runs find all five features of a pentagon {here}, measured by their share."
+    ours = "Ours, because most are more than half; of the first five seeds only two do."
+    yield tm.at_least(says, 0.5, whole.mean(), FOUND, threshold=ours)
     says = "The mean ratio of lengths (ML2R) is 0.993 in the runs that find all five features of a "
     says += f"pentagon, {here}."
     ratio = represented(pentagon, "ratio").where(whole).mean()
@@ -228,7 +228,7 @@ def plot(results: xr.Dataset) -> plotting.Figure:
     panels[1].axhline(chance, color="0.5", ls="--", lw=1, label="cosine by chance")
     panels[1].set(xscale="log", xlabel="density of the decomposition's inputs", ylim=(0, 1.05))
     plotting.plain_ticks(panels[1])
-    panels[1].set(ylabel="score", title="Pentagon: cosines are\nhardly better than chance")
+    panels[1].set(ylabel="score", title="Pentagon: cosines hardly\nshow where it fails")
     panels[1].legend(loc="lower left")
     draw_parts(panels[2], sparsest.sel(inputs=results["inputs"].min()).isel(seed=0))
     return figure
@@ -242,7 +242,7 @@ def draw_parts(axes, found: xr.Dataset) -> None:
     main = np.take_along_axis(right, np.abs(right).argmax(axis=1)[:, None], axis=1)
     ends = found["left"].transpose("part", "hidden").values * main
     axes.plot(ends[:, 0], ends[:, 1], "o", ms=5, color="C1")
-    axes.set_title("Two near opposites share\none subcomponent (seed 0)")
+    axes.set_title("A failure: two near opposites\nshare one subcomponent (seed 0)")
     axes.set_xlabel("grey: features, orange: subcomponents")
 
 
