@@ -126,7 +126,7 @@ def correlated(results: xr.Dataset) -> tm.Claims:
 
     says = f"Every seed of {name} ends at the exact loss of the optimum, measured by the largest "
     says += "ratio."
-    source = tm.prediction("toymodels.theory.correlated")
+    source = tm.prediction("toymodels.theory.expected_loss_correlated")
     ratio = (results.exact_loss / optimum.sel(pair_density=results.density)).max()
     yield tm.near(says, 1, ratio, source, within=0.001, threshold=CONVERGENCE)
 

@@ -52,6 +52,17 @@ def test_a_name_of_the_reference_is_found_where_the_reference_says():
             place = getattr(place, name)
 
 
+def test_a_function_that_a_claim_gives_as_its_source_can_be_called():
+    text = (ROOT / "figures" / "CLAIMS.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"toymodels\.([\w.]*\w)", text))
+    assert "theory.expected_loss_correlated" in paths
+    for path in paths:
+        place = tm
+        for name in path.split("."):
+            assert name in getattr(place, "__all__", dir(place)), path
+            place = getattr(place, name)
+
+
 @pytest.mark.parametrize("room", ["theory", "analysis"])
 def test_the_reference_has_every_name_of_a_room(room):
     text = (REFERENCE / f"{room}.md").read_text(encoding="utf-8")

@@ -305,7 +305,7 @@ def _failure(claim: Claim) -> str:
 def _sentence(text: str) -> str:
     """Return a text with a capital at its beginning and a full stop at its end.
 
-    A name of code, such as `toymodels.theory.correlated`, keeps its spelling.
+    A name of code, such as `toymodels.theory.optimum`, keeps its spelling.
     """
     first = text.split(" ", 1)[0].rstrip(".,")
     begin = text[:1] if "." in first or "_" in first else text[:1].upper()
