@@ -1,7 +1,8 @@
 r"""Features are learned in jumps: their dimensionalities move between levels.
 
 Claim      Feature dimensionalities $D_i$ jump between levels during training, and the loss falls
-           when they do, until antipodal pairs remain ($D_i = 1/2$).
+           when they do, until antipodal pairs remain ($D_i = 1/2$). In a quarter of the seeds one
+           dimension ends with a single feature, and not with a pair.
 Reproduces Elhage et al. (2022), "Superposition and Learning Dynamics", the first figure; see
            `learning_stages.py` for the second one.
 Settings   The paper gives none. Ours were chosen after trials: of six seeds all dimensions became
@@ -39,7 +40,7 @@ class Config:
     """The density, at which digons win; see `polytope_gains`."""
     start: float = 0.02
     """Standard deviation of the first weights: near the saddle at 0."""
-    num_seeds: int = 6
+    num_seeds: int = 16
     steps: int = 10_000
     snapshots: int = 120
     batch: int = 1024
@@ -179,11 +180,11 @@ def claims(results: xr.Dataset) -> tm.Claims:
     note = "" if len(last.feature) < 50 else note
     yield tm.near(says, 1 / 3, before, source, within=0.05, threshold=threshold, note=note)
 
-    says = "Nearly all features of all seeds end at D_i = 0 or at D_i = 1/2, within 0.03, measured "
-    says += "by their share."
-    settled = paired | (last.dimensionality < 0.03)
-    threshold = "Ours, because one feature in ten may differ."
-    yield tm.at_least(says, 0.9, settled.mean(), FIRST_FIGURE, threshold=threshold)
+    says = "Every feature of most seeds ends at D_i = 0 or at D_i = 1/2, within 0.03, measured by "
+    says += "the share of the seeds."
+    settled = (paired | (last.dimensionality < 0.03)).all("feature")
+    threshold = "Ours, because most are more than half, and the paper shows one model."
+    yield tm.at_least(says, 0.5, settled.mean(), FIRST_FIGURE, threshold=threshold)
 
     says = "The loss falls more in the second jump of a seed than in the first, measured by the "
     says += "median ratio of the seeds that have both."
