@@ -193,17 +193,18 @@ def plot(results: xr.Dataset) -> plotting.Figure:
     figure, (dots, bars) = plotting.figure(1, 2, size=(8.2, 3.6), width_ratios=(1.2, 1))
     rows = [(target, which) for target in TARGETS for which in ("first", "second")]
     known = {"first": results.sizes["feature"], "second": results.sizes["neuron"]}
+    markers = np.resize(plotting.MARKERS, results.sizes["seed"])  # they repeat if seeds are many
     labels = []
     for place, (target, which) in enumerate(rows):
         values = errors(results, target, which).transpose("seed", ...).values
         for seed, own in enumerate(values):
             across = place + np.linspace(-0.25, 0.25, own.size)
-            dots.plot(across, np.sort(own), plotting.MARKERS[seed], ms=4, color=f"C{seed}")
+            dots.plot(across, np.sort(own), markers[seed], ms=4, color=f"C{seed}")
         counts = results[f"remaining_{which}"].sel(target=target).values
         answer = results.sizes["neuron"] if target == "written by hand" else known[which]
         bars.plot([place - 0.3, place + 0.3], [answer] * 2, color="0.4", lw=2)
         for seed, count in enumerate(counts):
-            marker, label = plotting.MARKERS[seed], f"seed {seed}" if place == 0 else None
+            marker, label = markers[seed], f"seed {seed}" if place == 0 else None
             across = place + 0.15 * (seed - (counts.size - 1) / 2)
             bars.plot(across, count, marker, ms=6, color=f"C{seed}", label=label)
         labels.append(f"{target.replace(' ', chr(10), 1)},\n{which}")
