@@ -28,7 +28,7 @@ class Config:
     importance_ratio: float = 0.9
     densities: tuple[float, ...] = (1.0, 0.19, 0.097)
     num_seeds: int = 8
-    training: tm.Recipe = tm.Recipe(steps=4000, batch=1024, learning_rate=3e-3)
+    training: tm.Recipe = tm.Recipe(steps=8000, batch=1024, learning_rate=3e-3)
     pictures: int = 60
 
 
