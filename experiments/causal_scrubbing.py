@@ -45,7 +45,7 @@ class Config:
 
 SMOKE = Config(
     densities=(1.0, 0.1),
-    sizes=((5, 2),),
+    sizes=((2, 1),),
     num_seeds=2,
     examples=2000,
     training=tm.Recipe(steps=50, batch=64, learning_rate=1e-2),

@@ -64,7 +64,7 @@ class Config:
 
 SMOKE = Config(
     penalties=(0.1, 0.3),
-    latents=4,
+    latents=2,
     num_seeds=1,
     examples=64,
     training=tm.Recipe(steps=4, batch=16, learning_rate=1e-2),
