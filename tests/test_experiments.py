@@ -219,8 +219,8 @@ def test_ctrl_c_saves_what_was_finished(tmp_path):
             f"import signal; from toymodels import cli; {start}",
             "run",
             str(file),
-            "--steps",
-            "3000",
+            "--num-seeds",
+            "4",
         ],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
@@ -236,7 +236,7 @@ def test_ctrl_c_saves_what_was_finished(tmp_path):
     assert running.returncode == 130, errors
     assert "cells finished" in errors
     partial = xr.load_dataset(
-        tmp_path / "results/phase_diagram_steps=3000.partial.nc", engine="h5netcdf"
+        tmp_path / "results/phase_diagram_num_seeds=4.partial.nc", engine="h5netcdf"
     )
     finished = int(partial["norm"].notnull().sum())
     assert 0 < finished < partial["norm"].size
