@@ -27,6 +27,7 @@ def test_every_python_block_runs(page, tmp_path, monkeypatch):
         quick = re.sub("steps=2_000, batch=(1024|256)", "steps=20, batch=16", block)
         quick = quick.replace("steps=2_000,\n        batch=1024", "steps=20, batch=16")
         quick = quick.replace("tm.Bench(", "tm.Bench(num_seeds=1, examples=64, ")
+        quick = quick.replace("tm.Ladder(", "tm.Ladder(num_seeds=1, examples=512, ")
         quick = quick.replace("batch=256", "batch=16").replace(", 12)", ", 2)")
         exec(compile(quick, page.name, "exec"), names)
     if "results" in names:
