@@ -84,7 +84,6 @@ def interval(
         open_low: whether `low` itself is refused.
         remedy: what the user can do instead.
     """
-
     check = functools.partial(
         _refuse_outside, name=name, low=low, high=high, open_low=open_low, remedy=remedy
     )
