@@ -56,6 +56,19 @@ def test_a_call_that_was_killed_makes_the_time_unknown():
         assert estimate is None
 
 
+def test_calls_at_the_same_time_make_the_time_unknown():
+    Path("kept.db").touch()
+    times.beside(Path("kept.db")).write_text(
+        '{"calls": 1, "seconds": 1.0, "processor_seconds": 1.0, "ended": true}'
+    )
+    with times.measured(Path("kept.db")) as first:
+        assert first.spent().seconds is not None
+        with times.measured(Path("kept.db")) as second:
+            assert second.spent().seconds is None
+        assert first.spent().seconds is None
+    assert "not known" in record()[0]["times"]
+
+
 @pytest.mark.parametrize("kept", [None, "", "{}", '{"calls": 1, "ended": true}', "[1]"])
 def test_a_store_without_times_makes_them_unknown(kept):
     Path("kept.db").touch()

@@ -164,6 +164,7 @@ def _run(
     try:
         with saving.signals(signal.default_int_handler), times.measured(store) as call:
             results = experiment.run(config, store=store) if store else experiment.run(config)
+            spent = call.spent()
     except (SweepInterrupted, SweepError) as stop:
         stop.results.attrs.update(provenance)
         say(str(stop))
@@ -174,8 +175,7 @@ def _run(
     if results is None:
         raise InputError(f"run of {experiment.path} returns None: return the results")
     if isinstance(results, xr.Dataset):
-        spent = call.spent().attributes()
-        results.attrs = {**environment(), **results.attrs, **provenance, **spent}
+        results.attrs = {**environment(), **results.attrs, **provenance, **spent.attributes()}
     return results
 
 

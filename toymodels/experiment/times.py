@@ -1,15 +1,15 @@
 """The time that a run takes, also where several calls shared the work through one store.
 
 A store keeps finished cells, but not the time that they took. So `FILE.times.json` beside the store
-`FILE` keeps the sum over all calls of `toymodels run` that used it. A call that was killed leaves
-a mark there, because nobody knows how long it took.
+`FILE` keeps the sum over all calls of `toymodels run` that used it. The time is not known after a
+call that was killed, which leaves a mark there, or if two calls used the store at once.
 """
 
 import contextlib
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ class Spent(NamedTuple):
     def attributes(self) -> dict[str, Any]:
         """Return the times as attributes of results, with a sentence if they are special."""
         if self.seconds is None or self.processor_seconds is None:
-            return {"times": "They are not known, because earlier calls left the store without any"}
+            return {"times": "They are not known, because other calls left the store without any"}
         known = {
             "seconds": round(self.seconds, 1),
             "processor_seconds": round(self.processor_seconds, 1),
@@ -44,15 +44,17 @@ class Spent(NamedTuple):
 class Call:
     """One call of an experiment, whose time runs from here on."""
 
-    def __init__(self, before: Spent):
+    def __init__(self, before: Spent, alone: Callable[[], bool] = lambda: True):
+        """Begin with the time of earlier calls, and with a check that no other call runs now."""
         self._before = before
+        self._alone = alone
         self._start = _now()
 
     def spent(self) -> Spent:
         """Return the time of this call and of those before it, until now."""
         calls, seconds, processor = self._before
         clock, worked = (now - then for now, then in zip(_now(), self._start, strict=True))
-        if seconds is None or processor is None:
+        if seconds is None or processor is None or not self._alone():
             return Spent(calls + 1, None, None)
         return Spent(calls + 1, seconds + clock, processor + worked)
 
@@ -71,13 +73,14 @@ def measured(store: Path | None) -> Generator[Call]:
     kept = beside(store)
     files.check_writable(kept)
     before = _before(store, kept)
-    _keep(kept, before, ended=False)
-    call = Call(before)
+    begun = _text(before, ended=False)
+    files.write(kept, begun)
+    call = Call(before, lambda: kept.exists() and files.read(kept) == begun)
     try:
         yield call
     finally:
         with contextlib.suppress(OSError):  # the next call finds that this one never ended
-            _keep(kept, call.spent(), ended=True)
+            files.write(kept, _text(call.spent(), ended=True))
 
 
 def beside(store: Path) -> Path:
@@ -97,8 +100,8 @@ def _before(store: Path, kept: Path) -> Spent:
         return Spent(1, None, None)
 
 
-def _keep(kept: Path, spent: Spent, *, ended: bool) -> None:
-    files.write(kept, json.dumps({**spent._asdict(), "ended": ended}) + "\n")
+def _text(spent: Spent, *, ended: bool) -> str:
+    return json.dumps({**spent._asdict(), "ended": ended}) + "\n"
 
 
 def _now() -> tuple[float, float]:
