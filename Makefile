@@ -67,7 +67,7 @@ test-claims: .venv/installed ## look for claims that hold whatever the results a
 
 # `make test-seeds` runs the experiments that take a minute or less with other seeds, and fails if a
 # claim then turns that held in figures/, or failed. It writes nothing.
-test-seeds: .venv/installed ## look for claims that hold by the luck of their seeds, in half an hour
+test-seeds: .venv/installed ## look for claims that hold by the luck of their seeds, in an hour
 	$(BIN)/python tests/other_seeds.py
 
 # `make docs ONLINE=1` also links the names of JAX, Flax and xarray to their documentation.

@@ -3,6 +3,7 @@
 A claim that holds with the seeds of its record and fails with others holds by luck.
 `make test-seeds` runs the experiments that take a minute of one core or less, as their records
 say; `python tests/other_seeds.py NAME ...` runs those that are named. The results are not kept.
+A claim about times, as in `scaling`, may also turn because the machine is busier.
 """
 
 import contextlib
