@@ -2,7 +2,7 @@
 
 Claim      A trained network has not one circuit but many. Already with four hidden units, several
            subgraphs compute the task alone, none of them part of another; wider networks have more
-           of them, and some have two that share no edge.
+           of them, and a few have two that share no edge.
 Reproduces No figure of a paper. Meloux et al. (2025), "Everything, Everywhere, All at Once: Is
            Mechanistic Interpretability Identifiable?" searched single networks.
 Settings   Networks of 2 inputs, h hidden ReLU units with biases and one output, trained by AdamW
@@ -54,7 +54,7 @@ SMALLEST = {"XOR": 6, "AND": 3, "a > b": 3, "|a|": 4}
 class Config:
     widths: tuple[int, ...] = (2, 3, 4, 5)
     weight_decays: tuple[float, ...] = (0.0, 0.03, 0.3)
-    num_seeds: int = 100
+    num_seeds: int = 300
     training: tm.Recipe = tm.Recipe(steps=3000, batch=ROWS, learning_rate=2e-2)
 
 
@@ -204,7 +204,8 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says = "Some networks of 4 units or more hold two circuits of AND that share no edge, measured "
     says += "by their share."
     share = disjoint.sel(task="AND").where(results["width"] >= 4).mean()
-    yield tm.at_least(says, 0.03, share, FOUND, threshold=SEEN)
+    note = "There are such networks, but fewer: the first 100 seeds had a share of 0.041."
+    yield tm.at_least(says, 0.03, share, FOUND, threshold=SEEN, note=note)
 
     says = "Minimal circuits of one network mostly overlap, measured by the share of the networks "
     says += "with several minimal circuits that hold two without a common edge, over all tasks and "
