@@ -63,7 +63,7 @@ class Config:
 
 
 SHORT = tm.Recipe(steps=200, batch=128, learning_rate=1e-2)
-SMOKE = Config(grid=6, num_seeds=2, training=SHORT, num_starts=1)
+SMOKE = Config(grid=4, num_seeds=2, training=SHORT, num_starts=1)
 
 
 def run(config: Config, *, store: Path | None = None) -> xr.Dataset:
