@@ -184,9 +184,8 @@ def test_counts_are_trained_on_evaluated_and_swept():
 
     def cell(key, *, rate):
         counts = jax.random.poisson(key, rate, (5,))
-        trained = tm.train(
-            key, model, tm.Task(Counts(rate)), optimizer=optax.sgd(0.1), steps=1, batch=4
-        )
+        how = {"optimizer": optax.sgd(0.1), "steps": 1, "batch": 4, "evaluation": 100}
+        trained = tm.train(key, model, tm.Task(Counts(rate)), **how)
         return {"counts": counts, "loss": trained.loss}
 
     results = tm.sweep(cell, axes={"rate": [2.0, 3.0]}, num_seeds=2, progress=False)
