@@ -94,26 +94,30 @@ class Shared(NamedTuple):
     slot: Int[Array, ""]
 
 
-def of_run(key: Key[Array, ""], params: PyTree) -> Key[Array, ""]:
-    """Return the key, with one copy for each run where `vmap` maps only the parameters.
+def of_run(tree: PyTree, params: PyTree) -> PyTree:
+    """Return the arrays or keys, with one copy for each run where `vmap` maps only the parameters.
 
     If all runs shared a single key, XLA would compute the draws again inside the loop over the
     examples of each run, which is 200 times slower. With a copy for each run, `fill` draws once
     for all equal keys and stores the arrays.
+
+    What a loop carries from update to update belongs to each run after the first update. With a
+    copy for each run from the start, `vmap` need not map the loop once more to find that out.
     """
-    return _beside(key, lax.stop_gradient(params))
+    params = lax.stop_gradient(params)
+    return jax.tree.map(lambda leaf: _beside(leaf, params), tree)
 
 
 @custom_vmap
-def _beside(key: Key[Array, ""], params: PyTree) -> Key[Array, ""]:
+def _beside(leaf: Array, params: PyTree) -> Array:
     del params
-    return key
+    return leaf
 
 
 @_beside.def_vmap  # pyright: ignore[reportArgumentType]
-def _(size: int, batched: Any, key: Key[Array, "*runs"], params: PyTree) -> Any:
+def _(size: int, batched: Any, leaf: Array, params: PyTree) -> Any:
     del params
-    return (key if batched[0] else jnp.broadcast_to(key, (size,))), True
+    return (leaf if batched[0] else jnp.broadcast_to(leaf, (size, *leaf.shape))), True
 
 
 def empty(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""]) -> Shared:

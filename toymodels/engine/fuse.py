@@ -12,12 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jaxtyping import Array, Float, Int, PyTree
 
-from toymodels.engine import choices, columns, draws, elements, kernel, loop
+from toymodels.engine import choices, columns, draws, elements, kernel, lanes, loop, products
 from toymodels.engine.devices import backend
 from toymodels.errors import InputError
 
@@ -133,6 +131,16 @@ class Mean(NamedTuple):
         leaves = core.jaxpr_as_fun(self.finish)(*jax.tree.leaves(row))
         return jax.tree.unflatten(jax.tree.structure(self.batch), leaves)
 
+    def lanes_together(self, params: PyTree) -> int | None:
+        """Return how many lanes of a block are computed together in turns; None if all are.
+
+        All are if the maker of a batch multiplies matrices, because last bits of a product of all
+        lanes can depend on the place of a lane; see `products`, which knows lanes by their number.
+        """
+        if backend() != "cpu" or products.any_in(self.finish.jaxpr):
+            return None
+        return loop.lanes_together(params, self.batch)
+
     def _consts(self) -> list[Any]:
         return [*self.finish.consts, *self.loss.consts]
 
@@ -162,6 +170,10 @@ def _mean(transform: loop.Transform, program: Mean, params: PyTree, batch: PyTre
         whole = program.with_numbers(traced)
         return _ordinary(transform, whole.loss, params, whole.make_batch(row))
 
+    def fused(traced: list[Any], params: PyTree, row: PyTree) -> Any:
+        whole = program.with_numbers(traced)
+        return loop.mean(transform, whole.loss, params, whole.make_batch(row))
+
     # A variadic reduce has no reverse mode, so derivatives of the mean are those of the
     # ordinary path. The traced numbers that `loss` captured are arguments, because neither
     # decorator allows a closure over them. The known ones are not: as arguments they would
@@ -172,14 +184,13 @@ def _mean(transform: loop.Transform, program: Mean, params: PyTree, batch: PyTre
         if kernel.in_kernels.value:
             with contextlib.suppress(elements.NotFusableError):
                 return kernel.mean(transform, whole.finish, whole.loss, params, rows, slot)
-        try:
-            row = draws.pick(rows, slot) if pooled else rows
-            return loop.mean(transform, whole.loss, params, whole.make_batch(row))
-        except elements.NotFusableError:
-            # On an accelerator a loop over models would launch its kernels one by one.
-            if backend() == "cpu":
-                return _one_by_one(ordinary)(traced, params, rows, slot)
-            return ordinary(traced, params, draws.pick(rows, slot))
+        with contextlib.suppress(elements.NotFusableError):
+            evaluate = lanes.side_by_side(fused, program.lanes_together(params))
+            return evaluate(traced, params, rows, slot)
+        if backend() == "cpu":
+            return lanes.one_by_one(ordinary)(traced, params, rows, slot)
+        # On an accelerator a loop over models would launch its kernels one by one.
+        return ordinary(traced, params, draws.pick(rows, slot))
 
     @mean.defjvp
     def _(primals: Any, tangents: Any) -> Any:
@@ -190,36 +201,6 @@ def _mean(transform: loop.Transform, program: Mean, params: PyTree, batch: PyTre
         return jax.jvp(lambda t, p: ordinary(t, p, row), (traced, params), tangents[:2])
 
     return mean(program.traced_numbers(), params, rows, slot)
-
-
-def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` with a rule for `vmap` that runs it in a loop, one model at a time."""
-
-    @custom_vmap
-    def one(traced: list[Any], params: PyTree, rows: PyTree, slot: Int[Array, ""]) -> Any:
-        del slot
-        return function(traced, params, rows)
-
-    @one.def_vmap  # pyright: ignore[reportArgumentType]
-    def _(size: int, batched: Any, traced: Any, params: Any, rows: Any, slot: Any) -> Any:
-        def at(place: Int[Array, ""]) -> Any:
-            own = place if not batched[3] else slot[place]
-            captured, ours = _row((traced, params), tuple(batched[:2]), place)
-            return one(captured, ours, _row(rows, batched[2], own), jnp.zeros((), jnp.int32))
-
-        outputs = lax.map(at, jnp.arange(size))
-        return outputs, jax.tree.map(lambda _: True, outputs)
-
-    return one
-
-
-def _row(tree: PyTree, batched: PyTree, index: Int[Array, ""]) -> PyTree:
-    """Take one row of each batched leaf; the other leaves are shared by all models."""
-
-    def pick(leaf: Array, many: bool) -> Array:
-        return lax.dynamic_index_in_dim(leaf, index, keepdims=False) if many else leaf
-
-    return jax.tree.map(pick, tree, batched)
 
 
 def explain(loss: Loss, params: PyTree, batch: PyTree) -> Explanation:

@@ -30,6 +30,15 @@ def lanes_side_by_side(jaxpr: core.Jaxpr, width: int) -> bool:
     )
 
 
+def any_in(jaxpr: core.Jaxpr) -> bool:
+    """Return whether a program multiplies matrices."""
+    return any(
+        equation.primitive.name == "dot_general"
+        or any(map(any_in, core.jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
 def _side_by_side(equation: core.JaxprEqn, width: int) -> bool:
     """Return whether an operand with free lanes is summed over another than its last dimension."""
     contracted, batch = equation.params["dimension_numbers"]

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import itertools
 import queue
 import sys
 import time
@@ -89,9 +90,12 @@ class _Blocks:
         self._threads = concurrent.futures.ThreadPoolExecutor(num_workers())
         self._serialized = program.serialized() if executor is not None else b""
         self._environment = environment()
-        self._to_start: Iterator[int] = iter(range(0, len(seeds), program.width))
-        # Each block that was handed over, with the position of its first cell.
-        self._running: dict[concurrent.futures.Future[BlockAnswer], int] = {}
+        # Where copies cost nothing, all cores share few cells.
+        workers = num_workers() if executor is None and program.copies else 1
+        self._to_start = _parts(len(seeds), program.width, workers)
+        # Each block that was handed over, with the cells that it computes.
+        self._running: dict[concurrent.futures.Future[BlockAnswer], range] = {}
+        self._number = itertools.count()
         # Ctrl-C inside `concurrent.futures.wait` can leave a future locked for ever.
         self._done: queue.SimpleQueue[concurrent.futures.Future[BlockAnswer]] = queue.SimpleQueue()
         self._began, self._delivered = time.perf_counter(), 0
@@ -100,9 +104,9 @@ class _Blocks:
         """Start all blocks, a limited number at a time, and deliver each when it is done."""
         while True:
             while len(self._running) < _MAX_WAITING:
-                if (start := next(self._to_start, None)) is None:
+                if (part := next(self._to_start, None)) is None:
                     break
-                self._start(start)
+                self._start(part)
             if not self._running:
                 return
             self._accept(self._done.get())
@@ -145,36 +149,42 @@ class _Blocks:
         """Let the threads end, without waiting for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _start(self, start: int) -> None:
-        # The last block is filled with copies of its last cell, which `_check_copies` compares.
-        cells = np.minimum(np.arange(start, start + self._program.width), len(self._seeds) - 1)
+    def _start(self, part: range) -> None:
+        # A block is filled with copies of its last cell, which `_check_copies` compares.
+        cells = np.minimum(np.arange(part.start, part.start + self._program.width), part[-1])
         seeds = self._seeds[cells]
         numbers = {name: column[cells] for name, column in self._numbers.items()}
         if self._executor is None:
-            number = start // self._program.width
-            future = self._threads.submit(self._program.run_block, number, seeds, numbers)
+            run = self._program.run_block
+            future = self._threads.submit(run, next(self._number), seeds, numbers)
         else:
             kind = self._program.wide_floats, self._program.side_by_side
             future = self._executor.submit(run_serialized, self._serialized, *kind, seeds, numbers)
-        self._running[future] = start
+        self._running[future] = part
         future.add_done_callback(self._done.put)
 
     def _accept(self, future: concurrent.futures.Future[BlockAnswer]) -> None:
         """Check the answer of a block and deliver it."""
         answer = future.result()
-        start = self._running[future]
-        stop = min(start + self._program.width, len(self._seeds))
+        part = self._running[future]
         _check_environment(self._environment, answer.environment)
         _check_copies(
             answer.outputs,
-            stop - start,
-            f"seed {self._seeds[stop - 1]}, cell {stop - 1}",
+            len(part),
+            f"seed {self._seeds[part[-1]]}, cell {part[-1]}",
             calls_back=self._program.provenance is None,
         )
-        whole = {name: output[: stop - start] for name, output in answer.outputs.items()}
-        self._deliver(slice(start, stop), whole)
+        whole = {name: output[: len(part)] for name, output in answer.outputs.items()}
+        self._deliver(slice(part.start, part.stop), whole)
         del self._running[future]
         self._delivered += 1
+
+
+def _parts(cells: int, width: int, workers: int) -> Iterator[range]:
+    """Divide cells into parts of one block each, and few cells into a part for each worker."""
+    if cells < width * workers:
+        width = min(width, -(-cells // workers))
+    return (range(start, min(start + width, cells)) for start in range(0, cells, width))
 
 
 def _check_environment(here: Mapping[str, str], there: Mapping[str, str]) -> None:

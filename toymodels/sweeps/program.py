@@ -39,6 +39,7 @@ from toymodels.engine.compiling import (
 from toymodels.engine.decompositions import sequential
 from toymodels.engine.devices import backend, devices, tracing_for
 from toymodels.engine.garbage import no_garbage_collection
+from toymodels.engine.lanes import copies_in, of_block
 from toymodels.engine.products import lanes_side_by_side
 from toymodels.errors import InputError
 
@@ -109,6 +110,8 @@ class Program:
         wide_floats: whether floats have 64 bits.
         side_by_side: whether it multiplies a matrix by the columns of all lanes, which decides
             the options of the compiler; see `engine.products`.
+        copies: whether a block with few different lanes takes less time than a full one; see
+            `engine.lanes`.
         provenance: everything that the bits of the outputs depend on besides the seed, the
             numbers and the names of axes and outputs, as text by name. It is None for a program
             that calls back to Python, because the callback could do anything.
@@ -121,6 +124,7 @@ class Program:
     steps: int
     wide_floats: bool
     side_by_side: bool
+    copies: bool
     provenance: dict[str, str] | None
     exported: export.Exported | None
     executables: Executables
@@ -184,6 +188,7 @@ def compile_program(cell: Cell, numbers: Numbers, *, width: int) -> Program:
         steps=programs.longest_loop(traced.jaxpr),
         wide_floats=jnp.result_type(float) == jnp.float64,
         side_by_side=side_by_side,
+        copies=copies_in(traced.jaxpr),
         provenance=None if exported is None else _provenance(exported, width, options),
         exported=exported,
         executables=executables,
@@ -249,7 +254,8 @@ def _trace_block(
         keys_ = jax.random.wrap_key_data(key_data, impl=keys.fusable_threefry)
         return jax.vmap(lambda key, lane: dict(fusing(key, **lane)))(keys_, lanes)
 
-    return jax.make_jaxpr(block, return_shape=True)(*arguments)
+    with of_block(len(arguments[0])):
+        return jax.make_jaxpr(block, return_shape=True)(*arguments)
 
 
 def _export(run_lanes: Callable[..., Any], arguments: Any) -> export.Exported | None:

@@ -146,10 +146,15 @@ def descend(
     shared = draws.empty(draw, key)
     curve = jnp.zeros(len(curve_steps), _dtype(loss_at, finish, params, shared))
     kept = _room_for_snapshots(params, len(snapshots)) if snapshots else None
-    carry = (params, optimizer.init(params), shared, curve, kept)
+    state = jax.tree.map(
+        lambda leaf: draws.of_run(leaf, params) if jnp.ndim(leaf) else leaf,  # not the counters
+        optimizer.init(params),
+    )
+    params, shared, curve, kept = draws.of_run((params, shared, curve, kept), params)
     places = _places(steps, curve_steps, snapshots, change)
     unroll = 1 if backend() == "cpu" else UPDATES_A_TURN
-    (params, _, _, curve, kept), _ = lax.scan(update, carry, places, unroll=unroll)
+    carry, _ = lax.scan(update, (params, state, shared, curve, kept), places, unroll=unroll)
+    params, _, _, curve, kept = carry
     return Fitted(
         params=marks.trained(params),
         history=History(step=curve_steps, loss=curve),

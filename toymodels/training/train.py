@@ -251,7 +251,8 @@ def evaluate(
 
     shared = draws.empty(draw, key)
     total = sums.empty(jax.eval_shape(mean, params, shared), batches)
-    (total, _), _ = lax.scan(step, (total, shared), jnp.arange(batches))
+    carry = draws.of_run((total, shared), params)
+    (total, _), _ = lax.scan(step, carry, jnp.arange(batches))
     return total.sum() / batches
 
 
