@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from losses import EXAMPLES, WEIGHTS, assert_equal_to_rounding, cast, is_the_loop, ordinary, score
+from losses import (
+    BATCH,
+    EXAMPLES,
+    WEIGHTS,
+    assert_equal_to_rounding,
+    cast,
+    is_the_loop,
+    ordinary,
+    score,
+)
 
 from toymodels.engine import elements, fuse, loop
 
@@ -22,7 +31,7 @@ def test_crossover_of_parameters(fused):
     """
     size = loop.MAX_SUMS - fused
     params = jnp.linspace(-1, 1, size, dtype=jnp.float32)
-    batch = jax.random.normal(jax.random.key(0), (3, size))
+    batch = jax.random.normal(jax.random.key(0), (BATCH, size))
     path = fuse.explain(two_sines, params, batch)
     assert path.fused is fused
     assert fused or f"{size + 1} sums" in path.reason

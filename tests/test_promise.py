@@ -67,7 +67,10 @@ def ordinary(key, *, density, rate):
 
 
 def own_draws(key, *, density, rate):
-    """A cell with a loss of its own and a sampler whose mask and values JAX itself draws."""
+    """A cell with a loss of its own and a sampler whose mask and values JAX itself draws.
+
+    Its batches are so large that the lanes of a block are computed in turns.
+    """
 
     def sample(key, batch):
         key_mask, key_value = jax.random.split(key)
@@ -80,9 +83,8 @@ def own_draws(key, *, density, rate):
     key_start, key_data = jax.random.split(key)
     start = jax.random.uniform(key_start, (2, 5), minval=-1)
     optimizer = optax.adam(rate)
-    return outputs(
-        tm.fit(key_data, start, loss, sample, optimizer=optimizer, steps=300, batch=16, points=10)
-    )
+    settings = {"optimizer": optimizer, "steps": 100, "batch": 1024}
+    return outputs(tm.fit(key_data, start, loss, sample, **settings, points=10))
 
 
 CELLS = {"fused": fused, "ordinary": ordinary, "own draws": own_draws}
