@@ -80,7 +80,7 @@ def test_a_lane_has_the_same_bits_at_any_place(loss):
 @pytest.mark.parametrize("of_block", [None, 12])
 @pytest.mark.parametrize("shared", [(), (0,), (1,), (2,)])
 def test_values_and_gradients_in_turns_are_those_of_jax(loss, of_block, shared):
-    """Whatever all lanes share: nothing, the number, the weights or the examples."""
+    """All lanes share nothing, or the number, or the weights, or the examples."""
     keys = jax.random.split(jax.random.key(0), 3)
     arguments = [
         jnp.linspace(1.0, 2.0, 12),

@@ -37,8 +37,9 @@ with two features and one hidden dimension, whose weights are the vector w:
    sweep run one after another. `fuse.explain` says which path a loss takes. On a card, `kernel`
    can make one kernel of the loop for all models, if `examples` can make each example alone.
 
-4. **What runs.** A sweep maps the step over its cells with `jax.vmap`, repeats it with
-   `lax.scan`, and compiles the whole with the options of `compiling`. `devices` and `blas` make
+4. **What runs.** A sweep maps the step over the lanes of a block with `jax.vmap`, repeats it with
+   `lax.scan`, and compiles the whole with the options of `compiling`. `lanes` computes the losses
+   of a block in turns, and computes no lane that only repeats another. `devices` and `blas` make
    the numbers independent of the number of cores, and `xla_flags` and `products` independent of
    the lane. `decompositions` keeps decompositions of many matrices from a deadlock, `sums` adds
    up many numbers without drift, and `marks` tells the sweep where to look for parameters that

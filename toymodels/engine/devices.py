@@ -23,7 +23,7 @@ UPDATES_A_TURN = 2
 It starts a kernel for whatever changes in a turn, also for a single number, such as the number of
 the turn. Two updates a turn share these kernels and the one that makes their keys: models of 5
 features in 2 dimensions then need 6 kernels an update instead of 9 (counted in the programs that
-`toymodels explain` compiles for an H100). Four updates a turn would need more registers than there
+`toymodels cost` compiles for an H100). Four updates a turn would need more registers than there
 are.
 """
 

@@ -35,7 +35,7 @@ _COPIED = "toymodels.copied"
 
 
 class _Models(NamedTuple):
-    """What the losses of many models are computed from.
+    """All that the losses of many models are computed from.
 
     Attributes:
         numbers: the numbers that the loss captured.
@@ -104,7 +104,7 @@ class _Traced(NamedTuple):
         return jax.tree.unflatten(jax.tree.structure(self.outputs), outputs)
 
 
-# Takes the function of one model, the same function with the rule, the number of models, and these.
+# Takes the function of one model, the one that `vmap` maps by the rule, and the models to map.
 Rule: TypeAlias = Callable[[_Traced, Function, int, _Models], PyTree]
 
 
@@ -129,9 +129,9 @@ def one_by_one(function: Function) -> Function:
         the model; see `draws.Shared`. If each model has arrays of its own, its slot is 0.
     """
 
-    def rule(traced: _Traced, mapped: Function, size: int, models: _Models) -> PyTree:
+    def rule(traced: _Traced, one: Function, size: int, models: _Models) -> PyTree:
         def turn(place: Int[Array, ""]) -> PyTree:
-            outputs = mapped(*models.one(place), jnp.zeros((), jnp.int32))
+            outputs = one(*models.one(place), jnp.zeros((), jnp.int32))
             return jax.tree.map(lambda output: output[None], outputs)
 
         return _in_turns(turn, traced.outputs, 1, size, models)
@@ -151,15 +151,12 @@ def side_by_side(function: Function, together: int | None) -> Function:
     """
 
     def rule(traced: _Traced, _: Function, size: int, models: _Models) -> PyTree:
-        if of_block.value != size or together is None or together >= size:
-            return jax.vmap(traced.evaluate, in_axes=models.axes, axis_size=size)(*models.all())
-        every = jax.vmap(traced.evaluate, in_axes=models.axes, axis_size=together)
+        count = together if together and of_block.value == size else size
+        every = jax.vmap(traced.evaluate, in_axes=models.axes, axis_size=min(count, size))
+        if count >= size:
+            return every(*models.all())
         return _in_turns(
-            lambda first: every(*models.some(first, together)),
-            traced.outputs,
-            together,
-            size,
-            models,
+            lambda first: every(*models.some(first, count)), traced.outputs, count, size, models
         )
 
     return functools.partial(_evaluate, function, rule)
@@ -182,8 +179,8 @@ def _evaluate(
         return traced.evaluate(numbers, params, rows)
 
     @one.def_vmap  # pyright: ignore[reportArgumentType]
-    def _(size: int, mapped: Any, *arguments: Any) -> Any:
-        outputs = rule(traced, one, size, _Models(*arguments, tuple(mapped)))
+    def _(size: int, mapped: Any, numbers: Any, params: Any, rows: Any, slots: Any) -> Any:
+        outputs = rule(traced, one, size, _Models(numbers, params, rows, slots, tuple(mapped)))
         return outputs, jax.tree.map(lambda _: True, outputs)
 
     return one(numbers, params, rows, slot)

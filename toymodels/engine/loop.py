@@ -42,7 +42,7 @@ There the forward and the backward pass is one kernel and the sum over the examp
 reads what the first has written. Each thread of the first kernel evaluates one example of each
 piece and writes the sums of these, a quarter as many numbers. A model of 5 features and 2 hidden
 dimensions then moves 72 kB in an update instead of 136 kB, and with 8 pieces 57 kB, but compiling
-takes longer by half (counted in the programs that `toymodels explain` compiles for an H100).
+takes longer by half (counted in the programs that `toymodels cost` compiles for an H100).
 """
 
 LARGEST = 4096

@@ -111,7 +111,6 @@ class Bench:
             partial(_trained, self),
             static={"distribution": dict(self.distributions)},
             num_seeds=self.num_seeds,
-            width=max(2, self.num_seeds),  # a block that is not full takes as long as a full one
             dims={
                 "weights": ("dimension", "feature"),
                 "bias": ("feature",),

@@ -55,7 +55,7 @@ This is about the second-level cache of a core. Model-steps per second of proces
 measured: a model of 5 features and 2 hidden dimensions makes 394k, 463k and 489k with 16, 32 and
 64 lanes. A model of 100 features and 20 hidden dimensions makes 2.8k, 3.1k and 3.4k with 2, 4 and 8
 lanes that share one seed, and 2.3k and 2.2k with 2 and 8 lanes of different seeds. It has 2 lanes
-all the same: a few cells then keep all cores busy, and stores know a cell by its width.
+all the same, because stores know a cell by its width.
 """
 
 ACCELERATOR_BYTES = 2**27
@@ -110,8 +110,7 @@ class Program:
         wide_floats: whether floats have 64 bits.
         side_by_side: whether it multiplies a matrix by the columns of all lanes, which decides
             the options of the compiler; see `engine.products`.
-        copies: whether a block with few different lanes takes less time than a full one; see
-            `engine.lanes`.
+        copies: whether lanes that repeat a lane cost no time; see `engine.lanes`.
         provenance: everything that the bits of the outputs depend on besides the seed, the
             numbers and the names of axes and outputs, as text by name. It is None for a program
             that calls back to Python, because the callback could do anything.

@@ -100,7 +100,7 @@ def sweep(
         units: the unit of an output or an axis, by its name. It is kept as an attribute.
         width: how many cells a compiled block holds, from 2 to 2**20. Another width may change
             the last bits of all outputs. The default depends on the size of the cell and on the
-            kind of device. A block that is not full takes as long as a full one.
+            kind of device.
         store: a file that keeps finished cells; it is made if it does not exist. Cells that it
             holds are not run again: after a crash, on a larger grid, or with more seeds. Cells of
             another program, width, processor or version stay in the file and are not used; a
