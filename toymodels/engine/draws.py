@@ -123,7 +123,8 @@ def _(size: int, batched: Any, leaf: Array, params: PyTree) -> Any:
 def empty(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""]) -> Shared:
     """Return a `Shared` of zeros with the shapes of the arrays that `draw` returns."""
     shapes = jax.eval_shape(draw, key)
-    return Shared([jnp.zeros(shape.shape, shape.dtype) for shape in shapes], _slot(key))
+    rows = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+    return Shared(of_run(rows, jax.random.key_data(key)), _slot(key))
 
 
 def fill(draw: Callable[[Key[Array, ""]], Draws], key: Key[Array, ""], shared: Shared) -> Shared:

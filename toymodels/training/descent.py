@@ -150,7 +150,7 @@ def descend(
         lambda leaf: draws.of_run(leaf, params) if jnp.ndim(leaf) else leaf,  # not the counters
         optimizer.init(params),
     )
-    params, shared, curve, kept = draws.of_run((params, shared, curve, kept), params)
+    params, curve, kept = draws.of_run((params, curve, kept), params)
     places = _places(steps, curve_steps, snapshots, change)
     unroll = 1 if backend() == "cpu" else UPDATES_A_TURN
     carry, _ = lax.scan(update, (params, state, shared, curve, kept), places, unroll=unroll)

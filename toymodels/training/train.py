@@ -251,7 +251,7 @@ def evaluate(
 
     shared = draws.empty(draw, key)
     total = sums.empty(jax.eval_shape(mean, params, shared), batches)
-    carry = draws.of_run((total, shared), params)
+    carry = draws.of_run(total, params), shared
     (total, _), _ = lax.scan(step, carry, jnp.arange(batches))
     return total.sum() / batches
 
