@@ -1,6 +1,6 @@
 """Cells made at random, to look for programs of XLA that treat lanes differently.
 
-`make test-lanes PROGRAMS=300` tries many of them. It is worth the minutes with each new version of
+`make test-lanes CELLS=300` tries many of them. It is worth the minutes with each new version of
 JAX, because what a compiler does with a loop is not promised.
 """
 
@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+import toymodels as tm
 
 PIECES = (
     lambda p, a, b, c: 1 / (1 + a**2 + b**2),
@@ -74,3 +76,57 @@ def random_cell(seed):
         }
 
     return cell, f"seed {seed}: shape {shape}, batch {batch}, steps {steps}, pieces {pieces}"
+
+
+ACTIVATIONS = (
+    jax.nn.relu,
+    jax.nn.gelu,
+    jax.nn.silu,
+    jnp.tanh,
+    jnp.abs,
+    lambda a: jnp.exp(-(a**2)),
+    lambda a: jnp.maximum(a, 0.1 * a),
+    lambda a: a / (1 + a**2),
+)
+ERRORS = (jnp.square, jnp.abs, lambda e: e**4, lambda e: jnp.log1p(e**2))
+OPTIMIZERS = (optax.adam(1e-2), optax.sgd(1e-2, momentum=0.9), optax.adamw(1e-2))
+
+
+def random_training(seed):
+    """Return a cell that trains a small model with large batches, and its text.
+
+    The engine computes the lanes of a block in turns of a few. Seven of eight models are small
+    enough for the fused loop, and the others are computed one by one.
+    """
+    draw = np.random.default_rng(seed)
+    hidden, features = (
+        int(draw.integers(1, 4)),
+        int(draw.integers(1, 9 if draw.integers(8) else 60)),
+    )
+    batch = int(draw.choice([777, 1024, 2048, 5000]))
+    inner, outer = (int(draw.integers(len(ACTIVATIONS))) for _ in range(2))
+    error, optimizer = int(draw.integers(len(ERRORS))), int(draw.integers(len(OPTIMIZERS)))
+
+    def loss(params, x):
+        weights, bias = params
+        outputs = ACTIVATIONS[outer](weights.T @ ACTIVATIONS[inner](weights @ x) + bias)
+        return jnp.sum(ERRORS[error](x - outputs))
+
+    def cell(key, *, scale):
+        key_start, key_data = jax.random.split(key)
+        start = jax.random.normal(key_start, (hidden, features)), jnp.zeros(features)
+        fitted = tm.fit(
+            key_data,
+            start,
+            loss,
+            tm.SparseUniform(features, 0.3 * scale).sample,
+            optimizer=OPTIMIZERS[optimizer],
+            steps=6,
+            batch=batch,
+        )
+        return {"weights": fitted.params[0], "bias": fitted.params[1], "curve": fitted.history.loss}
+
+    return cell, (
+        f"seed {seed}: {features} features, {hidden} dimensions, batch {batch}, activations "
+        f"{inner} and {outer}, error {error}, optimizer {optimizer}"
+    )
