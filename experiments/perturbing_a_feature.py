@@ -104,10 +104,9 @@ def run(config: Config) -> xr.Dataset:
 
     relative = results.relative_density
     results["loss"] = tm.apply(loss, results.weights, results.bias, relative, float64=True)
-    found = [branch(which, config.density, relative.values) for which in BRANCHES]
-    for name in found[0]:
-        own, values = dims.get(name, ()), np.stack([ends[name] for ends in found])
-        results[f"branch_{name}"] = ("branch", "relative_density", *own), values
+    for name, values in branches(config.density, relative.values).items():
+        own = dims.get(name, ())
+        results[f"branch_{name}"] = ("branch", "relative_density", *own), np.stack(values)
     results["free_loss"] = "relative_density", free_loss(config, relative.values)
     others = np.array([config.density, *config.other_densities])
     results["crossing"] = xr.DataArray(crossing(others), {"density": others})
@@ -151,21 +150,26 @@ def each_density(density, relative):
     return np.asarray(density)[..., None] * varied
 
 
-def branch(which: Geometry, density, relative):
-    """Return one branch. It starts at unit length, with its mean as bias of a dropped feature."""
+def branches(density, relative):
+    """Return every branch. It starts at unit length, with its mean as bias of a dropped feature."""
     density_of_each = each_density(density, relative)
     mean = np.where(np.arange(FEATURES) == VARIED, density_of_each / 2, 0.0)
-    bias = np.full(mean.shape, -0.2) if which is Geometry.PENTAGON else mean
-    return descend(np.tile(STARTS[which], (len(bias), 1, 1)), bias, density_of_each)
+    flat = np.full(mean.shape, -0.2)
+    weights = [np.tile(STARTS[which], (len(mean), 1, 1)) for which in BRANCHES]
+    bias = [flat if which is Geometry.PENTAGON else mean for which in BRANCHES]
+    begin = np.concatenate(weights), np.concatenate(bias)
+    ends = descend(*begin, np.tile(density_of_each, (len(BRANCHES), 1)))
+    return {name: np.split(values, len(BRANCHES)) for name, values in ends.items()}
 
 
 def crossing(density):
     """Return where pentagon and digons have equal losses, as relative densities; NaN if nowhere."""
 
     def gap(relative, density):
-        pentagon, digons = (branch(which, density, relative) for which in BRANCHES)
-        bends = pentagon["geometry"] == Geometry.PENTAGON
-        return np.where(bends, (pentagon["loss"] - digons["loss"]) / density**2, np.nan)
+        ends = branches(density, relative)
+        pentagon, digons = ends["loss"]
+        bends = ends["geometry"][0] == Geometry.PENTAGON
+        return np.where(bends, (pentagon - digons) / density**2, np.nan)
 
     tight = {"xatol": 1e-10, "xrtol": 1e-10}
     found = elementwise.find_root(gap, (0.17, 1.0), args=(density,), tolerances=tight)
