@@ -42,12 +42,13 @@ draw: .venv/installed ## draw the figures of an earlier `make figures` again, fr
 	$(call each,--draw)
 
 # The first pass checks types and shapes at every call, and lets XLA optimise nothing. The second runs
-# what depends on how XLA compiles, as users run it. One core checks the types beside the first pass.
+# what depends on how XLA compiles, as users run it, from the files that have such tests: to collect
+# the others would take seconds. One core checks the types beside the first pass.
 test: .venv/installed-test ## lint, check types and run the tests, in 25 minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright & types=$$!; $(EACH_TEST) --compile-quickly && wait $$types
-	$(EACH_TEST) -m as_users_compile --jaxtyping-packages=
+	$(EACH_TEST) -m as_users_compile --jaxtyping-packages= $$(grep -l as_users_compile tests/test_*.py)
 
 # Each Python takes about half an hour. `make test-matrix TESTS=tests/test_models.py` runs one file.
 TESTS ?= tests
