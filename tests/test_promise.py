@@ -83,7 +83,7 @@ def own_draws(key, *, density, rate):
     key_start, key_data = jax.random.split(key)
     start = jax.random.uniform(key_start, (2, 5), minval=-1)
     optimizer = optax.adam(rate)
-    settings = {"optimizer": optimizer, "steps": 100, "batch": 1024}
+    settings = {"optimizer": optimizer, "steps": 80, "batch": 512}
     return outputs(tm.fit(key_data, start, loss, sample, **settings, points=10))
 
 

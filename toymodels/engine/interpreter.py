@@ -58,14 +58,19 @@ def walk(
         literal: makes an operand of the number of a literal.
     """
     known = dict(values)
-
-    def read(atom: core.Var | core.Literal) -> Any:
-        return literal(atom.val) if isinstance(atom, core.Literal) else known[atom]
-
     for equation in equations:
-        results = step(equation, [read(atom) for atom in equation.invars])
+        results = step(equation, _read(equation.invars, known, literal))
         known.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in outputs]
+    return _read(outputs, known, literal)
+
+
+def _read(
+    atoms: Iterable[core.Var | core.Literal],
+    known: Mapping[core.Var, Any],
+    literal: Callable[[Any], Any],
+) -> list[Any]:
+    """Return the values of variables and literals."""
+    return [literal(atom.val) if isinstance(atom, core.Literal) else known[atom] for atom in atoms]
 
 
 def bind(equation: core.JaxprEqn, operands: Sequence[Any]) -> Sequence[Any]:

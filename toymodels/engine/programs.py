@@ -148,22 +148,23 @@ def _tokens(program: core.ClosedJaxpr) -> Iterator[tuple[Any, Any]]:
         yield users.get(variable, jaxpr.eqns[0] if jaxpr.eqns else None), _bytes(const)
     for variable in jaxpr.invars:
         numbered[variable] = len(numbered)
-
-    def name(atom: Any) -> Any:
-        if isinstance(atom, core.Literal):
-            return atom.aval, _bytes(atom.val)
-        return numbered.setdefault(atom, len(numbered))
-
     for equation in jaxpr.eqns:
-        inputs = tuple(map(name, equation.invars))
-        outputs = tuple((name(v), v.aval) for v in equation.outvars)
+        inputs = tuple(_name(atom, numbered) for atom in equation.invars)
+        outputs = tuple((_name(v, numbered), v.aval) for v in equation.outvars)
         inner: list[core.ClosedJaxpr] = []
         parameters = tuple((k, _parameter(v, inner)) for k, v in sorted(equation.params.items()))
         yield equation, (equation.primitive.name, inputs, outputs, parameters)
         for sub in inner:
             yield from ((equation, token) for _, token in _tokens(sub))
     last = jaxpr.eqns[-1] if jaxpr.eqns else None
-    yield last, tuple(map(name, jaxpr.outvars))
+    yield last, tuple(_name(atom, numbered) for atom in jaxpr.outvars)
+
+
+def _name(atom: Any, numbered: dict[Any, int]) -> Any:
+    """Return the number of a variable, which is the next one if it has none, or a literal."""
+    if isinstance(atom, core.Literal):
+        return atom.aval, _bytes(atom.val)
+    return numbered.setdefault(atom, len(numbered))
 
 
 def _parameter(value: Any, inner: list[core.ClosedJaxpr]) -> Any:
