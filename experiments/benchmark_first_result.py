@@ -55,7 +55,7 @@ def timed(part, function):
 def cell(steps, cells):
     import toymodels as tm
     tm.sweep, tm.Recipe, tm.ReLUOutput, tm.Task
-    from toymodels.sweeps import cells as tracing, datasets, program
+    from toymodels.sweeps import blocks, cells as tracing, datasets, program
 
     def readme(key, *, density):
         recipe = tm.Recipe(steps=steps, batch=1024, learning_rate=1e-2)
@@ -66,7 +66,7 @@ def cell(steps, cells):
     for owner, name, part in (
         (tracing, "_trace_once", "trace"), (tracing, "_check_pure", "trace"),
         (program, "_trace_block", "trace"), (program, "_export", "lower"),
-        (program.Executables, "on", "compile"), (program.Program, "run_block", "run"),
+        (program.Executables, "on", "compile"), (blocks, "run", "run"),
         (datasets, "assemble", "label"),
     ):
         setattr(owner, name, timed(part, getattr(owner, name)))
