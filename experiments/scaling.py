@@ -77,7 +77,7 @@ class Config:
     """Processor seconds of a block in the process of the sweep and of the scheduler of Dask."""
     cell: float = 1.2e-7
     """Processor seconds of a cell in the process of the sweep, in blocks of any width."""
-    program_bytes: int = 34_000
+    program_bytes: int = 41_000
     """Bytes that are sent with each block: mostly its program."""
     answer_bytes: float = 73
     """Bytes of a cell that come back."""
