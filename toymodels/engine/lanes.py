@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jaxtyping import Array, Int, PyTree, UInt32
@@ -30,8 +29,6 @@ of_block = jax.make_user_context()
 Only lanes of a block repeat one another. Other models that are mapped, such as those that a cell
 maps itself, are all computed.
 """
-
-_COPIED = "toymodels.copied"
 
 
 class _Models(NamedTuple):
@@ -106,15 +103,6 @@ class _Traced(NamedTuple):
 
 # Takes the function of one model, the one that `vmap` maps by the rule, and the models to map.
 Rule: TypeAlias = Callable[[_Traced, Function, int, _Models], PyTree]
-
-
-def copies_in(jaxpr: core.Jaxpr) -> bool:
-    """Return whether a program of a block copies lanes that repeat a lane, to save time."""
-    return any(
-        (equation.primitive.name == "name" and equation.params["name"] == _COPIED)
-        or any(map(copies_in, core.jaxprs_in_params(equation.params)))
-        for equation in jaxpr.eqns
-    )
 
 
 def one_by_one(function: Function) -> Function:
@@ -218,8 +206,7 @@ def _in_turns(
     outputs = lax.fori_loop(0, -(-number // together), after_turn, outputs)
     place = jnp.minimum(lax.iota(jnp.int32, size), number - 1)
     # Without this barrier XLA rounds what follows in another way than where nothing is copied.
-    outputs = lax.optimization_barrier(jax.tree.map(lambda output: _picked(output, place), outputs))
-    return checkpoint_name(outputs, _COPIED)
+    return lax.optimization_barrier(jax.tree.map(lambda output: _picked(output, place), outputs))
 
 
 def number_of_different(lanes: Sequence[Array]) -> Int[Array, ""]:

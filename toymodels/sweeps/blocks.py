@@ -90,9 +90,7 @@ class _Blocks:
         self._threads = concurrent.futures.ThreadPoolExecutor(num_workers())
         self._serialized = program.serialized() if executor is not None else b""
         self._environment = environment()
-        # Where copies cost nothing, all cores share few cells.
-        workers = num_workers() if executor is None and program.copies else 1
-        self._to_start = _parts(len(seeds), program.width, workers)
+        self._to_start = _parts(len(seeds), program.width)
         # Each block that was handed over, with the cells that it computes.
         self._running: dict[concurrent.futures.Future[BlockAnswer], range] = {}
         self._number = itertools.count()
@@ -180,10 +178,8 @@ class _Blocks:
         self._delivered += 1
 
 
-def _parts(cells: int, width: int, workers: int) -> Iterator[range]:
-    """Divide cells into parts of one block each, and few cells into a part for each worker."""
-    if cells < width * workers:
-        width = min(width, -(-cells // workers))
+def _parts(cells: int, width: int) -> Iterator[range]:
+    """Divide cells into parts of one block each."""
     return (range(start, min(start + width, cells)) for start in range(0, cells, width))
 
 

@@ -39,7 +39,7 @@ from toymodels.engine.compiling import (
 from toymodels.engine.decompositions import sequential
 from toymodels.engine.devices import backend, devices, tracing_for
 from toymodels.engine.garbage import no_garbage_collection
-from toymodels.engine.lanes import copies_in, of_block
+from toymodels.engine.lanes import of_block
 from toymodels.engine.products import lanes_side_by_side
 from toymodels.errors import InputError
 
@@ -110,7 +110,6 @@ class Program:
         wide_floats: whether floats have 64 bits.
         side_by_side: whether it multiplies a matrix by the columns of all lanes, which decides
             the options of the compiler; see `engine.products`.
-        copies: whether lanes that repeat a lane cost no time; see `engine.lanes`.
         provenance: everything that the bits of the outputs depend on besides the seed, the
             numbers and the names of axes and outputs, as text by name. It is None for a program
             that calls back to Python, because the callback could do anything.
@@ -123,7 +122,6 @@ class Program:
     steps: int
     wide_floats: bool
     side_by_side: bool
-    copies: bool
     provenance: dict[str, str] | None
     exported: export.Exported | None
     executables: Executables
@@ -187,7 +185,6 @@ def compile_program(cell: Cell, numbers: Numbers, *, width: int) -> Program:
         steps=programs.longest_loop(traced.jaxpr),
         wide_floats=jnp.result_type(float) == jnp.float64,
         side_by_side=side_by_side,
-        copies=copies_in(traced.jaxpr),
         provenance=None if exported is None else _provenance(exported, width, options),
         exported=exported,
         executables=executables,
