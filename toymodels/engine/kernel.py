@@ -92,8 +92,9 @@ def mean(
     batch = finish.out_avals[0].shape[0]
     if batch % THREADS:
         raise NotFusableError(f"{batch} examples are no multiple of {THREADS} threads")
-    sums = 1 + sum(leaf.size for leaf in jax.tree.leaves(params))
-    if sums > loop.MAX_SUMS:  # near which a thread has the 255 registers that it can have
+    if (
+        sums := loop.number_of_sums(params)
+    ) > loop.MAX_SUMS:  # near which a thread has the 255 registers that it can have
         raise NotFusableError(f"{sums} sums over the batch are more than {loop.MAX_SUMS}")
     leaves = jax.tree.leaves(rows)
     leaves = [jnp.moveaxis(leaf, examples.axis(leaf.shape, batch), -1) for leaf in leaves]

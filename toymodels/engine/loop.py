@@ -71,7 +71,7 @@ def mean(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: Py
     Raises:
         NotFusableError: the loop cannot be made, or it would be slower than the ordinary path.
     """
-    if (sums := _number_of_sums(params)) > MAX_SUMS:
+    if (sums := number_of_sums(params)) > MAX_SUMS:
         raise elements.NotFusableError(
             f"{sums} sums over the batch (the loss and a gradient for each parameter), more "
             f"than {MAX_SUMS}: the fused loop would gain little and compile slowly"
@@ -107,7 +107,7 @@ def mean(transform: Transform, loss: core.ClosedJaxpr, params: PyTree, batch: Py
 
 def lanes_together(params: PyTree, batch: PyTree) -> int:
     """Return how many lanes have at least `TERMS_OF_A_TURN` terms together, a power of two."""
-    terms = _number_of_sums(params) * jax.tree.leaves(batch)[0].shape[0]
+    terms = number_of_sums(params) * jax.tree.leaves(batch)[0].shape[0]
     return 2 ** max(math.ceil(math.log2(TERMS_OF_A_TURN / terms)), 0)
 
 
@@ -134,7 +134,8 @@ def of_one_example(
     return closed, shapes
 
 
-def _number_of_sums(params: PyTree) -> int:
+def number_of_sums(params: PyTree) -> int:
+    """Return the number of sums of the loss and of a gradient for each parameter."""
     return 1 + sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
