@@ -219,9 +219,9 @@ def timed(config: Config, n: int, m: int, width: int, path: str) -> xr.Dataset:
     with PATHS[path]():
         program = compile_program(cell, numbers, width=width)
     compiling = time.perf_counter() - started
-    program.run_block(0, seeds, numbers)
+    program.run_block(seeds, numbers)
     repeat = {"number": 1, "repeat": config.rounds}
-    times = np.array(timeit.repeat(lambda: program.run_block(0, seeds, numbers), **repeat))
+    times = np.array(timeit.repeat(lambda: program.run_block(seeds, numbers), **repeat))
     limits = dict.fromkeys(("kernels", "lowest_bound", "issue", "memory", "launch"), np.nan)
     with surviving():
         limits = bounds(config, n, m, width, program.executables.on(0).as_text())

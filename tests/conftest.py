@@ -117,7 +117,7 @@ def ran():
     def recorded(run, number, seeds, numbers):
         columns = [numbers[name].tolist() for name in sorted(numbers)]
         cells.extend(dict.fromkeys(zip(seeds.tolist(), *columns, strict=True)))
-        return run(number, seeds, numbers)
+        return run(seeds, numbers)
 
     with around_blocks(recorded):
         yield cells

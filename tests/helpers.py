@@ -5,6 +5,7 @@ Nothing here starts JAX when it is imported: a process that forks afterwards cou
 
 import contextlib
 import functools
+import itertools
 import time
 
 import jax
@@ -26,11 +27,11 @@ def sweep(cell, **arguments):
 def around_blocks(wrapper):
     """Call `wrapper(run, number, seeds, numbers)` in place of each block of this process.
 
-    `run(number, seeds, numbers)` runs the block itself.
+    `number` counts the blocks as they begin, and `run(seeds, numbers)` runs the block itself.
     """
-    run_block = Program.run_block
+    run_block, begun = Program.run_block, itertools.count()
     Program.run_block = lambda program, *block: wrapper(
-        functools.partial(run_block, program), *block
+        functools.partial(run_block, program), next(begun), *block
     )
     try:
         yield
@@ -49,7 +50,7 @@ def no_blocks():
         yield
 
 
-def slowly(run, *block):
+def slowly(run, number, *block):
     """Run a block slowly, so that some have not begun when others are stored."""
     time.sleep(0.02)
     return run(*block)

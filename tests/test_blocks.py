@@ -1,4 +1,7 @@
-"""Blocks: their width, their keys, and what identifies them."""
+"""Blocks: their width, their keys, what identifies them, and that each core runs one."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toymodels as tm
+from toymodels.engine import devices as devices_module
 from toymodels.engine.compiling import environment
+from toymodels.engine.devices import devices, least_busy
 from toymodels.engine.programs import largest_array
-from toymodels.sweeps import program
+from toymodels.sweeps import blocks, program
 from toymodels.sweeps.program import compile_program, run_serialized
 
 pytestmark = pytest.mark.as_users_compile
@@ -55,7 +60,7 @@ def test_width_is_a_power_of_two_that_fits_and_never_one(size):
 def test_key_of_a_seed_is_that_of_jax():
     seeds = np.array([0, 1, 2**31 - 1, 2**31, 2**32 - 1])
     data = compile_program(lambda key: {"data": jax.random.key_data(key)}, {}, width=5)
-    ours = data.run_block(0, seeds, {}).outputs["data"]
+    ours = data.run_block(seeds, {}).outputs["data"]
     for seed, words in zip(seeds, ours, strict=True):
         np.testing.assert_array_equal(words, jax.random.key_data(jax.random.key(int(seed))))
 
@@ -87,7 +92,7 @@ def test_number_of_devices_is_no_part_of_the_environment(monkeypatch):
 def test_bytes_of_a_program_give_the_same_bits():
     ours = compiled()
     seeds, numbers = np.arange(4), {"a": np.linspace(0, 1, 4)}
-    here = ours.run_block(0, seeds, numbers)
+    here = ours.run_block(seeds, numbers)
     there = run_serialized(ours.serialized(), ours.wide_floats, ours.side_by_side, seeds, numbers)
     np.testing.assert_array_equal(here.outputs["y"], there.outputs["y"])
     assert there.environment == environment()
@@ -119,7 +124,7 @@ def test_lanes_of_a_seed_share_their_draws_and_get_their_own(shares):
 
     seeds = np.arange(12) // shares
     values = {"a": np.linspace(1, 2, 12)}
-    many = compile_program(cell, values, width=12).run_block(0, seeds, values).outputs["w"]
+    many = compile_program(cell, values, width=12).run_block(seeds, values).outputs["w"]
     for lane in range(12):
         key = jax.random.key(int(seeds[lane]))
         alone = tm.jit(lambda key, a: cell(key, a=a)["w"])(key, values["a"][lane])
@@ -135,7 +140,55 @@ def test_blocks_with_decompositions_run_side_by_side():
     values = {"a": np.arange(1.0, 5.0)}
     with_lapack = compile_program(cell, values, width=4)
     assert with_lapack.steps == 1  # the loop over the lanes is none of the cell's
-    ours = with_lapack.run_block(0, np.arange(4), values).outputs["values"]
+    ours = with_lapack.run_block(np.arange(4), values).outputs["values"]
     for seed, a in enumerate(values["a"]):
         matrix = a * np.asarray(jax.random.normal(jax.random.key(seed), (3, 4)))
         np.testing.assert_allclose(ours[seed], np.linalg.svd(matrix)[1], atol=1e-5)
+
+
+def test_the_least_busy_device_is_lent(monkeypatch):
+    monkeypatch.setattr(devices_module, "_devices", lambda: ["first", "second"])
+    with least_busy() as one, least_busy() as two, least_busy() as three:
+        assert (one, two, three) == (0, 1, 0)
+    with least_busy() as one:
+        assert one == 0
+
+
+def small(key, *, density):
+    """Train models whose loops XLA hands to the thread of the device."""
+    recipe = tm.Recipe(steps=300, batch=1024, learning_rate=1e-2)
+    task = tm.Task(tm.SparseUniform(5, density))
+    return recipe.train(key, tm.ReLUOutput(hidden=2), task, evaluation=0).params
+
+
+def test_two_blocks_keep_two_cores_busy():
+    """Blocks that wait for each other use no more processor time than passes."""
+    if len(devices()) == 1:
+        pytest.skip("needs two cores")
+    numbers = {"density": np.linspace(0.1, 0.9, 64, dtype=np.float32)}
+    ours = compile_program(small, numbers, width=64)
+
+    def run(_):
+        ours.run_block(np.zeros(64, int), numbers)
+
+    def cores_in_use():
+        began, used = time.perf_counter(), time.process_time()
+        list(threads.map(run, range(4)))
+        return (time.process_time() - used) / (time.perf_counter() - began)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert max(cores_in_use() for _ in range(6)) > 1.2  # the first also loads the program
+
+
+def test_other_cores_join_a_sweep_that_lasts(monkeypatch):
+    """Cores that have to load the program need longer for that than a short sweep takes."""
+    numbers = {"density": np.linspace(0.1, 0.9, 64, dtype=np.float32)}
+
+    def num_devices(seconds):
+        monkeypatch.setattr(blocks, "LOADING_SECONDS", seconds)
+        ours = compile_program(small, numbers, width=2)
+        blocks.run(ours, np.zeros(64, int), numbers, lambda *_: None)
+        return ours.executables.num_compiled
+
+    assert num_devices(1e9) == 1
+    assert (num_devices(0.0) > 1) == (len(devices()) > 1)

@@ -168,7 +168,7 @@ def test_a_block_that_fails_keeps_the_parts_before_it(tmp_path, undisturbed, mon
     def fails(run, number, seeds, numbers):
         if seeds[0] == 1:
             raise MemoryError
-        return run(number, seeds, numbers)
+        return run(seeds, numbers)
 
     with around_blocks(fails), pytest.raises(tm.SweepError, match="24 of 48 cells") as caught:
         sweep(folder=tmp_path)
@@ -192,7 +192,7 @@ def test_memory_does_not_grow_with_the_number_of_cells(tmp_path, monkeypatch):
     """Eight times as many cells need the memory of one part, and in memory eight times as much."""
     monkeypatch.setattr(parts, "PART_CELLS", 2**13)
 
-    def traced(run, *block):
+    def traced(run, number, *block):
         if not tracemalloc.is_tracing():  # the first block; to trace the cell is slow
             tracemalloc.start()
         return run(*block)

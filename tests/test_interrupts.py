@@ -24,7 +24,7 @@ def is_interrupted(path, quick_blocks, seconds):
     def slow(run, number, *block):
         say("begins", number)
         time.sleep(seconds if number >= quick_blocks else 0.05)
-        answer = run(number, *block)
+        answer = run(*block)
         say("ends", number)
         return answer
 
@@ -104,7 +104,7 @@ def test_ctrl_c_without_a_store_keeps_what_was_finished(ran, undisturbed):
     def interrupted(run, number, *block):
         if number == 4:
             raise KeyboardInterrupt
-        return run(number, *block)
+        return run(*block)
 
     finished = r"of 48 cells finished.*others are NaN"
     with (
@@ -141,7 +141,7 @@ def test_an_interrupt_at_any_moment(path, ran, slow):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    def armed(run, *block):
+    def armed(run, number, *block):
         if not timers:
             timers.append(signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-3, 0.2)))
         return run(*block)

@@ -32,7 +32,7 @@ def sweeps_until_killed(path, tell):
     def telling(run, number, *block):
         if number == 0:
             os.write(tell, b"running\n")
-        return run(number, *block)
+        return run(*block)
 
     os.write(tell, b"started\n")
     with around_blocks(telling):

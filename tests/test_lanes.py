@@ -52,7 +52,7 @@ def different_lanes(cell, scales):
     for turn in range(len(scales)):
         which = (np.arange(WIDTH) + turn) % len(scales)
         lanes = {"scale": np.float32(scales)[which]}
-        outputs = program.run_block(0, np.zeros(WIDTH, int), lanes).outputs
+        outputs = program.run_block(np.zeros(WIDTH, int), lanes).outputs
         for name, values in outputs.items():
             bits = values.reshape(WIDTH, -1).view(np.uint32)
             first = expected.setdefault(name, bits[: len(scales)])  # of the first turn

@@ -66,7 +66,7 @@ NUMBERS = {"scale": np.float32([1.7])}
 def test_equal_lanes_have_equal_bits(name, width):
     program = compile_program({**CELLS, **CONVOLUTIONS}[name], NUMBERS, width=width)
     scales = np.full(width, 1.7, np.float32)
-    outputs = program.run_block(0, np.zeros(width, int), {"scale": scales}).outputs["product"]
+    outputs = program.run_block(np.zeros(width, int), {"scale": scales}).outputs["product"]
     assert len(np.unique(outputs.reshape(width, -1).view(np.uint32), axis=0)) == 1
 
 

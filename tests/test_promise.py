@@ -186,7 +186,7 @@ def test_many_seeds_of_one_cell_fill_whole_blocks(cell, whole):
 
     def recorded(run, number, seeds, numbers):
         seeds_run.append(seeds)
-        return run(number, seeds, numbers)
+        return run(seeds, numbers)
 
     with around_blocks(recorded):
         many = sweep(cell, DENSITIES[10:11], RATES[2:3], num_seeds=1000)
@@ -226,17 +226,21 @@ def test_other_processes_change_no_bit(cell, whole, pool):
 
 @pytest.mark.parametrize("cell", ["own draws"], indirect=True)
 def test_no_device_changes_a_bit(whole, tmp_path):
-    """Three devices take turns, and every block is run on the second one as well."""
+    """A machine of three cores has three devices, and every block is run on two of them."""
     program = """
+        from toymodels.engine import devices
+
+        os.sched_getaffinity = lambda _: {0, 1, 2}
         put, used = jax.device_put, set()
 
         def recorded(arguments, device=None):
-            used.update([] if device is None else [device.id])
+            used.update([] if device is None else [devices.devices().index(device)])
             return put(arguments, device)
 
         def twice(run, number, *block):
-            answer = run(number, *block)
-            second = run(1, *block)
+            answer = run(*block)
+            with devices.least_busy():
+                second = run(*block)
             for name, output in answer.outputs.items():
                 np.testing.assert_array_equal(output, second.outputs[name])
             return answer
@@ -246,15 +250,18 @@ def test_no_device_changes_a_bit(whole, tmp_path):
             reference_of(own_draws).to_netcdf(sys.argv[1], engine="h5netcdf")
         print(*sorted(used))
     """
-    flags = "--xla_force_host_platform_device_count=3"
-    used = in_another_process(program, tmp_path / "results.nc", XLA_FLAGS=flags)
+    used = in_another_process(program, tmp_path / "results.nc")
     assert used == list("012")
     same(xr.load_dataset(tmp_path / "results.nc", engine="h5netcdf"), whole)
 
 
 def test_neither_the_cache_nor_the_number_of_cores_changes_a_bit(tmp_path):
-    """XLA divides the work of one block among as many threads as NPROC says there are cores."""
+    """XLA divides the work of one block among as many threads as NPROC says there are cores.
+
+    A second device would find the program in the cache at once, so there is only one.
+    """
     program = """
+        os.sched_getaffinity = lambda _: {0}
         hits = []
         jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
         for cell in (fused, ordinary):

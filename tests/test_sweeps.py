@@ -215,9 +215,9 @@ def test_ctrl_c_keeps_what_was_finished(monkeypatch):
     def interrupted(run, number, *block):
         if number >= 3:
             raise KeyboardInterrupt
-        return run(number, *block)
+        return run(*block)
 
-    monkeypatch.setattr(blocks, "num_workers", lambda: 1)
+    monkeypatch.setattr(blocks, "devices", lambda: [None])
     grid = {"axes": {"a": np.arange(20.0), "b": [1.0, 2.0]}, "num_seeds": 2, "width": 8}
     with (
         around_blocks(interrupted),
@@ -234,7 +234,7 @@ def test_an_impure_cell_is_caught():
     """Copies of one cell in a block must be equal, which the block checks without any cost."""
 
     def noisy(run, number, seeds, numbers):
-        answer = run(number, seeds, numbers)
+        answer = run(seeds, numbers)
         noise = np.arange(len(seeds))
         return answer._replace(outputs={n: out + noise for n, out in answer.outputs.items()})
 
@@ -277,9 +277,9 @@ def test_an_error_without_words_in_a_block_keeps_what_was_finished(monkeypatch):
     def failing(run, number, *block):
         if number >= 1:
             raise RuntimeError
-        return run(number, *block)
+        return run(*block)
 
-    monkeypatch.setattr(blocks, "num_workers", lambda: 1)
+    monkeypatch.setattr(blocks, "devices", lambda: [None])
     with around_blocks(failing), pytest.raises(tm.SweepError, match="RuntimeError") as stop:
         sweep(noisy_sum, axes={"a": np.arange(8.0), "b": [1.0]}, width=4)
     assert int(stop.value.results["y"].notnull().sum()) == 4

@@ -58,19 +58,19 @@ DENSITIES = np.linspace(0.1, 0.9, 12, dtype=np.float32)
 def test_a_lane_has_the_same_bits_however_many_lanes_differ(loss, seeds):
     """Twelve lanes are two turns of eight that overlap, or twelve turns of one."""
     ours = compiled(loss)
-    full = ours.run_block(0, seeds, {"density": DENSITIES}).outputs
+    full = ours.run_block(seeds, {"density": DENSITIES}).outputs
     for number in (1, 2, 7, 8, 9, 11):
         place = np.minimum(np.arange(12), number - 1)
-        few = ours.run_block(0, seeds[place], {"density": DENSITIES[place]}).outputs
+        few = ours.run_block(seeds[place], {"density": DENSITIES[place]}).outputs
         assert_same_bits(few, {name: output[place] for name, output in full.items()})
 
 
 @pytest.mark.parametrize("loss", [small, large])
 def test_a_lane_has_the_same_bits_at_any_place(loss):
     ours, seeds = compiled(loss), np.arange(12)
-    full = ours.run_block(0, seeds, {"density": DENSITIES}).outputs
+    full = ours.run_block(seeds, {"density": DENSITIES}).outputs
     order = np.random.default_rng(0).permutation(12)
-    other = ours.run_block(0, seeds[order], {"density": DENSITIES[order]}).outputs
+    other = ours.run_block(seeds[order], {"density": DENSITIES[order]}).outputs
     assert_same_bits(other, {name: output[order] for name, output in full.items()})
 
 
@@ -137,7 +137,7 @@ def test_a_block_of_one_cell_takes_less_time_than_a_full_one():
 
     def seconds(numbers):
         began = time.process_time()
-        ours.run_block(0, np.zeros(64, int), {"density": numbers})
+        ours.run_block(np.zeros(64, int), {"density": numbers})
         return time.process_time() - began
 
     rounds = [(seconds(np.full(64, 0.5, np.float32)), seconds(densities)) for _ in range(5)]

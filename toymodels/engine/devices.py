@@ -1,9 +1,11 @@
 """The devices that blocks run on, and the platform that programs are traced for."""
 
+import collections
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +29,8 @@ features in 2 dimensions then need 6 kernels an update instead of 9 (counted in 
 are.
 """
 
-_lock = threading.Lock()  # without it two threads that ask at once would make two clients
+_lock = threading.Lock()  # without it two threads that ask at once would make all devices twice
+_running: collections.Counter[int] = collections.Counter()  # programs, by the place of the device
 
 
 def backend() -> str:
@@ -36,31 +39,55 @@ def backend() -> str:
 
 
 def devices() -> Sequence[Any]:
-    """Return the accelerators of this process, or CPU devices with one thread a program.
+    """Return the accelerators of this process, or one CPU device with one thread for each core.
 
-    XLA divides a sum, a matrix product, a convolution or a Fourier transform among its threads,
-    of which it has one for each core, and the last bits depend on the division. A device with
-    one thread divides nothing, so that its numbers are the same on any number of cores.
-
-    A fault that is known: with jaxlib 0.10.2 the loops of training run in that one thread, and not
-    in the thread that calls them, so that blocks of one device wait for each other. Two blocks took
-    1.12 seconds where one took 0.57, and 0.61 on two devices of two clients.
+    XLA divides a sum, a matrix product, a convolution or a Fourier transform among the threads of
+    a device, and the last bits depend on the division. A device with one thread divides nothing,
+    so that its numbers are the same on any number of cores. That thread also runs the loops of
+    training, whichever thread calls the program. So two programs on one CPU device wait for each
+    other, and programs that are to run side by side need devices of their own.
     """
     with _lock:
         return _devices()
+
+
+@contextlib.contextmanager
+def least_busy() -> Generator[int]:
+    """Lend a device to a program: the one that runs the fewest programs, and the first of these.
+
+    Yields:
+        The position of the device in `devices()`.
+    """
+    places = range(len(devices()))
+    with _lock:
+        place = min(places, key=_running.__getitem__)
+        _running[place] += 1
+    try:
+        yield place
+    finally:
+        with _lock:
+            _running[place] -= 1
 
 
 @functools.cache
 def _devices() -> Sequence[Any]:
     if jax.default_backend() != "cpu":
         return jax.local_devices()
-    # The number of threads is read from these variables, once, when the client is made.
+    # The number of threads is read from these variables, once, when a client is made.
     names = ("PJRT_NPROC", "NPROC")
     before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
-        return xla_client.make_cpu_client(asynchronous=False).local_devices()
+        clients = [xla_client.make_cpu_client(asynchronous=False) for _ in range(_num_cores())]
     finally:
         for name in names:
             del os.environ[name]
         os.environ.update(before)
+    return [client.local_devices()[0] for client in clients]
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

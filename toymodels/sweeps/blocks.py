@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import itertools
 import queue
 import sys
 import time
@@ -14,20 +13,27 @@ from jaxtyping import Int
 
 from toymodels.engine.blas import one_blas_thread
 from toymodels.engine.compiling import environment
+from toymodels.engine.devices import devices
 from toymodels.errors import InputError
 from toymodels.sweeps.program import (
     Arrays,
     BlockAnswer,
     Numbers,
     Program,
-    num_workers,
     run_serialized,
 )
 
 Deliver: TypeAlias = Callable[[slice, Arrays], None]
 """A function that takes the cells that have finished, as a slice of all, and their outputs."""
 
-_MAX_WAITING = 256  # blocks that an executor holds at once, each with a copy of the program
+MAX_WAITING = 256
+"""How many blocks an executor holds at once, each with a copy of the program."""
+
+LOADING_SECONDS = 0.1
+"""How long a sweep runs only on devices that have its program.
+
+The first device has it. Others need about this long to load it, which short sweeps do not repay.
+"""
 
 
 class BlockError(RuntimeError):
@@ -87,13 +93,12 @@ class _Blocks:
     ):
         self._program, self._seeds, self._numbers = program, seeds, numbers
         self._deliver, self._executor = deliver, executor
-        self._threads = concurrent.futures.ThreadPoolExecutor(num_workers())
+        self._threads = concurrent.futures.ThreadPoolExecutor(len(devices()))
         self._serialized = program.serialized() if executor is not None else b""
         self._environment = environment()
         self._to_start = _parts(len(seeds), program.width)
         # Each block that was handed over, with the cells that it computes.
         self._running: dict[concurrent.futures.Future[BlockAnswer], range] = {}
-        self._number = itertools.count()
         # Ctrl-C inside `concurrent.futures.wait` can leave a future locked for ever.
         self._done: queue.SimpleQueue[concurrent.futures.Future[BlockAnswer]] = queue.SimpleQueue()
         self._began, self._delivered = time.perf_counter(), 0
@@ -101,13 +106,16 @@ class _Blocks:
     def run_all(self) -> None:
         """Start all blocks, a limited number at a time, and deliver each when it is done."""
         while True:
-            while len(self._running) < _MAX_WAITING:
+            alone = self._seconds_alone()
+            most = self._program.executables.num_compiled if alone else MAX_WAITING
+            while len(self._running) < most:
                 if (part := next(self._to_start, None)) is None:
                     break
                 self._start(part)
             if not self._running:
                 return
-            self._accept(self._done.get())
+            with contextlib.suppress(queue.Empty):  # the other devices may join now
+                self._accept(self._done.get(timeout=alone or None))
 
     def cancel_waiting(self) -> None:
         """Cancel all blocks that no worker has begun."""
@@ -120,7 +128,7 @@ class _Blocks:
             return
         seconds = time.perf_counter() - self._began
         if self._delivered and self._executor is None:
-            pace = f"about {seconds * num_workers() / self._delivered:.0f} s each"
+            pace = f"about {seconds * len(devices()) / self._delivered:.0f} s each"
         else:
             pace = f"{self._delivered or 'none'} done in {seconds:.0f} s"
         with contextlib.suppress(Exception):  # the terminal may be gone
@@ -147,14 +155,19 @@ class _Blocks:
         """Let the threads end, without waiting for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _seconds_alone(self) -> float:
+        """Return for how long the sweep will go on to use only devices that have its program."""
+        if self._executor is not None or self._program.executables.num_compiled == len(devices()):
+            return 0.0
+        return max(self._began + LOADING_SECONDS - time.perf_counter(), 0.0)
+
     def _start(self, part: range) -> None:
         # A block is filled with copies of its last cell, which `_check_copies` compares.
         cells = np.minimum(np.arange(part.start, part.start + self._program.width), part[-1])
         seeds = self._seeds[cells]
         numbers = {name: column[cells] for name, column in self._numbers.items()}
         if self._executor is None:
-            run = self._program.run_block
-            future = self._threads.submit(run, next(self._number), seeds, numbers)
+            future = self._threads.submit(self._program.run_block, seeds, numbers)
         else:
             kind = self._program.wide_floats, self._program.side_by_side
             future = self._executor.submit(run_serialized, self._serialized, *kind, seeds, numbers)

@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -37,7 +36,7 @@ from toymodels.engine.compiling import (
     environment,
 )
 from toymodels.engine.decompositions import sequential
-from toymodels.engine.devices import backend, devices, tracing_for
+from toymodels.engine.devices import backend, devices, least_busy, tracing_for
 from toymodels.engine.garbage import no_garbage_collection
 from toymodels.engine.lanes import of_block
 from toymodels.engine.products import lanes_side_by_side
@@ -98,6 +97,11 @@ class Executables:
                 self._compiled[position] = jitted.lower(*arguments).compile()
             return self._compiled[position]
 
+    @property
+    def num_compiled(self) -> int:
+        """The number of devices that have the function."""
+        return len(self._compiled)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Program:
@@ -126,18 +130,14 @@ class Program:
     exported: export.Exported | None
     executables: Executables
 
-    def run_block(
-        self, number: int, seeds: Int[np.ndarray, " lanes"], numbers: Numbers
-    ) -> BlockAnswer:
-        """Run one block on this machine and wait for it.
+    def run_block(self, seeds: Int[np.ndarray, " lanes"], numbers: Numbers) -> BlockAnswer:
+        """Run one block on the least busy device of this machine, and wait for it.
 
         Args:
-            number: the position of the block in the sweep. The devices take turns by it.
             seeds: the seed of each lane.
             numbers: the numbers of each lane, by the name of their axis.
         """
-        position = number % len(devices())
-        with jax.enable_x64(self.wide_floats):  # a setting of each thread
+        with least_busy() as position, jax.enable_x64(self.wide_floats):  # a setting of each thread
             arguments = jax.device_put((_key_data(seeds), dict(numbers)), devices()[position])
             outputs = self.executables.on(position)(*arguments)
             return BlockAnswer(jax.device_get(outputs), {})
@@ -282,8 +282,8 @@ def run_serialized(
     numbers: Numbers,
 ) -> BlockAnswer:
     """Run one block of a program that was serialized, on whatever machine calls this."""
-    with jax.enable_x64(wide_floats):
-        arguments = jax.device_put((_key_data(seeds), dict(numbers)), devices()[0])
+    with least_busy() as position, jax.enable_x64(wide_floats):
+        arguments = jax.device_put((_key_data(seeds), dict(numbers)), devices()[position])
         evaluate, there = _deserialized(program, wide_floats, side_by_side)
         return BlockAnswer(jax.device_get(evaluate(*arguments)), there)
 
@@ -309,18 +309,6 @@ def default_width(largest: int) -> int:
     room, most = (LANE_BYTES, 64) if backend() == "cpu" else (ACCELERATOR_BYTES, 8192)
     fitting = max(room // max(largest, 1), 2)
     return min(2 ** (fitting.bit_length() - 1), most)
-
-
-def num_workers() -> int:
-    """Return how many blocks run at once in this process.
-
-    This is one block for each device, or one for each core if there is a single CPU device.
-    """
-    if len(devices()) > 1 or jax.default_backend() != "cpu":
-        return len(devices())
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _key_data(seeds: Int[np.ndarray, " lanes"]) -> UInt32[np.ndarray, "lanes 2"]:
