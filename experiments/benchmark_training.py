@@ -43,7 +43,6 @@ LIMIT_GOALS = {"5,2": 0.8, "2,1": 0.8, "100,20": 0.55, "400,30": 0.55}
 IDLE = tm.finding("Design goal, on two otherwise idle cores")
 CACHE = tm.finding("The cache saves the compilation, not the tracing")
 KEEPS = tm.finding("A sweep keeps its results, 11 numbers a cell, and nothing else")
-NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "0"}
 GOAL = "Ours, because it is a design goal."
 ONE_CORE = "At (5,2) one thread makes 550,000 steps per second, and two 564,000: they share a core."
 
@@ -138,14 +137,15 @@ def compiled_twice(contender: str, *numbers: int) -> dict[str, float]:
 
 
 def in_own_process(function: str, *arguments, cache: str | None = None) -> dict[str, float]:
-    """Return what a function of this file prints in a process of its own."""
+    """Return what a function of this file prints in a process, with a new cache by default."""
     call = f"b.{function}(*json.loads(sys.argv[1]))"
     command = [sys.executable, "-c", f"import json, sys, benchmark_training as b; print({call})"]
     environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment |= {"JAX_COMPILATION_CACHE_DIR": cache} if cache else NO_CACHE
     how = {"cwd": Path(__file__).parent, "env": environment, "check": True, "text": True}
     command = [*command, json.dumps(arguments)]
-    finished = subprocess.run(command, stdout=subprocess.PIPE, **how)
+    with tempfile.TemporaryDirectory() as new:
+        environment["JAX_COMPILATION_CACHE_DIR"] = cache or new
+        finished = subprocess.run(command, stdout=subprocess.PIPE, **how)
     return json.loads(finished.stdout.splitlines()[-1])
 
 

@@ -185,7 +185,7 @@ def test_other_cores_join_a_sweep_that_lasts(monkeypatch):
     numbers = {"density": np.linspace(0.1, 0.9, 64, dtype=np.float32)}
 
     def num_devices(seconds):
-        monkeypatch.setattr(blocks, "LOADING_SECONDS", seconds)
+        monkeypatch.setattr(program, "LOADING_SECONDS", seconds)
         ours = compile_program(small, numbers, width=2)
         blocks.run(ours, np.zeros(64, int), numbers, lambda *_: None)
         return ours.executables.num_compiled

@@ -1,6 +1,7 @@
 """A sweep gives each cell its own numbers and labels; `test_promise` compares the last bits."""
 
 import itertools
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 import toymodels as tm
 from toymodels.errors import InputError
-from toymodels.sweeps import blocks
+from toymodels.sweeps import blocks, variants
+from toymodels.sweeps.program import compile_program
 
 pytestmark = pytest.mark.as_users_compile
 
@@ -258,6 +260,26 @@ def test_an_impure_callback_is_named():
 
     with pytest.raises(tm.SweepError, match="calls back to Python"):
         sweep(cell, axes={"a": [1.0, 2.0, 3.0]})
+
+
+def test_a_program_is_forgotten_when_its_variant_has_run(monkeypatch):
+    """Each program takes 10 MB on each core."""
+    programs, alive = [], []
+
+    def compiled(*arguments, **options):
+        program = compile_program(*arguments, **options)
+        programs.append(weakref.ref(program))
+        return program
+
+    def counted(run, number, *block):
+        alive.append(sum(program() is not None for program in programs))
+        return run(*block)
+
+    monkeypatch.setattr(variants, "compile_program", compiled)
+    with around_blocks(counted):
+        sweep(lambda key, *, a, b: {"y": a + b}, axes={"a": [1.0]}, static={"b": [1, 2, 3, 4]})
+    assert len(programs) == 4
+    assert max(alive) <= 2  # that of a thread that has not ended yet
 
 
 def test_the_ends_of_an_axis_have_what_arrays_have():

@@ -96,6 +96,12 @@ def ensure_compilation_cache() -> None:
     compilation_cache.reset_cache()
 
 
+def keeps_programs() -> bool:
+    """Return whether there is a cache of compiled programs."""
+    config: Any = jax.config
+    return bool(config.jax_enable_compilation_cache and config.jax_compilation_cache_dir)
+
+
 def _remove_unfinished(folder: Path) -> None:
     """Remove programs that a process was writing when it was killed.
 

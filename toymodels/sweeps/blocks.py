@@ -29,12 +29,6 @@ Deliver: TypeAlias = Callable[[slice, Arrays], None]
 MAX_WAITING = 256
 """How many blocks an executor holds at once, each with a copy of the program."""
 
-LOADING_SECONDS = 0.1
-"""How long a sweep runs only on devices that have its program.
-
-The first device has it. Others need about this long to load it, which short sweeps do not repay.
-"""
-
 
 class BlockError(RuntimeError):
     """A block could not be run, or it returned what a pure function cannot return."""
@@ -159,7 +153,9 @@ class _Blocks:
         """Return for how long the sweep will go on to use only devices that have its program."""
         if self._executor is not None or self._program.executables.num_compiled == len(devices()):
             return 0.0
-        return max(self._began + LOADING_SECONDS - time.perf_counter(), 0.0)
+        # A device joins when the sweep has lasted as long as it takes the device to load.
+        alone = self._program.executables.loading_seconds
+        return max(self._began + alone - time.perf_counter(), 0.0)
 
     def _start(self, part: range) -> None:
         # A block is filled with copies of its last cell, which `_check_copies` compares.

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,6 +35,7 @@ from toymodels.engine.compiling import (
     compiler_options,
     ensure_compilation_cache,
     environment,
+    keeps_programs,
 )
 from toymodels.engine.decompositions import sequential
 from toymodels.engine.devices import backend, devices, least_busy, tracing_for
@@ -67,6 +69,10 @@ comes from the traffic of the compiled program; no card has measured it yet.
 """
 
 
+LOADING_SECONDS = 0.1
+"""How long a device needs, about, to load a program that is in the cache of compiled programs."""
+
+
 class BlockAnswer(NamedTuple):
     """The outputs of a block, and the environment of the machine that ran it.
 
@@ -78,15 +84,31 @@ class BlockAnswer(NamedTuple):
 
 
 class Executables:
-    """One function, compiled for each device by the first thread that needs it there."""
+    """One function, compiled for each device by the first thread that needs it there.
 
-    def __init__(self, function: Callable[..., Any], arguments: Any, options: Options):
-        """Keep a function, arguments of the shapes it will be called with, and XLA's options."""
+    Attributes:
+        loading_seconds: how long another device needs to get the function, about.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: Any, options: Options, *, cached: bool
+    ):
+        """Compile a function for the first device.
+
+        Args:
+            function: the function.
+            arguments: arguments of the shapes that it will be called with.
+            options: the options of XLA.
+            cached: whether other devices will find the program in the cache.
+        """
         self._function = function
         self._arguments = arguments
         self._options = options
         self._compiled: dict[int, Any] = {}
         self._locks = [threading.Lock() for _ in devices()]
+        began = time.perf_counter()
+        self.on(0)  # a program that cannot be compiled ends the sweep here, before it starts
+        self.loading_seconds = LOADING_SECONDS if cached else time.perf_counter() - began
 
     def on(self, position: int) -> Any:
         """Return the function compiled for the device at this position."""
@@ -174,8 +196,12 @@ def compile_program(cell: Cell, numbers: Numbers, *, width: int) -> Program:
     options = compiler_options(side_by_side=side_by_side)
     exported = None if traced.effects else _export(run_lanes, arguments)
     # This process runs exactly what other machines are sent.
-    executables = Executables(run_lanes if exported is None else exported.call, arguments, options)
-    executables.on(0)  # a program that cannot be compiled ends the sweep here, before it starts
+    executables = Executables(
+        run_lanes if exported is None else exported.call,
+        arguments,
+        options,
+        cached=exported is not None and keeps_programs(),  # JAX keeps none that calls back
+    )
     return Program(
         width=width,
         outputs={

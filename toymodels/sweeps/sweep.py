@@ -155,7 +155,8 @@ def sweep(
 
         def run(part: Request, report: Report) -> Piece:
             nonlocal began
-            ran = variants.run(traced, part, opened, executor, report)
+            again = folder is not None
+            ran = variants.run(traced, part, opened, executor, report, again=again)
             results, remarks = datasets.assemble(
                 ran.outputs, part.seeds.tolist(), part.grid, part.static_axes, layout
             )

@@ -54,6 +54,10 @@ class Variant:
                 ) from error
         return self._program
 
+    def forget(self) -> None:
+        """Free the memory of the program."""
+        self._program = None
+
 
 class Ran(NamedTuple):
     """The cells of some seeds and points of a grid after all variants have run.
@@ -112,8 +116,20 @@ def run(
     store: Store | None,
     executor: Executor | None,
     report: Report,
+    *,
+    again: bool,
 ) -> Ran:
-    """Run each variant at every point of the grid of a request, with every seed of it."""
+    """Run each variant at every point of the grid of a request, with every seed of it.
+
+    Args:
+        variants: the variants of the cell.
+        request: the points and the seeds.
+        store: a store that keeps finished cells.
+        executor: where to run the blocks instead of here.
+        report: is told what is being done.
+        again: whether the variants will run once more, for other cells. If not, the program of a
+            variant, which takes 10 MB on each device, is forgotten after it has run.
+    """
     grid = request.grid
     seeds = np.repeat(request.seeds, grid.size)
     numbers = {name: np.tile(column, len(request.seeds)) for name, column in grid.numbers.items()}
@@ -128,6 +144,8 @@ def run(
             provenance = variant.compiled().provenance
             hashes.append((provenance or {}).get("program", "calls back to Python"))
             _run(variant, room, seeds, numbers, store, executor, report)
+            if not again:
+                variant.forget()
     except (KeyboardInterrupt, Exception) as error:
         # An error such as a store that has become read-only, or a later variant that cannot be
         # compiled, must not cost the cells that have finished.
