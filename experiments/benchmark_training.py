@@ -284,9 +284,10 @@ def claims(results: xr.Dataset) -> tm.Claims:
     process = f"The peak memory of a process with {most} models of 5 features in 2 dimensions"
     more = memory.sel(cells=most) - memory.sel(cells=fewer)
     says = f"{process} is hardly above that with {fewer} models, measured by the difference in MB."
-    yield tm.at_most(says, 20, more, KEEPS, threshold=GOAL)
+    note = "The peak is reached in compiling, which takes 20 MB more or less from run to run."
+    yield tm.at_most(says, 20, more, KEEPS, threshold=GOAL, note=note)
     says = f"{process} is at most the design goal in MB."
-    note = "Importing JAX, Flax and xarray takes 200 MB of it, and compiling most of the rest."
+    note = "Importing takes 230 MB of it, compiling about 200, and a second core 35."
     yield tm.at_most(says, 400, memory.sel(cells=most), IDLE, threshold=GOAL, note=note)
 
 
