@@ -1,16 +1,14 @@
 """One small autoencoder of each kind, with parameters and activations of any values."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from haste import COMPILED_IN_HASTE
+from haste import in_haste
 
 from toymodels import autoencoders
 
-jit = functools.partial(jax.jit, compiler_options=COMPILED_IN_HASTE)
+jit = in_haste
 HIDDEN, LATENTS = 4, 6
 ALL = {
     "ReLU": autoencoders.ReLUAutoencoder(LATENTS),

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from haste import COMPILED_IN_HASTE
 from hypothesis import settings
 
 _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
@@ -27,10 +28,6 @@ settings.register_profile("toymodels", deadline=None, derandomize=True)
 settings.load_profile("toymodels")
 # Tracing makes millions of objects, and a fifth of the time went into looking for garbage.
 gc.set_threshold(100_000, 20, 20)
-
-_QUICKLY = ["--xla_backend_optimization_level=0"]
-if jax.__version_info__ < (0, 11):  # newer versions do not know the flag, and refuse it
-    _QUICKLY.append("--xla_cpu_use_fusion_emitters=false")
 
 
 def pytest_addoption(parser):
@@ -52,7 +49,8 @@ def pytest_configure(config):
         "for so long that optimised programs, or no checks of types, save much time",
     )
     if config.getoption("--compile-quickly"):
-        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICKLY]).strip()
+        quickly = [f"--{name}={value}".lower() for name, value in COMPILED_IN_HASTE.items()]
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *quickly]).strip()
 
 
 def _check_that_this_checkout_is_tested():

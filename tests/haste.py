@@ -3,5 +3,13 @@
 A program that is compiled in haste compiles three times faster, and runs four times slower.
 """
 
+import functools
+
+import jax
+
 COMPILED_IN_HASTE = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):  # newer versions do not know the option, and refuse it
+    COMPILED_IN_HASTE["xla_cpu_use_fusion_emitters"] = False
 COMPILED_WITH_CARE = {"xla_backend_optimization_level": 3}
+
+in_haste = functools.partial(jax.jit, compiler_options=COMPILED_IN_HASTE)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from haste import COMPILED_IN_HASTE
+from haste import in_haste
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -102,7 +102,7 @@ def with_errors(function, *arguments, seed=0):
         outputs = Disturbing(seed).run(program, *jax.tree.leaves(arguments))
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
-    return jax.jit(disturbed, compiler_options=COMPILED_IN_HASTE)(*arguments)
+    return in_haste(disturbed)(*arguments)
 
 
 def assert_close(actual, expected, tolerance):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from haste import in_haste
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from losses import (
@@ -37,7 +38,7 @@ def test_crossover_of_parameters(fused):
     assert fused or f"{size + 1} sums" in path.reason
     traced = jax.jit(fuse.value_and_grad(two_sines)).trace(params, batch)
     assert is_the_loop(traced.jaxpr) is fused
-    expected = jax.jit(ordinary(two_sines))(params, batch)
+    expected = in_haste(ordinary(two_sines))(params, batch)
     assert_equal_to_rounding(traced.lower().compile()(params, batch), expected)
 
 
@@ -77,8 +78,8 @@ def test_blocks_of_a_batch_have_the_mean_of_all(monkeypatch):
     monkeypatch.setattr(loop, "LARGEST", 4)
     monkeypatch.setattr(loop, "BLOCK", 4)
     for size in (4, 12, 15):
-        actual = fuse.value_and_grad(loss)(params, batch[:size])
-        assert_equal_to_rounding(actual, ordinary(loss)(params, batch[:size]))
+        actual = in_haste(fuse.value_and_grad(loss))(params, batch[:size])
+        assert_equal_to_rounding(actual, in_haste(ordinary(loss))(params, batch[:size]))
 
 
 @pytest.mark.parametrize("limit", ["MAX_OPERATIONS", "MAX_ELEMENTS"])
@@ -88,13 +89,14 @@ def test_programs_beyond_a_limit_are_not_fused(limit, monkeypatch):
     def loss(w, x):
         return score(w @ x)
 
-    expected = ordinary(loss)(params, batch)
+    expected = in_haste(ordinary(loss))(params, batch)
     for value, fused in ((1000, True), (5, False)):
         monkeypatch.setattr(elements, limit, value)
         path = fuse.explain(loss, params, batch)
         assert path.fused is fused
         assert fused or f"{value} {limit.removeprefix('MAX_').lower()}" in path.reason
-        assert_equal_to_rounding(fuse.value_and_grad(loss)(params, batch), expected)
+        actual = in_haste(fuse.value_and_grad(loss))(params, batch)
+        assert_equal_to_rounding(actual, expected)
 
 
 # --- errors
@@ -164,8 +166,7 @@ def test_random_programs_are_fused_and_right(names):
     with jax.enable_x64(True):
         params, batch = jnp.asarray(WEIGHTS), jnp.asarray(EXAMPLES)
         assert fuse.explain(loss, params, batch).fused
-        actual, expected = jax.jit(lambda *a: (fuse.value_and_grad(loss)(*a), ordinary(loss)(*a)))(
-            params, batch
-        )
+        both = in_haste(lambda *a: (fuse.value_and_grad(loss)(*a), ordinary(loss)(*a)))
+        actual, expected = both(params, batch)
         # A sum over up to a hundred elements, squared up to six times over.
         assert_equal_to_rounding(actual, expected, roundings=2**14)

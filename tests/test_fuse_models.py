@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from haste import in_haste
 from losses import (
     assert_equal_to_rounding,
     is_the_loop,
@@ -54,7 +55,7 @@ def test_models_are_fused_and_right(model, target, dtype):
     traced = compiling.jit(fuse.value_and_grad(loss)).trace(params, batch)
     assert is_the_loop(traced.jaxpr)
     assert_equal_to_rounding(
-        traced.lower().compile()(params, batch), jax.jit(ordinary(loss))(params, batch)
+        traced.lower().compile()(params, batch), in_haste(ordinary(loss))(params, batch)
     )
 
 
@@ -62,7 +63,7 @@ def test_models_are_fused_and_right(model, target, dtype):
 def test_models_are_right_without_jit(model, target):
     loss, params, batch = model_case(model, target, jnp.dtype("float32"))
     assert_equal_to_rounding(
-        fuse.value_and_grad(loss)(params, batch), jax.jit(ordinary(loss))(params, batch)
+        fuse.value_and_grad(loss)(params, batch), in_haste(ordinary(loss))(params, batch)
     )
 
 
@@ -70,7 +71,7 @@ def test_models_are_right_without_jit(model, target):
 def test_divergence_shows_under_fast_math(model, target):
     loss, params, batch = model_case(model, target, jnp.dtype("float32"))
     fast = compiling.jit(lambda *a: classified(fuse.value_and_grad(loss)(*a)[0]))
-    exact = jax.jit(lambda *a: classified(ordinary(loss)(*a)[0]))
+    exact = in_haste(lambda *a: classified(ordinary(loss)(*a)[0]))
     for wrong in (np.nan, np.inf, -np.inf):
         cases = [(params, batch.at[3, 1].set(wrong))]
         for name, leaf in params.items():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from haste import in_haste
 from jax import lax
 from losses import (
     BATCH,
@@ -66,7 +67,7 @@ def test_vmap_is_a_loop_over_models(loss, mapped, x64):
         jnp.asarray(one if axis == 0 else one[0]) for one, axis in zip(stacked, mapped, strict=True)
     ]
     actual = jax.jit(jax.vmap(with_scale(fuse.value_and_grad, loss), mapped))(*arguments)
-    one_by_one = jax.jit(with_scale(ordinary, loss))
+    one_by_one = in_haste(with_scale(ordinary, loss))
     expected = stack(
         one_by_one(
             *(a if axis is None else a[i] for a, axis in zip(arguments, mapped, strict=True))
@@ -86,7 +87,7 @@ def test_the_value_alone_is_right(loss, x64):
     assert is_the_loop(alone.jaxpr) is (loss is through_the_loop)
     assert_equal_to_rounding(
         (mapped(w, batch, scales), differentiated(w, batch, scales)),
-        stack(jax.jit(with_scale(ordinary, loss))(w, batch, scale) for scale in SCALES),
+        stack(in_haste(with_scale(ordinary, loss))(w, batch, scale) for scale in SCALES),
     )
 
 
@@ -94,7 +95,7 @@ def test_the_value_alone_is_right(loss, x64):
 def test_a_nested_vmap_is_a_loop_over_models(loss, x64):
     over_scales = jax.vmap(with_scale(fuse.value_and_grad, loss), (None, None, 0))
     over_weights = jax.jit(jax.vmap(over_scales, (0, None, None)))
-    one_by_one = jax.jit(with_scale(ordinary, loss))
+    one_by_one = in_haste(with_scale(ordinary, loss))
     batch = jnp.asarray(EXAMPLES)
     assert_equal_to_rounding(
         over_weights(jnp.asarray(STACKED_WEIGHTS), batch, jnp.asarray(SCALES)),
@@ -115,7 +116,7 @@ def test_scan_is_a_python_loop(loss, x64):
 
     rates = jnp.array([0.1, 0.2])
     actual = jax.jit(jax.vmap(descend))(rates)
-    one_step = jax.jit(ordinary(loss))
+    one_step = in_haste(ordinary(loss))
     for lane, rate in enumerate(rates):
         w, values = jnp.asarray(WEIGHTS), []
         for batch in STACKED_BATCHES:
@@ -168,7 +169,7 @@ def test_differentiated_under_vmap_and_over_it(loss, x64):
     def squared_norm(route):
         return lambda w: jnp.sum(with_scale(route, loss)(w, batch, scale)[1] ** 2)
 
-    one_by_one = jax.jit(jax.grad(squared_norm(ordinary)))
+    one_by_one = in_haste(jax.grad(squared_norm(ordinary)))
     expected = jnp.stack([one_by_one(w) for w in STACKED_WEIGHTS])
     weights = jnp.asarray(STACKED_WEIGHTS)
     under, over = jax.jit(
@@ -195,5 +196,5 @@ def test_differentiated_again_with_integers_in_the_batch(x64):
     w = jnp.asarray(WEIGHTS)
     assert_equal_to_rounding(
         jax.jit(jax.grad(squared_norm(fuse.value_and_grad)))(w),
-        jax.jit(jax.grad(squared_norm(ordinary)))(w),
+        in_haste(jax.grad(squared_norm(ordinary)))(w),
     )

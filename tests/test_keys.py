@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
+from haste import in_haste
 from helpers import assert_same_bits, operations
 
 import toymodels as tm
@@ -29,6 +30,11 @@ def pair(seed=3):
 
 def data(key):
     return np.asarray(jax.random.key_data(key))
+
+
+def with_both(function, jit=in_haste):
+    """Return what a function gives for a key of JAX and for our own, from one program."""
+    return jit(lambda *keys: [function(key) for key in keys])(*pair())
 
 
 @pytest.mark.parametrize(
@@ -51,30 +57,24 @@ def test_known_answers_of_random123(key, counter, expected):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.uint16, jnp.uint32])
 def test_random_bits_are_those_of_jax(shape, dtype):
-    stock, ours = pair()
-    assert_same_bits(jax.random.bits(ours, shape, dtype), jax.random.bits(stock, shape, dtype))
+    assert_same_bits(*with_both(lambda key: jax.random.bits(key, shape, dtype)))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_wide_random_bits_are_those_of_jax(shape, x64):
-    stock, ours = pair()
-    assert_same_bits(
-        jax.random.bits(ours, shape, jnp.uint64), jax.random.bits(stock, shape, jnp.uint64)
-    )
+    assert_same_bits(*with_both(lambda key: jax.random.bits(key, shape, jnp.uint64)))
 
 
 @pytest.mark.parametrize("shape", [2, 1, 7, (2, 3), 0], ids=str)
 def test_split_keys_are_those_of_jax(shape):
-    stock, ours = pair()
-    assert_same_bits(data(jax.random.split(ours, shape)), data(jax.random.split(stock, shape)))
+    stock, ours = with_both(lambda key: jax.random.split(key, shape))
+    assert_same_bits(data(ours), data(stock))
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**31 - 1, 2**31, 2**32 - 1, np.uint32(7), np.int32(-1)])
 def test_folded_keys_are_those_of_jax(number):
-    stock, ours = pair()
-    assert_same_bits(
-        data(jax.random.fold_in(ours, number)), data(jax.random.fold_in(stock, number))
-    )
+    stock, ours = with_both(lambda key: jax.random.fold_in(key, number))
+    assert_same_bits(data(ours), data(stock))
 
 
 SEEDS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, -1, -(2**31), np.int32(-5), np.uint32(2**32 - 1)]
@@ -123,8 +123,8 @@ CHOOSY = {
 def test_a_fusing_function_draws_what_jax_draws(draw):
     """Our keys draw what JAX draws with its own. A key that comes out is as good as one of JAX."""
     stock, ours = pair()
-    expected = draw(stock)
-    for drawn in (keys.fusing(draw)(ours), keys.fusing(draw)(stock)):
+    expected = in_haste(draw)(stock)
+    for drawn in in_haste(lambda *both: [keys.fusing(draw)(key) for key in both])(ours, stock):
         for one, other in zip(jax.tree.leaves(drawn), jax.tree.leaves(expected), strict=True):
             if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
                 one, other = data(one), data(other)
@@ -229,20 +229,17 @@ DISTRIBUTIONS = {
 
 @pytest.mark.parametrize("draw", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
 def test_distributions_draw_what_jax_draws(draw):
-    stock, ours = pair()
-    assert_same_bits(draw(ours, (3, 5)), draw(stock, (3, 5)))
+    assert_same_bits(*with_both(lambda key: draw(key, (3, 5)), jax.jit))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_shape_is_drawn_as_jax_draws_it(shape):
-    stock, ours = pair()
-    assert_same_bits(jax.random.uniform(ours, shape), jax.random.uniform(stock, shape))
+    assert_same_bits(*with_both(lambda key: jax.random.uniform(key, shape)))
 
 
 @pytest.mark.parametrize("draw", [jax.random.uniform, jax.random.normal])
 def test_wide_distributions_draw_what_jax_draws(draw, x64):
-    stock, ours = pair()
-    assert_same_bits(draw(ours, (3, 5), jnp.float64), draw(stock, (3, 5), jnp.float64))
+    assert_same_bits(*with_both(lambda key: draw(key, (3, 5), jnp.float64), jax.jit))
 
 
 @pytest.mark.parametrize(
