@@ -229,6 +229,7 @@ def _draw(
             temporary = stack.enter_context(files.whole(drawn))
             dots = 100 if suffix == "gif" else 150
             figure.savefig(temporary, format=suffix, dpi=dots, metadata=_DATES.get(suffix))
+            figure.set_layout_engine("none")  # all formats have the layout of the first
     return paths
 
 
