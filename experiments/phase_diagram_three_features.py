@@ -85,7 +85,10 @@ def run(config: Config) -> xr.Dataset:
         float64=True,
     ).assign_attrs(units="exact, summed over outputs")
     with jax.enable_x64(True):
-        optimum = tm.sweep(free, axes=axes, num_seeds=1, dims=dims).isel(seed=0, drop=True)
+        cells = config.grid**2
+        width = cells if 2 <= cells < 64 else None  # empty places of a block would descend, too
+        optimum = tm.sweep(free, axes=axes, num_seeds=1, dims=dims, width=width)
+    optimum = optimum.isel(seed=0, drop=True)
     return results.assign({f"free_{name}": values for name, values in optimum.items()})
 
 
