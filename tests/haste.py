@@ -7,7 +7,11 @@ import functools
 
 import jax
 
-COMPILED_IN_HASTE = {"xla_backend_optimization_level": 0}
+COMPILED_IN_HASTE = {
+    "xla_backend_optimization_level": 0,
+    # Programs are small: to compile each in pieces, on many threads, would cost a tenth more.
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 if jax.__version_info__ < (0, 11):  # newer versions do not know the option, and refuse it
     COMPILED_IN_HASTE["xla_cpu_use_fusion_emitters"] = False
 COMPILED_WITH_CARE = {"xla_backend_optimization_level": 3}
