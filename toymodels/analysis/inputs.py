@@ -8,6 +8,7 @@ them. A measure whose answer cannot be NaN, such as a mask or an index, refuses 
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
@@ -71,7 +72,7 @@ def indices(name: str, value: Any) -> Int[Array, " entries"]:
 
 def refuse_missing(name: str, value: Any) -> None:
     """Raise `InputError` if a concrete array holds NaN or infinity; a traced one passes."""
-    if not isinstance(value, Tracer) and not jnp.isfinite(value).all():
+    if not isinstance(value, Tracer) and not np.isfinite(value).all():
         raise InputError(
             f"{name} holds NaN or infinity: training diverged (lower the learning rate), or a "
             "sweep over shapes padded it with NaN (drop the padding, as .dropna does)"
@@ -80,6 +81,9 @@ def refuse_missing(name: str, value: Any) -> None:
 
 def unless_missing(result: Array, *arrays: Array) -> Array:
     """Return the result as floats, or NaN if a number in one of the arrays is not finite."""
-    finite = jnp.stack([jnp.isfinite(array).all() for array in arrays]).all()
+    if any(isinstance(array, Tracer) for array in (result, *arrays)):
+        finite = jnp.stack([jnp.isfinite(array).all() for array in arrays]).all()
+    else:  # JAX would compile two programs for each shape
+        finite = all(np.isfinite(array).all() for array in arrays)
     dtype = result.dtype if jnp.issubdtype(result.dtype, jnp.floating) else arrays[0].dtype
     return jnp.where(finite, result.astype(dtype), jnp.nan)
