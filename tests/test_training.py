@@ -30,7 +30,6 @@ import toymodels
 from toymodels import LinearOutput, ReLUOutput, SparseUniform, Task, fit, log_spaced, train
 from toymodels.errors import InputError
 
-pytestmark = pytest.mark.as_users_compile
 STANDARD_ERRORS = 4
 
 
@@ -231,6 +230,7 @@ def test_final_loss_is_the_expected_loss(trained):
     assert abs(trained.loss - losses.mean()) < STANDARD_ERRORS * error
 
 
+@pytest.mark.as_users_compile  # it compares last bits
 def test_runs_are_evaluated_on_the_same_examples_unless_each_has_a_key_of_evaluation():
     def losses(key):
         # The rate is 0, so the examples alone decide the loss.
@@ -244,6 +244,7 @@ def test_runs_are_evaluated_on_the_same_examples_unless_each_has_a_key_of_evalua
     assert own[0] != own[1]
 
 
+@pytest.mark.as_users_compile  # it computes more than it compiles
 def test_the_best_of_many_seeds_is_not_below_the_proven_optimum():
     def cell(key):
         task = Task(SparseUniform(2, 0.5))
@@ -287,8 +288,9 @@ def test_examples_of_an_evaluation_are_rounded_up_to_whole_batches():
     assert mean(12) == mean(9)
 
 
+@pytest.mark.as_users_compile  # fast mathematics could assume it away
 def test_a_diverged_run_has_a_loss_that_says_so():
-    @toymodels.jit  # whose fast mathematics must not assume it away
+    @toymodels.jit
     def loss(key):
         model, optimizer = LinearOutput(hidden=2), optax.sgd(1e3)
         return train(key, model, TASK, optimizer=optimizer, steps=20, batch=32, evaluation=32).loss
@@ -299,6 +301,7 @@ def test_a_diverged_run_has_a_loss_that_says_so():
 # The loss curve and the snapshots.
 
 
+@pytest.mark.as_users_compile  # it compares last bits
 @pytest.mark.parametrize("points", [1, 7, 100])
 def test_the_loss_curve_is_thinned_evenly(points, fitted):
     history = normal_run(points=points).history
@@ -322,6 +325,7 @@ def test_a_long_loss_curve_is_kept_whole():
     np.testing.assert_allclose(fitted.history.loss, losses, rtol=0.01)
 
 
+@pytest.mark.as_users_compile  # it compares last bits
 def test_snapshots_are_what_shorter_runs_end_with(fitted):
     watched = normal_run(snapshots=(0, 1, 13, 20))
     start, one, several, end = watched.snapshots
@@ -375,6 +379,7 @@ def test_log_spaced_steps_that_make_no_sense_are_refused(steps, number):
         log_spaced(steps, number)
 
 
+@pytest.mark.as_users_compile  # it compares last bits
 def test_a_recipe_is_adam_down_a_cosine():
     recipe = toymodels.Recipe(steps=20, batch=8, learning_rate=1e-2)
     by_hand = {"steps": 20, "batch": 8, "evaluation": 32}
@@ -388,6 +393,7 @@ def test_a_recipe_is_adam_down_a_cosine():
     jax.tree.map(np.testing.assert_array_equal, decayed, hand)
 
 
+@pytest.mark.as_users_compile  # it compares last bits
 def test_the_settings_of_a_recipe_are_those_of_its_training():
     recipe = toymodels.Recipe(steps=5, batch=8, learning_rate=1e-2)
     by_settings = train(KEY, MODEL, TASK, evaluation=8, **recipe.settings())
@@ -395,6 +401,7 @@ def test_the_settings_of_a_recipe_are_those_of_its_training():
     jax.tree.map(np.testing.assert_array_equal, by_settings, trained)
 
 
+@pytest.mark.as_users_compile  # it compares last bits
 def test_a_run_without_an_evaluation_has_no_loss_and_equal_parameters():
     recipe = toymodels.Recipe(steps=5, batch=8, learning_rate=1e-2)
     without = recipe.train(KEY, LinearOutput(hidden=1), TASK, evaluation=0)

@@ -26,8 +26,6 @@ import toymodels
 from toymodels import ReLUOutput, SparseUniform, Task, train
 from toymodels.engine import keys
 
-pytestmark = pytest.mark.as_users_compile
-
 
 @pytest.fixture(scope="module")
 def trained():
@@ -67,11 +65,13 @@ def test_runs_of_a_sweep_are_the_runs_alone(trained):
     assert_close(last(swept), trained, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.as_users_compile  # XLA reorders sums
 def test_a_compiled_run_is_the_same_run(trained):
     # Compiled with reordered sums, over 32 examples: a few roundings, for 50 steps.
     assert_close(toymodels.jit(small_run)(KEY), trained, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.as_users_compile  # it compares last bits
 def test_keys_that_can_be_fused_draw_the_same_run(trained):
     assert_identical(small_run(keys.fusable(KEY)), trained)
 
