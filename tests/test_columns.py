@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from haste import in_haste
 from jax.test_util import check_grads
 
 from toymodels import models
@@ -81,8 +82,11 @@ def test_equal_to_vmap_with_its_derivatives(function, arguments):
     def by_columns(weights, bias, x):
         return as_columns(function, weights, bias, x)
 
-    np.testing.assert_allclose(by_columns(*arguments), by_vmap(*arguments), rtol=1e-5, atol=1e-5)
-    ours, theirs = (jax.jacrev(f, argnums=(0, 1, 2))(*arguments) for f in (by_columns, by_vmap))
+    ours, theirs = (in_haste(f)(*arguments) for f in (by_columns, by_vmap))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    ours, theirs = (
+        in_haste(jax.jacrev(f, argnums=(0, 1, 2)))(*arguments) for f in (by_columns, by_vmap)
+    )
     for our, their in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(our, their, rtol=1e-4, atol=1e-4)
 
@@ -101,8 +105,9 @@ def test_numbers_of_any_type(kind, arguments, x64):
 
     by_vmap = total(jax.vmap(squares, in_axes=(None, None, -1)))
     by_columns = total(lambda *a: as_columns(squares, *a))
-    actual = jax.value_and_grad(by_columns, (0, 1))(weights, bias)
-    expected = jax.value_and_grad(by_vmap, (0, 1))(weights, bias)
+    actual, expected = (
+        in_haste(jax.value_and_grad(f, (0, 1)))(weights, bias) for f in (by_columns, by_vmap)
+    )
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
@@ -114,7 +119,7 @@ def test_derivatives_of_the_product_are_finite_differences(arguments, x64):
             as_columns(lambda w, b, x: jnp.sum(jnp.tanh(w.T @ (w @ x) + b)), weights, bias, x)
         )
 
-    check_grads(mean, (weights, bias), order=2, modes=("fwd", "rev"))
+    check_grads(jax.jit(mean), (weights, bias), order=2, modes=("fwd", "rev"))
 
 
 @pytest.mark.parametrize("output", [models.ReLUOutput, models.LinearOutput])
@@ -127,5 +132,6 @@ def test_a_model_is_the_same(output, arguments):
     def reconstruct(weights, bias, x):
         return jnp.sum(model.apply({"params": {**params, "weights": weights}}, x) * bias)
 
-    expected = [reconstruct(weights, bias, column) for column in x.T]
-    np.testing.assert_allclose(as_columns(reconstruct, weights, bias, x), expected, rtol=1e-5)
+    expected = [in_haste(reconstruct)(weights, bias, column) for column in x.T]
+    actual = in_haste(lambda *arguments: as_columns(reconstruct, *arguments))(weights, bias, x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
