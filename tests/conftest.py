@@ -80,14 +80,11 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_memory_maps():
-    """Forget compiled programs after a file of tests, before they are too many for one process.
-
-    A compiled program takes several memory maps. Linux allows a process 65,530 of them, and XLA
-    ends the process where it gets no more.
-    """
+    """Forget compiled programs after a file of tests, before they are too many for one process."""
     yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+    from toymodels.engine import memory_maps
+
+    if memory_maps.in_use() > 20_000:
         jax.clear_caches()
 
 

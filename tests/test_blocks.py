@@ -1,18 +1,20 @@
 """Blocks: their width, their keys, what identifies them, and that each core runs one."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import around_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
 import toymodels as tm
 from toymodels.engine import devices as devices_module
+from toymodels.engine import memory_maps
 from toymodels.engine.compiling import environment
 from toymodels.engine.devices import devices, least_busy
 from toymodels.engine.programs import largest_array
@@ -161,8 +163,16 @@ def small(key, *, density):
     return recipe.train(key, tm.ReLUOutput(hidden=2), task, evaluation=0).params
 
 
-def test_two_blocks_keep_two_cores_busy():
-    """Blocks that wait for each other use no more processor time than passes."""
+def ticks_of_threads():
+    """Return the processor time of each thread of this process, in hundredths of a second."""
+    stats = [path.read_text() for path in Path("/proc/self/task").glob("*/stat")]
+    fields = [(text.split()[0], text.rpartition(")")[2].split()) for text in stats]
+    return {thread: int(rest[11]) for thread, rest in fields}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux about threads")
+def test_two_blocks_run_in_two_threads():
+    """Blocks of one device would wait for the thread of the device, which does all the work."""
     if len(devices()) == 1:
         pytest.skip("needs two cores")
     numbers = {"density": np.linspace(0.1, 0.9, 64, dtype=np.float32)}
@@ -171,13 +181,12 @@ def test_two_blocks_keep_two_cores_busy():
     def run(_):
         ours.run_block(np.zeros(64, int), numbers)
 
-    def cores_in_use():
-        began, used = time.perf_counter(), time.process_time()
-        list(threads.map(run, range(4)))
-        return (time.process_time() - used) / (time.perf_counter() - began)
-
     with ThreadPoolExecutor(2) as threads:
-        assert max(cores_in_use() for _ in range(6)) > 1.2  # the first also loads the program
+        list(threads.map(run, range(2)))  # the second device loads the program
+        before = ticks_of_threads()
+        list(threads.map(run, range(12)))
+        spent = {name: ticks - before.get(name, 0) for name, ticks in ticks_of_threads().items()}
+    assert sorted(spent.values())[-2] > 0.2 * sum(spent.values())
 
 
 def test_other_cores_join_a_sweep_that_lasts(monkeypatch):
@@ -187,8 +196,30 @@ def test_other_cores_join_a_sweep_that_lasts(monkeypatch):
     def num_devices(seconds):
         monkeypatch.setattr(program, "LOADING_SECONDS", seconds)
         ours = compile_program(small, numbers, width=2)
-        blocks.run(ours, np.zeros(64, int), numbers, lambda *_: None)
-        return ours.executables.num_compiled
+        used = []
+        with around_blocks(lambda run, _, *block: (run(*block), used.append(compiled_on(ours)))[0]):
+            blocks.run(ours, np.zeros(64, int), numbers, lambda *_: None)
+        assert compiled_on(ours) == 1  # the memory of the others is free again
+        return max(used)
+
+    def compiled_on(program):
+        return program.executables.num_compiled
 
     assert num_devices(1e9) == 1
     assert (num_devices(0.0) > 1) == (len(devices()) > 1)
+
+
+def test_no_more_devices_load_a_program_than_memory_maps_allow(monkeypatch, tmp_path):
+    """Each copy takes at least 500 maps, and half of those that are left may be used."""
+    monkeypatch.setattr(program, "devices", lambda: devices()[:1] * 64)
+    monkeypatch.setattr(memory_maps, "LIMIT", tmp_path / "limit")
+
+    def num_devices(left):
+        (tmp_path / "limit").write_text(f"{memory_maps.in_use() + left}\n")
+        return compile_program(lambda key: {"y": jnp.ones(())}, {}, width=2).executables.num_devices
+
+    assert num_devices(10**6) == 64
+    assert num_devices(5500) in (5, 6)
+    assert num_devices(0) == 1
+    monkeypatch.setattr(memory_maps, "MAPS", tmp_path / "none")  # another system than Linux
+    assert num_devices(0) == 64

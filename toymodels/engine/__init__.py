@@ -43,7 +43,7 @@ with two features and one hidden dimension, whose weights are the vector w:
    the numbers independent of the number of cores, and `xla_flags` and `products` independent of
    the lane. `decompositions` keeps decompositions of many matrices from a deadlock, `sums` adds
    up many numbers without drift, and `marks` tells the sweep where to look for parameters that
-   are not finite.
+   are not finite. `memory_maps` counts how many devices have room for a program.
 
 `interpreter` evaluates a traced program again with a change, and `programs` answers questions
 about traced programs. `cards` compiles a program for a graphics card that need not be there, and

@@ -13,7 +13,6 @@ from jaxtyping import Int
 
 from toymodels.engine.blas import one_blas_thread
 from toymodels.engine.compiling import environment
-from toymodels.engine.devices import devices
 from toymodels.errors import InputError
 from toymodels.sweeps.program import (
     Arrays,
@@ -87,7 +86,7 @@ class _Blocks:
     ):
         self._program, self._seeds, self._numbers = program, seeds, numbers
         self._deliver, self._executor = deliver, executor
-        self._threads = concurrent.futures.ThreadPoolExecutor(len(devices()))
+        self._threads = concurrent.futures.ThreadPoolExecutor(program.executables.num_devices)
         self._serialized = program.serialized() if executor is not None else b""
         self._environment = environment()
         self._to_start = _parts(len(seeds), program.width)
@@ -122,7 +121,8 @@ class _Blocks:
             return
         seconds = time.perf_counter() - self._began
         if self._delivered and self._executor is None:
-            pace = f"about {seconds * len(devices()) / self._delivered:.0f} s each"
+            at_once = self._program.executables.num_devices
+            pace = f"about {seconds * at_once / self._delivered:.0f} s each"
         else:
             pace = f"{self._delivered or 'none'} done in {seconds:.0f} s"
         with contextlib.suppress(Exception):  # the terminal may be gone
@@ -146,16 +146,17 @@ class _Blocks:
             self._running.pop(future, None)
 
     def close(self) -> None:
-        """Let the threads end, without waiting for them."""
+        """Let the threads end, without waiting for them, and free what they needed."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._program.executables.keep_first()
 
     def _seconds_alone(self) -> float:
         """Return for how long the sweep will go on to use only devices that have its program."""
-        if self._executor is not None or self._program.executables.num_compiled == len(devices()):
+        executables = self._program.executables
+        if self._executor is not None or executables.num_compiled == executables.num_devices:
             return 0.0
         # A device joins when the sweep has lasted as long as it takes the device to load.
-        alone = self._program.executables.loading_seconds
-        return max(self._began + alone - time.perf_counter(), 0.0)
+        return max(self._began + executables.loading_seconds - time.perf_counter(), 0.0)
 
     def _start(self, part: range) -> None:
         # A block is filled with copies of its last cell, which `_check_copies` compares.

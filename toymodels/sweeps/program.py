@@ -29,7 +29,7 @@ from jax.interpreters import mlir
 from jaxtyping import Int, Shaped, UInt32
 from numpy.typing import NDArray
 
-from toymodels.engine import keys, programs
+from toymodels.engine import keys, memory_maps, programs
 from toymodels.engine.blas import one_blas_thread
 from toymodels.engine.compiling import (
     compiler_options,
@@ -88,6 +88,7 @@ class Executables:
 
     Attributes:
         loading_seconds: how long another device needs to get the function, about.
+        num_devices: how many devices have room for the function; see `engine.memory_maps`.
     """
 
     def __init__(
@@ -106,18 +107,28 @@ class Executables:
         self._options = options
         self._compiled: dict[int, Any] = {}
         self._locks = [threading.Lock() for _ in devices()]
-        began = time.perf_counter()
+        began, before = time.perf_counter(), memory_maps.in_use()
         self.on(0)  # a program that cannot be compiled ends the sweep here, before it starts
         self.loading_seconds = LOADING_SECONDS if cached else time.perf_counter() - began
+        room = memory_maps.room_for(memory_maps.in_use() - before)
+        others = len(devices()) - 1
+        self.num_devices = 1 + (others if room is None else min(room, others))
 
     def on(self, position: int) -> Any:
         """Return the function compiled for the device at this position."""
         with self._locks[position]:
             if position not in self._compiled:
                 arguments = jax.device_put(self._arguments, devices()[position])
-                jitted = jax.jit(self._function, compiler_options=self._options)
+                # JAX keeps what it has compiled for a function until the function is forgotten.
+                function = self._function
+                jitted = jax.jit(lambda *args: function(*args), compiler_options=self._options)
                 self._compiled[position] = jitted.lower(*arguments).compile()
             return self._compiled[position]
+
+    def keep_first(self) -> None:
+        """Forget the function on all devices but the first, to free their memory."""
+        for position in range(1, len(self._locks)):
+            self._compiled.pop(position, None)
 
     @property
     def num_compiled(self) -> int:
