@@ -7,11 +7,7 @@ import functools
 
 import jax
 
-COMPILED_IN_HASTE = {
-    "xla_backend_optimization_level": 0,
-    # Programs are small: to compile each in pieces, on many threads, would cost a tenth more.
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
+COMPILED_IN_HASTE = {"xla_backend_optimization_level": 0}
 if jax.__version_info__ < (0, 11):  # newer versions may not know an option, and then refuse it
     COMPILED_IN_HASTE["xla_cpu_use_fusion_emitters"] = False
     # LLVM would compile even a small program in several parts, which takes a quarter longer.
