@@ -209,6 +209,19 @@ def test_other_cores_join_a_sweep_that_lasts(monkeypatch):
     assert (num_devices(0.0) > 1) == (len(devices()) > 1)
 
 
+@pytest.mark.skipif(not memory_maps.MAPS.exists(), reason="only Linux counts memory maps")
+def test_a_program_that_is_forgotten_frees_its_memory_maps():
+    if len(devices()) == 1:
+        pytest.skip("needs two cores")
+    ours = compile_program(small, {"density": np.ones(1)}, width=2)
+    before = memory_maps.in_use()
+    ours.executables.on(1)
+    loaded = memory_maps.in_use()
+    ours.executables.keep_first()
+    assert loaded > before + 50
+    assert memory_maps.in_use() < before + 10
+
+
 def test_no_more_devices_load_a_program_than_memory_maps_allow(monkeypatch, tmp_path):
     """Each copy takes at least 500 maps, and half of those that are left may be used."""
     monkeypatch.setattr(program, "devices", lambda: devices()[:1] * 64)

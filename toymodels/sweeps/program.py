@@ -119,9 +119,10 @@ class Executables:
         with self._locks[position]:
             if position not in self._compiled:
                 arguments = jax.device_put(self._arguments, devices()[position])
-                # JAX keeps what it has compiled for a function until the function is forgotten.
-                function = self._function
-                jitted = jax.jit(lambda *args: function(*args), compiler_options=self._options)
+                # JAX keeps what it compiled for a function as long as there is the function, and
+                # a `partial` is a function of its own.
+                own = functools.partial(self._function)
+                jitted = jax.jit(own, compiler_options=self._options)
                 self._compiled[position] = jitted.lower(*arguments).compile()
             return self._compiled[position]
 
