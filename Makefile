@@ -44,7 +44,7 @@ draw: .venv/installed ## draw the figures of an earlier `make figures` again, fr
 # The first pass checks types and shapes at every call, and lets XLA optimise nothing. The second runs
 # what depends on how XLA compiles, as users run it, from the files that have such tests: to collect
 # the others would take seconds. One core checks the types beside the first pass.
-test: .venv/installed-test ## lint, check types and run the tests, in 25 minutes
+test: .venv/installed-test ## lint, check types and run the tests, in about 20 minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright & types=$$!; $(EACH_TEST) --compile-quickly && wait $$types
