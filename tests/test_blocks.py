@@ -19,7 +19,7 @@ from toymodels.engine import memory_maps
 from toymodels.engine.compiling import environment
 from toymodels.engine.devices import devices, least_busy
 from toymodels.engine.programs import largest_array
-from toymodels.sweeps import blocks, program
+from toymodels.sweeps import blocks, executables, program
 from toymodels.sweeps.program import compile_program, run_serialized
 
 pytestmark = pytest.mark.as_users_compile
@@ -195,7 +195,7 @@ def test_other_cores_join_a_sweep_that_lasts(monkeypatch):
     numbers = {"density": np.linspace(0.1, 0.9, 64, dtype=np.float32)}
 
     def num_devices(seconds):
-        monkeypatch.setattr(program, "LOADING_SECONDS", seconds)
+        monkeypatch.setattr(executables, "LOADING_SECONDS", seconds)
         ours = compile_program(small, numbers, width=2)
         used = []
         with around_blocks(lambda run, _, *block: (run(*block), used.append(compiled_on(ours)))[0]):
@@ -208,6 +208,13 @@ def test_other_cores_join_a_sweep_that_lasts(monkeypatch):
 
     assert num_devices(1e9) == 1
     assert (num_devices(0.0) > 1) == (len(devices()) > 1)
+
+
+def test_other_cores_wait_for_as_long_as_they_compile_where_nothing_is_cached(monkeypatch):
+    monkeypatch.setattr(executables, "LOADING_SECONDS", 0.0)
+    assert compiled().executables.loading_seconds == 0
+    monkeypatch.setattr(program, "keeps_programs", lambda: False)
+    assert compiled().executables.loading_seconds > 0
 
 
 @pytest.mark.skipif(not memory_maps.MAPS.exists(), reason="only Linux counts memory maps")
@@ -229,7 +236,7 @@ def test_programs_that_are_forgotten_free_their_memory_maps():
 
 def test_no_more_devices_load_a_program_than_memory_maps_allow(monkeypatch, tmp_path):
     """Each copy takes at least 500 maps, and half of those that are left may be used."""
-    monkeypatch.setattr(program, "devices", lambda: devices()[:1] * 64)
+    monkeypatch.setattr(executables, "devices", lambda: devices()[:1] * 64)
     monkeypatch.setattr(memory_maps, "LIMIT", tmp_path / "limit")
 
     def num_devices(left):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import toymodels as tm
 from toymodels.engine.devices import devices
 from toymodels.errors import InputError
-from toymodels.sweeps import program, variants
+from toymodels.sweeps import executables, variants
 from toymodels.sweeps.program import compile_program
 
 pytestmark = pytest.mark.as_users_compile
@@ -220,7 +220,7 @@ def test_ctrl_c_keeps_what_was_finished(monkeypatch):
             raise KeyboardInterrupt
         return run(*block)
 
-    monkeypatch.setattr(program, "devices", lambda: devices()[:1])
+    monkeypatch.setattr(executables, "devices", lambda: devices()[:1])
     grid = {"axes": {"a": np.arange(20.0), "b": [1.0, 2.0]}, "num_seeds": 2, "width": 8}
     with (
         around_blocks(interrupted),
@@ -302,7 +302,7 @@ def test_an_error_without_words_in_a_block_keeps_what_was_finished(monkeypatch):
             raise RuntimeError
         return run(*block)
 
-    monkeypatch.setattr(program, "devices", lambda: devices()[:1])
+    monkeypatch.setattr(executables, "devices", lambda: devices()[:1])
     with around_blocks(failing), pytest.raises(tm.SweepError, match="RuntimeError") as stop:
         sweep(noisy_sum, axes={"a": np.arange(8.0), "b": [1.0]}, width=4)
     assert int(stop.value.results["y"].notnull().sum()) == 4

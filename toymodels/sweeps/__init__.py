@@ -13,7 +13,8 @@ store:
 3. `layouts`: `layout` names the dimensions of the outputs before anything runs. `datasets`:
    `empty_outputs` makes room for the outputs of all cells, which are seeds x points.
 4. `program`: `compile_program` compiles the cell for a *block* of fixed width, in which each lane
-   is one cell. It also says in text what the bits of the outputs depend on.
+   is one cell. It also says in text what the bits of the outputs depend on. `executables` loads
+   the program on each core or device that is to help.
 5. `stored`: this text, the seed and the numbers of a cell are its key in the store. Cells that
    the store holds are read from there; only the others run.
 6. `blocks`: `run` cuts the seeds and numbers of the remaining cells into blocks and runs them

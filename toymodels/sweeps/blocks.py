@@ -25,8 +25,7 @@ from toymodels.sweeps.program import (
 Deliver: TypeAlias = Callable[[slice, Arrays], None]
 """A function that takes the cells that have finished, as a slice of all, and their outputs."""
 
-MAX_WAITING = 256
-"""How many blocks an executor holds at once, each with a copy of the program."""
+_MAX_WAITING = 256  # blocks that an executor holds at once, each with a copy of the program
 
 
 class BlockError(RuntimeError):
@@ -100,7 +99,7 @@ class _Blocks:
         """Start all blocks, a limited number at a time, and deliver each when it is done."""
         while True:
             alone = self._seconds_alone()
-            most = self._program.executables.num_compiled if alone else MAX_WAITING
+            most = self._program.executables.num_compiled if alone else _MAX_WAITING
             while len(self._running) < most:
                 if (part := next(self._to_start, None)) is None:
                     break

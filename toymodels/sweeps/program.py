@@ -15,8 +15,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -29,7 +27,7 @@ from jax.interpreters import mlir
 from jaxtyping import Int, Shaped, UInt32
 from numpy.typing import NDArray
 
-from toymodels.engine import keys, memory_maps, programs
+from toymodels.engine import keys, programs
 from toymodels.engine.blas import one_blas_thread
 from toymodels.engine.compiling import (
     compiler_options,
@@ -43,11 +41,11 @@ from toymodels.engine.garbage import no_garbage_collection
 from toymodels.engine.lanes import of_block
 from toymodels.engine.products import lanes_side_by_side
 from toymodels.errors import InputError
+from toymodels.sweeps.executables import Executables, Options
 
 Cell: TypeAlias = Callable[..., Mapping[str, Any]]
 Numbers: TypeAlias = Mapping[str, Shaped[np.ndarray, " cells"]]
 Arrays: TypeAlias = dict[str, NDArray[Any]]
-Options: TypeAlias = dict[str, bool | int | str]
 
 LANE_BYTES = 3 * 2**19
 """The bytes that the largest arrays of all lanes of a block take together, on a CPU.
@@ -69,10 +67,6 @@ comes from the traffic of the compiled program; no card has measured it yet.
 """
 
 
-LOADING_SECONDS = 0.1
-"""How long a device needs, about, to load a program that is in the cache of compiled programs."""
-
-
 class BlockAnswer(NamedTuple):
     """The outputs of a block, and the environment of the machine that ran it.
 
@@ -81,60 +75,6 @@ class BlockAnswer(NamedTuple):
 
     outputs: Arrays
     environment: dict[str, str]
-
-
-class Executables:
-    """One function, compiled for each device by the first thread that needs it there.
-
-    Attributes:
-        loading_seconds: how long another device needs to get the function, about.
-        num_devices: how many devices have room for the function; see `engine.memory_maps`.
-    """
-
-    def __init__(
-        self, function: Callable[..., Any], arguments: Any, options: Options, *, cached: bool
-    ):
-        """Compile a function for the first device.
-
-        Args:
-            function: the function.
-            arguments: arguments of the shapes that it will be called with.
-            options: the options of XLA.
-            cached: whether other devices will find the program in the cache.
-        """
-        self._function = function
-        self._arguments = arguments
-        self._options = options
-        self._compiled: dict[int, Any] = {}
-        self._locks = [threading.Lock() for _ in devices()]
-        began, before = time.perf_counter(), memory_maps.in_use()
-        self.on(0)  # a program that cannot be compiled ends the sweep here, before it starts
-        self.loading_seconds = LOADING_SECONDS if cached else time.perf_counter() - began
-        room = memory_maps.room_for(memory_maps.in_use() - before)
-        others = len(devices()) - 1
-        self.num_devices = 1 + (others if room is None else min(room, others))
-
-    def on(self, position: int) -> Any:
-        """Return the function compiled for the device at this position."""
-        with self._locks[position]:
-            if position not in self._compiled:
-                arguments = jax.device_put(self._arguments, devices()[position])
-                # JAX keeps what it compiled for a function as long as there is the function, and
-                # a `partial` is a function of its own.
-                own = functools.partial(self._function)
-                jitted = jax.jit(own, compiler_options=self._options)
-                self._compiled[position] = jitted.lower(*arguments).compile()
-            return self._compiled[position]
-
-    def keep_first(self) -> None:
-        """Forget the function on all devices but the first, to free their memory."""
-        for position in range(1, len(self._locks)):
-            self._compiled.pop(position, None)
-
-    @property
-    def num_compiled(self) -> int:
-        """The number of devices that have the function."""
-        return len(self._compiled)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
