@@ -69,38 +69,40 @@ SMOKE = Config(sizes=((2, 1, 4),), steps=(20,), slow_steps=(5,), batch=16, round
 
 
 def run(config: Config) -> xr.Dataset:
-    rounds, peaks = [], []
+    rounds = []
     for _ in range(config.rounds):
-        peaks.append(in_own_process("peak")["rate"])
-        sizes = [compared(config, row) for row in range(len(config.sizes))]
-        rounds.append(xr.concat(sizes, "size"))
-    peaks = np.array(peaks)
-    limits = np.array([operations(n, m, config.batch) for n, m, _ in config.sizes])
-    of_features = np.array([operations(*each, config.batch) for each in config.growth_features])
+        rows = range(len(config.sizes))
+        found = [[needed(config, row, name) for name in CONTENDERS] for row in rows]
+        sizes = xr.combine_nested(found, ["size", "contender"])
+        rounds.append(sizes.assign(in_own_process("peak")))
     results = xr.concat(rounds, "round").transpose("size", "contender", "round")
-    results["limit"] = ("size", "round"), peaks / limits[:, None]
-    results["peak"] = "round", peaks
+    of_sizes = np.array([operations(n, m, config.batch) for n, m, _ in config.sizes])
+    of_features = np.array([operations(*each, config.batch) for each in config.growth_features])
+    peaks = results["peak"].values
+    results["limit"] = ("size", "round"), peaks / of_sizes[:, None]
     results["limit_by_features"] = "features", np.median(peaks) / of_features
     cells = [cells for *_, cells in config.sizes]
     return results.merge(growth(config)).assign_attrs(cells_of_size=cells, cores=os.cpu_count())
 
 
-def compared(config: Config, row: int) -> xr.Dataset:
-    """Return what all contenders need for one size, NaN where PyTorch is not installed."""
+def needed(config: Config, row: int, contender: str) -> xr.Dataset:
+    """Return what a contender needs for one size, NaN for PyTorch if it is not installed.
+
+    Ours is also compiled again, with the compiled programs of the first time.
+    """
     features, hidden, cells = config.sizes[row]
-    found = {}
-    for name in CONTENDERS:
-        if name.startswith("torch") and importlib.util.find_spec("torch") is None:
-            continue
-        steps = (config.steps if name == "ours" else config.slow_steps)[row]
-        found[name] = compiled_twice(name, features, hidden, cells, steps, config.batch)
-        steps = f"{found[name]['rate']:,.0f} steps/s"
-        print(f"({features}, {hidden}) x {cells}, {name}: {steps}", file=sys.stderr)
-    values = {
-        name: ("contender", [found.get(each, {}).get(name, np.nan) for each in CONTENDERS])
-        for name in ("rate", "compile_cold", "compile_cached", "memory")
-    }
-    return xr.Dataset(values, {"contender": list(CONTENDERS), "size": f"{features},{hidden}"})
+    steps = (config.steps if contender == "ours" else config.slow_steps)[row]
+    call = ("measure", contender, features, hidden, cells, steps, config.batch)
+    found = dict.fromkeys(("rate", "compile_cold", "compile_cached", "memory"), np.nan)
+    if not contender.startswith("torch") or importlib.util.find_spec("torch"):
+        with tempfile.TemporaryDirectory() as cache:
+            found |= in_own_process(*call, cache=cache)
+            if contender == "ours":
+                again = in_own_process(*call, True, cache=cache)
+                found["compile_cached"] = again["compile_cold"]
+    rate = f"{found['rate']:,.0f} steps/s"
+    print(f"({features}, {hidden}) x {cells}, {contender}: {rate}", file=sys.stderr)
+    return xr.Dataset(found, {"contender": contender, "size": f"{features},{hidden}"})
 
 
 def growth(config: Config) -> xr.Dataset:
@@ -124,33 +126,21 @@ def operations(n: int, m: int, batch: int) -> float:  # of one model-step
     return 10 * batch * n * m + 14 * batch * n
 
 
-def compiled_twice(contender: str, *numbers: int) -> dict[str, float]:
-    """Return `measure` without compiled programs; for ours, the compilation again with them."""
-    call = ("measure", contender, *numbers)
-    if contender != "ours":
-        return in_own_process(*call)
-    with tempfile.TemporaryDirectory() as cache:
-        result = in_own_process(*call, cache=cache)
-        again = in_own_process(*call, True, cache=cache)
-    return {**result, "compile_cached": again["compile_cold"]}
-
-
 def in_own_process(function: str, *arguments, cache: str | None = None) -> dict[str, float]:
-    """Return what a function of this file prints in a process, with a new cache by default."""
-    call = f"b.{function}(*json.loads(sys.argv[1]))"
-    command = [sys.executable, "-c", f"import json, sys, benchmark_training as b; print({call})"]
+    """Return what a function of this file returns in a process, with a new cache by default."""
+    printed = f"json.dumps(b.{function}(*json.loads(sys.argv[1])))"
+    program = f"import json, sys, benchmark_training as b; print({printed})"
+    command = [sys.executable, "-c", program, json.dumps(arguments)]
     environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    how = {"cwd": Path(__file__).parent, "env": environment, "check": True, "text": True}
-    command = [*command, json.dumps(arguments)]
     with tempfile.TemporaryDirectory() as new:
         environment["JAX_COMPILATION_CACHE_DIR"] = cache or new
-        finished = subprocess.run(command, stdout=subprocess.PIPE, **how)
-    return json.loads(finished.stdout.splitlines()[-1])
+        output = subprocess.check_output(command, cwd=Path(__file__).parent, env=environment)
+    return json.loads(output.splitlines()[-1])
 
 
 def measure(
     contender: str, n: int, m: int, cells: int, steps: int, batch: int, compile_only: bool = False
-) -> str:
+) -> dict[str, float]:
     """Return model-steps per second of wall time, seconds of compilation, and peak memory."""
     name, *threads = contender.split(", ")
     make = {"ours": ours, "vmap": plain_vmap, "torch": torch_notebook}[name]
@@ -163,17 +153,16 @@ def measure(
         result["rate"] = cells * steps / (time.perf_counter() - started)
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
     result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return json.dumps(result)
+    return result
 
 
-def peak() -> str:
+def peak() -> dict[str, float]:
     """Return the operations per second of a large matrix product, the best of ten."""
     import jax
 
     matrix, product = jax.numpy.ones((2048, 2048)), jax.jit(lambda x: x @ x)
-    times = {"number": 1, "repeat": 11}
-    seconds = timeit.repeat(lambda: product(matrix).block_until_ready(), **times)
-    return json.dumps({"rate": 2 * 2048**3 / min(seconds)})
+    seconds = timeit.repeat(lambda: product(matrix).block_until_ready(), number=1, repeat=11)
+    return {"peak": 2 * 2048**3 / min(seconds)}
 
 
 def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable:
@@ -181,7 +170,6 @@ def ours(n: int, m: int, cells: int, steps: int, batch: int) -> Callable:
     import jax
     import optax
 
-    import toymodels as tm
     from toymodels.engine import programs
     from toymodels.sweeps import blocks
     from toymodels.sweeps.program import compile_program, default_width
@@ -271,24 +259,21 @@ def claims(results: xr.Dataset) -> tm.Claims:
         for size in [size for size in goals if size in sizes]:
             says = f"A sweep of {sizes[size]} models of size ({size}), features and dimensions, "
             says += f"reaches its goal in model-steps per second, measured by the ratio to {other}."
-            here = ratio.sel(size=size)
-            yield tm.at_least(says, goals[size], here, IDLE, threshold=GOAL)
+            yield tm.at_least(says, goals[size], ratio.sel(size=size), IDLE, threshold=GOAL)
     says = "The slowest program to compile needs less time with the cache, measured by the ratio."
-    seconds = results[["compile_cold", "compile_cached"]].sel(contender="ours")
-    seconds = seconds.median("round").max("size")
+    seconds = results.sel(contender="ours").median("round").max("size")
     note = "What is left is tracing and lowering in Python, which varies most from run to run."
     share = seconds["compile_cached"] / seconds["compile_cold"]
     yield tm.at_most(says, 0.6, share, CACHE, threshold=GOAL, note=note)
-    *_, fewer, most = results["cells"].values
-    memory = results["memory_by_cells"]
-    process = f"The peak memory of a process with {most} models of 5 features in 2 dimensions"
-    more = memory.sel(cells=most) - memory.sel(cells=fewer)
-    says = f"{process} is hardly above that with {fewer} models, measured by the difference in MB."
+    few, many = results["cells"].values[-2:]
+    fewer, most = results["memory_by_cells"][-2:]
+    process = f"The peak memory of a process with {many} models of 5 features in 2 dimensions"
+    says = f"{process} is hardly above that with {few} models, measured by the difference in MB."
     note = "The peak is reached in compiling, which takes 20 MB more or less from run to run."
-    yield tm.at_most(says, 20, more, KEEPS, threshold=GOAL, note=note)
+    yield tm.at_most(says, 20, most - fewer, KEEPS, threshold=GOAL, note=note)
     says = f"{process} is at most the design goal in MB."
     note = "Importing takes 230 MB of it, compiling about 200, and a second core 35."
-    yield tm.at_most(says, 400, memory.sel(cells=most), IDLE, threshold=GOAL, note=note)
+    yield tm.at_most(says, 400, most, IDLE, threshold=GOAL, note=note)
 
 
 def plot(results: xr.Dataset):
@@ -306,23 +291,20 @@ def plot(results: xr.Dataset):
 def draw_speed(axes, results: xr.Dataset) -> None:
     """Draw model-steps per second over the size of the model, and the ratio to PyTorch."""
     rate = results["rate"].transpose("size", "contender", "round")
-    threads = rate.sel(contender=list(CONTENDERS[2:]))
-    better = threads.median("round").fillna(0).argmax("contender")
-    names = [
-        f"{n} features,\n{m} hidden" for n, m in (s.split(",") for s in results["size"].values)
-    ]
+    ours, threads = rate.sel(contender="ours"), rate.sel(contender=list(CONTENDERS[2:]))
+    torch = threads.isel(contender=threads.median("round").fillna(0).argmax("contender"))
+    names = [size.replace(",", " features,\n") + " hidden" for size in results["size"].values]
     for name, rates, style, color in (
-        ("toymodels", rate.sel(contender="ours"), "o-", "C0"),
+        ("toymodels", ours, "o-", "C0"),
         ("JAX: jit(vmap(scan))", rate.sel(contender="vmap"), "s--", "C1"),
-        ("PyTorch, the better of 1 and 2 threads", threads.isel(contender=better), "^-.", "C2"),
+        ("PyTorch, the better of 1 and 2 threads", torch, "^-.", "C2"),
     ):
         axes.plot(names, rates, style[0], markersize=3, alpha=0.5, color=color)
         axes.plot(names, rates.median("round"), style, markersize=5, label=name, color=color)
     limit = results["limit"].median("round")
     axes.plot(names, limit, ":", color="0.3", label="limit: rate of a large matrix product")
-    fast = rate.sel(contender="ours").median("round").values
-    slow = threads.median("round").max("contender").values
-    for place, (high, low) in enumerate(zip(fast, slow, strict=True)):
+    medians = zip(ours.median("round").values, torch.median("round").values, strict=True)
+    for place, (high, low) in enumerate(medians):
         if np.isfinite(low):
             ends = (place, high / 1.3), (place, low * 1.3)
             axes.annotate("", *ends, arrowprops={"arrowstyle": "->"})
