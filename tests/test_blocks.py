@@ -157,6 +157,16 @@ def test_the_least_busy_device_is_lent(monkeypatch):
         assert one == 0
 
 
+def test_no_device_is_lent_that_has_no_room_for_the_program(monkeypatch):
+    """A sweep in another thread keeps the first device busy, and only that one has room."""
+    monkeypatch.setattr(executables, "devices", lambda: [*devices(), devices()[0]])
+    ours = compiled()
+    ours.executables.num_devices = 1
+    with least_busy():
+        ours.run_block(np.arange(4), {"a": np.zeros(4)})
+    assert ours.executables.num_compiled == 1
+
+
 def small(key, *, density):
     """Train models whose loops XLA hands to the thread of the device."""
     recipe = tm.Recipe(steps=300, batch=1024, learning_rate=1e-2)

@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +15,7 @@ import threadpoolctl
 import toymodels as tm
 from toymodels.engine import devices
 from toymodels.engine.blas import one_blas_thread
+from toymodels.theory import landscape
 
 pytestmark = pytest.mark.as_users_compile
 
@@ -79,6 +81,22 @@ def test_environment_is_as_before(before, monkeypatch):
     assert {name: os.environ[name] for name in ("NPROC", "PJRT_NPROC") if name in os.environ} == (
         before
     )
+
+
+def test_descents_run_on_the_cores_that_the_process_may_use(monkeypatch):
+    """A process that may use one core of many descends in one thread, group after group."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    threads = set()
+
+    def program(points, *_):
+        threads.add(threading.get_ident())
+        time.sleep(0.05)  # so long that a second thread would begin the next group
+        return points, points[:, 0], points
+
+    monkeypatch.setattr(landscape, "_program", lambda *_: program)
+    loss = landscape.Landscape(lambda *_: 0.0, 1, np.ones(1), np.ones(1))
+    loss.at(np.zeros((3 * landscape.GROUP, 2)))
+    assert len(threads) == 1
 
 
 def blas_threads():

@@ -30,12 +30,19 @@ are.
 """
 
 _lock = threading.Lock()  # without it two threads that ask at once would make all devices twice
-_running: collections.Counter[int] = collections.Counter()  # programs, by the place of the device
+_running: collections.Counter[int] = collections.Counter()  # programs, by position of the device
 
 
 def backend() -> str:
     """Return the platform that programs are traced for, such as "cpu", "gpu", "cuda" or "tpu"."""
     return tracing_for.value or jax.default_backend()
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use, which on Linux can be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def devices() -> Sequence[Any]:
@@ -52,21 +59,24 @@ def devices() -> Sequence[Any]:
 
 
 @contextlib.contextmanager
-def least_busy() -> Generator[int]:
+def least_busy(most: int | None = None) -> Generator[int]:
     """Lend a device to a program: the one that runs the fewest programs, and the first of these.
+
+    Args:
+        most: how many of the devices, from the first on, may be lent; None for all.
 
     Yields:
         The position of the device in `devices()`.
     """
-    places = range(len(devices()))
+    positions = range(len(devices()))[:most]
     with _lock:
-        place = min(places, key=_running.__getitem__)
-        _running[place] += 1
+        position = min(positions, key=_running.__getitem__)
+        _running[position] += 1
     try:
-        yield place
+        yield position
     finally:
         with _lock:
-            _running[place] -= 1
+            _running[position] -= 1
 
 
 @functools.cache
@@ -78,16 +88,9 @@ def _devices() -> Sequence[Any]:
     before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
-        clients = [xla_client.make_cpu_client(asynchronous=False) for _ in range(_num_cores())]
+        clients = [xla_client.make_cpu_client(asynchronous=False) for _ in range(num_cores())]
     finally:
         for name in names:
             del os.environ[name]
         os.environ.update(before)
     return [client.local_devices()[0] for client in clients]
-
-
-def _num_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

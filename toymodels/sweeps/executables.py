@@ -1,4 +1,4 @@
-"""A function compiled for the devices of this process, as far as they have room for it."""
+"""A function compiled for those devices of this process that have room for it."""
 
 import functools
 import threading
@@ -14,15 +14,17 @@ from toymodels.engine.devices import devices
 Options: TypeAlias = dict[str, bool | int | str]
 
 LOADING_SECONDS = 0.1
-"""How long a device needs, about, to load a program that is in the cache of compiled programs."""
+"""About how long a device needs to load a program that is in the cache of compiled programs."""
 
 
 class Executables:
     """One function, compiled for each device by the first thread that needs it there.
 
     Attributes:
-        loading_seconds: how long another device needs to get the function, about.
-        num_devices: how many devices have room for the function; see `engine.memory_maps`.
+        loading_seconds: about how long another device needs to load the function, or to compile it
+            where nothing is cached.
+        num_devices: how many devices, from the first on, have room for the function; see
+            `engine.memory_maps`.
     """
 
     def __init__(
@@ -44,21 +46,22 @@ class Executables:
         began, before = time.perf_counter(), memory_maps.in_use()
         self.on(0)  # a program that cannot be compiled ends the sweep here, before it starts
         self.loading_seconds = LOADING_SECONDS if cached else time.perf_counter() - began
-        room = memory_maps.room_for(memory_maps.in_use() - before)
         others = len(devices()) - 1
+        room = memory_maps.room_for(memory_maps.in_use() - before)
         self.num_devices = 1 + (others if room is None else min(room, others))
 
     def on(self, position: int) -> Any:
         """Return the function compiled for the device at this position."""
         with self._locks[position]:
-            if position not in self._compiled:
+            compiled = self._compiled.get(position)
+            if compiled is None:
                 arguments = jax.device_put(self._arguments, devices()[position])
-                # JAX keeps what it compiled for a function as long as there is the function, and
-                # a `partial` is a function of its own.
+                # JAX keeps what it compiled for as long as the function exists. This `partial` is
+                # a function of its own, so that one device can be forgotten without the others.
                 own = functools.partial(self._function)
                 jitted = jax.jit(own, compiler_options=self._options)
-                self._compiled[position] = jitted.lower(*arguments).compile()
-            return self._compiled[position]
+                compiled = self._compiled[position] = jitted.lower(*arguments).compile()
+            return compiled  # `keep_first` may have removed it meanwhile, after a second Ctrl-C
 
     def keep_first(self) -> None:
         """Forget the function on all devices but the first, to free their memory."""

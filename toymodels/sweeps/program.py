@@ -111,7 +111,9 @@ class Program:
             seeds: the seed of each lane.
             numbers: the numbers of each lane, by the name of their axis.
         """
-        with least_busy() as position, jax.enable_x64(self.wide_floats):  # a setting of each thread
+        most = self.executables.num_devices
+        wide_floats = jax.enable_x64(self.wide_floats)  # a setting of each thread
+        with least_busy(most) as position, wide_floats:
             arguments = jax.device_put((_key_data(seeds), dict(numbers)), devices()[position])
             outputs = self.executables.on(position)(*arguments)
             return BlockAnswer(jax.device_get(outputs), {})

@@ -5,7 +5,6 @@ that runs on all cores.
 """
 
 import functools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from toymodels.engine import compiling
+from toymodels.engine.devices import num_cores
 from toymodels.theory import loss as exact
 from toymodels.theory.descent import MAX_STEPS, bfgs
 
@@ -141,7 +141,7 @@ class Landscape(NamedTuple):
                 ends = program(part, hidden, *numbers, self.bias_unit(), scale, steps)
                 return jax.tree.map(np.asarray, ends)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(num_cores()) as pool:
             groups = list(pool.map(group, range(0, len(points), GROUP)))
         return tuple(np.concatenate(parts)[:count] for parts in zip(*groups, strict=True))
 
