@@ -171,6 +171,14 @@ def test_a_watched_sweep_runs_no_cell():
     assert tm.sweep(lambda key, a: {"b": a}, axes={"a": [1.0]}, progress=False).b == 1
 
 
+def test_a_watched_sweep_leaves_its_folder_and_its_store_alone(tmp_path):
+    """A later sweep would take the NaN of a cell that never ran for the output of a cell."""
+    places = {"store": tmp_path / "store", "folder": tmp_path / "folder"}
+    with watching.instead_of_running(lambda _: None):
+        tm.sweep(lambda key, a: {"b": a}, axes={"a": [1.0]}, progress=False, **places)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(has_compiler, reason="the compiler for cards is installed")
 def test_a_missing_compiler_is_one_line(capfd):
     with pytest.raises(SystemExit, match="2"):

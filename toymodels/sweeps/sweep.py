@@ -16,7 +16,7 @@ from jax.core import Tracer
 
 from toymodels.engine.compiling import environment
 from toymodels.errors import InputError
-from toymodels.sweeps import cells, datasets, grids, parts, variants
+from toymodels.sweeps import cells, datasets, grids, parts, variants, watching
 from toymodels.sweeps.parts import Folder, Piece
 from toymodels.sweeps.program import Cell
 from toymodels.sweeps.progress import Report, bar
@@ -147,6 +147,8 @@ def sweep(
         width=width,
         on_disk=folder is not None,
     )
+    if watching.is_on():
+        store = folder = None  # no cell will run whose outputs they could keep
     began = time.perf_counter()
     with bar(visible=progress) as report, contextlib.ExitStack() as stack:
         report.stage(f"{cells.title(cell)}: tracing")

@@ -22,6 +22,11 @@ def instead_of_running(watch: Watch) -> Generator[None]:
         _watch.reset(token)
 
 
+def is_on() -> bool:
+    """Return whether there is a watch."""
+    return _watch.get() is not None
+
+
 def watched(request: Request) -> bool:
     """Return whether there is a watch, after it has been handed the request."""
     watch = _watch.get()
