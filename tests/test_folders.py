@@ -3,6 +3,7 @@
 import json
 import shutil
 import tracemalloc
+import weakref
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,10 @@ from faults import bits, cell, sweep
 from helpers import around_blocks
 
 import toymodels as tm
+from toymodels.engine import memory_maps
 from toymodels.errors import InputError
-from toymodels.sweeps import parts
+from toymodels.sweeps import parts, variants
+from toymodels.sweeps.program import compile_program
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -209,3 +212,36 @@ def test_memory_does_not_grow_with_the_number_of_cells(tmp_path, monkeypatch):
     few, many = peak(4, folder=tmp_path / "few"), peak(16, folder=tmp_path / "many")
     assert many < 1.3 * few
     assert peak(16) > 1.5 * few
+
+
+def test_programs_of_many_static_values_are_forgotten_when_memory_maps_are_scarce(
+    monkeypatch, tmp_path
+):
+    """Linux would end a process that has a program for each of many static values."""
+
+    def powers(key, *, a, b, power):
+        return {"y": a**power + b}
+
+    def numbers(limit):
+        """Return the results, and the largest number of older programs when one was compiled."""
+        (tmp_path / "limit").write_text(f"{limit}\n")
+        made, older = [], []
+
+        def recorded(*arguments, **options):
+            older.append(sum(program() is not None for program in made))
+            program = compile_program(*arguments, **options)
+            made.append(weakref.ref(program))
+            return program
+
+        monkeypatch.setattr(variants, "compile_program", recorded)
+        results = sweep(powers, static={"power": [1, 2, 3]}, folder=tmp_path / f"{limit}")
+        return bits(results), max(older)
+
+    monkeypatch.setattr(memory_maps, "MAPS", tmp_path / "maps")
+    (tmp_path / "maps").write_text("a map\n" * 10)
+    monkeypatch.setattr(memory_maps, "LIMIT", tmp_path / "limit")
+    kept, together = numbers(10**6)
+    forgotten, alone = numbers(20)
+    assert together == 2
+    assert alone == 0
+    assert forgotten == kept

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
+from toymodels.engine import memory_maps
 from toymodels.errors import InputError
 from toymodels.sweeps import datasets
 from toymodels.sweeps.layouts import Layout
@@ -265,7 +266,11 @@ def _identity(
     request: Request, variants: Sequence[Variant], layout: Layout, lengths: Mapping[str, int]
 ) -> str:
     """Return a digest of everything that the files of a folder depend on."""
-    programs = [variant.compiled().provenance for variant in variants]
+    programs: list[dict[str, str] | None] = []
+    for variant in variants:
+        programs.append(variant.compiled().provenance)
+        if memory_maps.are_scarce():
+            variant.forget()
     if None in programs:
         raise InputError(
             "the cell calls back to Python (jax.debug.print?), so that its outputs could depend on "

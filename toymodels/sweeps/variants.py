@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from toymodels.engine import programs
+from toymodels.engine import memory_maps, programs
 from toymodels.engine.garbage import no_garbage_collection
 from toymodels.errors import InputError
 from toymodels.sweeps import blocks, cells, datasets, layouts, watching
@@ -40,11 +40,11 @@ class Variant:
 
     @property
     def is_compiled(self) -> bool:
-        """True if the program was compiled before, for another part of the grid."""
+        """Whether the program is in memory, as after another part of the grid."""
         return self._program is not None
 
     def compiled(self) -> Program:
-        """Return the program of a block, which is compiled at the first call."""
+        """Return the program of a block, which is compiled unless it is in memory."""
         if self._program is None:
             try:
                 self._program = compile_program(self.traced, self.numbers, width=self.width)
@@ -55,7 +55,7 @@ class Variant:
         return self._program
 
     def forget(self) -> None:
-        """Free the memory of the program."""
+        """Free the memory of the program. It is compiled again if it is needed again."""
         self._program = None
 
 
@@ -127,8 +127,9 @@ def run(
         store: a store that keeps finished cells.
         executor: where to run the blocks instead of here.
         report: is told what is being done.
-        again: whether the variants will run once more, for other cells. If not, the program of a
-            variant, which takes 10 MB on each device, is forgotten after it has run.
+        again: whether the variants will run once more, for other cells. If not, or if there are too
+            many, the program of a variant, which takes 10 MB on each device, is forgotten after it
+            has run.
     """
     grid = request.grid
     seeds = np.repeat(request.seeds, grid.size)
@@ -144,7 +145,7 @@ def run(
             provenance = variant.compiled().provenance
             hashes.append((provenance or {}).get("program", "calls back to Python"))
             _run(variant, room, seeds, numbers, store, executor, report)
-            if not again:
+            if not again or memory_maps.are_scarce():
                 variant.forget()
     except (KeyboardInterrupt, Exception) as error:
         # An error such as a store that has become read-only, or a later variant that cannot be
