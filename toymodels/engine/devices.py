@@ -12,24 +12,25 @@ import jax
 from jaxlib import xla_client
 
 tracing_for = jax.make_user_context()
-"""Trace programs for another platform than that of this process, as in `tracing_for("cuda")`.
+"""A context in which programs are traced for another platform, as in `with tracing_for("cuda")`.
 
-The engine traces other programs for an accelerator than for a CPU: they have no loop whose length
-is known only when it runs, because such a loop waits for the host after every turn, and they leave
-the decomposition of a batch of matrices whole. JAX traces anew where this context changes.
+The engine traces one program for a CPU and another one for an accelerator. That for an accelerator
+has no loop whose length is known only when it runs, because such a loop waits for the host after
+every turn, and it decomposes a batch of matrices at once. JAX traces a function again when this
+context has changed.
 """
 
 UPDATES_A_TURN = 2
 """The number of updates in one turn of the loop of training on an accelerator.
 
-It starts a kernel for whatever changes in a turn, also for a single number, such as the number of
-the turn. Two updates a turn share these kernels and the one that makes their keys: models of 5
-features in 2 dimensions then need 6 kernels an update instead of 9 (counted in the programs that
-`toymodels cost` compiles for an H100). Four updates a turn would need more registers than there
-are.
+In each turn an accelerator starts a kernel for every value that the turn changes, even for a single
+number such as the count of turns, and one that makes the keys of all updates of the turn. With two
+updates in a turn, each of them pays for half of these kernels: models of 5 features in 2 dimensions
+then need 6 kernels an update instead of 9 (counted in the programs that `toymodels cost` compiles
+for an H100). Four updates a turn would need more registers than there are.
 """
 
-_lock = threading.Lock()  # without it two threads that ask at once would make all devices twice
+_lock = threading.Lock()  # for `_running`, and because two threads must not make devices at once
 _running: collections.Counter[int] = collections.Counter()  # programs, by position of the device
 
 
@@ -83,7 +84,7 @@ def least_busy(most: int | None = None) -> Generator[int]:
 def _devices() -> Sequence[Any]:
     if jax.default_backend() != "cpu":
         return jax.local_devices()
-    # The number of threads is read from these variables, once, when a client is made.
+    # XLA reads the number of threads from these variables when it makes a client.
     names = ("PJRT_NPROC", "NPROC")
     before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -1,8 +1,8 @@
-"""The lanes of a block, computed some after another, without those that repeat a lane.
+"""The lanes of a block, computed a few at a time; lanes that only repeat another are copied.
 
-On a CPU a block takes its models in *turns*. A model of the ordinary path has a turn of its own, so
-that it stays in cache. Models of the fused loop share a turn with a few others, so that the time
-to start a turn does not count.
+On a CPU a block computes its models in *turns*. A model of the ordinary path has a turn of its own,
+so that it stays in cache. A model of the fused loop shares a turn with a few others, so that the
+time to start a turn does not count.
 
 A sweep fills its last block with copies of its last cell. What a copy computes is equal to what
 the cell computes, so no turn is made for copies alone, and a block of one cell takes a fraction
@@ -24,10 +24,10 @@ from jaxtyping import Array, Int, PyTree, UInt32
 Function: TypeAlias = Callable[..., PyTree]
 
 of_block = jax.make_user_context()
-"""Trace a program that `vmap` maps over the lanes of a block, as in `of_block(64)`.
+"""A context in which the program of a block of so many lanes is traced, as in `with of_block(64)`.
 
-Only lanes of a block repeat one another. Other models that are mapped, such as those that a cell
-maps itself, are all computed.
+Only lanes of a block are copies of one another. Models that a cell maps itself are all computed,
+unless they are as many as the lanes: lanes are known by their number alone.
 """
 
 
@@ -37,9 +37,10 @@ class _Models(NamedTuple):
     Attributes:
         numbers: the numbers that the loss captured.
         params: the parameters.
-        rows: the random arrays of all runs; see `draws.Shared`.
-        slots: the run of each model. If each model has random arrays of its own, it is one 0.
-        mapped: which leaves have a leading axis of models, for each of the four above.
+        rows: the random arrays, with a leading axis; see `draws.Shared`.
+        slots: the row of each model, if models share rows. If not, row i belongs to model i, and
+            this is a single 0.
+        mapped: which leaves have a leading axis, for each of the four above.
     """
 
     numbers: PyTree
@@ -59,9 +60,9 @@ class _Models(NamedTuple):
 
     def one(self, place: Int[Array, ""]) -> tuple[PyTree, PyTree, PyTree]:
         """Return numbers, parameters and random arrays of one model."""
-        own = _one(self.slots, place) if self.mapped[3] else place
+        row = _one(self.slots, place) if self.mapped[3] else place
         numbers, params = _of_mapped(_one, (self.numbers, self.params), self.mapped[:2], place)
-        return numbers, params, _of_mapped(_one, self.rows, self.mapped[2], own)
+        return numbers, params, _of_mapped(_one, self.rows, self.mapped[2], row)
 
     def some(self, first: Int[Array, ""], count: int) -> tuple[PyTree, PyTree, PyTree]:
         """Return numbers, parameters and random arrays of `count` models from `first` on."""
@@ -72,7 +73,7 @@ class _Models(NamedTuple):
         return numbers, params, _of_mapped(cut, self.rows, self.mapped[2], first)
 
     def own(self) -> list[Array]:
-        """Return the leaves that a model does not share with all others."""
+        """Return the leaves in which models can differ, each with a leading axis of models."""
         decisive = self.numbers, self.params, self.slots if self.mapped[3] else self.rows
         mapped = *self.mapped[:2], self.mapped[3] or self.mapped[2]
         leaves = zip(*map(jax.tree.leaves, (decisive, mapped)), strict=True)
@@ -101,7 +102,8 @@ class _Traced(NamedTuple):
         return jax.tree.unflatten(jax.tree.structure(self.outputs), outputs)
 
 
-# Takes the function of one model, the one that `vmap` maps by the rule, and the models to map.
+# Takes the traced function of one model, a function that `vmap` maps by this rule, the number of
+# models, and the models. It returns the outputs of all models.
 Rule: TypeAlias = Callable[[_Traced, Function, int, _Models], PyTree]
 
 
@@ -113,8 +115,8 @@ def one_by_one(function: Function) -> Function:
             of ONE model.
 
     Returns:
-        A function of the numbers, the parameters, the random arrays of all runs and the slot of
-        the model; see `draws.Shared`. If each model has arrays of its own, its slot is 0.
+        A function of the numbers, the parameters, and the rows and the slot of the model; see
+        `draws.Shared`. If each model has random arrays of its own, its slot is 0.
     """
 
     def rule(traced: _Traced, one: Function, size: int, models: _Models) -> PyTree:
@@ -128,11 +130,11 @@ def one_by_one(function: Function) -> Function:
 
 
 def side_by_side(function: Function, together: int | None) -> Function:
-    """Return a function that `vmap` computes for all models, and for lanes of a block in turns.
+    """Return a function that `vmap` computes for all models at once, but for a block in turns.
 
     Args:
         function: see `one_by_one`.
-        together: the number of lanes of a turn; None if there is one turn of all.
+        together: the number of lanes of a turn; None if all lanes share one turn.
 
     Returns:
         See `one_by_one`.
@@ -158,7 +160,7 @@ def _evaluate(
     rows: PyTree,
     slot: Int[Array, ""],
 ) -> PyTree:
-    """Evaluate `function`, which is traced once, and which `vmap` maps by a rule."""
+    """Evaluate a function, which is traced once. `vmap` maps it by the rule."""
     traced = _Traced(*jax.make_jaxpr(function, return_shape=True)(numbers, params, rows))
 
     @custom_vmap

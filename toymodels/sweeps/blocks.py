@@ -25,7 +25,7 @@ from toymodels.sweeps.program import (
 Deliver: TypeAlias = Callable[[slice, Arrays], None]
 """A function that takes the cells that have finished, as a slice of all, and their outputs."""
 
-_MAX_WAITING = 256  # blocks that an executor holds at once, each with a copy of the program
+_MAX_WAITING = 256  # blocks that are handed over at once; an executor gets the program with each
 
 
 class BlockError(RuntimeError):
@@ -150,11 +150,11 @@ class _Blocks:
         self._program.executables.keep_first()
 
     def _seconds_alone(self) -> float:
-        """Return for how long the sweep will go on to use only devices that have its program."""
+        """Return for how many more seconds only devices that have the program are to be used."""
         executables = self._program.executables
         if self._executor is not None or executables.num_compiled == executables.num_devices:
             return 0.0
-        # A device joins when the sweep has lasted as long as it takes the device to load.
+        # The others may join when the sweep has lasted as long as they need to load the program.
         return max(self._began + executables.loading_seconds - time.perf_counter(), 0.0)
 
     def _start(self, part: range) -> None:

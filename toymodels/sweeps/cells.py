@@ -30,8 +30,8 @@ class Traced(NamedTuple):
         program: takes a key and numbers; returns the outputs of the cell, and after them the
             values that are to be checked.
         outputs: the shape and type of each output of the cell, by name.
-        trains: whether the cell trains parameters, so that `FINITE` can be told of them.
-        postponed: the checks of those values, in which None stands for each value.
+        trains: whether the cell trains parameters, so that there is the output `FINITE`.
+        postponed: the checks of those values. None stands where a check takes one of them.
     """
 
     program: core.ClosedJaxpr
@@ -42,8 +42,8 @@ class Traced(NamedTuple):
     @property
     def all_outputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The shape and type of the outputs of the cell, and of `FINITE` if the cell trains."""
-        told = {FINITE: jax.ShapeDtypeStruct((), np.bool_)} if self.trains else {}
-        return {**self.outputs, **told}
+        finite = {FINITE: jax.ShapeDtypeStruct((), np.bool_)} if self.trains else {}
+        return {**self.outputs, **finite}
 
     def __call__(self, key: Any, /, **numbers: Any) -> dict[str, Any]:
         """Return the outputs of the cell, flat, and `FINITE` if the cell trains."""
@@ -112,6 +112,7 @@ def check_numbers(traced: Traced, grid: grids.Grid) -> None:
         known = programs.at_all_points(traced.program, wanted, grid.coords, grid.numbers_of)
         if known is None:
             continue
+        # Values that depend on a number of the grid have a leading axis of its points.
         at_once = postponed.elementwise or known[0].ndim == wanted[0].aval.ndim
         for values in [known] if at_once else zip(*known, strict=True):
             rest = iter(values)
@@ -196,7 +197,10 @@ def _trace(value: Any) -> Any:
 
 
 def _needed(cell: Cell, fixed: Mapping[str, Any], numbers: Mapping[str, float]) -> list[str]:
-    """Return the axes whose plain numbers the cell needs: it fails if only they are traced."""
+    """Return the axes whose plain numbers the cell needs.
+
+    Each axis is tried alone: only its number is traced, and that of all others is a plain one.
+    """
     plain = {name: int(x) if float(x).is_integer() else x for name, x in numbers.items()}
 
     def fails(name: str) -> bool:

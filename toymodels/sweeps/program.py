@@ -53,8 +53,9 @@ LANE_BYTES = 3 * 2**19
 This is about the second-level cache of a core. Model-steps per second of processor time were
 measured: a model of 5 features and 2 hidden dimensions makes 394k, 463k and 489k with 16, 32 and
 64 lanes. A model of 100 features and 20 hidden dimensions makes 2.8k, 3.1k and 3.4k with 2, 4 and 8
-lanes that share one seed, and 2.3k and 2.2k with 2 and 8 lanes of different seeds. It has 2 lanes
-all the same, because stores know a cell by its width.
+lanes that share one seed, and 2.3k and 2.2k with 2 and 8 lanes of different seeds. This number
+gives it 2 lanes. A larger one would change the width, by which stores know a cell, so that they
+would have to compute all cells of such models again.
 """
 
 ACCELERATOR_BYTES = 2**27
@@ -105,7 +106,7 @@ class Program:
     executables: Executables
 
     def run_block(self, seeds: Int[np.ndarray, " lanes"], numbers: Numbers) -> BlockAnswer:
-        """Run one block on the least busy device of this machine, and wait for it.
+        """Run one block on the least busy device that has room for the program, and wait for it.
 
         Args:
             seeds: the seed of each lane.

@@ -40,7 +40,7 @@ class Variant:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether the program is in memory, as after another part of the grid."""
+        """True if the program is in memory, as after another part of the grid."""
         return self._program is not None
 
     def compiled(self) -> Program:
@@ -136,7 +136,7 @@ def run(
     numbers = {name: np.tile(column, len(request.seeds)) for name, column in grid.numbers.items()}
     outputs = [datasets.empty_outputs(each.traced.all_outputs, len(seeds)) for each in variants]
     if watching.watched(request):
-        return Ran(outputs, [], None)
+        return Ran(outputs, [], None)  # no cell has finished
     hashes: list[str] = []
     try:
         for variant, room in zip(variants, outputs, strict=True):
@@ -150,6 +150,7 @@ def run(
     except (KeyboardInterrupt, Exception) as error:
         # An error such as a store that has become read-only, or a later variant that cannot be
         # compiled, must not cost the cells that have finished.
+        # Any other error is raised as it is if there are no such cells.
         expected = isinstance(error, KeyboardInterrupt | blocks.BlockError | OSError)
         if not expected and not any(room.finished.any() for room in outputs):
             raise
