@@ -3,6 +3,8 @@
 Feature directions are columns. Everything is NumPy, in float64, and independent of toymodels.
 """
 
+import itertools
+
 import numpy as np
 from scipy import linalg
 
@@ -19,6 +21,30 @@ def simplex(dimensions):
     centred = np.eye(count) - 1 / count
     basis = np.linalg.svd(centred)[0][:, :-1]
     return basis.T @ centred / np.sqrt(1 - 1 / count)
+
+
+def high_simplex(dimensions):
+    """A simplex made of the centred standard basis, in one dimension more than it needs."""
+    count = dimensions + 1
+    return (np.eye(count) - 1 / count) / np.sqrt(1 - 1 / count)
+
+
+def antiprism(height):
+    """Two squares, turned by 45 degrees, at heights of opposite sign."""
+    square = np.sqrt(1 - height**2) * polygon(8)
+    return np.vstack([square, height * np.array([1, -1] * 4)])
+
+
+def diplo_simplex(dimensions):
+    """A simplex and its negative, interleaved, in one dimension more than they need."""
+    half = high_simplex(dimensions)
+    return np.stack([half, -half], axis=2).reshape(len(half), -1)
+
+
+# Two pairs of opposite vertices of the base, and then the apex; all vectors have the length 1.
+SQUARE_PYRAMID = np.array([[1, -1, 0, 0, 0], [0, 0, 1, -1, 0], [5**-0.5] * 4 + [-(1.2**0.5)]])
+SQUARE_PYRAMID *= np.sqrt(5 / 6)
+CUBE = np.array(list(itertools.product([-1, 1], repeat=3))).T / np.sqrt(3)
 
 
 def orthoplex(dimensions):

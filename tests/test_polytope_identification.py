@@ -1,73 +1,28 @@
 """Planted polytopes are found whatever hides them, and what is no polytope stays unknown."""
 
-import itertools
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from arrangements import direct_sum, polygon, rotation
+from arrangements import (
+    CUBE,
+    SQUARE_PYRAMID,
+    antiprism,
+    diplo_simplex,
+    direct_sum,
+    polygon,
+    rotation,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize
+from known_polytopes import KNOWN, identify
 
-from toymodels.analysis import polytopes as analysis
 from toymodels.analysis.polytopes import Shape
 from toymodels.theory import polytopes
 
 properties = settings(max_examples=60)
 seeds = st.integers(0, 2**32 - 1)
-
-
-def identify(weights, *, norm=0.5, overlap=(0.05, 0.15), tolerance=0.1):
-    """Identify polytopes with the thresholds of the experiments."""
-    return analysis.identify(weights, norm=norm, overlap=overlap, tolerance=tolerance)
-
-
-def high_simplex(dimensions):
-    """Return a simplex made of the centred standard basis, in one dimension more than it needs."""
-    count = dimensions + 1
-    return (np.eye(count) - 1 / count) / np.sqrt(1 - 1 / count)
-
-
-def antiprism(height):
-    """Return two squares, turned by 45 degrees, at heights of opposite sign."""
-    square = np.sqrt(1 - height**2) * polygon(8)
-    return np.vstack([square, height * np.array([1, -1] * 4)])
-
-
-def diplo_simplex(dimensions):
-    """Return a simplex and its negative, interleaved, in one dimension more than they need."""
-    half = high_simplex(dimensions)
-    return np.stack([half, -half], axis=2).reshape(len(half), -1)
-
-
-# Two pairs of opposite vertices of the base, and then the apex; all vectors have the length 1.
-SQUARE_PYRAMID = np.array([[1, -1, 0, 0, 0], [0, 0, 1, -1, 0], [5**-0.5] * 4 + [-(1.2**0.5)]])
-SQUARE_PYRAMID *= np.sqrt(5 / 6)
-CUBE = np.array(list(itertools.product([-1, 1], repeat=3))).T / np.sqrt(3)
 DIAGONAL = np.full((6, 1), 6**-0.5)
 SEVEN_DIGONS = np.hstack([np.eye(6), DIAGONAL, -np.eye(6), -DIAGONAL])
-
-KNOWN = {
-    "dedicated": (np.ones((1, 1)), Shape.DEDICATED, 1),
-    "digon": (np.array([[1.0, -1.0]]), Shape.DIGON, 1),
-    "triangle": (polygon(3), Shape.TRIANGLE, 2),
-    "tetrahedron": (high_simplex(3), Shape.TETRAHEDRON, 3),
-    "4-simplex": (high_simplex(4), Shape.SIMPLEX, 4),
-    "5-simplex": (high_simplex(5), Shape.SIMPLEX, 5),
-    "4-diplo-simplex": (diplo_simplex(4), Shape.DIPLO_SIMPLEX, 4),
-    "6-diplo-simplex": (diplo_simplex(6), Shape.DIPLO_SIMPLEX, 6),
-    "pentagon": (polygon(5), Shape.PENTAGON, 2),
-    "pentagram": (polygon(5, step=2), Shape.PENTAGON, 2),
-    "square pyramid": (SQUARE_PYRAMID, Shape.SQUARE_PYRAMID, 3),
-    "hexagon": (polygon(6), Shape.POLYGON, 2),
-    "octagon": (polygon(8), Shape.POLYGON, 2),
-    "11-gon": (polygon(11), Shape.POLYGON, 2),
-    "square antiprism": (antiprism(np.sqrt(1 / 3)), Shape.SQUARE_ANTIPRISM, 3),
-    "flat square antiprism": (antiprism(0.45), Shape.SQUARE_ANTIPRISM, 3),
-}
-
-
 # The cosines with the apex are 0.2, and those of two opposite vertices -0.92.
 LOW_PYRAMID = np.vstack([np.sqrt(1.152) * SQUARE_PYRAMID[:2], [[0.2] * 4 + [-1.0]]])
 
@@ -144,74 +99,6 @@ def test_a_common_factor_changes_only_who_is_represented(seed, scale):
     plain, scaled = (identify(c * weights, norm=0.5 * c, overlap=(0.2, 0.4)) for c in (1.0, scale))
     assert [c[:3] for c in plain.components] == [c[:3] for c in scaled.components]
     assert plain.not_represented == scaled.not_represented
-
-
-@pytest.mark.parametrize("shift", [0.01, 0.1, 0.3, 0.6])
-def test_residual_of_a_digon_of_unequal_lengths(shift):
-    longer, shorter = 1 + shift, 1 - shift
-    (found,) = identify(np.array([[longer, -shorter]]), norm=0.1).components
-    # cos between the Gram matrices, by hand
-    cosine = (longer + shorter) ** 2 / (2 * (longer**2 + shorter**2))
-    np.testing.assert_allclose(found.residual, np.sqrt(1 - cosine**2), rtol=1e-12)
-
-
-@properties
-@given(seeds, st.sampled_from(["triangle", "tetrahedron", "pentagon", "square pyramid", "hexagon"]))
-def test_residual_is_the_least_over_all_orders_and_sizes(seed, name):
-    ideal = KNOWN[name][0]
-    weights = ideal + 0.1 * np.random.default_rng(seed).normal(size=ideal.shape)
-    gram, ideal_gram = weights.T @ weights, ideal.T @ ideal
-    least = min(
-        optimize.nnls(ideal_gram.reshape(-1, 1), gram[np.ix_(order, order)].ravel())[1]
-        for order in itertools.permutations(range(len(gram)))
-    )
-    found = identify(weights, norm=0.0, overlap=(0.01, 0.01))
-    if len(found.components) == 1 and found.components[0].dimension == KNOWN[name][2]:
-        expected = least / np.linalg.norm(gram)
-        np.testing.assert_allclose(found.components[0].residual, expected, rtol=1e-9)
-
-
-@properties
-@given(seeds)
-def test_residual_of_an_antiprism_near_its_order(seed):
-    generator = np.random.default_rng(seed)
-    clean = antiprism(np.sqrt(generator.uniform(0.25, 0.4)))
-    weights = clean + 0.03 * generator.normal(size=clean.shape)
-    gram = weights.T @ weights
-    # The rows of height and those of the squares, each with its own factor.
-    terms = np.stack([(clean[:2].T @ clean[:2]).ravel(), np.outer(clean[2], clean[2]).ravel()])
-    expected = optimize.nnls(terms.T, gram.ravel())[1] / np.linalg.norm(gram)
-    order = generator.permutation(8)
-    (found,) = identify(weights[:, order]).components
-    np.testing.assert_allclose(found.residual, expected, rtol=1e-9)
-
-
-@properties
-@given(seeds, st.integers(4, 9))
-def test_residual_of_a_diplo_simplex_near_its_order(seed, dimensions):
-    generator = np.random.default_rng(seed)
-    clean = diplo_simplex(dimensions)
-    weights = clean + 0.02 * generator.normal(size=clean.shape)
-    gram, ideal = weights.T @ weights, clean.T @ clean
-    expected = optimize.nnls(ideal.reshape(-1, 1), gram.ravel())[1] / np.linalg.norm(gram)
-    order = generator.permutation(gram.shape[0])
-    (found,) = identify(weights[:, order], tolerance=1.0).components
-    assert found.shape is Shape.DIPLO_SIMPLEX
-    np.testing.assert_allclose(found.residual, expected, rtol=1e-9)
-
-
-@properties
-@given(seeds, st.integers(9, 16))
-def test_residual_of_a_large_polygon_near_its_order(seed, count):
-    generator = np.random.default_rng(seed)
-    # A quarter of the gap: neighbours keep their order.
-    angles = 2 * np.pi * (np.arange(count) + generator.uniform(-0.25, 0.25, count)) / count
-    weights = np.stack([np.cos(angles), np.sin(angles)])
-    gram, ideal = weights.T @ weights, polygon(count).T @ polygon(count)
-    expected = optimize.nnls(ideal.reshape(-1, 1), gram.ravel())[1] / np.linalg.norm(gram)
-    order = generator.permutation(count)
-    (found,) = identify(weights[:, order]).components
-    np.testing.assert_allclose(found.residual, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("density", [0.25, 0.15])
