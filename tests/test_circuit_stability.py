@@ -119,6 +119,27 @@ def test_top_edges_are_the_best_and_ties_follow_in_their_order():
         np.testing.assert_array_equal(circuits.vector(circuits.top_edges(scores, count)), expected)
 
 
+def test_the_names_of_edges_stand_at_the_places_of_their_numbers():
+    numbers = iter(range(100))
+    shapes = {("b", "a"): (2, 3), ("a", "z"): (3, 1), ("a", "b"): (1, 12), ("c", "a"): (0, 3)}
+    edges = {
+        pair: np.array([next(numbers) for _ in range(rows * columns)]).reshape(rows, columns)
+        for pair, (rows, columns) in shapes.items()
+    }
+    found = dict(zip(circuits.edge_names(edges), circuits.vector(edges).tolist(), strict=True))
+    assert found["b[1] -> a[2]"] == edges["b", "a"][1, 2]
+    assert found == {
+        f"{start}[{i}] -> {end}[{j}]": number
+        for (start, end), each in edges.items()
+        for (i, j), number in np.ndenumerate(each)
+    }
+
+
+def test_edges_without_their_sites_have_no_names():
+    with pytest.raises(ValueError, match=r"of type list: give one array for each pair of sites"):
+        inspect.unwrap(circuits.edge_names)([1.0, 2.0])
+
+
 def test_scores_that_are_nan_name_no_circuit():
     """NaN has no rank: the first edges would be chosen, and the curve would be finite."""
     scores = {edge: one * np.nan for edge, one in BACKUP.all_edges().items()}

@@ -48,7 +48,7 @@ from toymodels.circuits.discovery import (
     edge_patching,
     edge_pruning,
 )
-from toymodels.circuits.edges import Edges, of_edges, top_edges, vector
+from toymodels.circuits.edges import Edges, edge_names, of_edges, top_edges, vector
 from toymodels.circuits.gates import Gates, hard_sigmoid
 from toymodels.circuits.graphs import Graph, all_edges, run
 from toymodels.circuits.masks import (
@@ -113,6 +113,7 @@ __all__ = [
     "decompose_layers",
     "decompose_parameters",
     "edge_attribution",
+    "edge_names",
     "edge_patching",
     "edge_pruning",
     "faithfulness",

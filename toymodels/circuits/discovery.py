@@ -102,7 +102,8 @@ def acdc(
         threshold: how much more damage an edge may prevent and still be removed. `jax.vmap` goes
             over several; an edge's score is then how often it is kept.
         order: the edges in the order in which they are visited, as their places in
-            `circuits.vector`, such as a permutation. The authors go from the output to the input.
+            `circuits.vector`, such as a permutation; `circuits.edge_names` says which edge is
+            where. The authors go from the output to the input.
 
     References:
         Conmy et al. (2023), "Towards Automated Circuit Discovery for Mechanistic

@@ -32,12 +32,32 @@ def of_edges(numbers: Shaped[Array, " edges"], like: Mapping[Edge, Array]) -> Ed
 
 
 def vector(edges: Mapping[Edge, Array]) -> Shaped[Array, " edges"]:
-    """Return the numbers of all edges as one vector, such as scores or labels for `auroc`."""
-    if not isinstance(edges, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+    """Return the numbers of all edges as one vector, such as scores or labels for `auroc`.
+
+    `edge_names` returns the name of the edge at each place.
+    """
+    _check_edges(edges)
+    return ravel_pytree(dict(edges))[0]
+
+
+def edge_names(edges: Mapping[Edge, Array]) -> list[str]:
+    """Return the name of each edge, such as "input[0] -> hidden[2]", in the order of `vector`.
+
+    The numbers in brackets are the places of the sender and of the receiver at their sites, from 0.
+    """
+    _check_edges(edges)
+    return [
+        f"{start}[{sender}] -> {end}[{receiver}]"
+        for start, end in sorted(edges)
+        for sender, receiver in np.ndindex(*edges[start, end].shape)
+    ]
+
+
+def _check_edges(edges: Any) -> None:
+    if not isinstance(edges, Mapping):
         raise InputError(
             f"the edges are of type {type(edges).__name__}: give one array for each pair of sites"
         )
-    return ravel_pytree(dict(edges))[0]
 
 
 def top_edges(scores: Mapping[Edge, Array], count: Int[Array, ""] | int) -> Edges:
