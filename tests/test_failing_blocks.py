@@ -1,5 +1,7 @@
 """Blocks that fail and cells that diverge: the message says how to go on, and nothing is lost."""
 
+import queue
+import threading
 import time
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from faults import CELLS, bits, held, sweep
+from helpers import around_blocks
 
 import toymodels as tm
 from toymodels.errors import InputError
@@ -42,6 +45,26 @@ def test_a_block_without_memory_names_its_width(path, ran):
         assert len([lane for lane in ran if len(lane) == 3]) >= run
         ran.clear()
     assert held(path) == CELLS
+
+
+def test_a_block_that_fails_as_an_empty_queue_does_ends_the_sweep():
+    """A worker that waits for its work in a queue may raise this error, too."""
+    caught = []
+
+    def fail(run, number, *block):
+        raise queue.Empty
+
+    def ended():
+        try:
+            sweep()
+        except tm.SweepError as error:
+            caught.append(error)
+
+    with around_blocks(fail):
+        thread = threading.Thread(target=ended, daemon=True)  # which would wait for ever
+        thread.start()
+        thread.join(60)
+    assert len(caught) == 1
 
 
 def test_a_block_without_memory_does_not_advise_its_own_width():

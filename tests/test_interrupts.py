@@ -13,6 +13,8 @@ from faults import AXES, CELLS, bits, child, digest, held, right, say, sweep, wa
 from helpers import around_blocks
 
 import toymodels as tm
+from toymodels.engine.devices import devices
+from toymodels.sweeps import executables, program
 
 pytestmark = pytest.mark.as_users_compile
 
@@ -113,6 +115,25 @@ def test_ctrl_c_without_a_store_keeps_what_was_finished(ran, undisturbed):
     ):
         sweep()
     assert right(caught.value.results, undisturbed) in range(24, len(ran) + 1)
+
+
+def test_ctrl_c_says_how_long_a_block_takes_on_the_devices_that_ran(monkeypatch, capfd):
+    """One of 64 devices has the program, and its blocks take half a second each."""
+    monkeypatch.setattr(executables, "devices", lambda: 64 * devices()[:1])
+    monkeypatch.setattr(executables, "LOADING_SECONDS", 1e9)
+    monkeypatch.setattr(program, "keeps_programs", lambda: True)
+
+    def interrupted(run, number, *block):
+        if number == 2:
+            raise KeyboardInterrupt
+        time.sleep(0.5)
+        return run(*block)
+
+    with around_blocks(interrupted), pytest.raises(tm.SweepInterrupted):
+        sweep()
+    seconds = re.search(r"about (\d+) s each", capfd.readouterr().err)
+    assert seconds is not None
+    assert int(seconds[1]) <= 4
 
 
 def test_an_interrupt_before_a_block_is_listened_to_loses_nothing(monkeypatch, slow):

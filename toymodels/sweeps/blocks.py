@@ -106,8 +106,11 @@ class _Blocks:
                 self._start(part)
             if not self._running:
                 return
-            with contextlib.suppress(queue.Empty):  # the other devices may join now
-                self._accept(self._done.get(timeout=alone or None))
+            try:
+                done = self._done.get(timeout=alone or None)
+            except queue.Empty:
+                continue  # the other devices may join now
+            self._accept(done)
 
     def cancel_waiting(self) -> None:
         """Cancel all blocks that no worker has begun."""
@@ -120,7 +123,7 @@ class _Blocks:
             return
         seconds = time.perf_counter() - self._began
         if self._delivered and self._executor is None:
-            at_once = self._program.executables.num_devices
+            at_once = self._program.executables.num_compiled
             pace = f"about {seconds * at_once / self._delivered:.0f} s each"
         else:
             pace = f"{self._delivered or 'none'} done in {seconds:.0f} s"
