@@ -120,18 +120,18 @@ def test_top_edges_are_the_best_and_ties_follow_in_their_order():
 
 
 def test_the_names_of_edges_stand_at_the_places_of_their_numbers():
-    numbers = iter(range(100))
-    shapes = {("b", "a"): (2, 3), ("a", "z"): (3, 1), ("a", "b"): (1, 12), ("c", "a"): (0, 3)}
     edges = {
-        pair: np.array([next(numbers) for _ in range(rows * columns)]).reshape(rows, columns)
-        for pair, (rows, columns) in shapes.items()
+        ("b", "a"): jnp.arange(6.0).reshape(2, 3),
+        ("a", "z"): jnp.arange(10.0, 13).reshape(3, 1),
+        ("a", "b"): jnp.arange(20.0, 32).reshape(1, 12),
+        ("c", "a"): jnp.ones((0, 3)),
     }
     found = dict(zip(circuits.edge_names(edges), circuits.vector(edges).tolist(), strict=True))
     assert found["b[1] -> a[2]"] == edges["b", "a"][1, 2]
     assert found == {
         f"{start}[{i}] -> {end}[{j}]": number
         for (start, end), each in edges.items()
-        for (i, j), number in np.ndenumerate(each)
+        for (i, j), number in np.ndenumerate(np.asarray(each))
     }
 
 
@@ -220,6 +220,21 @@ def test_true_and_chosen_edges_of_a_program_are_compared_one_by_one():
         (
             lambda: inspect.unwrap(circuits.top_edges)(kept(3, 2, 1), 0.5),
             "count is 0.5: give a number of edges",
+        ),
+        (lambda: circuits.top_edges(kept(3, 2, 1), -1), "count is -1: give a number of edges, 0"),
+        (lambda: circuits.gate_nodes(2, [[0.3]]), "bends holds 0.3, which is no gate"),
+        (lambda: circuits.gate_nodes(2, [0.0]), r"bends has shape \(1,\): give layers x gates"),
+        (
+            lambda: inspect.unwrap(circuits.compared_edges)(
+                circuits.boolean_graph(1), {"input": ["a"], "output": ["b"]}, np.ones(1), np.ones(1)
+            ),
+            "chosen is float64: give a truth value for each edge",
+        ),
+        (
+            lambda: circuits.compared_edges(
+                circuits.boolean_graph(1), {"input": ["a"]}, np.ones(1, bool), np.ones(1, bool)
+            ),
+            "nodes has no site 'output' of the graph",
         ),
         (lambda: circuits.padded_directions(KEY, 4, 5), "width is 5"),
         (lambda: circuits.jaccard_by_chance(5, 1, 4), "first is 5 of 4 edges: give at most 4"),

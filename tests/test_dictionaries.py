@@ -291,3 +291,74 @@ def test_arrays_of_different_length_are_refused():
         activity.firing(jnp.ones((5, 2)), jnp.ones((6, 2), bool), jnp.arange(2))
     with pytest.raises(errors.InputError, match="hidden has 5 and labels has 4 examples"):
         probing.mass_mean(jnp.ones((5, 2)), jnp.array([True, False, True, True]))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_reconstruction_of_other_examples_is_refused(rows):
+    """One row would be taken for the reconstruction of every example."""
+    hidden, other = jnp.ones((5, 2)), jnp.ones((rows, 2))
+    message = f"activations has 5 and reconstruction has {rows} examples"
+    with pytest.raises(errors.InputError, match=message):
+        reconstruction.explained_variance(hidden, other, centred=True)
+    with pytest.raises(errors.InputError, match=message):
+        reconstruction.shrinkage(hidden, other)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        activity.l0,
+        activity.dead_fraction,
+        lambda none: activity.firing(none, jnp.ones((0, 2), bool), jnp.arange(2)),
+        lambda none: reconstruction.explained_variance(none, none, centred=False),
+        lambda none: reconstruction.shrinkage(none, none),
+    ],
+)
+def test_measures_of_no_examples_are_refused(measure):
+    """Without examples every latent would be dead, and every reconstruction perfect."""
+    with pytest.raises(errors.InputError, match=r"has shape \(0, 3\): give one example"):
+        measure(jnp.zeros((0, 3)))
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        dictionaries.match,
+        dictionaries.mcc,
+        dictionaries.mean_max_cosine,
+        dictionaries.uniqueness,
+    ],
+)
+def test_a_dictionary_without_latents_is_refused(score):
+    with pytest.raises(errors.InputError, match=r"has shape \(3, 0\): give one direction or more"):
+        score(jnp.ones((3, 0)), jnp.ones((3, 2)))
+    with pytest.raises(errors.InputError, match=r"has shape \(3, 0\): give one direction or more"):
+        score(jnp.ones((3, 2)), jnp.ones((3, 0)))
+
+
+@pytest.mark.parametrize("unknown", [2, -2])
+def test_a_matching_of_another_dictionary_is_refused(unknown):
+    """JAX would take the last latent in its place, or one that fires in every example."""
+    matching, two, latents = jnp.array([0, unknown]), jnp.eye(2), jnp.ones((4, 2))
+    for score in (
+        lambda: dictionaries.matched_cosines(two, two, matching),
+        lambda: dictionaries.hedging_degree(two, two, matching),
+        lambda: dictionaries.absorption_rate(latents, two, latents, two, matching, min_share=0.5),
+        lambda: activity.firing(latents, latents > 0, matching),
+    ):
+        with pytest.raises(errors.InputError, match=f"matching holds {unknown}, but there are 2"):
+            score()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_latents_and_features_of_another_dictionary_are_refused():
+    matrix, rows, matching = jnp.eye(3), jnp.ones((4, 3)), jnp.arange(3)
+    with pytest.raises(errors.InputError, match="latents has 5 and dictionary has 3 latents"):
+        dictionaries.absorption_rate(
+            jnp.ones((4, 5)), matrix, rows, matrix, matching, min_share=0.5
+        )
+    with pytest.raises(errors.InputError, match="features has 5 and weights has 3 features"):
+        dictionaries.absorption_rate(
+            rows, matrix, jnp.ones((4, 5)), matrix, matching, min_share=0.5
+        )

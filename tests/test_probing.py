@@ -310,6 +310,13 @@ def test_one_class_has_no_probe(name):
         np.testing.assert_array_equal(finite, [False, True, False])
 
 
+def test_selectivity_takes_a_list_of_truth_values():
+    hidden, labels = single(*world(0))
+    arguments = jax.random.key(0), probing.difference_of_means, classification.accuracy, hidden
+    of_list = inspect.unwrap(probing.selectivity)(*arguments, labels.tolist())
+    assert of_list == probing.selectivity(*arguments, labels)
+
+
 def test_what_does_not_fit_is_refused():
     hidden, labels = single(*world(0))
     with pytest.raises(errors.InputError, match="4 examples have no invertible covariance"):

@@ -50,6 +50,7 @@ node, edge = iv.Node(part, iv.keeping(tm.Binary(3, 0.5), [0])), ("input", "outpu
 graph = circuits.Graph((edge,))
 layers = circuits.Layer(jnp.ones((2, 3))), circuits.Layer(jnp.ones((3, 2)))
 ones = lambda key, batch: jnp.ones((batch, 3))
+loss = lambda x, y: jnp.sum((x - y) ** 2)
 fitted = {"gate_units": 2, "minimality": 0.1, "optimizer": right["optimizer"], "steps": 1,
           "batch": 2}
 for read in (tm.activations, lambda *of: tm.intervene(*of, {})):
@@ -85,7 +86,7 @@ for slip in (
     lambda: iv.bootstrap(right["key"], []),
     lambda: iv.zero("hidden"),
     lambda: iv.patching(model, params, x, x, "hidden", lambda y: y[0]),
-    lambda: iv.scrub(right["key"], model, params, batch, [node], right["task"], None),
+    lambda: iv.scrub(right["key"], model, params, batch, [node], right["task"], loss),
     lambda: iv.interchange_accuracy(model, params, batch, batch, part, lambda b, s: s[0] > 0,
                                     lambda y: y > 0),
     lambda: iv.interchange_accuracy(model, params, batch, batch[:1], part, lambda b, s: s > 0,
@@ -95,7 +96,8 @@ for slip in (
     lambda: iv.keeping(tm.Binary(3, 0.5), 0),
     lambda: iv.keeping(tm.Binary(3, 0.5), [3]),
     lambda: iv.keeping(tm.Binary(3, 0.5), [0.5]),
-    lambda: iv.scrub(right["key"], model, params, batch, node, tm.Binary(3, 0.5), None),
+    lambda: iv.scrub(right["key"], model, params, batch, node, tm.Binary(3, 0.5), loss),
+    lambda: iv.scrub(right["key"], model, params, batch, [node], tm.Binary(3, 0.5), None),
     lambda: circuits.decompose_layers(right["key"], layers, ones, parts=2, **fitted),
     lambda: circuits.decompose_layers(right["key"], layers[0], ones, parts=(2, 2, 2), **fitted),
     lambda: circuits.decompose_layers(right["key"], layers[::-1], ones, parts=(2, 2), **fitted),
@@ -178,6 +180,7 @@ REMEDIES = (
     "index 3 is no feature: give whole numbers from 0 to 2",
     "index 0.5 is no feature: give whole numbers from 0 to 2",
     "nodes is not a list of nodes: give [interventions.Node(part, resample)]",
+    "loss is of type NoneType, not a function: give a function of ONE example and its output",
     "parts is 2: give a number for each layer, such as (2, ...)",
     "a layer is of type ",
     "sample has 3 and weights has 2 inputs: give arrays with equal numbers of inputs",

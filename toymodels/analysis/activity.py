@@ -4,13 +4,14 @@ Latents are examples x latents, and a latent *fires* if it is not 0. These are p
 latents of ONE dictionary; `vmap` over a sweep. Inputs that are not finite give NaN.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from toymodels import checks
 from toymodels.analysis import inputs
+from toymodels.errors import InputError
 
 __all__ = ["Firing", "dead_fraction", "firing", "l0"]
 
@@ -51,9 +52,9 @@ def firing(
         never fires. Leave out a feature that is active in no example: its recall and $F_1$ are 0
         but mean nothing. All scores are NaN if a latent is not finite.
     """
-    latents = inputs.floats("latents", latents, rank=2)
+    latents = _examples(latents)
     active = inputs.labels("active", active, rank=2)
-    matching = inputs.indices("matching", matching)
+    matching = inputs.indices("matching", matching, latents=latents.shape[1])
     checks.same_size("examples", latents=latents.shape[0], active=active.shape[0])
     checks.same_size("features", matching=matching.size, active=active.shape[1])
     fires = (jnp.take(latents, matching, axis=1) != 0) & (matching >= 0)[None, :]
@@ -69,7 +70,7 @@ def firing(
 
 def l0(latents: Float[Array, "examples latents"]) -> Float[Array, ""]:
     """Return the mean number of latents that fire in an example; NaN if a latent is not finite."""
-    latents = inputs.floats("latents", latents, rank=2)
+    latents = _examples(latents)
     return inputs.unless_missing(jnp.mean(jnp.sum(latents != 0, axis=1)), latents)
 
 
@@ -79,5 +80,15 @@ def dead_fraction(latents: Float[Array, "examples latents"]) -> Float[Array, ""]
     Returns:
         A number in [0, 1]; NaN if a latent is not finite.
     """
-    latents = inputs.floats("latents", latents, rank=2)
+    latents = _examples(latents)
     return inputs.unless_missing(jnp.mean(jnp.all(latents == 0, axis=0)), latents)
+
+
+def _examples(latents: Any) -> Float[Array, "examples latents"]:
+    """Return the latents of one example or more; without any, every latent would be dead."""
+    latents = inputs.floats("latents", latents, rank=2)
+    if not latents.size:
+        raise InputError(
+            f"latents has shape {latents.shape}: give one example and one latent or more"
+        )
+    return latents

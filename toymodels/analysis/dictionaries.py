@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from toymodels import checks
 from toymodels.analysis import geometry, inputs, units
+from toymodels.errors import InputError
 
 __all__ = [
     "absorption_rate",
@@ -105,8 +106,7 @@ def matched_cosines(
         finite.
     """
     dictionary, weights = _pair(dictionary, weights)
-    matching = inputs.indices("matching", matching)
-    checks.same_size("features", matching=matching.size, weights=weights.shape[1])
+    matching = _checked(matching, dictionary, weights)
     similarity = _cosines(weights, dictionary)
     matched = similarity[jnp.arange(weights.shape[1]), matching]
     return inputs.unless_missing(jnp.where(matching >= 0, matched, 0.0), dictionary, weights)
@@ -124,8 +124,8 @@ def mean_max_cosine(
         A number in $[0, 1]$, and at least `mcc` if `sought` has no more columns than `among`. A
         column of length 0 counts as 0. It is NaN if a number is not finite.
     """
-    sought = inputs.floats("sought", sought, rank=2)
-    among = inputs.floats("among", among, rank=2)
+    sought, among = _columns("sought", sought), _columns("among", among)
+    checks.same_size("dimensions", sought=sought.shape[0], among=among.shape[0])
     best = jnp.mean(jnp.max(_cosines(sought, among), axis=1))
     return inputs.unless_missing(best, sought, among)
 
@@ -189,8 +189,9 @@ def absorption_rate(
     latents = inputs.floats("latents", latents, rank=2)
     features = inputs.floats("features", features, rank=2)
     dictionary, weights = _pair(dictionary, weights)
-    matching = inputs.indices("matching", matching)
-    checks.same_size("features", matching=matching.size, weights=weights.shape[1])
+    matching = _checked(matching, dictionary, weights)
+    checks.same_size("latents", latents=latents.shape[1], dictionary=dictionary.shape[1])
+    checks.same_size("features", features=features.shape[1], weights=weights.shape[1])
     checks.same_size("examples", latents=latents.shape[0], features=features.shape[0])
     checks.interval(
         "min_share", min_share, low=0, high=1, open_low=True, remedy="it is a share of x_i"
@@ -237,8 +238,7 @@ def hedging_degree(
         Autoencoders", who define a degree for dictionaries without known features.
     """
     dictionary, weights = _pair(dictionary, weights)
-    matching = inputs.indices("matching", matching)
-    checks.same_size("features", matching=matching.size, weights=weights.shape[1])
+    matching = _checked(matching, dictionary, weights)
     directions = geometry.unit_columns(weights)
     parts = (jnp.linalg.pinv(directions) @ geometry.unit_columns(dictionary)) ** 2
     parts = jnp.take(parts, matching, axis=1) * (matching >= 0)[None, :]
@@ -251,16 +251,28 @@ def hedging_degree(
 def _pair(
     dictionary: Any, weights: Any
 ) -> tuple[Float[Array, "hidden latents"], Float[Array, "hidden features"]]:
-    dictionary = inputs.floats("dictionary", dictionary, rank=2)
-    weights = inputs.floats("weights", weights, rank=2)
+    dictionary, weights = _columns("dictionary", dictionary), _columns("weights", weights)
     checks.same_size("dimensions", weights=weights.shape[0], dictionary=dictionary.shape[0])
     return dictionary, weights
+
+
+def _columns(name: str, value: Any) -> Float[Array, "hidden columns"]:
+    """Return a matrix of one column or more."""
+    matrix = inputs.floats(name, value, rank=2)
+    if not matrix.shape[1]:
+        raise InputError(f"{name} has shape {matrix.shape}: give one direction or more, as columns")
+    return matrix
+
+
+def _checked(matching: Any, dictionary: Array, weights: Array) -> Int[Array, " features"]:
+    matching = inputs.indices("matching", matching, latents=dictionary.shape[1])
+    checks.same_size("features", matching=matching.size, weights=weights.shape[1])
+    return matching
 
 
 def _cosines(
     first: Float[Array, "hidden first"], second: Float[Array, "hidden second"]
 ) -> Float[Array, "first second"]:
     """Return the absolute cosines of all pairs of columns; 0 if a length is 0."""
-    checks.same_size("dimensions", weights=first.shape[0], dictionary=second.shape[0])
     cosines = geometry.unit_columns(first).T @ geometry.unit_columns(second)
     return jnp.minimum(jnp.abs(cosines), 1.0)

@@ -60,13 +60,26 @@ def labels(name: str, value: Any, *, rank: int) -> Bool[Array, "..."]:
     return array
 
 
-def indices(name: str, value: Any) -> Int[Array, " entries"]:
-    """Return a vector of whole numbers as it is, or raise `InputError` for another array."""
+def indices(name: str, value: Any, *, latents: int) -> Int[Array, " entries"]:
+    """Return the latent of each feature, or -1 for none, as it is.
+
+    Raises:
+        ValueError: an array that is no vector of whole numbers, or that names a latent that does
+            not exist: JAX would take the last one, or NaN. Traced numbers pass.
+    """
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.integer) or array.ndim != 1:
         raise InputError(
             f"{name} is of {array.dtype} and shape {array.shape}: give the indices from `match`"
         )
+    if not isinstance(array, Tracer):
+        numbers = np.asarray(array)
+        unknown = numbers[(numbers < -1) | (numbers >= latents)]
+        if unknown.size:
+            raise InputError(
+                f"{name} holds {unknown[0]}, but there are {latents} latents: give the indices "
+                "from `match` of this dictionary"
+            )
     return array
 
 

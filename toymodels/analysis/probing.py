@@ -271,6 +271,7 @@ def selectivity(
     References:
         Hewitt, Liang (2019), "Designing and Interpreting Probes with Control Tasks".
     """
+    hidden, labels = _examples(hidden, labels)
 
     def fitted(labels: Bool[Array, " examples"]) -> Float[Array, ""]:
         return measure(scores(fit(hidden, labels), hidden), labels)

@@ -4,11 +4,14 @@ These are pure functions of the activations of ONE model and of their reconstruc
 of an autoencoder; `vmap` over a sweep.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from toymodels import checks
 from toymodels.analysis import geometry, inputs, units
+from toymodels.errors import InputError
 
 __all__ = ["explained_variance", "shrinkage"]
 
@@ -36,10 +39,7 @@ def explained_variance(
         activations do not vary, it is 1 for a perfect reconstruction and minus infinity for any
         other; a sweep treats minus infinity as a cell that diverged.
     """
-    activations = inputs.floats("activations", activations, rank=2)
-    reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
-    sizes = {"activations": activations.shape[1], "reconstruction": reconstruction.shape[1]}
-    checks.same_size("dimensions", **sizes)
+    activations, reconstruction = _pair(activations, reconstruction)
     unit = units.power_of_two(jnp.max(jnp.abs(activations), initial=0.0))
     residual = jnp.sum(((activations - reconstruction) / unit) ** 2)
     centre = jnp.mean(activations, axis=0) if centred else jnp.zeros_like(activations[0])
@@ -56,11 +56,25 @@ def shrinkage(
         A number that is 1 without shrinkage, and smaller with an $L_1$ penalty. The mean is over
         the examples with $h \ne 0$; without any it is 0. It is NaN if a number is not finite.
     """
-    activations = inputs.floats("activations", activations, rank=2)
-    reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
-    sizes = {"activations": activations.shape[1], "reconstruction": reconstruction.shape[1]}
-    checks.same_size("dimensions", **sizes)
+    activations, reconstruction = _pair(activations, reconstruction)
     lengths = geometry.feature_norms(activations.T)
     ratios = geometry.feature_norms(reconstruction.T) / jnp.where(lengths > 0, lengths, jnp.inf)
     mean = jnp.sum(ratios) / jnp.maximum(jnp.sum(lengths > 0), 1)
     return inputs.unless_missing(mean, activations, reconstruction)
+
+
+def _pair(
+    activations: Any, reconstruction: Any
+) -> tuple[Float[Array, "examples hidden"], Float[Array, "examples hidden"]]:
+    """Return both as floats, for equal examples: one row would count as that of all examples."""
+    activations = inputs.floats("activations", activations, rank=2)
+    reconstruction = inputs.floats("reconstruction", reconstruction, rank=2)
+    for axis, what in enumerate(("examples", "dimensions")):
+        sizes = {
+            "activations": activations.shape[axis],
+            "reconstruction": reconstruction.shape[axis],
+        }
+        checks.same_size(what, **sizes)
+    if not len(activations):
+        raise InputError(f"activations has shape {activations.shape}: give one example or more")
+    return activations, reconstruction

@@ -11,6 +11,7 @@ from toymodels import checks
 from toymodels.circuits.boolean import AND, OR, XOR
 from toymodels.circuits.edges import Edges, of_edges
 from toymodels.circuits.graphs import INPUT, Graph
+from toymodels.errors import InputError
 
 _NAMES = {AND[1]: "AND", OR[1]: "OR", XOR[1]: "XOR"}
 
@@ -24,7 +25,15 @@ def gate_nodes(num_inputs: int, bends: Any) -> dict[str, list[str]]:
             the two numbers in `Program.kinds`.
     """
     checks.count("num_inputs", num_inputs)
-    rows = [[_NAMES[float(bend)] for bend in layer] for layer in np.asarray(bends)]
+    table = np.asarray(bends)
+    if table.ndim != 2:
+        raise InputError(f"bends has shape {table.shape}: give layers x gates")
+    if unknown := sorted(set(table.ravel().tolist()) - _NAMES.keys()):
+        raise InputError(
+            f"bends holds {unknown[0]:g}, which is no gate: give the second of the two numbers in "
+            "Program.kinds"
+        )
+    rows = [[_NAMES[bend] for bend in layer] for layer in table.tolist()]
     sites = [INPUT, *(f"layer_{layer}" for layer in range(len(rows) - 1)), "output"]
     inputs = [f"$x_{{{number + 1}}}$" for number in range(num_inputs)]
     return dict(zip(sites, [inputs, *rows], strict=True))
@@ -44,6 +53,13 @@ def compared_edges(
         chosen: whether each edge was chosen, in the order of `vector`.
         true: whether each edge is one of the circuit.
     """
+    for name, edges in (("chosen", chosen), ("true", true)):
+        if np.asarray(edges).dtype != bool:
+            raise InputError(
+                f"{name} is {np.asarray(edges).dtype}: give a truth value for each edge"
+            )
+    if missing := sorted({site for pair in graph.edges for site in pair} - nodes.keys()):
+        raise InputError(f"nodes has no site {missing[0]!r} of the graph: name its nodes, too")
     like = {pair: jnp.zeros([len(nodes[site]) for site in pair]) for pair in graph.edges}
     kinds = {"found": chosen & true, "missed": ~chosen & true, "wrong": chosen & ~true}
     return {kind: of_edges(jnp.asarray(edges), like) for kind, edges in kinds.items()}

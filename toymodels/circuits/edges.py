@@ -80,5 +80,7 @@ def top_edges(scores: Mapping[Edge, Array], count: Int[Array, ""] | int) -> Edge
 
 def _check_count(count: Any) -> None:
     numbers = np.asarray(count)
-    if np.any(numbers != np.round(numbers)):
-        raise InputError(f"count is {count}: give a number of edges, and not a share of them")
+    if np.any((numbers != np.round(numbers)) | (numbers < 0)):
+        raise InputError(
+            f"count is {count}: give a number of edges, 0 or more, and not a share of them"
+        )

@@ -185,6 +185,8 @@ def scrub(
         features: the distribution of the inputs.
         loss: a function of ONE example and the output for it, such as `task.loss`.
     """
+    number = batches.length(examples=examples)
+    checks.function("loss", loss, remedy="give a function of ONE example and its output")
 
     def one(key: Key[Array, ""], example: PyTree) -> tuple[Array, ...]:
         key_scrub, key_random = jax.random.split(key)
@@ -194,7 +196,6 @@ def scrub(
         distance = jnp.sum((output - scrubbed) ** 2)
         return loss(example, output), loss(example, scrubbed), loss(example, other), distance
 
-    number = batches.length(examples=examples)
     plain, scrubbed, random, distance = (
         jnp.mean(each) for each in jax.vmap(one)(jax.random.split(key, number), examples)
     )
