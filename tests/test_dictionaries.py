@@ -316,7 +316,7 @@ def test_a_reconstruction_of_other_examples_is_refused(rows):
     ],
 )
 def test_measures_of_no_examples_are_refused(measure):
-    """Without examples every latent would be dead, and every reconstruction perfect."""
+    """Every latent of no examples would be dead, and every reconstruction of none perfect."""
     with pytest.raises(errors.InputError, match=r"has shape \(0, 3\): give one example"):
         measure(jnp.zeros((0, 3)))
 
@@ -339,7 +339,7 @@ def test_a_dictionary_without_latents_is_refused(score):
 
 @pytest.mark.parametrize("unknown", [2, -2])
 def test_a_matching_of_another_dictionary_is_refused(unknown):
-    """JAX would take the last latent in its place, or one that fires in every example."""
+    """A latent that does not exist must not count as the last one, nor as one that fires."""
     matching, two, latents = jnp.array([0, unknown]), jnp.eye(2), jnp.ones((4, 2))
     for score in (
         lambda: dictionaries.matched_cosines(two, two, matching),
