@@ -198,6 +198,8 @@ def test_a_diagram_has_a_curve_for_each_edge_and_a_box_for_each_node():
     assert axes.get_legend_handles_labels()[1] == ["found", "missed"]
     with pytest.raises(tm.InputError, match=r"edges from 'input' to 'output' have shape \(1, 2\)"):
         plotting.circuit_diagram(axes, nodes, {"found": {("input", "output"): [[1, 0]]}})
+    with pytest.raises(tm.InputError, match="columns names the site 'outptu': give text for the"):
+        plotting.circuit_diagram(axes, nodes, edges, columns={"outptu": "layer 2"})
 
 
 def test_true_and_chosen_edges_of_a_program_are_compared_one_by_one():

@@ -166,6 +166,11 @@ def test_what_is_no_image_is_refused(values, message):
 
 def test_wrong_shapes_are_refused():
     _, axes = plotting.figure()
+    rates = xr.DataArray(np.ones(2), dims="who", coords={"who": ["a", "b"]})
+    with pytest.raises(InputError, match=r"values has dimensions \('who',\): give 'who' and one"):
+        plotting.horizontal_bars(axes, rates, bars="who")
+    with pytest.raises(InputError, match="give 'contender' and one other"):
+        plotting.horizontal_bars(axes, rates.expand_dims(round=2), bars="contender")
     with pytest.raises(InputError, match=r"phase holds 1\.5: give values of Phase"):
         plotting.phase_colors(np.array([0.0, 1.5]))
     assert len(plotting.PHASE_COLORS) == len(Phase)

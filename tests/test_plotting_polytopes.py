@@ -106,3 +106,21 @@ def test_shares_of_shapes_are_stacked_in_their_colours_and_empty_ones_left_out()
     assert (strip.get_x(), strip.get_width()) == (1.0, 1.0)
     with pytest.raises(InputError, match="shares has dimensions"):
         plotting.shape_shares(axes, shares.expand_dims("seed"))
+
+
+def test_strips_refuse_what_has_no_place_or_no_colour_on_them():
+    _, axes = plotting.figure()
+    shares = xr.DataArray(
+        np.full((2, 2), 0.5),
+        dims=("density", "shape"),
+        coords={"density": [0.0, 0.1], "shape": ["digon", "blob"]},
+    )
+    with pytest.raises(InputError, match="'density' holds 0, which has no place on a log axis"):
+        plotting.shape_shares(axes, shares)
+    with pytest.raises(InputError, match="dimension 'density' has no coordinates"):
+        plotting.dimension_strip(axes, xr.DataArray(np.ones((2, 3)), dims=("density", "feature")))
+    sparse = shares.assign_coords(density=[0.2, 0.1])
+    with pytest.raises(InputError, match="the shape 'blob' has no colour: give it one in colors="):
+        plotting.shape_shares(axes, sparse)
+    with pytest.raises(InputError, match="the shape 'ball' has no colour"):
+        plotting.shape_shares(axes, sparse.sel(shape=["digon"]), winners=[("ball", 1.0, 2.0)])

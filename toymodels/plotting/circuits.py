@@ -36,8 +36,13 @@ def circuit_diagram(
         columns: what is written below the column of a site; nothing if not given.
 
     Raises:
-        ValueError: an edge is between sites that are unknown, or has another number of nodes.
+        ValueError: an edge or the text of a column is at a site that is unknown, or an edge has
+            another number of nodes.
     """
+    if unknown := sorted((columns or {}).keys() - nodes.keys()):
+        raise InputError(
+            f"columns names the site {unknown[0]!r}: give text for the sites {', '.join(nodes)}"
+        )
     heights = {
         site: _heights(len(names), lower=column % 2 == 1)
         for column, (site, names) in enumerate(nodes.items())

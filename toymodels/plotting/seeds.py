@@ -222,7 +222,12 @@ def horizontal_bars(
         bars: the dimension that has one bar for each of its coordinates, which name the bars.
         numbers: the format of the medians that are written, such as ".2g".
         unit: what is written after each median.
+
+    Raises:
+        ValueError: `values` has other dimensions.
     """
+    if values.ndim != 2 or bars not in values.dims:
+        raise InputError(f"values has dimensions {values.dims}: give {bars!r} and one other")
     values = values.transpose(bars, ...)
     places = np.arange(values.sizes[bars])
     medians = np.median(values, axis=1)

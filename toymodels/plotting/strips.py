@@ -82,7 +82,19 @@ def _by_seed(values: xr.DataArray, wanted: set[str]) -> xr.DataArray:
             f"{', '.join(map(repr, sorted(wanted)))} and, if there are several, 'seed'"
         )
     values = values if "seed" in values.dims else values.expand_dims("seed")
-    return values.transpose("density", "seed", ...).sortby("density", ascending=False)
+    return _from_dense(values).transpose("density", "seed", ...)
+
+
+def _from_dense(values: xr.DataArray) -> xr.DataArray:
+    """Return the values from dense to sparse, after a check that all densities have an inverse."""
+    if "density" not in values.coords:
+        raise InputError("dimension 'density' has no coordinates: give it the densities")
+    if not (values["density"] > 0).all():
+        least = values["density"].values.min()
+        raise InputError(
+            f"'density' holds {least:g}, which has no place on a log axis: leave it out"
+        )
+    return values.sortby("density", ascending=False)
 
 
 def shape_shares(
@@ -102,16 +114,20 @@ def shape_shares(
         colors: the colour of each name.
 
     Raises:
-        ValueError: other dimensions.
+        ValueError: other dimensions, or a name that has no colour.
     """
     if set(shares.dims) != {"density", "shape"}:
         raise InputError(
             f"shares has dimensions {shares.dims}: give 'density' and 'shape'; take a mean over "
             "the others"
         )
-    table = shares.transpose("shape", "density").sortby("density", ascending=False)
+    table = _from_dense(shares).transpose("shape", "density")
     table = table.isel(shape=np.flatnonzero((table > 0).any("density")))
     inverse, names = 1 / table["density"].values, [str(name) for name in table["shape"].values]
+    if unknown := [
+        each for each in (*names, *(name for name, *_ in winners)) if each not in colors
+    ]:
+        raise InputError(f"the shape {unknown[0]!r} has no colour: give it one in colors=")
     axes.stackplot(inverse, table.values, colors=[colors[name] for name in names], labels=names)
     for name, start, end in winners:
         axes.barh(1.09, end - start, 0.08, start, color=colors[name])
