@@ -183,17 +183,19 @@ def conjecture(density, features: int) -> Any:
 
 def claims(results: xr.Dataset) -> tm.Claims:
     equal, density = results.sel(importance=1), results.density
-    says = "The proven bounds of the lowest loss of two features differ by 0.01 % or less, "
-    says += "measured by the largest share over the grid of density and importance."
+    says = "The proven lower and upper bounds of the lowest loss of two features in one dimension "
+    says += "differ by 0.01 % or less, measured by the largest share over the grid of density and "
+    says += "importance."
     yield tm.at_most(says, 1e-4, (1 - results.lower / results.upper).max(), BOUND)
 
     visible = "Ours, because it is far from rounding."
-    says = "Two equal features in one dimension have a lower loss than the conjecture allows at "
-    says += "every density, measured by the largest ratio of the proven upper bound to it."
+    says = "The lowest loss of two features of equal importance in one dimension is below a "
+    says += "conjectured minimum at every density, measured by the largest ratio of the proven "
+    says += "upper bound to the conjecture."
     ratio = equal.upper / conjecture(density, 2)
     yield tm.at_most(says, 0.9995, ratio.max(), CERTIFIED, threshold=visible)
-    says = "The lowest loss of two equal features at density 0.5 is below the conjectured one by "
-    says += "more than 8 % of it."
+    says = "The lowest loss of two features of equal importance in one dimension at density 0.5 is "
+    says += "more than 8 % below a conjectured minimum."
     half = 1 - float(ratio.sel(density=0.5))
     yield tm.at_least(says, 0.08, half, CERTIFIED, threshold="Ours, because descents gave 8.5 %.")
     says = "Two equal features that are always active have a lower loss in one dimension than "
@@ -206,8 +208,9 @@ def claims(results: xr.Dataset) -> tm.Claims:
     yield tm.at_least(says, 0.2, first - second, CERTIFIED, threshold="Ours; descents gave 0.54.")
 
     upper = results.three.sel(bound="upper")
-    says = "Three equal features in one dimension have a lower loss than the conjecture allows, "
-    says += "measured by the largest ratio of the proven upper bound to it over densities."
+    says = "The lowest loss of three features of equal importance in one dimension is below a "
+    says += "conjectured minimum, measured by the largest ratio over densities of the proven upper "
+    says += "bound to the conjecture."
     ratio = (upper / conjecture(results.triple, 3)).max()
     yield tm.at_most(says, 0.999, ratio, CERTIFIED, threshold=visible)
     sparse = upper.where(results.triple <= 0.1, drop=True)
@@ -220,15 +223,17 @@ def claims(results: xr.Dataset) -> tm.Claims:
     yield tm.at_least(says, 0.005, margin, CERTIFIED, threshold="Ours; descents gave 0.007.")
 
     low, high = results.bracket.sel(end="low"), results.bracket.sel(end="high")
-    says = "Certificates bracket the density at which superposition of two features ends to within "
-    says += "0.006, measured by the widest bracket over the relative importances."
+    says = "Certificates bracket the density at which superposition of two features in one "
+    says += "dimension ends to within 0.006, measured by the widest bracket over the relative "
+    says += "importances."
     width = "Ours, because it is three times the resolution of the bisection."
     found = (high - low).max()
     yield tm.at_most(says, 0.006, found, CERTIFIED, threshold=width, note=WIDE)
     known = xr.zeros_like(low)
     known[:] = [phases.FREE_OPTIMUM_BOUNDARY[r] for r in results.boundary.values]
-    says = "The densities at which superposition of two features ends by descents lie in the "
-    says += "certified brackets, measured by the largest distance to a bracket."
+    says = "The densities at which superposition of two features in one dimension ends, as "
+    says += "descents find them, lie in the certified brackets, measured by the largest distance "
+    says += "to a bracket."
     outside = np.maximum(np.maximum(low - known, known - high), 0).max()
     yield tm.at_most(says, 0.001, outside, KNOWN, threshold="Descents give it to 0.001.")
     closed = tm.apply(phases.boundary, results.boundary, model_dims=())

@@ -183,8 +183,8 @@ def claims(results: xr.Dataset) -> tm.Claims:
     def at(values, *densities):
         return values.sel(density=list(densities), method="nearest")
 
-    says = "Neurons serve one feature at densities 1 and 0.3, measured by the share of all neurons "
-    says += "of all seeds."
+    says = "Neurons of models that compute absolute values at densities 1 and 0.3 serve one "
+    says += "feature each, measured by the share of all neurons of all seeds."
     one, more = 1 - shared.where(density >= 0.3).mean(), several.where(density >= 0.3).sum()
     # Up to four of forty neurons of a seed were shared on one processor, none on another.
     minima = "Ours, because the paper says all, of one model; another processor ends in minima "
@@ -192,25 +192,25 @@ def claims(results: xr.Dataset) -> tm.Claims:
     note = f"{int(more)} neurons of all seeds serve more features: they are in local minima, or "
     note += "hardly reach an output."
     yield tm.near(says, 1, one, ELHAGE, within=0.05, threshold=minima, note=note)
-    says = "Models at densities 1 and 0.3 compute at most half as many features as they have "
-    says += "neurons, measured by the mean share over all seeds."
+    says = "Models at densities 1 and 0.3 compute the absolute values of at most half as many "
+    says += "features as they have neurons, measured by the mean share over all seeds."
     dense = first.where(density >= 0.3, drop=True).stack(model=("density", "seed"))
     computed = np.mean([len(np.unique(each)) for each in dense.transpose("model", ...).values])
     share = computed / results.sizes["neuron"]
     another = "Ours, because it allows one more feature in every other seed."
     yield tm.at_most(says, 1 / 2, share, ELHAGE, slack=0.0125, threshold=another)
 
-    says = "A few neurons serve several features at density 0.1, measured by the median share of "
-    says += "the neurons."
+    says = "A few neurons of models that compute absolute values serve several features at density "
+    says += "0.1, measured by the median share of the neurons."
     yield tm.at_most(says, 0.25, at(shared, 0.1).median(), ELHAGE, threshold=BY_EYE)
-    says = "Neurons that serve several features at density 0.1 do so slightly, measured by the "
-    says += "median of their second weight over the first."
+    says = "Neurons that compute absolute values of several features at density 0.1 serve all but "
+    says += "one slightly, measured by the median of their second weight over the first."
     yield tm.at_most(says, 0.5, at(second, 0.1).median(), ELHAGE, threshold=BY_EYE)
-    says = "A small number of neurons serve several features at density 0.03, measured by the "
-    says += "median share."
+    says = "A small number of neurons of models that compute absolute values serve several "
+    says += "features at density 0.03, measured by the median share."
     yield tm.at_most(says, 0.4, at(shared, 0.03).median(), ELHAGE, threshold=BY_EYE)
-    says = "Some neuron serves three features or more at density 0.03, measured by the share of "
-    says += "the seeds."
+    says = "Some neuron of a model that computes absolute values at density 0.03 serves three "
+    says += "features or more, measured by the share of the seeds."
     share = (at(count, 0.03).max("neuron") >= 3).mean()
     highly = "Ours, because the paper says highly polysemantic; one seed in five may miss it."
     yield tm.at_least(says, 0.8, share, ELHAGE, threshold=highly)
@@ -221,22 +221,26 @@ def claims(results: xr.Dataset) -> tm.Claims:
     place = "Ours, because it is one place in the order of importance."
     least = at(later, 0.03, 0.01).median("seed").min()
     yield tm.at_least(says, 1, least, ELHAGE, threshold=place)
-    says = "Many neurons that serve several features at density 0.01 have one large weight, "
-    says += "measured by the share of those whose second weight is at most half of the first."
+    says = "Many neurons that compute absolute values of several features at density 0.01 have one "
+    says += "large weight, measured by the share of those whose second weight is at most half of "
+    says += "the first."
     share = (at(second, 0.01) <= 0.5).sum() / at(several, 0.01).sum()
     yield tm.at_least(says, 1 / 3, share, ELHAGE, threshold=BY_EYE)
-    says = "A neuron serves the more features, the sparser they are, at densities up to 0.3, "
-    says += "measured by the smallest ratio of the means of neighbouring densities."
+    says = "A neuron of a model that computes absolute values serves more features if they are "
+    says += "sparser, at densities up to 0.3, measured by the smallest ratio of the mean numbers "
+    says += "at neighbouring densities."
     mean = count.where(density <= 0.3, drop=True).mean(("neuron", "seed")).values
     yield tm.at_least(says, 1, (mean[1:] / mean[:-1]).min(), ELHAGE)
-    says = "Nearly all neurons serve several features at density 0.001, measured by the mean share."
+    says = "Nearly all neurons of models that compute absolute values serve several features at "
+    says += "density 0.001, measured by the mean share."
     yield tm.at_least(says, 0.9, at(shared, 0.001).mean(), ELHAGE, threshold=BY_EYE)
-    says = "A neuron serves many features at density 0.001, measured by the mean number."
+    says = "A neuron of a model that computes absolute values serves many features at density "
+    says += "0.001, measured by the mean number."
     yield tm.at_least(says, 4, at(count, 0.001).mean(), ELHAGE, threshold=BY_EYE)
 
     relative = results["loss"] / results["nothing"]
-    says = "The loss of every model is small, measured by the largest ratio to the loss of "
-    says += "predicting 0."
+    says = "The loss of every model that computes absolute values is small, measured by the "
+    says += "largest ratio over densities and seeds to the loss of predicting 0."
     beside = "Ours, because it is small beside predicting nothing."
     yield tm.at_most(says, 0.02, relative.max(), CONVERGED, threshold=beside)
     says = "Hardly any output of the models at density 0.001 stays 0 if its feature is present "

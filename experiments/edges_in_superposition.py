@@ -214,60 +214,69 @@ def claims(results: xr.Dataset) -> tm.Claims:
     middle = results.median("seed")
     shared = middle.where(middle["density"] <= 0.15, drop=True)
     for pairs, here in shared["right"].groupby("pairs"):
-        where = f"in superposition (densities to 0.15) with {pairs:,} pairs of examples"
-        says = f"Patching ranks edges by their exact damage {where}, by the lowest correlation."
+        where = "of trained models in superposition (densities to 0.15) with "
+        where += f"{pairs:,} pairs of examples"
+        says = f"Patching ranks edges by their exact damage {where}, measured by the lowest median "
+        says += "correlation."
         worst = here.sel(edge_method="patching").min()
         yield tm.at_least(says, 0.9, worst, FOUND, threshold=ROUND, note=FEW)
-        says = f"Averaged gradients rank edges no worse than those of clean runs {where}, by the "
-        says += "least difference of correlations."
+        says = f"Averaged gradients rank edges no worse than those of clean runs {where}, measured "
+        says += "by the smallest difference of median correlations with the exact damage."
         gap = here.sel(edge_method="EAP-IG") - here.sel(edge_method="EAP")
         yield tm.at_least(says, 0, gap.min(), FOUND, note=PATH)
-        says = f"The loss recovered by scrubbing ranks edges like chance {where}, by the largest "
-        says += "correlation."
+        says = f"The loss recovered by scrubbing ranks edges like chance {where}, measured by the "
+        says += "largest median correlation with their exact damage."
         largest = np.abs(here.sel(edge_method="loss recovered")).max()
         yield tm.at_most(says, 0.5, largest, BLIND, threshold=ROUND)
     most = shared.isel(pairs=-1)
-    says = "Squared weights alone rank edges in superposition, by the lowest correlation."
+    says = "Squared weights alone rank edges of trained models in superposition (densities to "
+    says += "0.15) by their exact damage, measured by the lowest median correlation."
     worst = most["right"].sel(edge_method="weights").min()
     yield tm.at_least(says, 0.9, worst, FOUND, threshold=SEEN)
 
     ranks, alike = most["ranks_over_settings"], most["over_settings"]
     steps, threshold, penalty = FAMILIES
-    says = "Numbers of steps of EAP-IG rank edges alike, by the lowest mean rank correlation."
+    says = "Settings of EAP-IG that differ in their number of steps rank edges of trained models "
+    says += "in superposition (densities to 0.15) alike, measured by the lowest mean rank "
+    says += "correlation."
     yield tm.at_least(says, 0.98, ranks.sel(family=steps).min(), MIDPOINTS, threshold=ROUND)
-    says = "Numbers of steps of EAP-IG find one circuit, by the lowest mean Jaccard index."
+    says = "Settings of EAP-IG that differ in their number of steps find one circuit of a trained "
+    says += "model in superposition (densities to 0.15), measured by the lowest mean Jaccard index."
     value = alike.sel(family=steps).min()
     yield tm.at_least(says, 0.9, value, MIDPOINTS, threshold=ROUND, note=ONE)
     for family, what in ((threshold, "Thresholds of ACDC"), (penalty, "Penalties of pruning")):
-        says = f"{what} leave different circuits in superposition, by the highest mean Jaccard "
-        says += "index."
+        says = f"{what} leave different circuits of trained models in superposition (densities to "
+        says += "0.15), measured by the highest mean Jaccard index."
         value = alike.sel(family=family).max()
         yield tm.at_most(says, 0.8, value, CUT, threshold=ROUND, note=GAP)
         value = alike.sel(family=family).isel(density=-1)
-        says = f"{what} leave different circuits at density 0.05, by the mean Jaccard index."
+        says = f"{what} leave different circuits of trained models at density 0.05, measured by "
+        says += "the mean Jaccard index."
         yield tm.at_most(says, 0.8, value, FOUND, threshold=FIRST)
     damage = results["damage"].isel(pairs=-1)
     ratio = damage.quantile(0.9, "edge") / damage.max("edge")
-    says = (
-        "Damages at densities of 0.1 and more have a gap in most models, measured by the largest "
-    )
-    says += "median over seeds of the ratio of their ninth decile to the largest one."
+    says = "The exact damages of the edges of trained models at densities of 0.1 and more have a "
+    says += "gap in most models, measured by the largest median over seeds of the ratio of their "
+    says += "ninth decile to the largest one."
     usual = ratio.median("seed").where(ratio["density"] > 0.07).max()
     yield tm.at_most(says, 0.01, usual, FOUND, threshold=FIRST)
     gap = damage.quantile(0.9, ("edge", "seed")) / damage.max("edge").min("seed")
-    says = "Damages at densities of 0.1 and more have a gap in all models, measured by the largest "
-    says += "ratio of their ninth decile to the largest one."
+    says = "The exact damages of the edges of trained models at densities of 0.1 and more have a "
+    says += "gap in all models, measured by the largest ratio of their ninth decile to the largest "
+    says += "one."
     largest = ratio.where(ratio["density"] > 0.07).max()
     yield tm.at_most(says, 0.01, largest, FOUND, threshold=FIRST, note=CLOSED)
-    says = "Damages at density 0.05 have no gap, measured by the ratio of their ninth decile to "
-    says += "the least damage of the worst edge."
+    says = "The exact damages of the edges of trained models at density 0.05 have no gap, measured "
+    says += "by the ratio of their ninth decile to the least damage of the worst edge."
     yield tm.at_least(says, 0.1, gap.isel(density=-1), FOUND, threshold=FIRST)
-    says = "The threshold of ACDC decides at least as much as the draw of the pairs, measured by "
+    says = "The threshold of ACDC decides at least as much about its circuit of a trained model in "
+    says += "superposition (densities to 0.15) as the draw of the pairs of examples, measured by "
     says += "the highest difference of Jaccard indices."
     gap = alike.sel(family=threshold) - most["over_data"].sel(family=threshold)
     yield tm.at_most(says, 0, gap.max(), CUT)
-    says = "Penalties of pruning rank edges more alike than their circuits are, by the least "
-    says += "difference of rank correlation and Jaccard index."
+    says = "Penalties of pruning rank edges of trained models in superposition (densities to 0.15) "
+    says += "more alike than their circuits are, measured by the smallest difference of rank "
+    says += "correlation and Jaccard index."
     gap = ranks.sel(family=penalty) - alike.sel(family=penalty)
     yield tm.at_least(says, 0, gap.min(), FOUND)
 

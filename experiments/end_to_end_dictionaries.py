@@ -30,6 +30,8 @@ from toymodels.theory import shrinkage
 BRAUN = tm.paper("Braun et al. (2024), End-to-End Sparse Dictionary Learning")
 EXACT = tm.prediction("theory.shrinkage.shrunk_feature")
 FOUND = tm.finding("first measured here")
+TENTH = "a tenth of the loss of predicting the mean"
+LOSSES = "0.01 to 0.3 of the loss of predicting the mean"
 ROUND = "Ours, a round number."
 FIT = "Ours, because fits of finite length do not converge entirely."
 SMALL = "Below an increase of 0.005 they have no fewer, because features spread over spare latents."
@@ -160,22 +162,23 @@ def claims(results: xr.Dataset) -> tm.Claims:
     trained = results.sel(model="trained")
     counts = at_increases(trained, "l0")
     ratio = counts.sel(kind="end to end") / counts.sel(kind="usual")
-    says = "End-to-end autoencoders of trained models have fewer active latents than usual ones at "
-    says += "increases of the loss of 0.01 to 0.3, measured by the largest ratio."
+    says = "End-to-end autoencoders of trained models have fewer active latents than usual ones "
+    says += f"that raise the loss of the model as much, by {LOSSES}, measured by the largest ratio."
     yield tm.at_most(says, 1, ratio.max(), BRAUN, note=SMALL)
     says = "End-to-end autoencoders of trained models have less than half the active latents of "
-    says += "usual ones at an increase of the loss of 0.1, measured by the ratio."
+    says += f"usual ones, where both raise the loss of the model by {TENTH}, measured by the ratio."
     yield tm.at_most(says, 0.5, ratio.sel(increases=0.1), BRAUN, note=UNEQUAL)
     says = "The ratio of active latents of end-to-end and usual autoencoders of trained models is "
-    says += "that of the closed form without superposition, measured by the largest difference at "
-    says += "increases of the loss of 0.01 to 0.3."
+    says += "that of the closed form without superposition, measured by the largest difference "
+    says += f"where both raise the loss of the model by {LOSSES}."
     off = abs(ratio - law_of_ratio()).max()
     seen = "Ours, a round number that was set after the run."
     yield tm.near(says, 0, off, EXACT, within=0.1, threshold=seen)
 
     hidden = at_increases(trained, "unexplained").sel(increases=0.1)
-    says = "End-to-end autoencoders of trained models do not rebuild the activation at an increase "
-    says += "of the loss of 0.1, measured by the share of its variance that they leave."
+    says = f"End-to-end autoencoders that raise the loss of a trained model by {TENTH} do not "
+    says += "rebuild its activation, measured by the share of the variance of the activation that "
+    says += "is left unexplained."
     yield tm.at_least(says, 0.5, hidden.sel(kind="end to end"), BRAUN, threshold=ROUND)
     yield from claims_of_features(results.mean("seed")["kept"])
 

@@ -153,18 +153,19 @@ def claims(results: xr.Dataset) -> tm.Claims:
     def over(name, **where):
         return np.concatenate([part[name].sel(where).values.ravel() for part in (right, turned)])
 
-    says = "A child that is never alone absorbs its parent at every angle and penalty, measured by "
-    says += "the mean rate."
+    says = "The latent of a child feature that never occurs without its parent absorbs the parent "
+    says += "at every angle and penalty, measured by the mean rate of absorption."
     rate = over("absorption", solo=0).mean()
     yield tm.near(says, 1, rate, ABSORPTION, within=0.02, threshold=ONE_IN_FIFTY)
 
-    says = "A child that is alone as often as with its parent absorbs it at no angle and penalty, "
-    says += "measured by the mean rate."
+    says = "The latent of a child feature that occurs alone as often as with its parent absorbs "
+    says += "the parent at no angle and penalty, measured by the mean rate of absorption."
     rate = over("absorption", solo=1).mean()
     yield tm.near(says, 0, rate, OPTIMUM, within=0.02, threshold=ONE_IN_FIFTY)
 
-    says = "Absorption lowers the loss of a child that is never alone by 2 - sqrt 2 times the "
-    says += "penalty times the frequency of parent and child together, at the lowest penalty."
+    says = "At the lowest penalty absorption lowers the loss of an autoencoder by 2 - sqrt 2 times "
+    says += "the penalty times the frequency of parent and child together, if the child feature "
+    says += "never occurs without its parent."
     lowest = results.penalty.values.min()
     alone = tm.best_of(results[["loss"]], by="loss").sel(solo=0, penalty=lowest)["loss"]
     saved = exact.true_loss(math.pi / 2, PARENT_ALONE, BOTH, 0, lowest) - alone
@@ -187,9 +188,9 @@ def claims(results: xr.Dataset) -> tm.Claims:
     ratio = over("ratio").max()
     yield tm.at_most(says, 1, ratio, OPTIMUM, slack=0.002, threshold=CONVERGENCE)
 
-    says = "No trained autoencoder absorbs a child that is alone so often that the true pair of "
-    says += "latents has the lower loss, measured by the largest frequency with absorption over "
-    says += "the bound."
+    says = "No trained autoencoder absorbs the parent of a child feature that occurs alone so "
+    says += "often that the true pair of latents has the lower loss, measured by the largest "
+    says += "frequency with absorption over the bound."
     bounds = [exact.absorption_boundary(math.pi / 2, penalty) for penalty in results.penalty.values]
     beyond = (right["absorption"] > 0) * right.solo / xr.DataArray(bounds, dims="penalty")
     yield tm.at_most(says, 1, beyond.max(), OPTIMUM)

@@ -146,31 +146,32 @@ def claims(results: xr.Dataset) -> tm.Claims:
     last = results.isel(step=-1)
     paired = abs(last.dimensionality - 1 / 2) < 0.03
 
-    says = "Features of most seeds jump after they fill the hidden space, measured by the share of "
-    says += "the seeds."
+    says = "The dimensionalities D_i of features jump during training after the features have "
+    says += "filled the hidden space, measured by the share of the seeds with such a jump."
     share = np.mean([len(parts) > 0 for parts in found])
     yield tm.at_least(says, 0.8, share, FIRST_FIGURE)
 
-    says = "The loss falls in every jump by more than four standard errors, measured by the "
-    says += "smallest number of them."
+    says = "The loss falls by more than four standard errors whenever dimensionalities D_i of "
+    says += "features jump during training, measured by the smallest number of errors."
     fell, errors = np.concatenate(found).T
     smallest = min(fell / errors, default=np.nan)
     threshold = "Ours, because four standard errors are no chance."
     yield tm.at_least(says, 4, smallest, FIRST_FIGURE, threshold=threshold)
 
-    says = "The loss falls faster per snapshot in jumps than between and after them, measured by "
-    says += "the ratio."
+    says = "The loss falls faster per snapshot while dimensionalities D_i of features jump during "
+    says += "training than between and after jumps, measured by the ratio."
     inside, outside = speeds(results)
     threshold = "Ours, because the paper shows a curve, and gives no number."
     yield tm.at_least(says, 4, inside / max(outside, 1e-12), FIRST_FIGURE, threshold=threshold)
 
-    says = "Nearly all hidden dimensions end as antipodal pairs, D_i = 1/2 within 0.03, measured "
-    says += "by their share."
+    says = "Nearly all hidden dimensions of trained models end with an antipodal pair, D_i = 1/2 "
+    says += "within 0.03, measured by their share."
     share = paired.sum("feature").mean() / 2 / results.attrs["hidden"]
     threshold = "Ours, because one dimension in ten may differ."
     yield tm.at_least(says, 0.9, share, FIRST_FIGURE, threshold=threshold)
 
-    says = "The median D_i of features before they jump to 1/2 is about 1/3."
+    says = "Features whose dimensionality D_i jumps to 1/2 during training had about 1/3 before, "
+    says += "measured by the median."
     source = tm.paper(f"{WORK}: readers see jumps from 1/3 to 1/2")
     moved = np.concatenate([moves(results, seed) for seed in seeds])
     to_pair = moved[(abs(moved[:, 1] - 1 / 2) < 0.05) & (moved[:, 0] < 1 / 2)]
@@ -186,8 +187,8 @@ def claims(results: xr.Dataset) -> tm.Claims:
     threshold = "Ours, because most are more than half, and the paper shows one model."
     yield tm.at_least(says, 0.5, settled.mean(), FIRST_FIGURE, threshold=threshold)
 
-    says = "The loss falls more in the second jump of a seed than in the first, measured by the "
-    says += "median ratio of the seeds that have both."
+    says = "The loss falls more in the second jump of dimensionalities D_i in a training run than "
+    says += "in the first, measured by the median ratio of the seeds that have both."
     second = [parts[1, 0] / parts[0, 0] for parts in found if len(parts) > 1]
     threshold = "Ours, because the paper says very small and larger."
     note = f"{len(second)} of {len(found)} seeds have two jumps. In these small models many "

@@ -151,40 +151,44 @@ def claims(results: xr.Dataset) -> tm.Claims:
     small, large = ratio.isel(size=0), ratio.sel(size=1.0, method="nearest")
     ours = "Ours, because the paper gives no number."
 
-    says = "Outputs of trained models at the lowest density are silent 99 % of the time, measured "
-    says += "by the median share of the seeds."
+    says = "Outputs of models trained at the lowest density are 0 in 99 % of the examples, "
+    says += "measured by the median share of the seeds."
     silent = results.silent.sel(density=sparsest).median()
     share = "Ours, because a density of 0.01 leaves at most 1 % of the outputs to speak rightly."
     yield tm.near(says, 0.99, silent, SILENT, within=0.01, threshold=share, note=NEARLY)
     for name, attack in (("step", "One step"), ("search", "A search from the example")):
-        says = f"{attack} along the gradient does less harm than an analytic attack of a tenth of "
-        says += "an input at the lowest density, measured by the median ratio of the seeds."
+        says = f"{attack} along the gradient of the loss does less harm to models trained at the "
+        says += "lowest density than the analytic attack of equal length, a tenth of an input, "
+        says += "measured by the median ratio of the seeds."
         here = small[name].sel(density=sparsest)
         yield tm.at_most(says, 0.5, here, PAPER, threshold=ours, note=NOT_MASKED)
-    says = "Examples at which all outputs are silent bear little of the harm of an analytic attack "
-    says += "of a tenth of an input at the lowest density, measured by the median share of the "
-    says += "seeds."
+    says = "Examples at which all outputs are 0 bear little of the harm of an analytic attack of a "
+    says += "tenth of an input on models trained at the lowest density, measured by the median "
+    says += "share of the seeds."
     beneath = (results.beneath / results.analytic).isel(size=0).sel(density=sparsest).median()
     yield tm.at_most(says, 0.05, beneath, HERE, threshold=ours)
-    says = "The gradient of the loss is exactly 0 at every example at which all outputs are "
-    says += "silent, measured by the largest difference of the shares of the two."
+    says = "The gradient of the loss of trained models is exactly 0 at every example at which all "
+    says += "outputs are 0, measured by the largest difference of the shares of the two kinds of "
+    says += "examples."
     gap = np.abs(results.flat - results.asleep).max()
     rounds = "Ours, because an output that speaks with no error has no gradient either."
     yield tm.near(says, 0, gap, MASKED, within=1e-3, threshold=rounds)
-    says = "A search along the gradient from the example does at least the harm of an analytic "
-    says += "attack of a tenth of an input at density 1, measured by the median ratio of the seeds."
+    says = "A search from the example along the gradient of the loss does at least as much harm to "
+    says += "models trained at density 1 as the analytic attack of equal length, a tenth of an "
+    says += "input, measured by the median ratio of the seeds."
     close, dense = "Ours, because a search stops after 20 steps.", small.search.sel(density=densest)
     yield tm.at_least(says, 1, dense, SMOOTH, slack=0.02, threshold=close, note=STUCK)
-    says = "A search from eight random starts does at least the harm of an analytic attack of a "
-    says += "tenth of an input at every density, measured by the smallest median ratio of the "
-    says += "seeds."
+    says = "A search along the gradient of the loss from eight random starts does at least as much "
+    says += "harm to models trained at any density as the analytic attack of equal length, a tenth "
+    says += "of an input, measured by the smallest median ratio of the seeds."
     yield tm.at_least(says, 1, small.restarted.min(), SMOOTH, slack=0.02, threshold=close)
-    says = "One step along the gradient does less harm than an analytic attack of the length of an "
-    says += "input at the lowest density, measured by the median ratio of the seeds."
+    says = "One step along the gradient of the loss does less harm to models trained at the lowest "
+    says += "density than the analytic attack of equal length, that of an input, measured by the "
+    says += "median ratio of the seeds."
     yield tm.at_most(says, 0.75, large.step.sel(density=sparsest), HERE, threshold=ours)
-    says = "Examples at which all outputs are silent bear much of the harm of an analytic attack "
-    says += "of the length of an input at the lowest density, measured by the median share of the "
-    says += "seeds."
+    says = "Examples at which all outputs are 0 bear much of the harm of an analytic attack of the "
+    says += "length of an input on models trained at the lowest density, measured by the median "
+    says += "share of the seeds."
     share = (results.beneath / results.analytic).sel(size=1.0, method="nearest")
     borne = share.sel(density=sparsest).median()
     yield tm.at_least(says, 0.25, borne, HERE, threshold=ours, note=MOSTLY)

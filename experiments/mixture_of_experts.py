@@ -110,49 +110,53 @@ def claims(results: xr.Dataset) -> tm.Claims:
     exact = routed(results["density"], results["importance"])
     random = np.random.default_rng(0).random((2, 400_000))
     for importance in (0.2, 1.0):
-        says = f"Ideal routing at importance {importance:g} and density 1 costs I / 3 - I^(3/2) / "
-        says += "6."
+        says = "The loss of two experts with ideal routing of two features that are always active "
+        says += "is I / 3 - I^(3/2) / 6, where the second feature has the importance I = "
+        says += f"{importance:g}."
         sampled = np.minimum(random[0] ** 2, importance * random[1] ** 2).mean()
         ours = "Ours, because it is four standard errors of a sample."
         yield tm.near(says, routed(1.0, importance), sampled, INTEGRAL, within=2e-3, threshold=ours)
-    says = "Two experts reach the loss of ideal routing at every density and importance, measured "
-    says += "by the largest ratio."
+    says = "Two trained experts reach the loss of ideal routing at every density and importance of "
+    says += "the second feature, measured by the largest ratio."
     ours = "Ours, because the gates of a softmax are below 1."
     yield tm.near(
         says, 1, (mixed["loss"] / exact).max(), ROUTED, within=0.15, threshold=ours, note=COLLAPSE
     )
-    says = "Two experts have about the loss of ideal routing from importance 0.3 on, measured by "
-    says += "the largest relative difference."
+    says = "Two trained experts have about the loss of ideal routing if the second feature has an "
+    says += "importance of 0.3 or more, measured by the largest relative difference."
     off = abs(mixed["loss"] / exact - 1).where(results["importance"] >= 0.3).max()
     yield tm.near(says, 0, off, FOUND, within=0.2, threshold=SEEN)
     says = "Few seeds of two experts find ideal routing, measured by the largest share, over "
     says += f"densities and importances, of seeds with less than {NEAR:g} times its loss."
     few = "Ours, after a first run, because one in five is few."
     yield tm.at_most(says, 0.2, mixed["found"].max(), FOUND, threshold=few)
-    says = "No seed of two experts finds ideal routing up to importance 0.05, measured by the "
-    says += f"largest share of seeds with less than {NEAR:g} times its loss."
+    says = "No seed of two experts finds ideal routing if the second feature has an importance of "
+    says += f"0.05 or less, measured by the largest share of seeds with less than {NEAR:g} times "
+    says += "its loss."
     rare = mixed["found"].where(results["importance"] <= 0.05).max()
     yield tm.near(says, 0, rare, FOUND, within=0, threshold=SEEN)
-    says = "One expert has the loss p^2 / 3 of an antipodal pair at importance 1, measured by the "
-    says += "mean ratio over densities."
+    says = "One trained expert has the loss p^2 / 3 of an antipodal pair of two features of equal "
+    says += "importance and density p, measured by the mean ratio over densities."
     pair = dense["loss"].isel(importance=-1) / (results["density"] ** 2 / 3)
     ours = "Ours, because the best pair is a little longer than 1, which lowers its loss by 3 %."
     yield tm.near(says, 1, pair.mean(), PAIR, within=0.1, threshold=ours)
     steps = abs(results["answer"].diff("importance")).max("importance")
-    says = "One expert starts to answer for the second feature by a jump, measured by the smallest "
-    says += "jump between neighbouring importances over densities, as a share of the right answer."
+    says = "As the importance of a second feature grows, one trained expert starts to answer for "
+    says += "it by a jump, measured by the smallest jump between neighbouring importances over "
+    says += "densities, as a share of the right answer."
     ours = "Ours, because a jump of a half is plain on this grid."
     yield tm.at_least(says, 0.5, steps.sel(experts=1).min(), MOE, threshold=ours, note=BIAS)
-    says = "Two experts do not jump, measured by the largest change of the answer between "
-    says += "neighbouring importances, as a share of the right answer."
+    says = "As the importance of a second feature grows, the answer of two trained experts for it "
+    says += "does not jump, measured by the largest change between neighbouring importances, as a "
+    says += "share of the right answer."
     ours = "Ours, because a jump would be near 1."
     yield tm.at_most(says, 0.25, steps.sel(experts=2).max(), MOE, threshold=ours, note=COLLAPSE)
-    says = "Two experts answer for the second feature at every importance, measured by the "
+    says = "Two trained experts answer for a second feature of any importance, measured by the "
     says += "smallest share of the right answer."
     ours = "Ours, because ideal routing has 1."
     yield tm.at_least(says, 0.7, mixed["answer"].min(), FOUND, threshold=ours, note=COLLAPSE)
-    says = "Two experts at importance 1 have at most 0.6 of the loss of one, measured by the "
-    says += "largest ratio over densities."
+    says = "Two trained experts have at most 0.6 of the loss of one if both features are equally "
+    says += "important, measured by the largest ratio over densities."
     ratio = (mixed["loss"] / dense["loss"]).isel(importance=-1).max()
     ours = "Ours, because ideal routing has a half of the loss of a pair."
     yield tm.at_most(says, 0.6, ratio, FOUND, threshold=ours)

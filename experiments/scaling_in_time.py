@@ -207,17 +207,19 @@ def claims(results: xr.Dataset) -> tm.Claims:
     times = first_time(results["excess"], EARLY[1], "time").mean("seed")
     updates = first_time(relu_excess(results), EARLY[1], "step").mean("seed")
 
-    says = "Without a bottleneck the exponent of a linear student depends on variances and gains, "
-    says += "measured by the difference of the largest and the smallest one."
+    says = "Without a bottleneck the exponent with which the excess loss of a linear student falls "
+    says += "in training time depends on the variances and gains of the features, measured by the "
+    says += "difference of the largest and the smallest one."
     ours = "Ours, half of what the formula says."
     yield tm.at_least(says, 0.3, spread(linear.isel(width=0)), CHEN, threshold=ours)
-    says = "Without a bottleneck the exponent of a linear student is (a + b - 1) / a, measured by "
-    says += "the largest difference."
+    says = "Without a bottleneck the exponent with which the excess loss of a linear student falls "
+    says += "in training time is (a + b - 1) / a for variances i^(-a) and gains i^(-b/2) of "
+    says += "feature i, measured by the largest difference."
     ours = "Ours, because sums over ranks are integrals only of many features."
     off = abs(linear.isel(width=0) - formula(results)).max()
     yield tm.near(says, 0, off, FORMULA, within=0.1, threshold=ours)
-    says = "In a bottleneck students with a ReLU have the exponent 1 late in training, measured "
-    says += "by the mean over all features and widths."
+    says = "In a bottleneck the excess loss of students with a ReLU falls as 1 / time late in "
+    says += "training, measured by the mean exponent over all features and widths."
     about = "Ours, because the abstract says about 1."
     note = "It is at the edge, and was within 0.2 after half of these updates; it moves by 0.02 "
     note += (
@@ -226,49 +228,54 @@ def claims(results: xr.Dataset) -> tm.Claims:
     note += "fast at the end, and less so the longer one trains."
     mean = late.isel(relu_width=inside).mean()
     yield tm.near(says, 1, mean, CHEN, within=0.2, threshold=about, note=note)
-    says = "The late exponent of students with a ReLU in a bottleneck looks larger after a quarter "
-    says += "of the updates, measured by the difference of the means over features and widths."
+    says = "In a bottleneck the exponent with which the excess loss of students with a ReLU falls "
+    says += "late in training looks larger after a quarter of the updates than after all, measured "
+    says += "by the difference of the means over features and widths."
     ours = "Ours, after a first run, because it is more than rounding."
     short = exponent(relu_excess(results, share=0.25), "step", LATE).isel(relu_width=inside).mean()
     yield tm.at_least(says, 0.03, short - mean, FOUND, threshold=ours)
-    says = "In the narrowest bottleneck exponents of students with a ReLU depend less on the "
-    says += "features, measured by the larger one, early or late, of the ratios of the spreads "
-    says += "with and without a bottleneck."
+    says = "In the narrowest bottleneck the exponents with which the excess loss of students with "
+    says += "a ReLU falls in training depend less on the features, measured by the larger one, "
+    says += "early or late, of the ratios of their spread over features with and without a "
+    says += "bottleneck."
     spreads = [
         spread(each.isel(relu_width=-1)) / spread(each.isel(relu_width=0)) for each in (early, late)
     ]
     ours = "Ours, because the abstract says that they do not depend on them."
     yield tm.at_most(says, 0.5, max(spreads), CHEN, threshold=ours)
     says = "A bottleneck makes students with a ReLU faster, measured by the largest ratio of the "
-    says += "updates until a tenth of the excess is left, without to with a bottleneck."
+    says += "updates without a bottleneck to those with one, until a tenth of the excess loss is "
+    says += "left."
     note = "They need about as many updates or more, although they can learn less. The abstract "
     note += "does not say what the student of the paper is, and it may have other rates."
     ratio = (updates.isel(relu_width=0) / updates.isel(relu_width=inside)).max()
     ours = "Ours, because it is a fifth of the largest factor of the abstract."
     yield tm.at_least(says, 2, ratio, CHEN, threshold=ours, note=note)
-    says = f"In a bottleneck of {width} dimensions linear students have the exponent 1, measured "
-    says += "by the largest difference over features."
+    says = f"In a bottleneck of {width} dimensions the excess loss of linear students falls as 1 / "
+    says += "time, measured by the largest difference of its exponent from 1 over features."
     note = "Exponents below 1 rise as the bottleneck narrows, but they still depend on the "
     note += "features, so the ReLU matters."
     off = abs(linear.isel(width=-1).mean("seed") - 1).max()
     yield tm.near(says, 0, off, CHEN, within=0.2, threshold=about, note=note)
 
-    says = "In a bottleneck students with a ReLU have no single power law: the exponent is smaller "
-    says += "early in training than late, measured by the difference of the means over features."
+    says = "In a bottleneck the excess loss of students with a ReLU follows no single power law of "
+    says += "training time, because its exponent is smaller early than late, measured by the "
+    says += "difference of the means over features."
     rise = (late - early).isel(relu_width=inside).mean()
     yield tm.at_least(says, 0.2, rise, FOUND, threshold="Ours, after a first run.")
-    says = f"In {width} dimensions a linear student is faster by more than n / m = "
-    says += f"{features / width:g}, measured by the smallest ratio of the times until a tenth of "
-    says += "the excess is left."
+    says = f"A linear student in a bottleneck of {width} dimensions is more than n / m = "
+    says += f"{features / width:g} times as fast as one without, measured by the smallest ratio of "
+    says += "the times until a tenth of the excess loss is left."
     ratio = (times.isel(width=0) / times.isel(width=-1)).min()
     ours = "Ours, because eigenvalues of V V^T are about n / m, and multiply all rates."
     yield tm.at_least(says, features / width, ratio, FOUND, threshold=ours)
-    says = "What a linear student cannot learn in a bottleneck is 1 - m / n of its first loss, "
-    says += "measured by the largest difference over features and widths."
+    says = "The loss that a linear student of n features keeps in a bottleneck of m dimensions is "
+    says += "1 - m / n of its first loss, measured by the largest difference over features and "
+    says += "widths."
     off = abs(results["floor"] - (1 - results["width"] / features)).max()
     yield tm.near(says, 0, off, FOUND, within=0.02, threshold="Ours, because V is random.")
-    says = "A student with a ReLU learns most of what a linear one of its width cannot, measured "
-    says += "by the largest ratio of their last losses."
+    says = "In a bottleneck a student with a ReLU learns most of what a linear one of its width "
+    says += "cannot, measured by the largest ratio of their last losses."
     narrow = results["relu_loss"].isel(relu_width=inside, step=-1)
     ratio = narrow / (1 - narrow["relu_width"] / results.attrs["relu_features"])
     yield tm.at_most(

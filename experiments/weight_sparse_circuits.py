@@ -150,16 +150,17 @@ def claims(results: xr.Dataset) -> tm.Claims:
     def at(values: xr.DataArray, kept: int) -> xr.DataArray:
         return values.sel(kept=kept, method="nearest")
 
-    says = "No network of fewer than 6 weights computes XOR, measured by the largest share of the "
-    says += "seeds."
+    says = "No network trained with fewer than 6 weights computes XOR, measured by the largest "
+    says += "share of the seeds."
     few = solved.sel(task="XOR").where(results["kept"] < 6)
     yield tm.near(says, 0, few.max(), BOUND, within=0)
-    says = "Capability falls as weights become fewer, measured by the share of the seeds that "
-    says += "compute XOR with 6 weights, over that of dense networks."
+    says = "Fewer networks compute XOR if they are trained with fewer weights, measured by the "
+    says += "share of the seeds with 6 weights over that of dense networks."
     ratio = (at(solved, 6) / at(solved, dense)).sel(task="XOR")
     yield tm.at_most(says, 0.7, ratio, GAO, threshold=FAR)
-    says = "Twice as many weights as the task needs are enough to compute it nearly as often as "
-    says += "dense networks do, measured by the smallest ratio of the shares over tasks."
+    says = "Networks trained with twice as many weights as their task needs compute it nearly as "
+    says += "often as dense networks do, measured by the smallest ratio over tasks of the shares "
+    says += "of seeds."
     shares = solved / at(solved, dense)
     twice = [at(shares.sel(task=task), 2 * n) for task, n in SMALLEST.items()]
     ours = "Ours, because a share of 96 seeds has an error of up to 0.05."
@@ -193,8 +194,9 @@ def claims(results: xr.Dataset) -> tm.Claims:
     note += "errors. The other two tasks have more than 0.2."
     gain = at(solved - pruned, 8).sel(task="XOR")
     yield tm.at_least(says, 0.2, gain, FOUND, threshold=error, note=note)
-    says = "No number of weights is better for pruning than for training, in any task, measured by "
-    says += "the largest difference of the shares."
+    says = "In no task and with no number of weights do more pruned networks compute the task than "
+    says += "networks trained with so few weights, measured by the largest difference of the "
+    says += "shares of seeds."
     ours = "Ours, because it is more than the error of a difference of shares."
     yield tm.at_most(says, 0.15, (pruned - solved).max(), FOUND, threshold=ours)
     says = "Dense networks that compute XOR hold circuits of 6 weights, measured by the share of "

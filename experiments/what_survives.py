@@ -35,6 +35,7 @@ ALONE = tm.prediction("Without superposition the direction of a feature is the b
 FRAME = tm.prediction("The components of a tight frame are arbitrary")
 MONOTONE = tm.prediction("Where an output is on, its attribution rises with it")
 FOUND = tm.finding("first measured here")
+SCORE = "median score (0 is chance, 1 is the exact posterior)"
 ROUND = "Ours, a round number that was set before the run."
 WEAK = (
     "At density 0.7 the model also has a sixth feature, of a tenth of the length, which the "
@@ -233,50 +234,64 @@ def claims(results: xr.Dataset) -> tm.Claims:
     shared = score.where(results["density"] <= 0.15, drop=True)
     found = [name for name in DICTIONARIES if name in results["reader"]]
 
-    says = "No method has a score above that of the exact posterior, which is 1, in any model."
+    says = "No method separates the features of any trained model better than the exact posterior, "
+    says += "whose score is 1, measured by the highest score."
     yield tm.at_most(says, 1, results["score"].max(), BEST, slack=0.1, threshold=SAMPLING)
     for name in ("best linear", "logistic probe", "direction $W_i$"):
-        says = f"Without superposition (density 0.7) the method '{name}' has a median score near 1."
+        says = f"Without superposition (density 0.7) the method '{name}' reads the features of "
+        says += f"trained models with a {SCORE} near 1."
         yield tm.at_least(says, 0.9, dense.sel(reader=name), ALONE, threshold=ROUND, note=WEAK)
     yield from lengths(results)
     linear = shared.sel(reader="best linear")
-    says = "At densities up to 0.15 the best linear readout has median scores below 1."
+    says = f"At densities up to 0.15 the best linear readout of trained models has a {SCORE} below "
+    says += "1."
     yield tm.at_most(says, 0.95, linear.max(), FOUND, threshold=ROUND)
-    says = "At densities up to 0.15 the best linear readout has median scores above 1/2."
+    says = f"At densities up to 0.15 the best linear readout of trained models has a {SCORE} above "
+    says += "1/2."
     yield tm.at_least(says, 0.5, linear.min(), FOUND, threshold=ROUND)
-    says = "Attribution and the output of the model have nearly equal median scores."
+    says = "Attribution and the outputs read the features of trained models about equally well, "
+    says += f"measured by the largest difference of the {SCORE} over densities."
     gap = np.abs(score.sel(reader="attribution") - score.sel(reader="output")).max()
     yield tm.at_most(says, 0.05, gap, MONOTONE, threshold=ROUND)
-    says = "At densities up to 0.15 outputs have lower median scores than the directions $W_i$."
+    says = "At densities up to 0.15 outputs of trained models read features less well than the "
+    says += f"directions $W_i$ do, measured by the smallest difference of the {SCORE}."
     gap = (shared.sel(reader="direction $W_i$") - shared.sel(reader="output")).min()
     yield tm.at_least(says, 0, gap, FOUND)
-    says = "At densities up to 0.15 principal components have median scores near 0."
+    says = f"At densities up to 0.15 principal components of trained models have a {SCORE} near 0."
     highest = shared.sel(reader="PCA").max()
     yield tm.at_most(says, 0.1, highest, FRAME, threshold=ROUND, note=UNEQUAL)
-    says = "If all features are equally important, principal components have median scores near 0 "
-    says += "at densities up to 0.15."
+    says = "At densities up to 0.15 principal components of models whose features are equally "
+    says += f"important have a {SCORE} near 0."
     highest = middle["equal_score"].where(results["density"] <= 0.15).max()
     yield tm.at_most(says, 0.1, highest, FRAME, threshold=ROUND)
-    says = "Without superposition (density 0.7) independent components have a high median score."
+    says = "Without superposition (density 0.7) independent components of trained models have a "
+    says += f"high {SCORE}."
     yield tm.at_least(says, 0.7, dense.sel(reader="ICA"), FOUND, threshold=ROUND)
-    says = "At densities up to 0.15 independent components have median scores below 1/2."
+    says = f"At densities up to 0.15 independent components of trained models have a {SCORE} below "
+    says += "1/2."
     yield tm.at_most(says, 0.5, shared.sel(reader="ICA").max(), FOUND, threshold=ROUND)
-    says = "At densities up to 0.15 nonnegative factors have median scores below 1/2."
+    says = "At densities up to 0.15 nonnegative factors of the activations of trained models have "
+    says += f"a {SCORE} below 1/2."
     yield tm.at_most(says, 0.5, shared.sel(reader="NMF").max(), FOUND, threshold=ROUND)
-    says = "Subcomponents of the weights have a median score above 1/2 at density 0.05."
+    says = f"At density 0.05 subcomponents of the weights of trained models have a {SCORE} above "
+    says += "1/2."
     value = sparse.sel(reader="decomposition of $W$")
     yield tm.at_least(says, 0.5, value, FOUND, threshold=ROUND, note=SPREAD)
-    says = "Subcomponents of the weights have a low median score at density 0.7."
+    says = f"At density 0.7 subcomponents of the weights of trained models have a low {SCORE}."
     value = dense.sel(reader="decomposition of $W$")
     yield tm.at_most(says, 0.4, value, FOUND, threshold=ROUND)
-    says = "Every dictionary has a low median score with dense features (density 0.7)."
+    says = "With dense features (density 0.7) every dictionary of trained models has a low "
+    says += f"{SCORE}."
     yield tm.at_most(says, 0.4, dense.sel(reader=found).max(), FOUND, threshold=ROUND)
-    says = "The best dictionary has a median score above 1/2 with sparse features (density 0.05)."
+    says = "With sparse features (density 0.05) the best dictionary of trained models has a "
+    says += f"{SCORE} above 1/2."
     yield tm.at_least(says, 0.5, sparse.sel(reader=found).max(), FOUND, threshold=ROUND)
-    says = "No dictionary has a higher median score than the best linear readout at any density."
+    says = "At no density does a dictionary of trained models read features better than the best "
+    says += f"linear readout, measured by the largest difference of the {SCORE}."
     gap = (score.sel(reader=found) - score.sel(reader="best linear")).max()
     yield tm.at_most(says, 0, gap, FOUND, slack=0.05, threshold=SAMPLING)
-    says = "Without superposition (density 0.7) alignment search has a high median score."
+    says = "Without superposition (density 0.7) alignment search in trained models has a high "
+    says += f"{SCORE}."
     value = dense.sel(reader="alignment search")
     yield tm.at_least(says, 0.8, value, FOUND, threshold=ROUND, note=WEAK)
 
@@ -284,11 +299,12 @@ def claims(results: xr.Dataset) -> tm.Claims:
 def lengths(results: xr.Dataset):
     dense = results.isel(density=int(np.argmax(results["density"].values)))
     long, missing = dense["length"] > 0.5, dense["missed"]
-    says = "The direction of a feature longer than 1/2 separates it as the posterior does without "
-    says += "superposition (density 0.7), by the largest difference."
+    says = "Without superposition (density 0.7) the direction of a feature longer than 1/2 in a "
+    says += "trained model separates it as well as the posterior does, measured by the largest "
+    says += "difference of the two separations."
     yield tm.at_most(says, 0.01, missing.where(long).max(), ALONE, threshold=ROUND)
-    says = "Nearly all that directions miss without superposition (density 0.7) is in features "
-    says += "shorter than 1/2, by the share."
+    says = "Nearly all that directions of trained models miss of the posterior without "
+    says += "superposition (density 0.7) is in features shorter than 1/2, measured by the share."
     share = missing.where(~long).sum() / missing.sum()
     yield tm.at_least(says, 0.9, share, FOUND, threshold=ROUND)
 
