@@ -245,16 +245,16 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says = "In models whose variable was planted in a known subspace this subspace has accuracy 1, "
     says += "measured by the lowest of all models."
     yield tm.near(says, 1, plain["true"].min(), PLANTED, within=2e-3, threshold=ROUNDING)
-    says = "A search for a subspace of the true size finds the planted variable, measured by the "
-    says += "lowest median accuracy."
+    says = "A search for a subspace of the true size finds the variable that was planted in a "
+    says += "model, measured by the lowest median accuracy of interchanges."
     lowest = given["found"].median("seed").min()
     yield tm.at_least(says, 0.97, lowest, PLANTED, threshold=LENGTH, note=NEARLY)
     says = "A search that learns the size of the subspace finds the true size in every planted "
     says += "model, measured by the largest error."
     error = np.abs(learned["dimensions"] - results.wanted).max()
     yield tm.near(says, 0, error, PLANTED, within=0.01, threshold=ROUNDING)
-    says = "A search that learns the size of the subspace finds the planted variable, measured by "
-    says += "the lowest median accuracy."
+    says = "A search that learns the size of the subspace finds the variable that was planted in a "
+    says += "model, measured by the lowest median accuracy of interchanges."
     lowest = learned["found"].median("seed").min()
     yield tm.at_least(says, 0.97, lowest, PLANTED, threshold=LENGTH, note=NEARLY)
     says = "A search for a subspace of another size than the true one fails in planted models, "
@@ -268,9 +268,9 @@ def claims(results: xr.Dataset) -> tm.Claims:
     )
 
     for size in results["random_size"].values:
-        says = f"The squared share of random subspaces of {size} of {DIMENSIONS} dimensions is "
-        says += "distributed as Beta, measured by the largest difference of the distribution "
-        says += "functions."
+        says = f"The squared length of a planted direction inside random subspaces of {size} of "
+        says += f"{DIMENSIONS} dimensions is distributed as Beta, measured by the largest "
+        says += "difference of the distribution functions."
         law = stats.beta(size / 2, (DIMENSIONS - size) / 2)
         distance = stats.kstest(results["share"].sel(random_size=size), law.cdf).statistic
         one_percent = 1.63 / results.sizes["subspace"] ** 0.5
@@ -279,7 +279,8 @@ def claims(results: xr.Dataset) -> tm.Claims:
         )
     q = results["share"]
     for name, exact in (("changing", arcsine(q)), ("all", 0.5 + np.arcsin(q) / np.pi)):
-        says = f"A random subspace is right in {name} pairs as the arcsine of its share says, "
+        says = f"An interchange in a random subspace of a planted model is right in {name} pairs "
+        says += "as often as the arcsine of the share of the planted direction in it says, "
         says += "measured by the largest difference over subspaces."
         measured = np.abs(results[name] - exact).max()
         yield tm.near(says, 0, measured, ARCSINE, within=0.06, threshold=SAMPLING)
@@ -291,18 +292,20 @@ def claims(results: xr.Dataset) -> tm.Claims:
     middle = results[[*TRAINED]].median("seed")
     dense, sparse = middle.sel(density=1), middle.sel(density=results.density.min())
     worst = middle["searched"].min()
-    says = "At density 1, without superposition, a search finds the direction of a feature, "
-    says += "measured by the median accuracy."
+    says = "At density 1, without superposition, a search finds the direction of a feature of a "
+    says += "trained model, measured by the median accuracy of interchanges."
     yield tm.at_least(says, 0.97, dense["searched"], PLANTED, threshold=ROUND)
-    says = "In superposition no direction that a search finds is right in all pairs, measured by "
-    says += "the lowest median accuracy over densities."
+    says = "In trained models in superposition no direction that a search finds for a feature is "
+    says += "right in all pairs, measured by the lowest median accuracy of interchanges over "
+    says += "densities."
     yield tm.at_most(says, 0.9, worst, FOUND, threshold=ROUND)
     says = "At the lowest density, where features seldom meet, a search finds the direction of a "
-    says += "feature, measured by the median accuracy."
+    says += "feature of a trained model, measured by the median accuracy of interchanges."
     yield tm.at_least(says, 0.97, sparse["searched"], FOUND, threshold=ROUND, note=MEETING)
     for name, control in CONTROLS.items():
-        says = f"{control} is right less often than the direction that a search finds at its worst "
-        says += "density, measured by the highest median accuracy."
+        says = f"{control} is right less often than the direction that a search in trained models "
+        says += "finds at its worst density, measured by the highest median accuracy of "
+        says += "interchanges."
         yield tm.at_most(says, worst, middle[name].max(), FOUND, threshold=ROUND)
 
 

@@ -194,19 +194,23 @@ def claims(results: xr.Dataset) -> tm.Claims:
     full, narrowest = plain.isel(width=0), plain.isel(width=-1)
     half = plain.isel(width=np.abs(plain["width"] - 0.5).argmin("width"))
 
-    says = "Without superposition networks compute their circuits, measured by the mean error."
+    says = "Without superposition networks into which a circuit of gates is written compute it, "
+    says += "measured by the mean error."
     yield tm.near(says, 0, mean["error"].isel(width=0).max(), EXACT, within=1e-4)
     for method in FOUND_BY:
-        says = f"Without superposition {method} finds the true edges, measured by the mean AUROC."
+        says = f"Without superposition {method} finds the true edges of a circuit of gates that is "
+        says += "written into a network, measured by the mean AUROC."
         yield tm.at_least(says, 0.95, of(full, "auroc", method), FOUND, threshold=SEEN)
     for measure in ("faithfulness", "completeness"):
-        says = f"Without superposition the true edges have a mean {measure} of 1."
+        says = "Without superposition the true edges of a circuit of gates that is written into a "
+        says += f"network have a mean {measure} of 1."
         yield tm.near(says, 1, of(full, measure, "true edges"), EXACT, within=1e-3)
-    says = "Without superposition no true edge is superfluous, measured by the mean minimality."
+    says = "Without superposition no true edge of a circuit of gates that is written into a "
+    says += "network is superfluous, measured by the mean minimality."
     yield tm.at_least(says, 0.005, of(full, "minimality", "true edges"), FOUND, threshold=SEEN)
 
-    says = "Networks without thresholds fail in half as many dimensions as variables, measured by "
-    says += "the mean error."
+    says = "Networks into which a circuit of gates is written without thresholds fail in half as "
+    says += "many dimensions as variables, measured by the mean error."
     yield tm.at_least(says, 1, half["error"], FOUND, threshold=SEEN)
     says = "In the fewest dimensions every method misses true edges of networks without "
     says += "thresholds, measured by the largest mean AUROC."
@@ -226,8 +230,9 @@ def claims(results: xr.Dataset) -> tm.Claims:
     gap = of(plain, "cpr", "true edges") - of(plain, "cpr")
     yield tm.at_most(says, 0, gap.max(), FOUND, threshold=SEEN)
     for name, sign in (("cpr", 1), ("cmd", -1)):
-        says = f"Exact patching has a worse {name.upper()} on the grid of MIB than by the "
-        says += "integral, measured by the smallest mean difference over widths."
+        says = f"The ranking of exact patching of written circuits has a worse {name.upper()} on "
+        says += "the grid of MIB than by the integral, measured by the smallest mean difference "
+        says += "over widths."
         gap = sign * (of(plain, name) - of(plain, f"{name}_grid"))
         yield tm.at_least(says, 0, gap.min(), FOUND, threshold=SEEN)
     yield from chance(results, full)
@@ -236,17 +241,18 @@ def claims(results: xr.Dataset) -> tm.Claims:
         return
     corrected = mean.sel(threshold=True)
     full, mild = corrected.isel(width=0), corrected.isel(width=1)
-    says = "Without superposition EAP sees no edge behind a threshold, measured by the mean AUROC."
+    says = "Without superposition EAP sees no edge behind a threshold in written circuits, "
+    says += "measured by the mean AUROC."
     yield tm.near(says, 0.5, of(full, "auroc", "EAP"), FLAT, within=1e-6)
-    says = "Without superposition EAP-IG finds edges behind a threshold, measured by the mean "
-    says += "AUROC."
+    says = "Without superposition EAP-IG finds edges behind a threshold in written circuits, "
+    says += "measured by the mean AUROC."
     yield tm.at_least(says, 0.95, of(full, "auroc", "EAP-IG"), FOUND, threshold=SEEN)
     says = "With 17 dimensions for 20 variables thresholds take away much of the error of the "
     says += "network, measured by the ratio of the mean errors."
     ratio = mild["error"] / plain["error"].isel(width=1)
     yield tm.at_most(says, 0.6, ratio, FOUND, threshold=SEEN)
-    says = "With 17 dimensions for 20 variables exact patching finds edges behind thresholds, "
-    says += "measured by the mean AUROC."
+    says = "With 17 dimensions for 20 variables exact patching finds edges behind thresholds in "
+    says += "written circuits, measured by the mean AUROC."
     yield tm.at_least(says, 0.98, of(mild, "auroc"), FOUND, threshold=SEEN)
 
 
@@ -255,10 +261,12 @@ def chance(results, full):
     positives, edges = used.sum("edge"), used.sizes["edge"]
     variance = ((edges + 1) / (12 * positives * (edges - positives))).mean()
     within = 4 * float(np.sqrt(variance / used.sizes["seed"]))
-    says = "A random ranking has a mean AUROC of 1/2 for the true edges."
+    says = "A random ranking of the edges of a written circuit has a mean AUROC of 1/2 for the "
+    says += "true edges."
     auroc = of(full, "auroc", "random")
     yield tm.near(says, 0.5, auroc, RANDOM, within=within, threshold=ERRORS)
-    says = "Two random circuits have the mean Jaccard index of the hypergeometric law."
+    says = "Two random circuits in the edges of one network have the mean Jaccard index of the "
+    says += "hypergeometric law."
     value = full["over_data"].sel(found_by="random")
     yield tm.near(says, by_chance(used), value, RANDOM, within=0.05, threshold=ERRORS)
 

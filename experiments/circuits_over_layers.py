@@ -149,17 +149,18 @@ def claims(results: xr.Dataset) -> tm.Claims:
     says += "mean square."
     full = results["error"].sel(width=variables).max() ** 0.5
     yield tm.near(says, 0, full, ROOM, within=1e-4)
-    says = "The mean squared overlap of projections of a basis is (V - m) / (m (V - 1)), measured "
-    says += "by the largest relative difference over widths."
+    says = "The mean squared overlap of the projections of a random basis of V directions into m "
+    says += "dimensions is (V - m) / (m (V - 1)), measured by the largest relative difference over "
+    says += "widths."
     off = [
         float(mean["overlap"].sel(width=m)) / theory.mean_squared_overlap(variables, m) - 1
         for m in widths
     ]
     yield tm.near(says, 0, np.abs(off).max(), FRAME, within=0.02)
 
-    says = "Without a threshold the mean squared error is 4/3 of the error and the noise of the "
-    says += "layer before, in all layers with an error below 1/10, measured by the largest "
-    says += "relative difference."
+    says = "Without a threshold the mean squared error of a layer of a written circuit is 4/3 of "
+    says += "the error and the noise of the layer before, in all layers with an error below 1/10, "
+    says += "measured by the largest relative difference."
     off = []
     for m in widths:
         law = theories[m].plain
@@ -167,14 +168,15 @@ def claims(results: xr.Dataset) -> tm.Claims:
     note = "Errors near 1/10 are not small: the errors of true gates are negative on average, so "
     note += "that the errors of two operands add up."
     yield tm.near(says, 0, max(off, default=np.nan), NOISE, within=0.25, threshold=MEANS, note=note)
-    says = "Without a threshold errors grow over layers, measured by the smallest ratio of the "
-    says += "mean squared errors of the last and the first layer, over widths."
+    says = "Without a threshold the errors of written circuits grow over layers, measured by the "
+    says += "smallest ratio over widths of the mean squared errors of the last and the first layer."
     growth = (plain["error"][:, -1] / plain["error"][:, 0]).sel(width=widths).min()
     several = "Ours, because the paper gives no number; a third with each layer would be 5.6."
     yield tm.at_least(says, 5, growth, LINSEFORS, threshold=several)
 
-    says = "With a threshold errors follow the recursion in which flipped bits multiply, in all "
-    says += "layers with an error from 1e-4 to 1e-2, measured by the largest relative difference."
+    says = "With a threshold the errors of written circuits follow the recursion in which flipped "
+    says += "bits multiply, in all layers with an error from 1e-4 to 1e-2, measured by the largest "
+    says += "relative difference."
     off = []
     for m in widths:
         law = theories[m].corrected
@@ -182,16 +184,16 @@ def claims(results: xr.Dataset) -> tm.Claims:
         off += list(np.abs(corrected["error"].sel(width=m).values / law - 1)[rare])
     wider = "Ours, because the tail of the noise is not quite normal."
     yield tm.near(says, 0, max(off, default=np.nan), NOISE, within=0.5, threshold=wider)
-    says = "A threshold lowers the mean squared error of the last layer, where the noise is below "
-    says += "1/6, measured by the smallest factor over widths."
+    says = "A threshold lowers the mean squared error of the last layer of written circuits if the "
+    says += "noise is below 1/6, measured by the smallest factor over widths."
     low = [m for m in widths if theories[m].noise.max() < 1 / 36]
     factors = [
         float(plain["error"].sel(width=m)[-1] / corrected["error"].sel(width=m)[-1]) for m in low
     ]
     ours = "Ours, because the paper proves it in the limit of wide layers."
     yield tm.at_least(says, 10, min(factors, default=np.nan), HANNI, threshold=ours)
-    says = "A threshold does not help where the noise of the last layer is above 1/3, measured by "
-    says += "the smallest ratio of the shares of wrong bits with and without it."
+    says = "A threshold does not help written circuits if the noise of the last layer is above "
+    says += "1/3, measured by the smallest ratio of the shares of wrong bits with and without it."
     loud = [m for m in widths if theories[m].noise.max() > 1 / 9]
     ratios = [
         float(corrected["wrong"].sel(width=m)[-1] / plain["wrong"].sel(width=m)[-1]) for m in loud
