@@ -1,5 +1,6 @@
 """Planted concepts that are parallel, orthogonal or a simplex by construction."""
 
+import inspect
 import itertools
 
 import jax
@@ -174,3 +175,8 @@ def test_one_example_is_not_enough():
         concepts.held_out_cosines(jnp.ones((1, 2)))
     with pytest.raises(errors.InputError, match="number of categories"):
         concepts.simplex_deviation(jnp.ones((1, 2)), jnp.eye(2))
+
+
+def test_a_metric_of_other_dimensions_is_refused():
+    with pytest.raises(errors.InputError, match="directions has 3 and metric has 4 dimensions"):
+        inspect.unwrap(concepts.cosines)(jnp.ones((2, 3)), jnp.eye(4))

@@ -206,6 +206,12 @@ def test_a_recipe_is_adam_down_a_cosine():
     jax.tree.map(np.testing.assert_array_equal, decayed, hand)
 
 
+@pytest.mark.parametrize("steps", [0, -3])
+def test_a_recipe_of_no_steps_is_refused(steps):
+    with pytest.raises(InputError, match=rf"^steps is {steps}: give a whole number, 1 or more$"):
+        toymodels.Recipe(steps=steps, batch=8, learning_rate=1e-2).settings()
+
+
 @pytest.mark.as_users_compile  # it compares last bits
 def test_the_settings_of_a_recipe_are_those_of_its_training():
     recipe = toymodels.Recipe(steps=5, batch=8, learning_rate=1e-2)

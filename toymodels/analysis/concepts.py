@@ -98,6 +98,7 @@ def cosines(
     """
     directions = inputs.floats("directions", directions, rank=2)
     metric = inputs.floats("metric", metric, rank=2)
+    checks.same_size("dimensions", directions=directions.shape[1], metric=metric.shape[0])
     # The length of a direction does not change an angle.
     directions, _ = units.scaled(directions, axis=1)
     products = directions @ metric @ directions.T

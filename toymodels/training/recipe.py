@@ -12,6 +12,7 @@ import flax.linen as nn
 import optax
 from jaxtyping import Array, Key
 
+from toymodels import checks
 from toymodels.tasks import Task
 from toymodels.training.train import Trained, train
 
@@ -35,6 +36,7 @@ class Recipe:
 
     def optimizer(self, *, weight_decay: Any = 0.0) -> optax.GradientTransformation:
         """Return the optimizer: Adam, or AdamW if there is a weight decay."""
+        checks.count("steps", self.steps)
         rate = optax.cosine_decay_schedule(self.learning_rate, self.steps)
         if isinstance(weight_decay, int | float) and weight_decay == 0:
             return optax.adam(rate)
