@@ -24,6 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from toymodels import checks, sites
@@ -31,6 +32,13 @@ from toymodels.errors import InputError
 from toymodels.features.base import Features
 from toymodels.interventions import batches, edits
 from toymodels.interventions.parts import Part
+
+_AT_ONCE = 1024
+"""The number of examples that are scrubbed at a time.
+
+Each node needs a run of the model of its own for every example: 65,536 examples of 20 features and
+a node for each output took 14 GB at once.
+"""
 
 Resample: TypeAlias = Callable[[Key[Array, ""], Any], Any]
 """A function of a key and ONE example that draws another one with an equal interpretation."""
@@ -196,9 +204,9 @@ def scrub(
         distance = jnp.sum((output - scrubbed) ** 2)
         return loss(example, output), loss(example, scrubbed), loss(example, other), distance
 
-    plain, scrubbed, random, distance = (
-        jnp.mean(each) for each in jax.vmap(one)(jax.random.split(key, number), examples)
-    )
+    keys = jax.random.split(key, number)
+    found = lax.map(lambda each: one(*each), (keys, examples), batch_size=_AT_ONCE)
+    plain, scrubbed, random, distance = map(jnp.mean, found)
     return Scrubbing(
         loss=plain,
         scrubbed=scrubbed,
