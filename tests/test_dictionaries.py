@@ -254,6 +254,15 @@ def test_a_stack_of_models_is_scored_as_each_alone():
     np.testing.assert_allclose(together, alone, rtol=1e-6)
 
 
+# These take two matrices whose columns are directions.
+COMPARISONS = (
+    dictionaries.match,
+    dictionaries.mcc,
+    dictionaries.mean_max_cosine,
+    dictionaries.uniqueness,
+)
+
+
 @pytest.fixture
 def unchecked():
     """Switch off the checks of shapes that only tests make, so that calls are those of users."""
@@ -265,10 +274,7 @@ def unchecked():
 @pytest.mark.parametrize(
     "score",
     [
-        dictionaries.match,
-        dictionaries.mcc,
-        dictionaries.mean_max_cosine,
-        dictionaries.uniqueness,
+        *COMPARISONS,
         lambda d, w: dictionaries.hedging_degree(d, w, jnp.arange(2)),
         lambda d, w: dictionaries.absorption_rate(d.T, d, w.T, w, jnp.arange(2), min_share=0.5),
         lambda d, w: reconstruction.explained_variance(d.T, w.T, centred=True),
@@ -321,15 +327,7 @@ def test_measures_of_no_examples_are_refused(measure):
         measure(jnp.zeros((0, 3)))
 
 
-@pytest.mark.parametrize(
-    "score",
-    [
-        dictionaries.match,
-        dictionaries.mcc,
-        dictionaries.mean_max_cosine,
-        dictionaries.uniqueness,
-    ],
-)
+@pytest.mark.parametrize("score", COMPARISONS)
 def test_a_dictionary_without_latents_is_refused(score):
     with pytest.raises(errors.InputError, match=r"has shape \(3, 0\): give one direction or more"):
         score(jnp.ones((3, 0)), jnp.ones((3, 2)))
